@@ -1,0 +1,48 @@
+# Two commands set everything up: `make demo` and `make test`. Each makes .venv when there is none.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test test-all check lint types package bench clean venv
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; set one: make PYTHON=python3.12 …"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	  || { echo "python3 -m venv failed: on Debian, apt-get install python3-venv"; exit 1; }
+	$(BIN)/pip install --quiet --constraint constraints.txt setuptools wheel
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/epochal train examples/digits/digits.yaml
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	@mkdir -p .types && ln -sfn .. .types/epochal
+	$(BIN)/mypy --namespace-packages --explicit-package-bases \
+	  -p epochal.data -p epochal.engine -p epochal.tasks -p epochal.flows
+
+package: $(STAMP)
+	$(BIN)/python -m pytest tests/test_packaging.py tests/test_layout.py
+
+check: lint types test
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/pipeline.py
+
+clean:
+	rm -rf build dist *.egg-info .types .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Samples and bytes: store, tables, policies, order, loader, built-in data sets."""

@@ -1,0 +1,95 @@
+"""JSON documents that carry their own digest: one byte string for one body, and strict reading.
+
+Floats keep every digit, unlike in keys, where `hashing.canonical` rounds them. Knows no files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from epochal.data.errors import Damaged
+from epochal.data.hashing import bytes_sha256
+
+MAX_DOCUMENT_BYTES = 1 << 24
+MAX_DEPTH = 64
+
+
+def dump_document(body: Mapping[str, Any]) -> bytes:
+    """`{"body":…,"sha256":…}` and a newline: equal bodies give equal bytes.
+
+    The digest is of the body's own bytes. Raises TypeError or ValueError for what JSON would not
+    give back: keys that are not text, NaN, infinities, other types, more than 64 levels.
+    """
+    text = _text(_plain(body, depth=1))
+    return f'{{"body":{text},"sha256":"{bytes_sha256(text.encode())}"}}\n'.encode()
+
+
+def load_document(data: bytes, *, name: str, max_bytes: int = MAX_DOCUMENT_BYTES) -> dict[str, Any]:
+    """The body of the document `data`; `name` is for the message.
+
+    Raises Damaged unless `data` is, byte for byte, what `dump_document` writes for that body.
+    """
+    if len(data) > max_bytes:
+        raise Damaged(f"{name}: {len(data)} bytes, expected at most {max_bytes}")
+    try:
+        document = json.loads(
+            data.decode("ascii"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+        )
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{name} is no JSON document: {error}") from error
+    if not isinstance(document, dict) or document.keys() != {"body", "sha256"}:
+        raise Damaged(f"{name}: expected an object with 'body' and 'sha256'")
+    body = document["body"]
+    if not isinstance(body, dict):
+        raise Damaged(f"{name}: the body is a {type(body).__name__}, expected an object")
+    try:
+        expected = dump_document(body)
+    except ValueError as error:
+        raise Damaged(f"{name}: {error}") from error
+    if expected != data:
+        raise Damaged(
+            f"{name}: its bytes do not have the digest that it names "
+            f"({document['sha256']!r:.80}); it was changed or cut after it was written"
+        )
+    return body
+
+
+def _text(body: Any) -> str:
+    return json.dumps(
+        body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
+
+
+def _plain(value: Any, *, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"a document has at most {MAX_DEPTH} levels")
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"a document cannot hold {value!r}")
+        return value
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"a document's keys are text, not {key!r}")
+        return {key: _plain(item, depth=depth + 1) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [_plain(item, depth=depth + 1) for item in value]
+    raise TypeError(f"a document cannot hold a {type(value).__name__}: {value!r:.80}")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has one key twice")
+    return found
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON")

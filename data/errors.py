@@ -1,0 +1,102 @@
+"""Every error that Epochal raises on purpose, and the exit code that each one means.
+
+    EpochalError
+    ├── InputError             2   nothing has started
+    │   ├── ConfigError            a field of the config
+    │   ├── TargetError            a `module:attr` that does not import, call or fit
+    │   ├── DataError              a data set that cannot be trained on
+    │   ├── StoreRefused           a store that cannot be used as it is written
+    │   ├── NotFound               a run, stage or file that was asked for by name
+    │   └── PreflightFailed        a check before the first stage
+    ├── TrainingFailed         3   the numbers, or the user's own code, failed
+    │   ├── NonFinite              a loss or gradient that is NaN or infinite
+    │   ├── NotDeterministic       one key, one environment, two results
+    │   └── StateMismatch          a checkpoint that does not fit the model
+    └── Unavailable           75   what was committed is intact: run the same command to go on
+        ├── StoreUnavailable       the store, the disk or the network
+        ├── ServerUnavailable      Prefect's server
+        ├── Damaged                bytes whose digest is wrong
+        └── Interrupted            a signal or a cancellation
+
+A message says what, where, what was found, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EpochalError(Exception):
+    """The root; `exit_code` is what the command line returns."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class InputError(EpochalError):
+    """Something the user gave is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A field of the config: names it, what was found and what was expected."""
+
+
+class TargetError(InputError):
+    """A `module:attr` target that cannot be imported or called."""
+
+
+class DataError(InputError):
+    """A data set that cannot be trained on."""
+
+
+class StoreRefused(InputError):
+    """A store address or a store that cannot be used."""
+
+
+class NotFound(InputError):
+    """A run, a stage or a file that was asked for by name does not exist."""
+
+
+class PreflightFailed(InputError):
+    """A check before the first stage failed."""
+
+
+class TrainingFailed(EpochalError):
+    """Training itself failed; what was committed before is intact."""
+
+    exit_code = 3
+
+
+class NonFinite(TrainingFailed):
+    """A loss or gradient is NaN or infinite; nothing of this epoch was committed."""
+
+
+class NotDeterministic(TrainingFailed):
+    """The same key in the same environment gave other bytes."""
+
+
+class StateMismatch(TrainingFailed):
+    """A checkpoint's tensors do not fit the model or optimizer."""
+
+
+class Unavailable(EpochalError):
+    """Something outside failed; what was committed is intact."""
+
+    exit_code = 75
+
+
+class StoreUnavailable(Unavailable):
+    """The store, its disk or its network failed."""
+
+
+class ServerUnavailable(Unavailable):
+    """Prefect's server cannot be reached or started."""
+
+
+class Damaged(Unavailable):
+    """An object of the store whose bytes do not have the digest that its record names."""
+
+
+class Interrupted(Unavailable):
+    """A signal or a cancellation ended the run."""

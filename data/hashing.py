@@ -1,0 +1,125 @@
+"""All digests and all counter-based random numbers, each tagged with its kind.
+
+Nothing else in the project calls a hash function, so a change here is a change of every key;
+`tests/test_hashing.py` pins golden values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+BLOCK_BYTES = 1 << 20
+SIGNIFICANT_DIGITS = 12  # of a float in a key: 0.1 + 0.2 and 0.3 are the same rate
+
+
+def canonical_float(value: float) -> float:
+    """`value` at 12 significant digits; -0.0 becomes 0.0. ValueError if it is not finite."""
+    if not math.isfinite(value):
+        message = f"a key cannot hold {value!r}"
+        raise ValueError(message)
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}") + 0.0
+
+
+def canonical(value: Any) -> Any:
+    """`value` as plain JSON data: mappings with string keys, lists, canonical floats."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return canonical_float(value)
+    if isinstance(value, Mapping):
+        return {str(key): canonical(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [canonical(item) for item in value]
+    message = f"a key cannot hold a {type(value).__name__}: {value!r}"
+    raise TypeError(message)
+
+
+def canonical_json(value: Any) -> bytes:
+    """One byte string for one value: sorted keys, no spaces, ASCII, no NaN."""
+    return json.dumps(
+        canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    ).encode()
+
+
+def digest(kind: str, value: Any) -> str:
+    """Hex sha256 of `value`, tagged with `kind`: equal values of two kinds never collide."""
+    return hashlib.sha256(canonical_json(["epochal", kind, value])).hexdigest()
+
+
+def bytes_sha256(data: bytes | memoryview) -> str:
+    """Hex sha256 of the bytes alone, as `sha256sum` prints it."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def stream_sha256(stream: BinaryIO) -> str:
+    """Hex sha256 of what is left in `stream`, read in blocks of 1 MiB."""
+    hasher = hashlib.sha256()
+    while block := stream.read(BLOCK_BYTES):
+        hasher.update(block)
+    return hasher.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's bytes, as `sha256sum` prints it."""
+    with path.open("rb") as stream:
+        return stream_sha256(stream)
+
+
+class ContentDigest:
+    """A running sha256 over parts, each framed by its tag and length."""
+
+    def __init__(self, kind: str) -> None:
+        self._hasher = hashlib.sha256(canonical_json(["epochal", kind]))
+
+    def add(self, tag: str, data: bytes | memoryview) -> None:
+        """Adds one part; (`a`, `bc`) and (`ab`, `c`) differ."""
+        view = memoryview(data).cast("B")
+        self._hasher.update(f"{len(tag)}:{tag}:{view.nbytes}:".encode())
+        self._hasher.update(view)
+
+    def hexdigest(self) -> str:
+        """Hex sha256 of the parts added so far."""
+        return self._hasher.hexdigest()
+
+
+def seed_64(*parts: int | str) -> int:
+    """An integer in [0, 2**63) from a tagged tuple: seeds of the generators (blake2b, 1 µs)."""
+    text = "\x1f".join(str(part) for part in parts)
+    value = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(value, "little") >> 1
+
+
+def hash_u64(ids_N: npt.NDArray[np.int64], *stream: int | str) -> npt.NDArray[np.uint64]:
+    """A counter-based random 64-bit number for each id, independent of the ids around it.
+
+    ids_N: int64 of shape (N,). `stream` names the use (seed, epoch, purpose): another stream is
+    another sequence. Two rounds of the finaliser of splitmix64 (Steele, Lea & Flood 2014,
+    doi:10.1145/2660193.2660195).
+    """
+    import numpy as np
+
+    offset = np.uint64(seed_64("stream", *stream))
+    with np.errstate(over="ignore"):
+        state = np.asarray(ids_N, dtype=np.int64).astype(np.uint64)
+        for key in (offset, offset ^ np.uint64(0x9E3779B97F4A7C15)):
+            state = (state + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + key
+            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state = state ^ (state >> np.uint64(31))
+    return state
+
+
+def hash_uniform(ids_N: npt.NDArray[np.int64], *stream: int | str) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) for each id: the upper 53 bits of `hash_u64`. Shape (N,)."""
+    import numpy as np
+
+    return (hash_u64(ids_N, *stream) >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -1,0 +1,1 @@
+"""Which samples the next epoch trains on: pure functions over sample tables."""

@@ -1,0 +1,62 @@
+"""What storage raises, and what a person can do about it.
+
+fsspec passes on the errors of the packages below it, and those share no base class. They are
+looked up among the modules that are loaded already: an error's module always is.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+_FOREIGN = {
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "aiohttp": ("ClientError",),
+    "gcsfs.retry": ("HttpError",),
+    "google.auth.exceptions": ("GoogleAuthError",),
+    "azure.core.exceptions": ("AzureError",),
+}
+_BY_NAME = {
+    "NoCredentialsError": "give credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+    "AWS_PROFILE, or fsspec's own configuration",
+    "PartialCredentialsError": "give both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "EndpointConnectionError": "check AWS_ENDPOINT_URL, the region and the network",
+    "ConnectTimeoutError": "check AWS_ENDPOINT_URL, the region and the network",
+    "NotADirectoryError": "name another store, or move that file away",
+    "FileNotFoundError": "create the bucket, or correct its name",
+    "PermissionError": "check the permissions or credentials for this place",
+    "NotImplementedError": "this kind of file system cannot hold a store; name another",
+    "RefreshError": "give valid Google credentials",
+    "DefaultCredentialsError": "give Google credentials: GOOGLE_APPLICATION_CREDENTIALS",
+}
+_BY_ERRNO = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "the quota is used up: free some space",
+    errno.EROFS: "it is mounted read-only: name another store",
+    errno.EIO: "check the disk or network",
+}
+
+
+def storage_errors() -> tuple[type[Exception], ...]:
+    """The classes that a failing store may raise: for the right of `except`."""
+    found: list[type[Exception]] = [OSError, NotImplementedError]
+    for module, names in _FOREIGN.items():
+        if module in sys.modules:
+            found += [getattr(sys.modules[module], name) for name in names]
+    return tuple(found)
+
+
+def cause_of(error: Exception) -> str:
+    """The error in one line: its kind and its text."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def advice(error: Exception) -> str:
+    """What to do about it."""
+    if isinstance(error, OSError) and error.errno in _BY_ERRNO:
+        return _BY_ERRNO[error.errno]
+    for kind in type(error).__mro__:
+        if kind.__name__ in _BY_NAME:
+            return _BY_NAME[kind.__name__]
+    return "check that the store can be reached"

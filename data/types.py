@@ -1,0 +1,86 @@
+"""The types that cross rooms: config base, targets, batches. No torch at import time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+
+from epochal.data.hashing import seed_64
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+__all__ = ["Batch", "Frozen", "Target", "TargetName", "Window", "seed_64"]
+
+
+class Frozen(BaseModel):
+    """A part of the config: immutable, refuses unknown keys, finite numbers only."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+def _check_target_name(name: str) -> str:
+    module, colon, attribute = name.partition(":")
+    parts = [*module.split("."), *attribute.split(".")]
+    if not colon or not all(part.isidentifier() for part in parts):
+        message = f"{name!r} is not of the form 'package.module:attribute'"
+        raise ValueError(message)
+    return name
+
+
+TargetName = Annotated[str, AfterValidator(_check_target_name)]
+
+
+class Target(Frozen):
+    """Something of the user's or of a library's that is called with arguments."""
+
+    target: TargetName = Field(
+        examples=["model:SmallConvNet", "torch.nn:CrossEntropyLoss"],
+        description="`module:attribute`; the module is looked for beside the config first",
+    )
+    args: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="keyword arguments of the call; a text that starts with ./ or ../ is a path "
+        "relative to the config's folder",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The update that a micro-batch belongs to.
+
+    num_samples: samples of the whole update, over all its micro-batches.
+    last: whether the optimizer steps after this micro-batch.
+    """
+
+    num_samples: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One micro-batch.
+
+    data: what the data set's items were collated to: `(input, target)` or a dict.
+    sample_ids_B: int64 of shape (B,).
+    weights_B: float32 tensor of shape (B,), or None where every weight is one.
+    index: micro-step within the epoch, from 0.
+    window: the update it belongs to.
+    """
+
+    data: Any
+    sample_ids_B: npt.NDArray[np.int64]
+    window: Window
+    index: int = 0
+    weights_B: torch.Tensor | None = field(default=None)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in this micro-batch."""
+        return int(self.sample_ids_B.shape[0])

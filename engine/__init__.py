@@ -1,0 +1,1 @@
+"""Numbers: state, step, epoch, gradients, schedules. No files, no network, no clock."""

@@ -1,0 +1,183 @@
+"""`epochal runs`, `show`, `samples` and `export`: they read a store and change nothing in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from epochal.data.errors import InputError, NotFound
+from epochal.flows import console
+from epochal.tasks.locate import FoundRun, find_run
+from epochal.tasks.result import best_epoch, epoch_rows, flat_metrics, weights_sha256
+
+RunName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A config's path, a run's name (NAME or NAME@GENERATION), or STORE/NAME.",
+    ),
+]
+StoreOption = Annotated[
+    str | None, typer.Option("--store", metavar="STORE", help="The store that holds the run.")
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
+]
+SHORT = 12
+
+
+def runs(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="Where stages are kept.")],
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+) -> None:
+    """List the runs of a store with their epochs and metrics."""
+    from epochal.data.store import open_store
+    from epochal.tasks.run_files import run_names
+
+    opened = open_store(store, folder=Path.cwd())
+    found = [find_run(name, store=opened.url) for name in run_names(opened.listing("runs"))]
+    if as_json:
+        console.print_json({"store": opened.url, "runs": [_summary(run) for run in found]})
+        return
+    if not found:
+        console.out.print(f"{opened.url} has no run yet")
+        return
+    rows = [
+        [
+            run.plan.reference,
+            f"{len(epoch_rows(run.stages, run.records))} of {run.config.epochs}",
+            _best(run),
+            (weights_sha256(run.stages, run.records) or console.NOTHING)[:SHORT],
+            run.plan.branched_from or console.NOTHING,
+        ]
+        for run in found
+    ]
+    columns = ["run", "epochs", "best", "weights sha256", "branched from"]
+    console.out.print(console.plain_table(columns, rows))
+
+
+def show(run: RunName, store: StoreOption = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
+    """Show a run: its epochs, metrics and checkpoints."""
+    found = find_run(run, store=store)
+    if as_json:
+        console.print_json(_whole(found))
+        return
+    rows = epoch_rows(found.stages, found.records)
+    console.out.print(console.epochs_table(rows, title=f"run {found.plan.reference}"))
+    console.out.print()
+    console.out.print(f"best     {_best(found)}")
+    console.out.print(f"store    {found.store.url}")
+    weights = weights_sha256(found.stages, found.records)
+    console.out.print(f"weights  sha256 {weights or 'the last epoch is not trained yet'}")
+    if found.plan.branched_from is not None:
+        console.out.print(
+            f"branched from {found.plan.branched_from}, sharing {found.plan.shared_epochs} epochs"
+        )
+
+
+def samples(
+    run: RunName,
+    easiest: Annotated[int | None, typer.Option(min=1, help="The N of highest confidence.")] = None,
+    hardest: Annotated[int | None, typer.Option(min=1, help="The N of highest loss.")] = None,
+    suspects: Annotated[
+        int | None, typer.Option(min=1, help="The N of lowest mean margin: perhaps mislabelled.")
+    ] = None,
+    store: StoreOption = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+) -> None:
+    """Show what training saw of the samples, and where the tables are."""
+    from epochal.tasks.sample_view import view_samples
+
+    asked = {"easiest": easiest, "hardest": hardest, "suspects": suspects}
+    given = {name: count for name, count in asked.items() if count is not None}
+    if len(given) > 1:
+        raise InputError(f"--{' and --'.join(given)}: ask for one order at a time")
+    order, count = next(iter(given.items()), (None, None))
+    view = view_samples(find_run(run, store=store), order=order, count=count)
+    if as_json:
+        console.print_json(view.as_object())
+        return
+    console.out.print(console.plain_table(view.columns, view.rows()))
+    console.out.print()
+    console.out.print(view.caption)
+    for table in view.tables:
+        if table.epoch == view.epoch:
+            for name, url in (("observations", table.observations), ("samples", table.samples)):
+                if url is not None:
+                    console.out.print(f"{name:<12} {url}")
+
+
+def export(
+    run: RunName,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write the weights.")],
+    epoch: Annotated[
+        str | None, typer.Option(help="An epoch, or `best`; none: the last one.")
+    ] = None,
+    store: StoreOption = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+) -> None:
+    """Write a run's weights to a file that `safetensors.torch.load_file` reads."""
+    from epochal.tasks.export import export_weights
+
+    found = find_run(run, store=store)
+    number = _epoch_number(found, epoch)
+    written = export_weights(found, epoch=number, out=out)
+    if as_json:
+        console.print_json(
+            {"run": found.plan.run, "epoch": number, "file": str(out), "weights_sha256": written}
+        )
+        return
+    console.out.print(f"{out}  epoch {number}  sha256 {written}")
+
+
+def _epoch_number(found: FoundRun, epoch: str | None) -> int:
+    if epoch == "best":
+        best = best_epoch(found.config.metrics, found.stages, found.records)
+        if best is None:
+            raise NotFound(f"{found.plan.reference} has no validated epoch yet")
+        return best.epoch
+    if epoch is not None and not epoch.isdigit():
+        raise InputError(f"--epoch: found {epoch!r}; expected a number from 0, or `best`")
+    newest = found.newest_epoch("train") if epoch is None else int(epoch)
+    if newest is None:
+        raise NotFound(f"{found.plan.reference} has no trained epoch yet")
+    return newest
+
+
+def _best(found: FoundRun) -> str:
+    best = best_epoch(found.config.metrics, found.stages, found.records)
+    if best is None:
+        return console.NOTHING
+    return f"{best.metric} {console.number(best.value)} in epoch {best.epoch}"
+
+
+def _summary(found: FoundRun) -> dict[str, Any]:
+    return {
+        "run": found.plan.run,
+        "generation": found.plan.generation,
+        "branched_from": found.plan.branched_from,
+        "shared_epochs": found.plan.shared_epochs,
+        "epochs": found.config.epochs,
+        "epochs_done": len(epoch_rows(found.stages, found.records)),
+        "weights_sha256": weights_sha256(found.stages, found.records),
+        "metrics": flat_metrics(found.config, found.stages, found.records),
+    }
+
+
+def _whole(found: FoundRun) -> dict[str, Any]:
+    return {
+        **_summary(found),
+        "store": found.store.url,
+        "stages": [
+            {
+                "stage": stage.kind,
+                "epoch": stage.epoch,
+                "key": stage.key,
+                "done": stage.key in found.records,
+                "values": record.values if (record := found.records.get(stage.key or "")) else None,
+            }
+            for stage in found.stages
+        ],
+    }

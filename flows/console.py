@@ -1,0 +1,220 @@
+"""What a person sees in the terminal: progress, tables, errors. Decides nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from epochal.tasks.keys import Stage
+from epochal.tasks.plan import PlanReport
+from epochal.tasks.reporting import Live, Outcome
+from epochal.tasks.result import EpochRow
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+NOTHING = "–"
+
+
+class ProgressReporter:
+    """A progress bar for the epoch at work, above it a line for each epoch that is done.
+
+    Draws on standard error, so that standard output stays for results; where that is no
+    terminal, only the lines are written.
+    """
+
+    def __init__(self, *, epochs: int, quiet: bool = False) -> None:
+        self._epochs = epochs
+        self._quiet = quiet
+        self._cached = 0
+        self._task: TaskID | None = None
+        self._epoch: int | None = None
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(compact=True),
+            console=err,
+            transient=True,
+            disable=quiet or not err.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def started(self, stage: Stage) -> None:
+        """Shows a bar for the stage."""
+        self._say_cached()
+        self._bar(stage.label, total=None, numbers="")
+
+    def live(self, live: Live) -> None:
+        """Moves the bar of the epoch."""
+        if self._task is None:
+            return
+        self._progress.update(
+            self._task,
+            total=live.num_updates,
+            completed=live.update,
+            numbers=(
+                f"loss {live.loss:.4f} · rate {live.learning_rate:.2e} · "
+                f"gradient norm {live.gradient_norm:.3f}"
+            ),
+        )
+
+    def ended(self, outcome: Outcome) -> None:
+        """Writes a line for what was computed; what was cached is counted."""
+        if outcome.cached:
+            self._cached += 1
+            return
+        self._clear()
+        self._line(f"[green]✓[/] {outcome.stage.label:<20} {_numbers(outcome)}")
+
+    def notice(self, text: str) -> None:
+        """Writes a warning."""
+        err.print(f"[yellow]note:[/] {escape(text)}")
+
+    def done(self) -> None:
+        """Says what was cached at the end."""
+        self._say_cached()
+        self._clear()
+
+    def _say_cached(self) -> None:
+        if self._cached:
+            noun = "stage" if self._cached == 1 else "stages"
+            self._line(f"[cyan]=[/] {self._cached} {noun} cached")
+            self._cached = 0
+
+    def _line(self, text: str) -> None:
+        if not self._quiet:
+            err.print(text)
+
+    def _bar(self, label: str, *, total: int | None, numbers: str) -> None:
+        self._clear()
+        self._task = self._progress.add_task(label, total=total, numbers=numbers)
+
+    def _clear(self) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+
+
+def escape(text: str) -> str:
+    """`text` without rich's markup, whatever brackets are in it."""
+    from rich.markup import escape as escape_markup
+
+    return escape_markup(text)
+
+
+def _numbers(outcome: Outcome) -> str:
+    values = outcome.record.values
+    seconds = f"[dim]{outcome.seconds:.1f} s[/]"
+    match outcome.stage.kind:
+        case "train":
+            return (
+                f"loss {number(values['loss'])} · gradient norm {number(values['gradient_norm'])}"
+                f" · {values['samples']} samples · {seconds}"
+            )
+        case "validate":
+            shown = " · ".join(f"{name} {number(v)}" for name, v in values["metrics"].items())
+            return f"{shown} · {seconds}"
+        case "mine":
+            return f"{values['kept']} of {values['samples']} samples kept · {seconds}"
+    return seconds
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number as people read it; a dash for none."""
+    return NOTHING if value is None else f"{value:.{digits}g}"
+
+
+def epochs_table(rows: Sequence[EpochRow], *, title: str) -> Table:
+    """One line per epoch: loss, metrics, gradient norm, samples, seconds, cached."""
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    # The validation loss last: people look for their metric first.
+    names.sort(key=lambda name: name == "loss")
+    table.add_column("epoch", justify="right")
+    table.add_column("loss", justify="right")
+    for name in names:
+        table.add_column("validation loss" if name == "loss" else name, justify="right")
+    for heading in ("gradient norm", "samples", "kept next", "seconds", "cached"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        kept = NOTHING
+        if row.kept_next is not None and row.total:
+            kept = f"{row.kept_next} ({row.kept_next / row.total:.0%})"
+        table.add_row(
+            str(row.epoch),
+            number(row.loss),
+            *(number(row.metrics.get(name)) for name in names),
+            number(row.gradient_norm, 3),
+            NOTHING if row.trained is None else str(row.trained),
+            kept,
+            NOTHING if row.seconds is None or row.cached else f"{row.seconds:.1f}",
+            {True: "yes", False: "no", None: NOTHING}[row.cached],
+        )
+    return table
+
+
+def plan_table(report: PlanReport) -> Table:
+    """One line per stage: done, or why it would run."""
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    table.add_column("stage")
+    table.add_column("state")
+    table.add_column("key", style="dim")
+    table.add_column("why", overflow="fold")
+    for one in report.reports:
+        state = "[green]done[/]" if one.done else "[yellow]would run[/]"
+        table.add_row(
+            one.stage.label, state, (one.stage.key or NOTHING)[:8], escape("; ".join(one.why))
+        )
+    return table
+
+
+def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of text."""
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    return table
+
+
+def say_error(text: str) -> None:
+    """An error, on standard error."""
+    err.print(f"[bold red]error:[/] {escape(text)}")
+
+
+def print_json(body: Mapping[str, object]) -> None:
+    """One object on one line, the last on standard output."""
+    import json
+
+    out.file.flush()
+    sys.stdout.write(json.dumps(body, allow_nan=False, ensure_ascii=False) + "\n")
+    sys.stdout.flush()

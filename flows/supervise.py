@@ -1,0 +1,149 @@
+"""Prefect's server in this process, ended when nobody needs it any more.
+
+One process, so that there is none to forget: what ends it, by whatever signal, ends the server.
+Run as `python -m epochal.flows.supervise`; the commands of Epochal start it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from epochal.flows.prefect_server import read_note
+from epochal.flows.server_home import ServerHome
+
+# A run that died without a word stays `Running` for ever. One that lives sends a heartbeat at
+# least every 180 s, Prefect's default.
+SIGN_OF_LIFE_S = 900.0
+_LOOK_AGAIN_S = 60.0
+_PAGE = 200
+_UNFINISHED = ["SCHEDULED", "PENDING", "RUNNING", "CANCELLING"]
+
+
+def main() -> None:
+    """Serves until SIGTERM, or until nothing has happened for the idle time."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--descriptor", type=int, required=True, help="a listening socket")
+    parser.add_argument("--idle-seconds", type=float, required=True)
+    given = parser.parse_args()
+    listening = socket.socket(fileno=given.descriptor)
+    port = listening.getsockname()[1]
+    watch = {"port": port, "idle_s": given.idle_seconds}
+    threading.Thread(target=_watch, kwargs=watch, name="idle-watch", daemon=True).start()
+    _serve(listening)
+
+
+def _serve(listening: socket.socket) -> None:
+    import uvicorn
+    from prefect.server.api.server import create_app
+    from prefect.settings import get_current_settings
+
+    server = get_current_settings().server
+    uvicorn.Server(
+        uvicorn.Config(
+            create_app(final=True),
+            timeout_keep_alive=server.api.keepalive_timeout,
+            log_level=server.logging_level.lower(),
+        )
+    ).run(sockets=[listening])
+
+
+def _watch(*, port: int, idle_s: float) -> None:
+    """Sleeps to the moment when the server could be idle, and looks then."""
+    home, never = ServerHome.current(), threading.Event()
+    while True:
+        left_s = home.last_touch() + idle_s - time.time()
+        if left_s > 0:
+            never.wait(left_s)
+        elif home.folder.is_dir() and is_busy(port, window_s=max(idle_s, SIGN_OF_LIFE_S)):
+            never.wait(min(idle_s, _LOOK_AGAIN_S))
+        elif _end(home, idle_s=idle_s):
+            return
+        else:
+            never.wait(min(idle_s, _LOOK_AGAIN_S))
+
+
+def _end(home: ServerHome, *, idle_s: float) -> bool:
+    """Ends this process, unless a command has come in between or it was asked to stay."""
+    if not home.folder.is_dir():
+        os.kill(os.getpid(), signal.SIGTERM)
+        return True
+    with home.lock():
+        records = read_note(home)
+        own = records.get("prefect")
+        if own is not None and own.pid == os.getpid() and not own.stops_when_idle:
+            return False
+        if home.last_touch() + idle_s > time.time():
+            return False
+        if own is not None and own.pid == os.getpid():
+            del records["prefect"]
+            home.write(records)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+
+def is_busy(port: int, *, window_s: float) -> bool:
+    """Whether a flow run is at work or due, or a deployment has an active schedule.
+
+    A server that does not answer counts as busy. window_s: how long an unfinished run may be
+    silent before it counts as dead.
+    """
+    try:
+        return _has_schedule(port) or _has_live_run(port, window_s=window_s)
+    except (OSError, http.client.HTTPException, ValueError):
+        return True
+
+
+def _has_schedule(port: int) -> bool:
+    offset = 0
+    while page := _ask(port, "deployments", {"limit": _PAGE, "offset": offset}):
+        for deployment in page:
+            schedules = deployment.get("schedules") or []
+            if not deployment.get("paused") and any(one.get("active") for one in schedules):
+                return True
+        offset += len(page)
+    return False
+
+
+def _has_live_run(port: int, *, window_s: float) -> bool:
+    states = {"state": {"type": {"any_": _UNFINISHED}}}
+    unfinished = _ask(
+        port, "flow_runs", {"flow_runs": states, "limit": _PAGE, "sort": "EXPECTED_START_TIME_DESC"}
+    )
+    if not unfinished:
+        return False
+    since = datetime.now(UTC) - timedelta(seconds=window_s)
+    signs = [run.get(key) for run in unfinished for key in ("updated", "expected_start_time")]
+    if any(datetime.fromisoformat(sign) > since for sign in signs if sign):
+        return True
+    heartbeat = {"name": ["prefect.flow-run.heartbeat"]}
+    occurred = {"since": since.isoformat(), "until": datetime.now(UTC).isoformat()}
+    found = _ask(port, "events", {"filter": {"event": heartbeat, "occurred": occurred}, "limit": 1})
+    return bool(found["events"])
+
+
+def _ask(port: int, what: str, query: dict[str, Any]) -> Any:
+    """The answer of `POST /api/<what>/filter`. Raises ValueError if it is none."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        headers = {"content-type": "application/json"}
+        connection.request("POST", f"/api/{what}/filter", json.dumps(query), headers)
+        response = connection.getresponse()
+        body = response.read()
+    finally:
+        connection.close()
+    if response.status != http.client.OK:
+        raise ValueError(f"{what}: status {response.status}")
+    return json.loads(body)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""The flow: a run as a chain of stages. Composes tasks, nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.flows import flow
+
+from epochal.flows.servers import local_mlflow_uri
+from epochal.tasks.config import RunConfig
+from epochal.tasks.lifecycle import active_run
+from epochal.tasks.prefect_tasks import initialise, mine_epoch, train_epoch, validate_epoch
+
+
+@flow(name="train", flow_run_name="{config.name}")
+def train(config: RunConfig) -> dict[str, Any]:
+    """Trains a model; every epoch is a stage that is done once.
+
+    Args:
+        config: The whole run. What the store already has of it is not computed again.
+    """
+    with active_run(config, local_mlflow=local_mlflow_uri()) as run:
+        checkpoint = initialise()
+        table = None
+        for epoch in range(config.epochs):
+            checkpoint = train_epoch(epoch, checkpoint, table)
+            validate_epoch(epoch, checkpoint)
+            if config.sampling.policy != "none":
+                table = mine_epoch(epoch, checkpoint, table)
+    return run.result()

@@ -1,0 +1,1 @@
+"""Stages: config, keys, run-or-reuse, the Prefect tasks, the MLflow ledger."""

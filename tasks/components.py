@@ -1,0 +1,104 @@
+"""The user's parts of a run, built: model, optimizer, loss, step, data. Checked before epoch 0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epochal.data.errors import ConfigError, TargetError
+from epochal.data.types import seed_64
+from epochal.tasks.config import RunConfig
+from epochal.tasks.targets import call_target, resolve_target, resolved_args
+
+if TYPE_CHECKING:
+    import torch
+
+    from epochal.engine.build import Loss
+    from epochal.engine.state import TrainingState
+    from epochal.engine.step import Step
+
+
+@dataclass
+class Components:
+    """What an epoch needs beside data. `state` is the only part that changes."""
+
+    device: torch.device
+    state: TrainingState
+    step: Step
+    loss: Loss
+    metrics: Any
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one, else the CPU. Raises ConfigError if it is not there."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise ConfigError(f"device: found {name!r}; this machine has {count} CUDA devices")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device: found 'mps'; this machine has no such device")
+    return device
+
+
+def prepare_numerics(config: RunConfig) -> torch.device:
+    """Sets what the config says of threads, and gives the device."""
+    import torch
+
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    return choose_device(config.device)
+
+
+def build_components(config: RunConfig, *, device: torch.device) -> Components:
+    """Model with its initial weights, optimizer, loss, step and metrics.
+
+    Raises TargetError or ConfigError, naming the field, if a part cannot be built.
+    """
+    from epochal.engine.build import build_loss, build_model, build_optimizer
+    from epochal.engine.metrics import build_metrics
+    from epochal.engine.state import TrainingState
+    from epochal.engine.step import DefaultStep
+
+    folder = Path(config.folder)
+    model = build_model(
+        lambda: call_target(config.model, field="model", folder=folder),
+        seed=seed_64(config.seed, "initialise"),
+    ).to(device)
+    loss = build_loss(
+        resolve_target(config.loss, field="loss", folder=folder),
+        resolved_args(config.loss.args, folder=folder),
+    )
+    if loss.module is not None:
+        loss.module.to(device)
+    step: Step = DefaultStep(loss)
+    if config.step is not None:
+        step = call_target(config.step, field="step", folder=folder)
+        if not callable(step):
+            raise TargetError(
+                f"step: {config.step.target!r} returned a {type(step).__name__}; expected a "
+                "callable (model, batch) -> StepOutput"
+            )
+    optimizer = build_optimizer(
+        model,
+        resolve_target(config.optimizer, field="optimizer", folder=folder),
+        resolved_args(config.optimizer.args, folder=folder),
+    )
+    metrics = build_metrics(
+        config.metrics,
+        lambda target: call_target(
+            target, field=f"metrics.{getattr(target, 'name', target.target)}", folder=folder
+        ),
+    )
+    return Components(
+        device=device,
+        state=TrainingState(model=model, optimizer=optimizer),
+        step=step,
+        loss=loss,
+        metrics=metrics,
+    )

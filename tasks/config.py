@@ -1,0 +1,128 @@
+"""`RunConfig`: the whole of a run, composed of parts that live beside what they configure.
+
+It is the flow's parameter as well, so each field's bounds and help show in the UI's form.
+No torch, no Prefect, no MLflow.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from epochal.data.config import DataConfig, LoaderConfig, SamplingConfig
+from epochal.data.types import Frozen, Target
+from epochal.engine.config import GradientsConfig, MetricsConfig, OptimizerConfig
+from epochal.engine.schedule import ConstantSchedule, ScheduleConfig
+from epochal.tasks.tracking_config import TrackingConfig
+
+RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
+
+
+class CheckpointConfig(Frozen):
+    """When checkpoints are written inside an epoch, and which finished ones are kept."""
+
+    every_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="seconds between two commits inside an epoch; 60 loses at most a minute",
+    )
+    every_updates: int | None = Field(
+        default=None, ge=1, description="updates between two commits inside an epoch; none: by time"
+    )
+    keep_last: int | None = Field(
+        default=None,
+        ge=2,
+        description="epochs at the end whose checkpoints stay; none: all stay. Two at least: one "
+        "to resume from if the other is damaged",
+    )
+    keep_best: int = Field(
+        default=1, ge=0, description="epochs of the best metric whose checkpoints stay"
+    )
+
+
+def _absolute(folder: str) -> str:
+    if not Path(folder).is_absolute():
+        raise ValueError(f"{folder!r} is not an absolute path")
+    return folder
+
+
+class RunConfig(Frozen):
+    """One training run."""
+
+    name: str = Field(
+        pattern=f"^{RUN_NAME}$",
+        description="the run's name: letters, digits, '.', '_' and '-'; in no stage key",
+        examples=["digits"],
+    )
+    seed: int = Field(
+        default=0, ge=0, lt=2**63, description="seed of the weights, the order and all randomness"
+    )
+    epochs: int = Field(ge=1, le=1_000_000, description="number of epochs")
+    store: str = Field(
+        default="./store",
+        description="where stages are kept: ./x, ../x, /x or scheme://x; relative to `folder`",
+        examples=["./store", "s3://bucket/prefix"],
+    )
+    model: Target = Field(description="returns a torch.nn.Module")
+    train_data: DataConfig = Field(description="returns a map-style data set to train on")
+    validation_data: DataConfig = Field(description="returns a map-style data set to validate on")
+    loss: Target = Field(
+        default=Target(target="torch.nn:CrossEntropyLoss"),
+        description="a loss module's class, or a function (output, target) -> loss",
+    )
+    step: Target | None = Field(
+        default=None,
+        description="replaces loss(model(input), target): returns a callable "
+        "(model, batch) -> StepOutput; none: the default step",
+    )
+    optimizer: OptimizerConfig = Field(description="a torch.optim class; `args.lr` is needed")
+    schedule: ScheduleConfig = Field(
+        default=ConstantSchedule(), description="the learning rate as a function of the epoch"
+    )
+    loader: LoaderConfig = Field(description="batches")
+    gradients: GradientsConfig = Field(
+        default=GradientsConfig(), description="accumulation and clipping"
+    )
+    sampling: SamplingConfig = Field(
+        default=SamplingConfig(), description="which samples the next epoch trains on"
+    )
+    metrics: MetricsConfig = Field(default=MetricsConfig(), description="what validation measures")
+    checkpoint: CheckpointConfig = Field(
+        default=CheckpointConfig(), description="commits inside epochs; in no stage key"
+    )
+    tracking: TrackingConfig = Field(
+        default=TrackingConfig(), description="where MLflow is; in no stage key"
+    )
+    device: str = Field(
+        default="auto",
+        pattern=f"^({DEVICE})$",
+        description="auto (CUDA where there is one), cpu, cuda, cuda:N or mps; part of the "
+        "numerics environment, in no stage key",
+    )
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="CPU threads of torch; another number may change the last bits, so fix it "
+        "where runs must agree over machines. none: torch's default",
+    )
+    reproducibility: Literal["warn", "strict"] = Field(
+        default="warn",
+        description="what to do with stages from another numerics environment: use and say so, "
+        "or refuse",
+    )
+    folder: Annotated[str, AfterValidator(_absolute)] = Field(
+        default_factory=lambda: str(Path.cwd()),
+        description="absolute folder of the user's modules and relative paths; in no stage key",
+    )
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        try:
+            self.schedule.check(self.epochs)
+        except ValueError as error:
+            raise ValueError(f"schedule: {error}") from None
+        return self

@@ -1,0 +1,130 @@
+"""The run's data sets: made by their targets, described once, checked before epoch 0."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epochal.data.collect import describe
+from epochal.data.config import DataConfig
+from epochal.data.store import Store
+from epochal.tasks.config import RunConfig
+from epochal.tasks.facts import (
+    DATA_FIELDS,
+    DataField,
+    KnownData,
+    description_path,
+    read_known,
+    source_facts,
+    stated_fingerprint,
+    write_known,
+)
+from epochal.tasks.keys import DataFacts, Facts
+from epochal.tasks.reporting import Reporter
+from epochal.tasks.targets import call_target
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+QUICK_READ_S = 10.0
+"""Data that is read in less is read at every start, in case it has changed unseen."""
+
+
+@dataclass
+class RunData:
+    """One data set of a run.
+
+    sample_ids_N: int64 of shape (N,); labels_N: int64 of shape (N,), or None where unknown.
+    """
+
+    field: DataField
+    dataset: Any
+    known: KnownData
+    fingerprint: str
+    read_ids_N: npt.NDArray[np.int64] | None
+    labels_N: npt.NDArray[np.int64] | None
+
+    @cached_property
+    def sample_ids_N(self) -> npt.NDArray[np.int64]:
+        """The ids of the samples, by position."""
+        import numpy as np
+
+        if self.known.index_ids:
+            return np.arange(self.known.num_samples, dtype=np.int64)
+        assert self.read_ids_N is not None
+        return self.read_ids_N
+
+
+def open_data(
+    config: RunConfig,
+    field: DataField,
+    store: Store,
+    *,
+    sources: Mapping[str, str],
+    notice: Reporter,
+) -> RunData:
+    """Makes the data set and reads it if that is quick or was never done.
+
+    Raises TargetError if the target fails, DataError if the data set cannot be trained on.
+    """
+    data: DataConfig = getattr(config, field)
+    folder = Path(config.folder)
+    path = description_path(data, sources=sources, folder=folder)
+    dataset = call_target(data, field=field, folder=folder)
+    known = read_known(store, path)
+    if known is not None and known.seconds > QUICK_READ_S and known.index_ids:
+        notice.notice(
+            f"{field}: reading it took {known.seconds:.0f} s, so its content is taken as it was "
+            "then; state `version:` or `files:` to say when it changes"
+        )
+        return RunData(
+            field=field,
+            dataset=dataset,
+            known=known,
+            fingerprint=stated_fingerprint(data) or known.fingerprint,
+            read_ids_N=None,
+            labels_N=None,
+        )
+    started = time.monotonic()
+    description = describe(dataset, name=field)
+    seconds = time.monotonic() - started
+    read = KnownData(
+        fingerprint=description.fingerprint,
+        num_samples=description.num_samples,
+        seconds=round(seconds, 1) if seconds > QUICK_READ_S else 0.0,
+        index_ids=description.sample_ids is None,
+        label_min=description.label_min,
+        label_max=description.label_max,
+    )
+    if read != known:
+        write_known(store, path, read)
+    return RunData(
+        field=field,
+        dataset=dataset,
+        known=read,
+        fingerprint=stated_fingerprint(data) or read.fingerprint,
+        read_ids_N=description.sample_ids,
+        labels_N=description.labels,
+    )
+
+
+def read_facts(
+    config: RunConfig, store: Store, notice: Reporter
+) -> tuple[Facts, dict[str, RunData]]:
+    """The facts from the data as it is now, and the data sets."""
+    sources = source_facts(config)
+    data = {
+        name: open_data(config, name, store, sources=sources.get(name, {}), notice=notice)
+        for name in DATA_FIELDS
+    }
+    facts = Facts(
+        sources=sources,
+        train_data=DataFacts(data["train_data"].fingerprint),
+        validation_data=DataFacts(data["validation_data"].fingerprint),
+    )
+    return facts, dict(data)

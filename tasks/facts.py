@@ -1,0 +1,142 @@
+"""What keys need beyond the config: digests of sources and of data. No torch.
+
+Fingerprints of data that was read once are kept in `<store>/fingerprints`, so that `plan` need
+not read data. A data set's description is found there by its target, args, source and declared
+files; what the files hold may have changed unseen, so `train` reads again what is quickly read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from epochal.data.collect import files_stamp
+from epochal.data.config import DataConfig
+from epochal.data.documents import dump_document, load_document
+from epochal.data.errors import Damaged
+from epochal.data.hashing import digest
+from epochal.data.store import Store
+from epochal.data.types import Frozen, Target
+from epochal.tasks.config import RunConfig
+from epochal.tasks.keys import DataFacts, Facts
+from epochal.tasks.source import source_digests
+from epochal.tasks.targets import resolved_args
+
+MAX_DESCRIPTION_BYTES = 1 << 16
+
+DataField = Literal["train_data", "validation_data"]
+DATA_FIELDS: tuple[DataField, DataField] = ("train_data", "validation_data")
+
+
+class KnownData(Frozen):
+    """What is remembered of a data set that was read.
+
+    seconds: how long reading it took; over 10 it is not read again at each start.
+    """
+
+    fingerprint: str
+    num_samples: int
+    seconds: float
+    index_ids: bool
+    label_min: int | None = None
+    label_max: int | None = None
+
+
+def source_facts(config: RunConfig) -> dict[str, dict[str, str]]:
+    """Config field of each target → the user's files that it runs, with their digests.
+
+    Raises TargetError if one of them cannot be read as Python.
+    """
+    targets: dict[str, Target | None] = {
+        "model": config.model,
+        "loss": config.loss,
+        "step": config.step,
+        "optimizer": config.optimizer,
+    }
+    for name in DATA_FIELDS:
+        data: DataConfig = getattr(config, name)
+        if data.version is None:  # a stated version replaces everything else
+            targets[name] = data
+    for metric in config.metrics.validation:
+        if not isinstance(metric, str):
+            targets[f"metrics.{metric.name}"] = metric
+    folder = Path(config.folder)
+    return {
+        name: source_digests(target.target.partition(":")[0], folder=folder)
+        for name, target in targets.items()
+        if target is not None
+    }
+
+
+def description_path(data: DataConfig, *, sources: Mapping[str, str], folder: Path) -> str:
+    """Where the store remembers this data set. Raises DataError if a declared file is missing."""
+    identity: dict[str, Any] = {
+        "target": data.target,
+        "args": resolved_args(data.args, folder=folder),
+        "sources": dict(sources),
+        "version": data.version,
+    }
+    if data.version is None and data.files:
+        identity["files"] = files_stamp(data.files, folder)
+    return f"fingerprints/{digest('data', identity)}.json"
+
+
+def read_known(store: Store, path: str) -> KnownData | None:
+    """The description at `path`, or None if there is none that can be read."""
+    try:
+        body = load_document(
+            store.read(path, max_bytes=MAX_DESCRIPTION_BYTES),
+            name=path,
+            max_bytes=MAX_DESCRIPTION_BYTES,
+        )
+        return KnownData.model_validate(body)
+    except (FileNotFoundError, ValidationError):
+        return None
+    except Damaged:
+        return None  # it is read again from the data, and written again
+
+
+def write_known(store: Store, path: str, known: KnownData) -> None:
+    """Remembers `known`; another description at that place gives way to it."""
+    data = dump_document(known.model_dump(mode="json"))
+    try:
+        store.put_new(path, data)
+    except FileExistsError:
+        if read_known(store, path) == known:
+            return
+        store.delete(path)
+        try:
+            store.put_new(path, data)
+        except FileExistsError:
+            return  # another process has just written what it read
+
+
+def stated_fingerprint(data: DataConfig) -> str | None:
+    """The fingerprint that a stated `version` gives, without reading anything; else None."""
+    if data.version is None:
+        return None
+    return digest(
+        "data-version", {"target": data.target, "args": data.args, "version": data.version}
+    )
+
+
+def remembered_facts(config: RunConfig, store: Store) -> Facts:
+    """The facts as far as the store knows them: for `plan`, which reads no data."""
+    sources = source_facts(config)
+    facts: dict[str, DataFacts] = {}
+    for name in DATA_FIELDS:
+        data: DataConfig = getattr(config, name)
+        fingerprint = stated_fingerprint(data)
+        if fingerprint is None:
+            path = description_path(data, sources=sources.get(name, {}), folder=Path(config.folder))
+            known = read_known(store, path)
+            fingerprint = None if known is None else known.fingerprint
+        facts[name] = DataFacts(fingerprint=fingerprint)
+    return Facts(
+        sources=sources,
+        train_data=facts["train_data"],
+        validation_data=facts["validation_data"],
+    )

@@ -1,0 +1,171 @@
+"""The list of a run's stages and their keys, from the config alone: nothing runs for it.
+
+A stage's key is a digest of its *inputs*: named sections that hold what acts in that stage and
+nothing else, and its parents' keys. The sections' names are those of the config's fields, so a
+difference between two keys can be told in the config's own words (`tasks.explain`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from epochal.data.hashing import digest
+from epochal.data.types import Target
+from epochal.engine import schedule
+from epochal.tasks.config import RunConfig
+
+STAGE_VERSIONS: dict[str, int] = {"initialise": 1, "train": 1, "validate": 1, "mine": 1}
+"""Raised by hand when a stage's code changes its numbers; part of the key."""
+
+STAGE_KINDS = tuple(STAGE_VERSIONS)
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What keys need to know of a data set: the digest of its content, or None if not yet read."""
+
+    fingerprint: str | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What keys need beyond the config.
+
+    sources: config field of a target → relative file → sha256 (`tasks.source`).
+    """
+
+    sources: Mapping[str, Mapping[str, str]]
+    train_data: DataFacts
+    validation_data: DataFacts
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run.
+
+    key: 64 hex digits, or None while a data set that it needs is not yet read.
+    inputs: section → what of it acts here.
+    parents: role (`parent`, `samples`, `observations`) → the stage that is consumed.
+    """
+
+    kind: str
+    epoch: int | None
+    key: str | None
+    inputs: Mapping[str, Any]
+    parents: Mapping[str, Stage] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """As people read it: `train · epoch 3`."""
+        return self.kind if self.epoch is None else f"{self.kind} · epoch {self.epoch}"
+
+    @property
+    def known_key(self) -> str:
+        """The key, of a stage whose data was read."""
+        assert self.key is not None, self.label
+        return self.key
+
+
+def list_stages(config: RunConfig, facts: Facts) -> list[Stage]:
+    """All stages in the order in which they run."""
+    initialise = _stage("initialise", None, _initialise_inputs(config, facts), {})
+    stages = [initialise]
+    checkpoint, table = initialise, None
+    for epoch in range(config.epochs):
+        train = _train_stage(config, facts, epoch, checkpoint, table)
+        stages += [train, _validate_stage(config, facts, epoch, train)]
+        if config.sampling.policy != "none":
+            table = _mine_stage(config, facts, epoch, train, table)
+            stages.append(table)
+        checkpoint = train
+    return stages
+
+
+def _stage(
+    kind: str, epoch: int | None, inputs: dict[str, Any], parents: dict[str, Stage]
+) -> Stage:
+    if any(parent.key is None for parent in parents.values()) or _is_unread(inputs):
+        return Stage(kind=kind, epoch=epoch, key=None, inputs=inputs, parents=parents)
+    keys = {role: parent.key for role, parent in parents.items()}
+    key = digest(f"stage/{kind}", [STAGE_VERSIONS[kind], epoch, inputs, keys])
+    return Stage(kind=kind, epoch=epoch, key=key, inputs=inputs, parents=parents)
+
+
+def _is_unread(inputs: Mapping[str, Any]) -> bool:
+    return any(name.endswith("_data") and value is None for name, value in inputs.items())
+
+
+def _target(target: Target) -> dict[str, Any]:
+    return {"target": target.target, "args": target.args}
+
+
+def _with_source(facts: Facts, name: str, value: Any) -> dict[str, Any]:
+    inputs = {name: value}
+    if files := facts.sources.get(name):
+        inputs[f"{name}.source"] = dict(files)
+    return inputs
+
+
+def _initialise_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
+    return {"seed": config.seed, **_with_source(facts, "model", _target(config.model))}
+
+
+def _loss_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
+    inputs = _with_source(facts, "loss", _target(config.loss))
+    if config.step is not None:
+        inputs |= _with_source(facts, "step", _target(config.step))
+    return inputs
+
+
+def _train_stage(
+    config: RunConfig, facts: Facts, epoch: int, checkpoint: Stage, table: Stage | None
+) -> Stage:
+    inputs = {
+        "seed": config.seed,
+        **_loss_inputs(config, facts),
+        **_with_source(facts, "optimizer", _target(config.optimizer)),
+        "schedule": schedule.segments(config.schedule, epoch, epochs=config.epochs),
+        "loader": {
+            "batch_size": config.loader.batch_size,
+            "drop_last": config.loader.drop_last,
+        },
+        "gradients": config.gradients.key_slice(),
+        **_with_source(facts, "train_data", facts.train_data.fingerprint),
+    }
+    parents = {"parent": checkpoint}
+    if table is not None:
+        parents["samples"] = table
+    return _stage("train", epoch, inputs, parents)
+
+
+def _validate_stage(config: RunConfig, facts: Facts, epoch: int, train: Stage) -> Stage:
+    inputs = {
+        "seed": config.seed,
+        **_loss_inputs(config, facts),
+        "metrics": config.metrics.key_slice(),
+        "loader": {
+            "validation_batch_size": config.loader.validation_batch_size or config.loader.batch_size
+        },
+        **_with_source(facts, "validation_data", facts.validation_data.fingerprint),
+    }
+    for name, files in facts.sources.items():
+        if name.startswith("metrics.") and files:
+            inputs[f"{name}.source"] = dict(files)
+    return _stage("validate", epoch, inputs, {"parent": train})
+
+
+def _mine_stage(
+    config: RunConfig, facts: Facts, epoch: int, train: Stage, previous: Stage | None
+) -> Stage:
+    inputs = {
+        "seed": config.seed,
+        "sampling": config.sampling.key_slice(),
+        "sampling.full": config.sampling.is_full(epoch + 1, epochs=config.epochs),
+        "train_data": facts.train_data.fingerprint,
+    }
+    parents = {"observations": train}
+    if previous is not None:
+        parents["samples"] = previous
+    return _stage("mine", epoch, inputs, parents)

@@ -1,0 +1,160 @@
+"""From a config to a session with its ledger, and from its end, good or bad, to the result."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from epochal.data.documents import dump_document
+from epochal.tasks.config import RunConfig
+from epochal.tasks.explain import flatten
+from epochal.tasks.ledger import Ledger, RunIdentity
+from epochal.tasks.reporting import Reporter, current_reporter
+from epochal.tasks.result import best_epoch, flat_metrics, stage_lines, weights_sha256
+from epochal.tasks.session import Session, open_session, working_on
+from epochal.tasks.tracking import tracking_uri
+
+_NOT_PARAMETERS = (
+    "name", "epochs", "store", "checkpoint", "tracking", "device", "threads", "reproducibility",
+    "folder", "loader.workers", "gradients.per_group", "metrics.best", "sampling.final_full",
+)  # fmt: skip
+"""Fields that may change within a generation: MLflow refuses a parameter that changes."""
+
+_prepared: dict[str, Session] = {}
+
+
+@dataclass
+class ActiveRun:
+    """A session at work."""
+
+    session: Session
+
+    def result(self) -> dict[str, JsonValue]:
+        """The object that `--json` prints; whole once the block of `active_run` has ended."""
+        session = self.session
+        delivered = session.delivered
+        return {
+            "run": session.config.name,
+            "mlflow_run_id": None if delivered is None else delivered.run_id,
+            "mlflow_tracking_uri": session.ledger.uri,
+            "weights_sha256": weights_sha256(session.stages, session.records),
+            "metrics": dict(flat_metrics(session.config, session.stages, session.records)),
+            "stages": stage_lines(session.outcomes),
+        }
+
+
+def prepare(config: RunConfig, *, reporter: Reporter) -> Session:
+    """Opens the run now, so that bad input is found before the flow starts; kept for the flow."""
+    session = open_session(config, reporter=reporter)
+    _prepared[_identity(config)] = session
+    return session
+
+
+def _identity(config: RunConfig) -> str:
+    return config.model_dump_json()
+
+
+@contextmanager
+def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterator[ActiveRun]:
+    """The run, opened or as `prepare` left it; its ledger ends with the block.
+
+    Raises InputError before anything is computed if config, data or store are wrong.
+    """
+    session = _prepared.pop(_identity(config), None)
+    if session is None:
+        session = open_session(config, reporter=current_reporter())
+    session.ledger = make_ledger(session, local_mlflow=local_mlflow)
+    session.ledger.start()
+    _log_attempt(session)
+    status = "KILLED"
+    try:
+        with working_on(session):
+            yield ActiveRun(session)
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        best = best_epoch(session.config.metrics, session.stages, session.records)
+        session.delivered = session.ledger.finish(
+            status,
+            best_epoch=None if best is None else best.epoch,
+            tags=_final_tags(session),
+        )
+
+
+def make_ledger(session: Session, *, local_mlflow: str | None) -> Ledger:
+    """The MLflow ledger of this run's generation."""
+    config, plan = session.config, session.plan
+    return Ledger(
+        uri=tracking_uri(config.tracking, local_server=local_mlflow),
+        experiment=config.tracking.experiment,
+        run=RunIdentity(
+            name=plan.run,
+            generation=plan.generation,
+            branched_from=plan.branched_from,
+            shared_epochs=plan.shared_epochs,
+            identity=plan.identity,
+        ),
+        params=parameters(config),
+        tags={
+            "epochs": str(config.epochs),
+            "epochal.store": session.store.url,
+            "epochal.device": str(session.device),
+        },
+        store=session.store,
+        stages=session.stage_store,
+        log_every_updates=config.tracking.log_every_updates,
+        per_group=config.gradients.per_group,
+        notice=session.reporter.notice,
+    )
+
+
+def parameters(config: RunConfig) -> dict[str, str]:
+    """The config's fields that act on numbers, flat, as MLflow's parameters."""
+    return {
+        path: value if isinstance(value, str) else str(value)
+        for path, value in flatten(config.model_dump(mode="json"))
+        if not any(path == name or path.startswith(f"{name}.") for name in _NOT_PARAMETERS)
+    }
+
+
+def _final_tags(session: Session) -> dict[str, str]:
+    weights = weights_sha256(session.stages, session.records)
+    tags = {"epochal.bitwise": str(session.bitwise).lower()}
+    if weights is not None:
+        tags["epochal.weights_sha256"] = weights
+    return tags
+
+
+def _log_attempt(session: Session) -> None:
+    """Who computes here, with what: a file of its own for each command that computes."""
+    if all(stage.known_key in session.records for stage in session.stages):
+        return
+    import os
+    import socket
+    import time
+    import uuid
+    from importlib import metadata
+
+    body: dict[str, Any] = {
+        "started_ms": int(time.time() * 1000),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "python": sys.version.split()[0],
+        "environment": session.environment,
+        "folder": str(Path(session.config.folder)),
+        "versions": {
+            name: metadata.version(name)
+            for name in ("torch", "numpy", "pyarrow", "prefect", "mlflow", "fsspec", "epochal")
+        },
+        "plan": session.plan.reference,
+    }
+    name = f"runs/{session.config.name}/attempts/{body['started_ms']}-{uuid.uuid4().hex[:8]}.json"
+    session.store.put_new(name, dump_document(body))

@@ -1,0 +1,143 @@
+"""What a command would do: each stage done or not, and why not. Reads the store, starts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from epochal.data.stages import StageRecord, StageStatus, StageStore
+from epochal.data.store import Store, open_store
+from epochal.tasks.config import RunConfig
+from epochal.tasks.explain import Comparison, most_similar
+from epochal.tasks.facts import remembered_facts
+from epochal.tasks.keys import Facts, Stage, list_stages
+from epochal.tasks.run_files import RunPlan, newest_plan, run_names
+
+NOT_READ = "data not yet read"
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """One stage of a plan.
+
+    why: empty where the stage is done; else at least one reason.
+    """
+
+    stage: Stage
+    done: bool
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """All stages of a run as the store has them."""
+
+    config: RunConfig
+    facts: Facts
+    reports: tuple[StageReport, ...]
+    statuses: Mapping[str, StageStatus]
+    bitwise: bool
+
+    @property
+    def num_done(self) -> int:
+        """Stages that the store has."""
+        return sum(report.done for report in self.reports)
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Data sets whose content is not yet known."""
+        facts = {
+            "train_data": self.facts.train_data,
+            "validation_data": self.facts.validation_data,
+        }
+        return tuple(name for name, data in facts.items() if data.fingerprint is None)
+
+
+def make_plan(config: RunConfig) -> PlanReport:
+    """The plan of `config` from what the store remembers; no data is read."""
+    store = open_store(config.store, folder=Path(config.folder))
+    facts = remembered_facts(config, store)
+    stages = list_stages(config, facts)
+    statuses = StageStore(store).lookup([stage.key for stage in stages if stage.key is not None])
+    return report_plan(config, facts, stages, statuses, store)
+
+
+def report_plan(
+    config: RunConfig,
+    facts: Facts,
+    stages: Sequence[Stage],
+    statuses: Mapping[str, StageStatus],
+    store: Store,
+) -> PlanReport:
+    """Joins stages with what the store has of them, and explains what it has not."""
+    missing = [stage for stage in stages if not _done(stage, statuses)]
+    comparison = _comparison(config, stages, store) if missing else None
+    reports = [
+        StageReport(
+            stage=stage,
+            done=_done(stage, statuses),
+            why=() if _done(stage, statuses) else _why(stage, statuses, comparison),
+        )
+        for stage in stages
+    ]
+    return PlanReport(
+        config=config,
+        facts=facts,
+        reports=tuple(reports),
+        statuses=statuses,
+        bitwise=is_bitwise(stages, records_of(statuses)),
+    )
+
+
+def records_of(statuses: Mapping[str, StageStatus]) -> dict[str, StageRecord]:
+    """The records of the stages that are done."""
+    return {key: status.record for key, status in statuses.items() if status.record is not None}
+
+
+def _done(stage: Stage, statuses: Mapping[str, StageStatus]) -> bool:
+    return stage.key is not None and statuses[stage.key].record is not None
+
+
+def _comparison(config: RunConfig, stages: Sequence[Stage], store: Store) -> Comparison | None:
+    own = newest_plan(store, config.name)
+    plans: list[RunPlan] = [own] if own is not None else []
+    if not plans:
+        others = (newest_plan(store, name) for name in run_names(store.listing("runs")))
+        plans = [plan for plan in others if plan is not None]
+    return most_similar(config, stages, plans)
+
+
+def _why(
+    stage: Stage, statuses: Mapping[str, StageStatus], comparison: Comparison | None
+) -> tuple[str, ...]:
+    problem = statuses[stage.key].problem if stage.key is not None else None
+    if problem is not None:
+        return (problem,)
+    if comparison is not None and (reasons := comparison.reasons(stage)):
+        return reasons
+    if stage.key is None:
+        return (NOT_READ,)
+    if comparison is not None and comparison.same(stage):
+        return ("planned before, not yet computed",)
+    return ("never computed in this store",)
+
+
+def is_bitwise(stages: Sequence[Stage], records: Mapping[str, StageRecord]) -> bool:
+    """Whether all records come from one environment, and each from its parents' present bytes."""
+    done = [(stage, records[stage.key]) for stage in stages if stage.key in records]
+    if len({record.environment_digest for _, record in done}) > 1:
+        return False
+    return not any(_consumed_others(stage, record, records) for stage, record in done)
+
+
+def _consumed_others(stage: Stage, record: StageRecord, records: Mapping[str, StageRecord]) -> bool:
+    for name, sha256 in record.consumed.items():
+        role, _, artifact = name.partition("/")
+        parent = stage.parents.get(role)
+        present = records.get(parent.known_key) if parent is not None else None
+        if present is None or artifact not in present.artifacts:
+            continue
+        if present.artifacts[artifact].sha256 != sha256:
+            return True
+    return False

@@ -1,0 +1,107 @@
+"""What can be known to fail is found before epoch 0: parts, data, labels, one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from epochal.data.collect import check_batch_size, check_labels
+from epochal.data.errors import ConfigError, EpochalError, TargetError
+from epochal.data.types import Batch, seed_64
+from epochal.tasks.components import Components, build_components
+from epochal.tasks.config import RunConfig
+from epochal.tasks.data_access import RunData
+
+if TYPE_CHECKING:
+    import torch
+
+    from epochal.engine.step import StepOutput
+
+PROBE_SAMPLES = 2  # BatchNorm in evaluation mode takes one; two show a batch dimension
+
+
+def check_before_start(
+    config: RunConfig, data: Mapping[str, RunData], *, device: torch.device
+) -> Components:
+    """Builds the parts and tries one forward pass without gradients; returns the parts.
+
+    Raises ConfigError, TargetError or DataError, naming the field.
+    """
+    train, validation = data["train_data"], data["validation_data"]
+    check_batch_size(
+        train.known.num_samples, config.loader.batch_size, drop_last=config.loader.drop_last
+    )
+    components = build_components(config, device=device)
+    output = _probe(config, components, train)
+    _check_losses(config, output)
+    num_classes = _num_classes(output)
+    for one in (train, validation):
+        if num_classes is not None and one.known.label_min is not None:
+            check_labels(
+                one.known.label_min,
+                one.known.label_max,
+                labels_N=one.labels_N,
+                num_classes=num_classes,
+                ignore_index=components.loss.ignore_index,
+                name=one.field,
+            )
+    return components
+
+
+def _probe(config: RunConfig, components: Components, data: RunData) -> StepOutput:
+    """The step's output for the first samples, in evaluation mode; changes no weight."""
+    import torch
+
+    from epochal.data.loader import validation_batches
+    from epochal.engine.build import seeded
+    from epochal.engine.step import to_device
+
+    count = min(PROBE_SAMPLES, data.known.num_samples)
+    model = components.state.model
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), seeded(seed_64(config.seed, "probe")):
+            batch: Batch = next(
+                iter(
+                    validation_batches(
+                        data.dataset,
+                        batch_size=count,
+                        sample_ids_N=data.sample_ids_N[:count],
+                        workers=0,
+                    )
+                )
+            )
+            return components.step(model, to_device(batch.data, components.device))
+    except EpochalError:
+        raise
+    except Exception as error:  # the user's model, loss or step may raise anything
+        raise TargetError(_probe_message(config, batch_of=data, error=error)) from error
+    finally:
+        model.train(was_training)
+
+
+def _probe_message(config: RunConfig, *, batch_of: RunData, error: Exception) -> str:
+    step = "loss(model(input), target)" if config.step is None else config.step.target
+    return (
+        f"model, loss, train_data: trying {step} on the first samples of "
+        f"{batch_of.field} raised {type(error).__name__}: {error}; model.target is "
+        f"{config.model.target!r}, loss.target is {config.loss.target!r}"
+    )
+
+
+def _check_losses(config: RunConfig, output: StepOutput) -> None:
+    if config.sampling.policy == "none" or output.loss_B.ndim == 1:
+        return
+    part = "loss" if config.step is None else "step"
+    raise ConfigError(
+        f"sampling.policy: {config.sampling.policy!r} needs one loss per sample, but "
+        f"{part}.target gives a single number for the batch; use a loss that takes "
+        "`reduction`, a step that returns losses of shape (B,), or `policy: none`"
+    )
+
+
+def _num_classes(output: StepOutput) -> int | None:
+    logits: Any = output.outputs
+    shape = getattr(logits, "shape", None)
+    return int(shape[1]) if shape is not None and len(shape) == 2 else None  # noqa: PLR2004 - (B, C)

@@ -1,0 +1,142 @@
+"""What a run came to: one object for `--json`, one row per epoch for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from epochal.data.stages import StageRecord
+from epochal.engine.config import MetricsConfig
+from epochal.tasks.config import RunConfig
+from epochal.tasks.keys import Stage
+from epochal.tasks.reporting import Outcome
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One epoch as a table shows it; None where there is nothing (yet)."""
+
+    epoch: int
+    loss: float | None
+    metrics: Mapping[str, float | None]
+    gradient_norm: float | None
+    trained: int | None
+    kept_next: int | None
+    total: int | None
+    seconds: float | None
+    cached: bool | None
+
+
+@dataclass(frozen=True)
+class BestEpoch:
+    """The epoch whose metric is best, the earliest of equals."""
+
+    epoch: int
+    metric: str
+    value: float
+
+
+def best_epoch(
+    config: MetricsConfig, stages: Sequence[Stage], records: Mapping[str, StageRecord]
+) -> BestEpoch | None:
+    """The best validated epoch, or None if none was validated with a finite value."""
+    metric, mode = config.best_metric, config.best_direction
+    best: BestEpoch | None = None
+    for stage in stages:
+        record = records.get(stage.key or "")
+        if stage.kind != "validate" or record is None or stage.epoch is None:
+            continue
+        value = record.values["metrics"].get(metric)
+        if value is None:
+            continue
+        better = best is None or (value > best.value if mode == "max" else value < best.value)
+        if better:
+            best = BestEpoch(epoch=stage.epoch, metric=metric, value=value)
+    return best
+
+
+def flat_metrics(
+    config: RunConfig, stages: Sequence[Stage], records: Mapping[str, StageRecord]
+) -> dict[str, float | None]:
+    """`validation/<metric>`, `train/…` and `sampling/kept` of the last epoch, and `best/…`."""
+    metrics: dict[str, float | None] = {}
+    for stage in stages:
+        record = records.get(stage.key or "")
+        if record is None:
+            continue
+        if stage.kind == "train":
+            metrics["train/loss"] = record.values["loss"]
+            if record.values["accuracy"] is not None:
+                metrics["train/accuracy"] = record.values["accuracy"]
+        elif stage.kind == "validate":
+            values = record.values["metrics"]
+            metrics |= {f"validation/{name}": value for name, value in values.items()}
+        elif stage.kind == "mine":
+            metrics["sampling/kept"] = record.values["kept_fraction"]
+    best = best_epoch(config.metrics, stages, records)
+    if best is not None:
+        metrics[f"best/{best.metric}"] = best.value
+        metrics["best/epoch"] = best.epoch
+    return metrics
+
+
+def weights_sha256(stages: Sequence[Stage], records: Mapping[str, StageRecord]) -> str | None:
+    """Digest of the last epoch's model artifact, or None while it is not trained."""
+    last = [stage for stage in stages if stage.kind == "train"][-1]
+    record = records.get(last.key or "")
+    return None if record is None else record.artifacts["model"].sha256
+
+
+def stage_lines(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """The stages of this command for `--json`, in order."""
+    return [
+        {
+            "stage": outcome.stage.kind,
+            "epoch": outcome.stage.epoch,
+            "key": outcome.stage.key,
+            "cached": outcome.cached,
+            "resumed_at": outcome.resumed_at,
+            "seconds": round(outcome.seconds, 3),
+        }
+        for outcome in outcomes
+    ]
+
+
+def epoch_rows(
+    stages: Sequence[Stage],
+    records: Mapping[str, StageRecord],
+    outcomes: Sequence[Outcome] = (),
+) -> list[EpochRow]:
+    """One row for each epoch that has at least its train stage."""
+    told = {(outcome.stage.kind, outcome.stage.epoch): outcome for outcome in outcomes}
+    by_place = {
+        (stage.kind, stage.epoch): records[stage.key] for stage in stages if stage.key in records
+    }
+    rows = []
+    for stage in stages:
+        trained = by_place.get(("train", stage.epoch))
+        if stage.kind != "train" or trained is None or stage.epoch is None:
+            continue
+        validated = by_place.get(("validate", stage.epoch))
+        mined = by_place.get(("mine", stage.epoch))
+        mine_values = {} if mined is None else mined.values
+        own = [
+            outcome
+            for kind in ("train", "validate", "mine")
+            if (outcome := told.get((kind, stage.epoch))) is not None
+        ]
+        rows.append(
+            EpochRow(
+                epoch=stage.epoch,
+                loss=trained.values["loss"],
+                metrics={} if validated is None else validated.values["metrics"],
+                gradient_norm=trained.values["gradient_norm"],
+                trained=trained.values["samples"],
+                kept_next=mine_values.get("kept"),
+                total=mine_values.get("samples"),
+                seconds=sum(outcome.seconds for outcome in own) if own else None,
+                cached=all(outcome.cached for outcome in own) if own else None,
+            )
+        )
+    return rows

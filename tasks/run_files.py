@@ -1,0 +1,208 @@
+"""What the store keeps of a run beside its stages: plans, generations, attempts.
+
+`runs/<name>/plans/NNNNNN.json` is written when the list of stage keys changes. While the old and
+the new list agree, or one is a prefix of the other, it is the same *generation* (DESIGN §1).
+Nothing here decides what is done: only stage records do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import JsonValue, ValidationError
+
+from epochal.data.documents import dump_document, load_document
+from epochal.data.errors import Damaged, NotFound
+from epochal.data.hashing import digest
+from epochal.data.store import Store
+from epochal.data.types import Frozen
+from epochal.tasks.config import RunConfig
+from epochal.tasks.keys import DataFacts, Facts, Stage
+
+MAX_PLAN_BYTES = 1 << 28
+_PLAN = re.compile(r"(\d{6})\.json")
+
+
+class PlannedStage(Frozen):
+    """One line of a plan."""
+
+    kind: str
+    epoch: int | None
+    key: str
+
+
+class RunPlan(Frozen):
+    """The stages of a run as they were planned once, and what they were planned from."""
+
+    run: str
+    generation: int
+    branched_from: str | None
+    shared_epochs: int | None
+    stages: tuple[PlannedStage, ...]
+    config: dict[str, JsonValue]
+    sources: dict[str, dict[str, str]]
+    train_data: str | None
+    validation_data: str | None
+
+    @property
+    def reference(self) -> str:
+        """`name@generation`, as a person names it."""
+        return f"{self.run}@{self.generation}"
+
+    @property
+    def identity(self) -> str:
+        """A digest that stays the same while the generation grows: what MLflow is searched for."""
+        first = [stage.key for stage in self.stages[:2]]
+        return digest("generation", [self.run, self.generation, first])
+
+    def facts(self) -> Facts:
+        """The facts that the keys were made from."""
+        return Facts(
+            sources=self.sources,
+            train_data=DataFacts(self.train_data),
+            validation_data=DataFacts(self.validation_data),
+        )
+
+    def run_config(self) -> RunConfig | None:
+        """The config, or None if this version of the program no longer accepts it."""
+        try:
+            return RunConfig.model_validate(self.config)
+        except ValidationError:
+            return None
+
+
+@dataclass(frozen=True)
+class NumberedPlan:
+    """A plan and its number: the highest is the newest."""
+
+    number: int
+    plan: RunPlan
+
+
+def plan_numbers(listing: Iterable[str], run: str) -> list[int]:
+    """The numbers of the plans of `run` among the store's paths, newest first."""
+    prefix = f"runs/{run}/plans/"
+    found = [
+        _PLAN.fullmatch(path.removeprefix(prefix)) for path in listing if path.startswith(prefix)
+    ]
+    return sorted((int(match.group(1)) for match in found if match), reverse=True)
+
+
+def run_names(listing: Iterable[str]) -> list[str]:
+    """The names of the runs among the store's paths."""
+    return sorted({path.split("/")[1] for path in listing if path.startswith("runs/")})
+
+
+def read_plans(store: Store, run: str) -> list[NumberedPlan]:
+    """All readable plans of `run`, newest first; damaged ones are set aside."""
+    numbers = plan_numbers(store.listing(f"runs/{run}/plans"), run)
+    plans = (_read_plan(store, run, number) for number in numbers)
+    return [plan for plan in plans if plan is not None]
+
+
+def newest_plan(store: Store, run: str, *, generation: int | None = None) -> RunPlan | None:
+    """The newest plan of `run` (of that generation, if one is given), or None."""
+    for number in plan_numbers(store.listing(f"runs/{run}/plans"), run):
+        found = _read_plan(store, run, number)
+        if found is not None and generation in (None, found.plan.generation):
+            return found.plan
+    return None
+
+
+def _read_plan(store: Store, run: str, number: int) -> NumberedPlan | None:
+    path = f"runs/{run}/plans/{number:06d}.json"
+    try:
+        body = load_document(
+            store.read(path, max_bytes=MAX_PLAN_BYTES), name=path, max_bytes=MAX_PLAN_BYTES
+        )
+        return NumberedPlan(number=number, plan=RunPlan.model_validate(body))
+    except FileNotFoundError:
+        return None
+    except (Damaged, ValidationError):
+        return None  # plans only explain; the records decide
+
+
+def find_plan(store: Store, reference: str) -> RunPlan:
+    """The newest plan of `name` or `name@generation`. Raises NotFound, naming what there is."""
+    name, at, generation = reference.partition("@")
+    if at and not generation.isdigit():
+        raise NotFound(f"{reference}: expected NAME or NAME@GENERATION, for example {name}@1")
+    plan = newest_plan(store, name, generation=int(generation) if at else None)
+    if plan is None:
+        names = run_names(store.listing("runs"))
+        known = f"it has: {', '.join(names)}" if names else "it has no run yet"
+        raise NotFound(f"{store.url} has no run {reference!r}; {known}")
+    return plan
+
+
+def record_plan(store: Store, config: RunConfig, facts: Facts, stages: Sequence[Stage]) -> RunPlan:
+    """The plan of these stages: the newest one if it is the same, else a new one, written."""
+    listed = tuple(
+        PlannedStage(kind=stage.kind, epoch=stage.epoch, key=stage.known_key) for stage in stages
+    )
+    while True:
+        known = read_plans(store, config.name)
+        plan = _next_plan(config, facts, listed, [entry.plan for entry in known])
+        if known and known[0].plan == plan:
+            return plan
+        numbers = plan_numbers(store.listing(f"runs/{config.name}/plans"), config.name)
+        number = numbers[0] + 1 if numbers else 1
+        path = f"runs/{config.name}/plans/{number:06d}.json"
+        try:
+            store.put_new(path, dump_document(plan.model_dump(mode="json")))
+        except FileExistsError:
+            continue  # another process has just planned this run: look again
+        return plan
+
+
+def _next_plan(
+    config: RunConfig, facts: Facts, listed: tuple[PlannedStage, ...], known: list[RunPlan]
+) -> RunPlan:
+    keys = [stage.key for stage in listed]
+    same = next((plan for plan in known if _agree(keys, plan)), None)
+    generation, branched_from, shared = 1, None, None
+    if same is not None:
+        generation = same.generation
+        branched_from, shared = same.branched_from, same.shared_epochs
+    elif known:
+        generation = max(plan.generation for plan in known) + 1
+        origin = max(known, key=lambda plan: shared_epochs(listed, plan.stages))
+        branched_from, shared = origin.reference, shared_epochs(listed, origin.stages)
+    return RunPlan(
+        run=config.name,
+        generation=generation,
+        branched_from=branched_from,
+        shared_epochs=shared,
+        stages=listed,
+        config=_plain(config),
+        sources={name: dict(files) for name, files in facts.sources.items()},
+        train_data=facts.train_data.fingerprint,
+        validation_data=facts.validation_data.fingerprint,
+    )
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json")
+
+
+def _agree(keys: list[str], plan: RunPlan) -> bool:
+    # The shorter list is a prefix of the longer one, or they are equal.
+    return all(new == old.key for new, old in zip(keys, plan.stages, strict=False))
+
+
+def shared_epochs(new: Sequence[PlannedStage], old: Sequence[PlannedStage]) -> int:
+    """How many epochs' train stages, from the first, have the same key in both."""
+    pairs = zip(
+        (stage.key for stage in new if stage.kind == "train"),
+        (stage.key for stage in old if stage.kind == "train"),
+        strict=False,
+    )
+    shared = 0
+    for one, other in pairs:
+        if one != other:
+            break
+        shared += 1
+    return shared

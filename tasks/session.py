@@ -1,0 +1,187 @@
+"""A run while it is worked on: its plan, its store, its live state and what became of each stage.
+
+Prefect's tasks are thin and exchange keys only; what they work with is found here. One process
+works on one run at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epochal.data.errors import PreflightFailed, TrainingFailed
+from epochal.data.hashing import digest
+from epochal.data.stages import StageRecord, StageStore
+from epochal.data.store import Store, open_store
+from epochal.tasks.config import RunConfig
+from epochal.tasks.data_access import RunData, read_facts
+from epochal.tasks.integrity import survey
+from epochal.tasks.keys import Facts, Stage, list_stages
+from epochal.tasks.plan import is_bitwise
+from epochal.tasks.reporting import Outcome, Reporter, SilentReporter
+from epochal.tasks.run_files import RunPlan, record_plan
+
+if TYPE_CHECKING:
+    import torch
+
+    from epochal.tasks.components import Components
+    from epochal.tasks.ledger import Ledger, LedgerResult
+
+
+@dataclass
+class Session:
+    """Everything that the stages of one run share.
+
+    records: key → the record of each stage that is done.
+    live_key: the stage whose checkpoint `components.state` holds; None if nobody's.
+    """
+
+    config: RunConfig
+    store: Store
+    stage_store: StageStore
+    facts: Facts
+    data: Mapping[str, RunData]
+    stages: tuple[Stage, ...]
+    records: dict[str, StageRecord]
+    plan: RunPlan
+    device: torch.device
+    environment: dict[str, Any]
+    reporter: Reporter
+    components: Components | None
+    live_key: str | None = None
+    ledger: Ledger = field(init=False)
+    delivered: LedgerResult | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def environment_digest(self) -> str:
+        """Digest of the numerics environment, as records hold it."""
+        return digest("environment", self.environment)
+
+    @property
+    def folder(self) -> Path:
+        """Where the user's modules are."""
+        return Path(self.config.folder)
+
+    def stage(self, kind: str, epoch: int | None) -> Stage:
+        """The stage of that kind and epoch."""
+        return next(one for one in self.stages if (one.kind, one.epoch) == (kind, epoch))
+
+    def record_of(self, stage: Stage) -> StageRecord:
+        """The record of a stage that is done."""
+        return self.records[stage.known_key]
+
+    def ready_components(self) -> Components:
+        """Model, optimizer and step; built at first use."""
+        if self.components is None:
+            from epochal.tasks.components import build_components
+
+            self.components = build_components(self.config, device=self.device)
+        return self.components
+
+    @property
+    def bitwise(self) -> bool:
+        """Whether all records come from one environment and each from its parents' bytes."""
+        return is_bitwise(self.stages, self.records)
+
+
+_current: list[Session] = []
+
+
+def current_session() -> Session:
+    """The run that this process works on. Raises TrainingFailed outside `training_session`."""
+    if not _current:
+        raise TrainingFailed(
+            "a stage was called outside its flow; call epochal.flows.train.train(config), which "
+            "opens the run first"
+        )
+    return _current[-1]
+
+
+def open_session(config: RunConfig, *, reporter: Reporter | None = None) -> Session:
+    """Reads the data, lists the stages, looks what is done and checks what is to be computed.
+
+    Nothing has started when it raises: InputError for what is wrong with config, data or store.
+    """
+    from epochal.engine.environment import numerics_environment
+    from epochal.tasks.components import prepare_numerics
+    from epochal.tasks.preflight import check_before_start
+
+    told = reporter or SilentReporter()
+    store = open_store(config.store, folder=Path(config.folder))
+    device = prepare_numerics(config)
+    facts, data = read_facts(config, store, told)
+    stages = tuple(list_stages(config, facts))
+    stage_store = StageStore(store)
+    records = survey(stage_store, stages, notice=told.notice)
+    environment = numerics_environment(device)
+    components = None
+    if len(records) < len({stage.known_key for stage in stages}):
+        store.preflight()
+        components = check_before_start(config, data, device=device)
+    refuse_or_tell(config, records, environment, told)
+    return Session(
+        config=config,
+        store=store,
+        stage_store=stage_store,
+        facts=facts,
+        data=data,
+        stages=stages,
+        records=records,
+        plan=record_plan(store, config, facts, stages),
+        device=device,
+        environment=environment,
+        reporter=told,
+        components=components,
+    )
+
+
+def refuse_or_tell(
+    config: RunConfig,
+    records: Mapping[str, StageRecord],
+    environment: Mapping[str, Any],
+    reporter: Reporter,
+) -> None:
+    """Stages from another numerics environment: said, or refused where that is asked for."""
+    own = digest("environment", environment)
+    other = next((one for one in records.values() if one.environment_digest != own), None)
+    if other is None:
+        return
+    names = sorted({**other.environment, **environment})
+    differences = "; ".join(
+        f"{name}: {other.environment.get(name)} → {environment.get(name)}"
+        for name in names
+        if other.environment.get(name) != environment.get(name)
+    )
+    text = f"stages of this run come from another numerics environment ({differences})"
+    if config.reproducibility == "strict":
+        raise PreflightFailed(
+            f"{text}; `reproducibility: strict` refuses them: run there, use another store, or "
+            "set `reproducibility: warn`"
+        )
+    reporter.notice(f"{text}; the result is not bitwise that of one environment")
+
+
+@contextmanager
+def working_on(session: Session) -> Iterator[Session]:
+    """Makes `session` the current one inside the block."""
+    _current.append(session)
+    try:
+        yield session
+    finally:
+        _current.remove(session)
+
+
+@contextmanager
+def timed() -> Iterator[list[float]]:
+    """Wall seconds of the block, in the one item of the list."""
+    started = time.monotonic()
+    seconds = [0.0]
+    try:
+        yield seconds
+    finally:
+        seconds[0] = time.monotonic() - started

@@ -1,0 +1,78 @@
+"""Digests and counter-based numbers: pinned, tagged, independent of their neighbours."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epochal.data import hashing
+
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def test_golden_digests_are_pinned():
+    assert hashing.digest("stage/train", {"b": [1, 2.5, None], "a": "ä"}) == (
+        "0fa0b712816e7353b3d3eefab676553bc69b839215835e3e0c12d8b968076c4d"
+    )
+    assert hashing.bytes_sha256(b"abc") == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
+    assert hashing.seed_64(7, "train", 3, 12) == 5022343326711801210
+    assert hashing.hash_u64(np.array([0, 1, 2**40]), 7, 3).tolist() == [
+        13353251830377257583,
+        3524540357871312371,
+        2277976252076724420,
+    ]
+
+
+def test_equal_values_of_two_kinds_have_two_digests():
+    assert hashing.digest("train", [1]) != hashing.digest("mine", [1])
+
+
+@given(PLAIN)
+def test_canonical_json_is_a_fixed_point(value):
+    once = hashing.canonical(value)
+    assert hashing.canonical_json(once) == hashing.canonical_json(value)
+
+
+def test_floats_that_differ_beyond_twelve_digits_are_one_rate():
+    assert hashing.digest("x", 0.1 + 0.2) == hashing.digest("x", 0.3)
+    assert hashing.digest("x", 0.3) != hashing.digest("x", 0.3000001)
+    assert hashing.digest("x", -0.0) == hashing.digest("x", 0.0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, b"bytes", object()])
+def test_what_has_no_one_meaning_is_refused(value):
+    with pytest.raises((ValueError, TypeError)):
+        hashing.digest("x", value)
+
+
+def test_framed_parts_do_not_run_into_each_other():
+    one, other = hashing.ContentDigest("d"), hashing.ContentDigest("d")
+    one.add("a", b"bc")
+    other.add("ab", b"c")
+    assert one.hexdigest() != other.hexdigest()
+
+
+@given(st.lists(st.integers(0, 2**62), min_size=1, max_size=50, unique=True), st.integers(0, 9))
+def test_an_ids_number_does_not_depend_on_the_ids_around_it(ids, epoch):
+    together = hashing.hash_u64(np.array(ids), 7, epoch)
+    alone = [int(hashing.hash_u64(np.array([one]), 7, epoch)[0]) for one in ids]
+    assert together.tolist() == alone
+
+
+def test_streams_are_independent_and_uniform():
+    ids = np.arange(20_000)
+    one, other = hashing.hash_uniform(ids, 7, 0), hashing.hash_uniform(ids, 7, 1)
+    assert abs(float(np.corrcoef(one, other)[0, 1])) < 0.03
+    counts, _ = np.histogram(one, bins=20, range=(0, 1))
+    assert counts.min() > 850
+    assert counts.max() < 1150

@@ -1,0 +1,90 @@
+"""From `module:attr` to a call; each failure says whose it is."""
+
+import sys
+
+import pytest
+
+from epochal.data.errors import TargetError
+from epochal.data.types import Target
+from epochal.tasks.targets import call_target, resolve_target
+
+
+@pytest.fixture(autouse=True)
+def clean_modules(monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def error_of(folder, target, **args):
+    with pytest.raises(TargetError) as caught:
+        call_target(Target(target=target, args=args), field="model", folder=folder)
+    return str(caught.value)
+
+
+def test_a_users_module_is_found_beside_the_config(tmp_path):
+    (tmp_path / "model.py").write_text("def make(width):\n    return width * 2\n")
+    target = Target(target="model:make", args={"width": 21})
+    assert call_target(target, field="model", folder=tmp_path) == 42
+
+
+def test_two_folders_with_modules_of_one_name_do_not_mix(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.py").write_text("from helper import x\ndef make(): return x\n")
+        (tmp_path / name / "helper.py").write_text(f"x = {name!r}\n")
+    target = Target(target="model:make")
+    for name in ("a", "b", "a"):
+        assert call_target(target, field="model", folder=tmp_path / name) == name
+
+
+def test_an_edited_module_is_imported_again(tmp_path):
+    file = tmp_path / "model.py"
+    file.write_text("def make(): return 1\n")
+    target = Target(target="model:make")
+    assert call_target(target, field="model", folder=tmp_path) == 1
+    file.write_text("def make(): return 'edited'\n")
+    assert call_target(target, field="model", folder=tmp_path) == "edited"
+
+
+@pytest.mark.parametrize("name", ["data", "tasks", "engine", "flows"])
+def test_users_modules_may_be_called_as_ours_are(tmp_path, name):
+    (tmp_path / f"{name}.py").write_text("def make(): return 'mine'\n")
+    found = resolve_target(Target(target=f"{name}:make"), field="model", folder=tmp_path)
+    assert found() == "mine"
+
+
+def test_a_relative_path_in_args_is_relative_to_the_folder(tmp_path):
+    (tmp_path / "model.py").write_text("def make(path, word): return path, word\n")
+    target = Target(target="model:make", args={"path": "./images", "word": "images"})
+    assert call_target(target, field="model", folder=tmp_path) == (
+        str(tmp_path / "images"),
+        "images",
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "args", "words"),
+    [
+        (None, "nothing_there:f", {}, ["model.target", "no module 'nothing_there'"]),
+        ("import not_installed_xyz\n", "m:f", {}, ["importing 'm' failed", "not_installed_xyz"]),
+        ("1/0\n", "m:f", {}, ["ZeroDivisionError", "m.py, line 1"]),
+        ("def make(): pass\n", "m:mak", {}, ["no 'mak'", "'make'"]),
+        ("f = 3\n", "m:f", {}, ["is a int", "called"]),
+        ("def f(a): pass\n", "m:f", {"b": 1}, ["model.args", "refuses", "(a)"]),
+        ("def f(): raise ValueError('width is odd')\n", "m:f", {}, ["ValueError: width is odd"]),
+    ],
+)
+def test_an_error_says_whose_it_is(tmp_path, source, target, args, words):
+    if source is not None:
+        (tmp_path / "m.py").write_text(source)
+    text = error_of(tmp_path, target, **args)
+    for word in words:
+        assert word in text
+
+
+def test_a_file_whose_name_is_taken_is_refused(tmp_path):
+    (tmp_path / "json.py").write_text("def f(): pass\n")
+    assert "rename the file" in error_of(tmp_path, "json:f")
