@@ -78,7 +78,7 @@ def _from_table(settings: Any) -> str | None:
 def _from_profile() -> str | None:
     named = os.environ.get("PREFECT_PROFILES_PATH")
     stored = _toml(Path(named) if named else ServerHome.current().folder / "profiles.toml")
-    active = os.environ.get("PREFECT_PROFILE") or stored.get("active")
+    active = os.environ.get("PREFECT_PROFILE") or str(stored.get("active"))
     # Without its file Prefect knows its shipped profiles; with one, what the file holds.
     profiles = stored.get("profiles", {}) if stored else _SHIPPED_PROFILES
     url = profiles.get(active, {}).get(_VARIABLE)

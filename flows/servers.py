@@ -100,11 +100,10 @@ def down() -> DownResult:
         return DownResult(stopped=())
     with home.lock():
         records = {**surviving(home), **read_note(home)}
-        stopped = [
-            name for name in _STOP_ORDER if name in records and stop(records[name], home=home)
-        ]
+        known = [records[name] for name in _STOP_ORDER if name in records]
+        stopped = tuple(record.name for record in known if stop(record, home=home))
         home.write({})
-    return DownResult(stopped=tuple(stopped))
+    return DownResult(stopped=stopped)
 
 
 def _begin_prefect(port: int | None) -> StartingServer:

@@ -14,11 +14,15 @@ import signal
 import socket
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
-from epochal.flows.prefect_server import read_note
+from epochal.flows.environment import importing
+from epochal.flows.prefect_server import HEALTH, read_note
 from epochal.flows.server_home import ServerHome
+from epochal.flows.server_processes import answers
 
 # A run that died without a word stays `Running` for ever. One that lives sends a heartbeat at
 # least every 180 s, Prefect's default.
@@ -37,14 +41,19 @@ def main() -> None:
     listening = socket.socket(fileno=given.descriptor)
     port = listening.getsockname()[1]
     watch = {"port": port, "idle_s": given.idle_seconds}
+    cpus = _stay_on_one_cpu()
     threading.Thread(target=_watch, kwargs=watch, name="idle-watch", daemon=True).start()
+    if cpus:
+        again = {"port": port, "cpus": cpus}
+        threading.Thread(target=_use_all_cpus, kwargs=again, name="cpus", daemon=True).start()
     _serve(listening)
 
 
 def _serve(listening: socket.socket) -> None:
-    import uvicorn
-    from prefect.server.api.server import create_app
-    from prefect.settings import get_current_settings
+    with importing():
+        import uvicorn
+        from prefect.server.api.server import create_app
+        from prefect.settings import get_current_settings
 
     server = get_current_settings().server
     uvicorn.Server(
@@ -54,6 +63,28 @@ def _serve(listening: socket.socket) -> None:
             log_level=server.logging_level.lower(),
         )
     ).run(sockets=[listening])
+
+
+def _stay_on_one_cpu() -> set[int]:
+    """Keeps all threads on one CPU, and gives those that there are; empty where that cannot be.
+
+    A first start is a quarter faster so (14 to 11 s on two cores): its migrations hand some
+    30 000 statements to the database's thread and back, and waking another CPU takes longer.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return set()
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(cpus)[os.getpid() % len(cpus)]})
+    return cpus
+
+
+def _use_all_cpus(*, port: int, cpus: set[int]) -> None:
+    """Lifts the restriction of all threads as soon as the server answers."""
+    while not answers(port, HEALTH, timeout_s=_LOOK_AGAIN_S):
+        pass
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):  # it has ended since
+            os.sched_setaffinity(int(thread.name), cpus)
 
 
 def _watch(*, port: int, idle_s: float) -> None:

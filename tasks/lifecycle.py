@@ -6,15 +6,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
+from epochal.data.config import DataConfig
 from epochal.data.documents import dump_document
 from epochal.tasks.config import RunConfig
 from epochal.tasks.explain import flatten
-from epochal.tasks.ledger import Ledger, RunIdentity
+from epochal.tasks.ledger import DataEntry, Ledger, ModelSource, RunIdentity, Status
 from epochal.tasks.reporting import Reporter, current_reporter
 from epochal.tasks.result import best_epoch, flat_metrics, stage_lines, weights_sha256
 from epochal.tasks.session import Session, open_session, working_on
@@ -70,9 +70,11 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
     if session is None:
         session = open_session(config, reporter=current_reporter())
     session.ledger = make_ledger(session, local_mlflow=local_mlflow)
-    session.ledger.start()
-    _log_attempt(session)
-    status = "KILLED"
+    computing = any(stage.known_key not in session.records for stage in session.stages)
+    session.ledger.start(computing=computing, forks=computing and config.loader.workers > 0)
+    if computing:
+        _log_attempt(session)
+    status: Status = "KILLED"  # what a signal or a cancellation leaves: neither is an Exception
     try:
         with working_on(session):
             yield ActiveRun(session)
@@ -113,6 +115,22 @@ def make_ledger(session: Session, *, local_mlflow: str | None) -> Ledger:
         log_every_updates=config.tracking.log_every_updates,
         per_group=config.gradients.per_group,
         notice=session.reporter.notice,
+        data=[_data_entry(session, "train"), _data_entry(session, "validation")],
+        model=ModelSource(
+            target=config.model,
+            folder=session.folder,
+            files=tuple(session.facts.sources.get("model", {})),
+        ),
+    )
+
+
+def _data_entry(session: Session, context: str) -> DataEntry:
+    data: DataConfig = getattr(session.config, f"{context}_data")
+    return DataEntry(
+        context=context,
+        name=data.target,
+        fingerprint=session.data[f"{context}_data"].fingerprint,
+        source={"target": data.target, "args": data.args},
     )
 
 
@@ -135,8 +153,6 @@ def _final_tags(session: Session) -> dict[str, str]:
 
 def _log_attempt(session: Session) -> None:
     """Who computes here, with what: a file of its own for each command that computes."""
-    if all(stage.known_key in session.records for stage in session.stages):
-        return
     import os
     import socket
     import time
@@ -149,7 +165,7 @@ def _log_attempt(session: Session) -> None:
         "pid": os.getpid(),
         "python": sys.version.split()[0],
         "environment": session.environment,
-        "folder": str(Path(session.config.folder)),
+        "folder": session.config.folder,
         "versions": {
             name: metadata.version(name)
             for name in ("torch", "numpy", "pyarrow", "prefect", "mlflow", "fsspec", "epochal")

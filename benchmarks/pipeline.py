@@ -1,0 +1,90 @@
+"""The whole process against a script by hand: 10 epochs of digits, interleaved, wall seconds.
+
+A Prefect server is already up, MLflow's SQLite database is already made; every round gives both
+sides a folder of their own. Prints each round, the medians and the median of the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CONFIG = HERE.parent / "examples/digits/digits.yaml"
+
+
+def timed(command: list[str], environment: dict[str, str]) -> float:
+    """Wall seconds of a whole process; raises if it fails."""
+    started = time.perf_counter()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - started
+    if done.returncode != 0:
+        sys.exit(f"{command} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--epochs", type=int, default=10)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="epochal-bench-") as folder:
+        place = Path(folder)
+        tracking = f"sqlite:///{place}/mlflow.db"
+        environment = {
+            **os.environ,
+            "HOME": str(place),
+            "PREFECT_HOME": str(place / "prefect"),
+            "MLFLOW_TRACKING_URI": tracking,
+        }
+        environment.pop("PREFECT_API_URL", None)
+
+        def ours(number: int) -> list[str]:
+            return [
+                sys.executable, "-m", "epochal.flows.cli", "train", str(CONFIG), "--json",
+                "--set", f"store={place}/store-{number}", "--set", f"epochs={options.epochs}",
+                "--set", "sampling.policy=none", "--set", f"name=digits-{number}",
+            ]  # fmt: skip
+
+        def raw(number: int) -> list[str]:
+            return [
+                sys.executable, str(HERE / "raw_digits.py"), "--epochs", str(options.epochs),
+                "--folder", f"{place}/raw-{number}", "--tracking", tracking,
+            ]  # fmt: skip
+
+        try:
+            print(f"{platform.machine()}, {os.cpu_count()} cores; warming up (starts the server)")
+            timed(ours(0), environment)
+            timed(raw(0), environment)
+            rows = []
+            for number in range(1, options.rounds + 1):
+                # The order alternates, so that neither side always runs on a warmer cache.
+                sides = [("ours", ours), ("raw", raw)][:: 1 if number % 2 else -1]
+                took = {name: timed(make(number), environment) for name, make in sides}
+                rows.append((took["ours"], took["raw"]))
+                print(
+                    f"round {number}: ours {took['ours']:.2f} s, raw {took['raw']:.2f} s, "
+                    f"ratio {took['ours'] / took['raw']:.3f}"
+                )
+            ratios = [one / other for one, other in rows]
+            print(
+                f"median: ours {statistics.median(one for one, _ in rows):.2f} s, "
+                f"raw {statistics.median(other for _, other in rows):.2f} s, "
+                f"ratio {statistics.median(ratios):.3f} "
+                f"({min(ratios):.3f}–{max(ratios):.3f})"
+            )
+        finally:
+            subprocess.run(
+                [sys.executable, "-m", "epochal.flows.cli", "down"], env=environment, check=False
+            )
+
+
+if __name__ == "__main__":
+    main()

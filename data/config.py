@@ -1,0 +1,124 @@
+"""Config of data, batches and sampling. Pure pydantic; no torch, no pyarrow."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from epochal.data.types import Frozen, Target
+
+MAX_WORKERS = 256
+
+
+class DataConfig(Target):
+    """A call that returns a map-style data set, and what says that its content has changed."""
+
+    version: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="names the content, so that it need not be read to know it: it replaces "
+        "content, source and `files` in the keys; change it whenever the data changes. none: the "
+        "content is read",
+        examples=["2024-05-01"],
+    )
+    files: tuple[str, ...] = Field(
+        default=(),
+        description="files or folders that the data comes from, relative to the config's folder, "
+        "or addresses: their sizes and times of change say when it must be read again",
+        examples=[["./images.npy"]],
+    )
+
+    @field_validator("files")
+    @classmethod
+    def _named(cls, files: tuple[str, ...]) -> tuple[str, ...]:
+        for name in files:
+            if not name.strip() or "\0" in name:
+                raise ValueError(f"{name!r} names no file")
+        return files
+
+
+class LoaderConfig(Frozen):
+    """How samples become batches."""
+
+    batch_size: int = Field(
+        ge=1,
+        description="samples in a micro-batch: one forward and backward pass; an update has "
+        "`gradients.accumulate` of them. No default: the learning rate belongs to it",
+        examples=[64],
+    )
+    validation_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="samples in a batch of the validation; none: `batch_size`, which is known to "
+        "fit into the memory",
+    )
+    drop_last: bool = Field(
+        default=False,
+        description="leave out the last micro-batch of an epoch if it is incomplete (for layers "
+        "that fail on a single sample); off, because every sample should count",
+    )
+    workers: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_WORKERS,
+        description="processes that load items; 0: the training process itself, which is fastest "
+        "for data in memory. Changes no number and is in no stage key",
+    )
+
+
+class SamplingConfig(Frozen):
+    """Which samples the next epoch trains on."""
+
+    policy: Literal["none", "easy_skip"] = Field(
+        default="none",
+        description="none: all samples in every epoch. easy_skip: leaves out samples whose last "
+        "prediction in training was right and confident, for a few epochs at a time",
+    )
+    confidence: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="probability of the predicted class from which a right prediction counts as "
+        "easy, in (0, 1]; at 0.5 accuracy suffered, at 0.9 it did not",
+    )
+    warm_up: int = Field(
+        default=1,
+        ge=0,
+        description="epochs at the start that train on everything; scores of the first epoch say "
+        "little",
+    )
+    final_full: int | None = Field(
+        default=None,
+        ge=0,
+        description="epochs at the end that train on everything; none: an eighth of `epochs`, "
+        "rounded up. With 0 a longer run recomputes nothing",
+    )
+    revisit: int = Field(
+        default=2,
+        ge=1,
+        le=1000,
+        description="epochs in a row that a sample is left out at most; 2: a verdict is at most "
+        "three epochs old",
+    )
+    floor: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="share of all samples, and of each class, that is kept at least, in (0, 1]; a "
+        "tenth: no class is forgotten however easy it is",
+    )
+
+    def is_full(self, epoch: int, *, epochs: int) -> bool:
+        """Whether `epoch`, of a run of `epochs`, trains on everything.
+
+        The epoch after the last one, which the last mining plans as if the run went on, is in no
+        final phase.
+        """
+        final_full = -(-epochs // 8) if self.final_full is None else self.final_full
+        return epoch < self.warm_up or epochs - final_full <= epoch < epochs
+
+    def key_slice(self) -> dict[str, Any]:
+        """What acts on numbers, but for the phase: a key holds the truth value of `is_full`."""
+        return self.model_dump(mode="json", exclude={"warm_up", "final_full"})

@@ -1,0 +1,124 @@
+"""Config of the numbers: optimizer, gradients, metrics. Pure pydantic; no torch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from epochal.data.types import Frozen, Target
+
+BUILT_IN_METRICS = ("accuracy", "top5_accuracy", "loss")
+_FALLING = ("loss", "error", "perplexity")
+
+
+class OptimizerConfig(Target):
+    """A class of `torch.optim` or of the user's, called with the parameters and `args`."""
+
+    @model_validator(mode="after")
+    def _has_rate(self) -> Self:
+        rate = self.args.get("lr")
+        if isinstance(rate, bool) or not isinstance(rate, int | float):
+            found = "nothing" if rate is None else repr(rate)
+            raise ValueError(f"args.lr: found {found}; expected the base learning rate, above 0")
+        if not math.isfinite(rate) or rate <= 0:
+            raise ValueError(f"args.lr: found {rate!r}; expected a finite number above 0")
+        return self
+
+
+class GradientsConfig(Frozen):
+    """Accumulation and clipping of gradients."""
+
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="micro-batches per update; their losses are weighted by their true sample "
+        "counts, and the tail of an epoch is stepped",
+    )
+    clip_norm: float | None = Field(
+        default=None,
+        gt=0,
+        description="largest norm of all gradients together; none: they are not scaled",
+    )
+    clip_value: float | None = Field(
+        default=None,
+        gt=0,
+        description="largest absolute value of one gradient, before the norm is taken; none: any",
+    )
+    per_group: bool = Field(
+        default=True,
+        description="deliver a norm per top-level module; all are recorded in any case",
+    )
+
+    def key_slice(self) -> dict[str, Any]:
+        """What acts on numbers."""
+        return self.model_dump(mode="json", exclude={"per_group"})
+
+
+class MetricTarget(Target):
+    """A metric of the user's or of torchmetrics: has `update(outputs, target)`, `compute()`."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$", description="what the metric is called in curves"
+    )
+
+
+class MetricsConfig(Frozen):
+    """What validation measures; the mean loss is always measured too."""
+
+    validation: tuple[str | MetricTarget, ...] = Field(
+        default=("accuracy",),
+        description=f"names ({', '.join(BUILT_IN_METRICS)}) or targets with a `name`",
+    )
+    best: str | None = Field(
+        default=None, description="the metric that says which epoch is best; none: the first one"
+    )
+    best_mode: Literal["max", "min"] | None = Field(
+        default=None,
+        description="whether the largest or the smallest value is best; none: the smallest of a "
+        "loss, error or perplexity, else the largest",
+    )
+
+    @field_validator("validation")
+    @classmethod
+    def _known(cls, metrics: tuple[str | MetricTarget, ...]) -> tuple[str | MetricTarget, ...]:
+        names = [metric if isinstance(metric, str) else metric.name for metric in metrics]
+        for metric in metrics:
+            if isinstance(metric, str) and metric not in BUILT_IN_METRICS:
+                raise ValueError(
+                    f"{metric!r} is no metric; known are {', '.join(BUILT_IN_METRICS)}, or give "
+                    "{name: …, target: module:attr}"
+                )
+        if len(set(names)) < len(names):
+            raise ValueError(f"two metrics have one name: {', '.join(names)}")
+        return metrics
+
+    @model_validator(mode="after")
+    def _best_is_measured(self) -> Self:
+        if self.best is not None and self.best not in self.names:
+            raise ValueError(
+                f"best: {self.best!r} is not measured; there is {', '.join(self.names)}"
+            )
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that is measured, the loss last."""
+        names = [one if isinstance(one, str) else one.name for one in self.validation]
+        return (*names, *(() if "loss" in names else ("loss",)))
+
+    @property
+    def best_metric(self) -> str:
+        """The metric that says which epoch is best."""
+        return self.best or self.names[0]
+
+    @property
+    def best_direction(self) -> Literal["max", "min"]:
+        """Whether the largest or the smallest value is best."""
+        falling = any(word in self.best_metric for word in _FALLING)
+        return self.best_mode or ("min" if falling else "max")
+
+    def key_slice(self) -> list[Any]:
+        """What acts on numbers."""
+        return [one if isinstance(one, str) else one.model_dump() for one in self.validation]

@@ -1,0 +1,146 @@
+"""A store with finished stages as training leaves them, and a look into MLflow's SQLite file."""
+
+import io
+import sqlite3
+import uuid
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import save
+
+from epochal.data.hashing import digest
+from epochal.data.stages import StageRecord, StageStore
+from epochal.data.store import open_store
+from epochal.tasks.ledger import Ledger, RunIdentity
+
+UPDATE_KEYS = ("train/loss", "train/learning_rate", "gradients/norm", "gradients/norm/body")
+START_MS = 1_700_000_000_000
+
+
+class Finished:
+    """Stages of a run in a fresh store: initialise, then train, validate and mine per epoch."""
+
+    def __init__(self, *, epochs, updates=20, keys=UPDATE_KEYS, tensors=None, values=None):
+        self.store = open_store(f"memory://{uuid.uuid4().hex}/store")
+        self.stages = StageStore(self.store)
+        self.updates = updates
+        self.keys = keys
+        self.tensors = tensors or {"weight": torch.zeros(2)}
+        self.values = values or {}
+        self.records = [self._put("initialise", None, {}, {})]
+        for epoch in range(epochs):
+            self.add_epoch(epoch)
+
+    def add_epoch(self, epoch):
+        done = (epoch + 1) * self.updates
+        artifacts = {"updates": self._artifact("train", epoch, "parquet", self._table(epoch))}
+        artifacts["model"] = self._artifact("train", epoch, "safetensors", save(self.tensors))
+        begun = START_MS + epoch * 60_000
+        self._times("train", epoch, [[0, begun], [self.updates, begun + 10_000]])
+        values = {"updates": self.updates, "updates_done": done, "loss": 0.5, "accuracy": None}
+        self.records.append(self._put("train", epoch, artifacts, values))
+        self._times("validate", epoch, [[0, begun + 11_000]])
+        values = {"updates_done": done, "metrics": {"accuracy": 0.9, "loss": None}}
+        self.records.append(self._put("validate", epoch, {}, values))
+        self._times("mine", epoch, [[0, begun + 12_000]])
+        values = {"updates_done": done, "kept_fraction": 0.75}
+        self.records.append(self._put("mine", epoch, {}, values))
+
+    def _table(self, epoch):
+        steps = range(epoch * self.updates + 1, (epoch + 1) * self.updates + 1)
+        rows = [
+            (step, key, self.values.get((key, step), step + index / 8))
+            for index, key in enumerate(self.keys)
+            for step in steps
+        ]
+        step, key, value = zip(*rows, strict=True)
+        table = pa.table(
+            {"step": pa.array(step, pa.int64()), "key": key, "value": np.array(value, np.float64)}
+        )
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, write_page_checksum=True)
+        return buffer.getvalue()
+
+    def key(self, kind, epoch):
+        return digest("test-stage", [self.store.url, kind, epoch])
+
+    def _artifact(self, kind, epoch, suffix, data):
+        return self.stages.put_artifact(self.key(kind, epoch), suffix, data)
+
+    def _times(self, kind, epoch, anchors):
+        self.stages.put_side_file(self.key(kind, epoch), "times.json", {"anchors": anchors})
+
+    def _put(self, kind, epoch, artifacts, values):
+        return self.stages.commit(
+            StageRecord(
+                stage=kind,
+                epoch=epoch,
+                key=self.key(kind, epoch),
+                inputs={},
+                environment={},
+                environment_digest="0" * 64,
+                consumed={},
+                artifacts=artifacts,
+                values=values,
+            )
+        )
+
+    def ledger(self, uri, *, notices=None, log_every_updates=1, per_group=True, **more):
+        return Ledger(
+            uri=uri,
+            experiment="tests",
+            run=RunIdentity("digits", 2, "digits@1", 3, digest("test-run", self.store.url)),
+            params=more.pop("params", {"optimizer.args.lr": "0.1"}),
+            tags=more.pop("tags", {"epochs": str(len(self.records) // 3)}),
+            store=self.store,
+            stages=self.stages,
+            log_every_updates=log_every_updates,
+            per_group=per_group,
+            notice=(notices if notices is not None else []).append,
+            **more,
+        )
+
+    def run(self, uri, *, status="FINISHED", best_epoch=None, final=None, **more):
+        """One whole command; returns how the delivery ended."""
+        ledger = self.ledger(uri, **more)
+        ledger.start()
+        for record in self.records:
+            ledger.deliver(record.stage, record.epoch, record)
+        return ledger.finish(status, best_epoch=best_epoch, tags=final or {})
+
+
+class Database:
+    """MLflow's SQLite file, read without MLflow."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.uri = f"sqlite:///{path}"
+
+    def __call__(self, query, *values):
+        with closing(sqlite3.connect(self.path)) as connection:
+            return connection.execute(query, values).fetchall()
+
+    def points(self, run_id):
+        """(key, step, timestamp, value), sorted."""
+        return sorted(
+            self(
+                "SELECT key, step, timestamp, value FROM metrics WHERE run_uuid = ?",
+                run_id,
+            )
+        )
+
+    def runs(self):
+        """(id, status, lifecycle) of every run."""
+        return self("SELECT run_uuid, status, lifecycle_stage FROM runs ORDER BY start_time")
+
+    def tags(self, run_id):
+        return dict(self("SELECT key, value FROM tags WHERE run_uuid = ?", run_id))
+
+    def dump(self):
+        """Everything that is in it, as text."""
+        with closing(sqlite3.connect(self.path)) as connection:
+            return "\n".join(connection.iterdump())
