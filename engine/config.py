@@ -19,11 +19,12 @@ class OptimizerConfig(Target):
     @model_validator(mode="after")
     def _has_rate(self) -> Self:
         rate = self.args.get("lr")
-        if isinstance(rate, bool) or not isinstance(rate, int | float):
+        number = isinstance(rate, int | float) and not isinstance(rate, bool)
+        if not number or not math.isfinite(rate) or rate <= 0:  # type: ignore[arg-type,operator]
             found = "nothing" if rate is None else repr(rate)
-            raise ValueError(f"args.lr: found {found}; expected the base learning rate, above 0")
-        if not math.isfinite(rate) or rate <= 0:
-            raise ValueError(f"args.lr: found {rate!r}; expected a finite number above 0")
+            raise ValueError(
+                f"args.lr: found {found}; expected the base learning rate, a finite number above 0"
+            )
         return self
 
 
@@ -44,7 +45,7 @@ class GradientsConfig(Frozen):
     clip_value: float | None = Field(
         default=None,
         gt=0,
-        description="largest absolute value of one gradient, before the norm is taken; none: any",
+        description="largest absolute value of one gradient, clipped before `clip_norm`; none: any",
     )
     per_group: bool = Field(
         default=True,

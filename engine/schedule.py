@@ -8,7 +8,9 @@ agree on [e, e + 1] have equal segments there, however they differ elsewhere.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -71,7 +73,7 @@ class _Schedule(Frozen):
 
     def pieces(self, epochs: int) -> list[Piece]:
         """The pieces over [0, epochs]; neighbours that continue each other are one."""
-        pieces = self.body(epochs)
+        pieces = [one for one in self.body(epochs) if one.end > one.start]
         if self.warmup > 0:
             target = _at(pieces, self.warmup)
             after = [one.clipped(self.warmup, epochs) for one in pieces if one.end > self.warmup]
@@ -182,7 +184,12 @@ def factor(config: ScheduleConfig, t: float, *, epochs: int) -> float:
     The rate of update u of n in epoch e is that at t = e + (u + 0.5) / n, the middle of the
     update's span: so no update runs at rate 0 at either end of a schedule.
     """
-    return _at(config.pieces(epochs), t)
+    return factor_function(config, epochs=epochs)(t)
+
+
+def factor_function(config: ScheduleConfig, *, epochs: int) -> Callable[[float], float]:
+    """`factor` as a function of t alone, for many calls."""
+    return partial(_at, config.pieces(epochs))
 
 
 def segments(config: ScheduleConfig, epoch: int, *, epochs: int) -> list[list[Any]]:

@@ -6,7 +6,6 @@ Nothing here asks whether the stage is done; `tasks.runner` does.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,11 @@ from epochal.engine import schedule
 from epochal.tasks.checkpoints import bring_state, load_model, put_checkpoint, put_model
 from epochal.tasks.integrity import LOADED
 from epochal.tasks.keys import Stage
-from epochal.tasks.reporting import Live
 from epochal.tasks.session import Session
+from epochal.tasks.watch import EpochWatch, now_ms
 
 if TYPE_CHECKING:
     from epochal.data.samples import SampleTable
-    from epochal.engine.epoch import LiveMetrics
 
 TIMES = "times.json"
 
@@ -66,21 +64,7 @@ def train(session: Session, stage: Stage) -> StageRecord:
         accumulate=config.gradients.accumulate,
         drop_last=config.loader.drop_last,
     )
-    anchors: list[list[int]] = [[0, _now_ms()]]
-
-    def told(live: LiveMetrics) -> None:
-        anchors.append([live.update, _now_ms()])
-        session.reporter.live(
-            Live(
-                epoch=epoch,
-                update=live.update,
-                num_updates=plan.num_updates,
-                loss=live.loss,
-                learning_rate=live.learning_rate,
-                gradient_norm=live.gradient_norm,
-            )
-        )
-
+    watch = EpochWatch(session.reporter)
     session.live_key = None  # until the epoch is whole, the live state is nobody's checkpoint
     result = train_epoch(
         components.state,
@@ -95,14 +79,12 @@ def train(session: Session, stage: Stage) -> StageRecord:
         ),
         epoch=epoch,
         num_updates=plan.num_updates,
-        total_samples=len(order),
         step=components.step,
         gradients=config.gradients,
-        rate=lambda t: schedule.factor(config.schedule, t, epochs=config.epochs),
+        rate=schedule.factor_function(config.schedule, epochs=config.epochs),
         seed=config.seed,
-        on_update=told,
+        on_progress=watch,
     )
-    _finish_anchors(anchors, result.num_updates)
     with session.store.scratch() as scratch:
         observations, updates = scratch / "observations.parquet", scratch / "updates.parquet"
         metadata = {"stage": stage.kind, "epoch": str(epoch), "key": stage.known_key}
@@ -113,7 +95,9 @@ def train(session: Session, stage: Stage) -> StageRecord:
             stage.known_key, "parquet", observations
         )
         artifacts["updates"] = session.stage_store.put_artifact(stage.known_key, "parquet", updates)
-    session.stage_store.put_side_file(stage.known_key, TIMES, {"anchors": anchors})
+    session.stage_store.put_side_file(
+        stage.known_key, TIMES, {"anchors": watch.anchors.finish(result.num_updates)}
+    )
     norms = result.updates["gradients/norm"]
     record = _commit(
         session,
@@ -273,16 +257,7 @@ def _commit(
 
 
 def _put_moment(session: Session, stage: Stage) -> None:
-    session.stage_store.put_side_file(stage.known_key, TIMES, {"anchors": [[0, _now_ms()]]})
-
-
-def _finish_anchors(anchors: list[list[int]], num_updates: int) -> None:
-    if anchors[-1][0] != num_updates:
-        anchors.append([num_updates, _now_ms()])
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)
+    session.stage_store.put_side_file(stage.known_key, TIMES, {"anchors": [[0, now_ms()]]})
 
 
 def _number(value: float) -> float | None:

@@ -118,7 +118,7 @@ def read_facts(
 ) -> tuple[Facts, dict[str, RunData]]:
     """The facts from the data as it is now, and the data sets."""
     sources = source_facts(config)
-    data = {
+    data: dict[str, RunData] = {
         name: open_data(config, name, store, sources=sources.get(name, {}), notice=notice)
         for name in DATA_FIELDS
     }
@@ -127,4 +127,4 @@ def read_facts(
         train_data=DataFacts(data["train_data"].fingerprint),
         validation_data=DataFacts(data["validation_data"].fingerprint),
     )
-    return facts, dict(data)
+    return facts, data

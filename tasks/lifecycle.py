@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import JsonValue
-
 from epochal.data.config import DataConfig
 from epochal.data.documents import dump_document
 from epochal.tasks.config import RunConfig
@@ -35,7 +33,7 @@ class ActiveRun:
 
     session: Session
 
-    def result(self) -> dict[str, JsonValue]:
+    def result(self) -> dict[str, Any]:
         """The object that `--json` prints; whole once the block of `active_run` has ended."""
         session = self.session
         delivered = session.delivered

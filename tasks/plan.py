@@ -125,7 +125,9 @@ def _why(
 
 def is_bitwise(stages: Sequence[Stage], records: Mapping[str, StageRecord]) -> bool:
     """Whether all records come from one environment, and each from its parents' present bytes."""
-    done = [(stage, records[stage.key]) for stage in stages if stage.key in records]
+    done = [
+        (stage, record) for stage in stages if (record := records.get(stage.key or "")) is not None
+    ]
     if len({record.environment_digest for _, record in done}) > 1:
         return False
     return not any(_consumed_others(stage, record, records) for stage, record in done)

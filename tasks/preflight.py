@@ -53,7 +53,7 @@ def _probe(config: RunConfig, components: Components, data: RunData) -> StepOutp
     import torch
 
     from epochal.data.loader import validation_batches
-    from epochal.engine.build import seeded
+    from epochal.engine.randomness import seeded
     from epochal.engine.step import to_device
 
     count = min(PROBE_SAMPLES, data.known.num_samples)

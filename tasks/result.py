@@ -111,7 +111,9 @@ def epoch_rows(
     """One row for each epoch that has at least its train stage."""
     told = {(outcome.stage.kind, outcome.stage.epoch): outcome for outcome in outcomes}
     by_place = {
-        (stage.kind, stage.epoch): records[stage.key] for stage in stages if stage.key in records
+        (stage.kind, stage.epoch): record
+        for stage in stages
+        if (record := records.get(stage.key or "")) is not None
     }
     rows = []
     for stage in stages:

@@ -101,7 +101,7 @@ def _order(
 
     ids = columns["sample_id"]
     if order is None:
-        return np.argsort(ids, kind="stable")
+        return np.lexsort((ids,))
     seen = columns["n_seen"] > 0 if "n_seen" in columns else np.ones(len(ids), dtype=bool)
     if order == "hardest":
         score = -columns["loss"].astype(np.float64)
@@ -122,8 +122,9 @@ def _order(
             )
         score = margins
     score = np.where(np.isnan(score), np.inf, score)
-    rows = np.lexsort((ids, score))
-    return rows[seen[rows]]
+    rows: npt.NDArray[np.int64] = np.lexsort((ids, score))
+    chosen: npt.NDArray[np.int64] = rows[seen[rows]]
+    return chosen
 
 
 def _column(columns: dict[str, npt.NDArray[Any]], name: str) -> npt.NDArray[np.float64] | None:

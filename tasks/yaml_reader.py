@@ -85,22 +85,24 @@ def _plain(node: yaml.Node, name: str, depth: int = 0) -> Any:
     return data
 
 
+def _line(event: yaml.Event, name: str) -> str:
+    mark = event.start_mark
+    return name if mark is None else f"{name}, line {mark.line + 1}"
+
+
 def _refuse_aliases(text: str, name: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.AliasEvent):
             raise ConfigError(
-                f"{name}, line {event.start_mark.line + 1}: the alias *{event.anchor} is not "
+                f"{_line(event, name)}: the alias *{event.anchor} is not "
                 "allowed; write the value out"
             )
         # Composing recurses, so depth is checked on the flat stream of events first.
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise ConfigError(
-                    f"{name}, line {event.start_mark.line + 1}: nested deeper than {MAX_DEPTH} "
-                    "levels"
-                )
+                raise ConfigError(f"{_line(event, name)}: nested deeper than {MAX_DEPTH} levels")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 

@@ -1,0 +1,80 @@
+"""Everything that training changes: weights and buffers, the optimizer, the count of updates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from epochal.data.errors import TargetError
+
+
+@dataclass
+class TrainingState:
+    """What a checkpoint holds.
+
+    updates_done: optimizer steps over the whole run. base_rates: the learning rate of each
+    parameter group as it was built, which the schedule multiplies; config, not state.
+    Raises TargetError if a group's rate is no number, or a parameter is not the model's.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    updates_done: int = 0
+    base_rates: tuple[float, ...] = field(init=False)
+    parameter_names: tuple[tuple[str, ...], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.base_rates = tuple(_rate(group) for group in self.optimizer.param_groups)
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        self.parameter_names = tuple(
+            tuple(_name(names, parameter) for parameter in group["params"])
+            for group in self.optimizer.param_groups
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first parameter is."""
+        return next(self.model.parameters()).device
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that the optimizer changes, by their names in the model, in its order."""
+        return {
+            name: parameter
+            for group, names in zip(self.optimizer.param_groups, self.parameter_names, strict=True)
+            for name, parameter in zip(names, group["params"], strict=True)
+        }
+
+    def set_rate_factor(self, factor: float) -> None:
+        """Gives each parameter group its base rate times `factor`."""
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+
+
+def _rate(group: dict[str, Any]) -> float:
+    rate = group.get("lr")
+    if isinstance(rate, bool) or not isinstance(rate, int | float):
+        raise TargetError(
+            f"optimizer: a parameter group has lr {rate!r}, expected a number: the schedule "
+            "multiplies it"
+        )
+    return float(rate)
+
+
+def _name(names: dict[int, str], parameter: nn.Parameter) -> str:
+    if id(parameter) not in names:
+        raise TargetError(
+            f"optimizer: it holds a parameter of shape {tuple(parameter.shape)} that is not the "
+            "model's; only the model's parameters are checkpointed"
+        )
+    return names[id(parameter)]
+
+
+def fresh_optimizer(state: TrainingState) -> None:
+    """Forgets what the optimizer has gathered: the state before the first update."""
+    state.optimizer.state.clear()
+    state.updates_done = 0
+    state.set_rate_factor(1.0)

@@ -1,0 +1,85 @@
+"""The validation loop: one pass in evaluation mode, exact over the data set.
+
+No files, no network, no clock. The model's weights and buffers are as before at its end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from epochal.data.types import Batch, seed_64
+from epochal.engine.metrics import ValidationMetrics
+from epochal.engine.randomness import borrowed_generators
+from epochal.engine.step import Step, check_output, target_of, to_device
+
+# B samples of a batch
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """num_samples: that were measured. values: metric → value, the mean loss with them."""
+
+    num_samples: int
+    values: Mapping[str, float]
+
+
+def validate_epoch(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    step: Step,
+    metrics: ValidationMetrics,
+    seed: int,
+    on_batch: Callable[[], None] | None = None,
+) -> ValidationResult:
+    """Measures `model` over all batches; every sample counts once, whatever the batch size.
+
+    seed: of random numbers that the model may draw in evaluation mode. on_batch: called after
+    each batch. Raises TargetError for what a step or metric may not give.
+    """
+    device = next(model.parameters()).device
+    measured = metrics.fresh()
+    for metric in measured.values():
+        if isinstance(metric, nn.Module):
+            metric.to(device)
+    losses: list[Tensor] = []
+    sizes: list[int] = []
+    was_training = model.training
+    model.eval()
+    try:
+        with borrowed_generators(device) as reseed, torch.inference_mode():
+            for batch in batches:
+                reseed(seed_64(seed, "step", batch.index))
+                data = to_device(batch.data, device)
+                output = check_output(step(model, data), num_samples=batch.num_samples)
+                target = target_of(data) if output.target is None else output.target
+                losses.append(output.loss_B)
+                sizes.append(batch.num_samples)
+                for metric in measured.values():
+                    metric.update(output.outputs, target)
+                if on_batch is not None:
+                    on_batch()
+            values = metrics.values(measured, loss=_mean_loss(losses, sizes))
+    finally:
+        model.train(was_training)
+    return ValidationResult(num_samples=sum(sizes), values=values)
+
+
+def _mean_loss(losses: list[Tensor], sizes: list[int]) -> float:
+    """Over the samples, in float64; a loss per batch counts by the batch's size."""
+    total = sum(sizes)
+    if not total:
+        return math.nan
+    if all(loss.ndim for loss in losses):
+        return float(torch.cat(losses).double().mean())
+    return (
+        math.fsum(
+            float(loss.double().mean()) * size for loss, size in zip(losses, sizes, strict=True)
+        )
+        / total
+    )

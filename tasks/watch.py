@@ -1,0 +1,79 @@
+"""An epoch at work, watched by the clock: what is shown while it runs, and when its updates were.
+
+The engine knows no time; it calls `EpochWatch` after every micro-step.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from epochal.tasks.reporting import Live, Reporter
+
+if TYPE_CHECKING:
+    from epochal.engine.epoch import Progress
+
+SHOW_EVERY_S = 0.2
+"""Between two looks at the device: an eye sees no more, a GPU is not kept waiting for less."""
+MAX_ANCHORS = 200
+"""Of one epoch; MLflow's times between two of them are interpolated."""
+
+
+class Anchors:
+    """Pairs (updates done in the epoch, milliseconds since 1970), at most `MAX_ANCHORS` + 1."""
+
+    def __init__(self) -> None:
+        self._pairs: list[list[int]] = [[0, now_ms()]]
+        self._every_ms = 1000
+
+    def add(self, updates: int) -> None:
+        """Notes the time of this update, unless the last one noted is too near."""
+        moment = now_ms()
+        done, last = self._pairs[-1]
+        if updates <= done or moment - last < self._every_ms:
+            return
+        self._pairs.append([updates, moment])
+        if len(self._pairs) > MAX_ANCHORS:
+            self._pairs = self._pairs[::2]
+            self._every_ms *= 2
+
+    def finish(self, updates: int) -> list[list[int]]:
+        """All pairs, the epoch's last update with its time among them."""
+        if self._pairs[-1][0] != updates:
+            self._pairs.append([updates, now_ms()])
+        return self._pairs
+
+
+class EpochWatch:
+    """What `train_epoch` calls: tells the reporter now and then, and notes the times."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._shown = time.monotonic()
+        self.anchors = Anchors()
+
+    def __call__(self, progress: Progress) -> None:
+        """After each micro-step. Raises NonFinite."""
+        now = time.monotonic()
+        if now - self._shown < SHOW_EVERY_S:
+            return
+        self._shown = now
+        live = progress.live()
+        if live is None:
+            return
+        self.anchors.add(live.update)
+        self._reporter.live(
+            Live(
+                epoch=progress.epoch,
+                update=live.update,
+                num_updates=progress.num_updates,
+                loss=live.loss,
+                learning_rate=live.learning_rate,
+                gradient_norm=live.gradient_norm,
+            )
+        )
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return int(time.time() * 1000)
