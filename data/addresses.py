@@ -118,7 +118,7 @@ def _check_scheme(scheme: str, text: str) -> None:
 
     if scheme not in known_implementations:
         known = sorted(set(known_implementations) - _NO_STORES - set(_ALIASES))
-        nearest = difflib.get_close_matches(scheme, known, n=1)
+        nearest = difflib.get_close_matches(scheme, known, n=1, cutoff=0.5)  # s4 is near s3
         meant = f"did you mean {nearest[0]}://? " if nearest else ""
         raise StoreRefused(
             f"store {text!r}: unknown scheme {scheme!r}; {meant}known are {', '.join(known)}"

@@ -92,7 +92,8 @@ class ProgressReporter:
             self._cached += 1
             return
         self._clear()
-        self._line(f"[green]✓[/] {outcome.stage.label:<20} {_numbers(outcome)}")
+        numbers = " · ".join([*_numbers(outcome), f"[dim]{outcome.seconds:.1f} s[/]"])
+        self._line(f"[green]✓[/] {outcome.stage.label:<20} {numbers}")
 
     def notice(self, text: str) -> None:
         """Writes a warning."""
@@ -130,21 +131,26 @@ def escape(text: str) -> str:
     return escape_markup(text)
 
 
-def _numbers(outcome: Outcome) -> str:
+def outcome_text(outcome: Outcome) -> str:
+    """How a stage ended, on one plain line."""
+    time = "cached" if outcome.cached else f"{outcome.seconds:.1f} s"
+    return f"{outcome.stage.label}: {' · '.join([*_numbers(outcome), time])}"
+
+
+def _numbers(outcome: Outcome) -> list[str]:
     values = outcome.record.values
-    seconds = f"[dim]{outcome.seconds:.1f} s[/]"
     match outcome.stage.kind:
         case "train":
-            return (
-                f"loss {number(values['loss'])} · gradient norm {number(values['gradient_norm'])}"
-                f" · {values['samples']} samples · {seconds}"
-            )
+            return [
+                f"loss {number(values['loss'])}",
+                f"gradient norm {number(values['gradient_norm'])}",
+                f"{values['samples']} samples",
+            ]
         case "validate":
-            shown = " · ".join(f"{name} {number(v)}" for name, v in values["metrics"].items())
-            return f"{shown} · {seconds}"
+            return [f"{name} {number(value)}" for name, value in values["metrics"].items()]
         case "mine":
-            return f"{values['kept']} of {values['samples']} samples kept · {seconds}"
-    return seconds
+            return [f"{values['kept']} of {values['samples']} samples kept"]
+    return []
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -158,23 +164,22 @@ def epochs_table(rows: Sequence[EpochRow], *, title: str) -> Table:
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     # The validation loss last: people look for their metric first.
     names.sort(key=lambda name: name == "loss")
-    table.add_column("epoch", justify="right")
-    table.add_column("loss", justify="right")
-    for name in names:
-        table.add_column("validation loss" if name == "loss" else name, justify="right")
-    for heading in ("gradient norm", "samples", "kept next", "seconds", "cached"):
-        table.add_column(heading, justify="right")
+    headings = [
+        "epoch",
+        "loss",
+        *("validation\nloss" if name == "loss" else name for name in names),
+        *("gradient\nnorm", "samples", "kept\nnext", "seconds", "cached"),
+    ]
+    for heading in headings:
+        table.add_column(heading, justify="right", vertical="bottom", no_wrap=True)
     for row in rows:
-        kept = NOTHING
-        if row.kept_next is not None and row.total:
-            kept = f"{row.kept_next} ({row.kept_next / row.total:.0%})"
         table.add_row(
             str(row.epoch),
             number(row.loss),
             *(number(row.metrics.get(name)) for name in names),
             number(row.gradient_norm, 3),
             NOTHING if row.trained is None else str(row.trained),
-            kept,
+            NOTHING if row.kept_next is None else str(row.kept_next),
             NOTHING if row.seconds is None or row.cached else f"{row.seconds:.1f}",
             {True: "yes", False: "no", None: NOTHING}[row.cached],
         )

@@ -31,20 +31,11 @@ DEFAULTS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# Prefect's log lines go to its API; in the terminal they would tear the progress bar. Not a
-# setting of its own: Prefect reads any `PREFECT_LOGGING_<path in its logging.yml>`.
-CONSOLE_LEVEL = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
 
-
-def prepare_environment(*, quiet_console: bool = True) -> None:
-    """Sets what Prefect and MLflow read when they are imported; call it before that.
-
-    quiet_console: Prefect's log lines stay out of the terminal (they still reach its UI).
-    """
+def prepare_environment() -> None:
+    """Sets what Prefect and MLflow read when they are imported; call it before that."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    if quiet_console:
-        os.environ.setdefault(CONSOLE_LEVEL, "CRITICAL")
     _exempt_loopback_from_proxies()
 
 

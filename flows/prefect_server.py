@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from epochal.data.errors import ConfigError, InputError
 from epochal.flows.configured_server import check_answers, configured_api_url, ui_url_of
-from epochal.flows.environment import CONSOLE_LEVEL, DEFAULTS
+from epochal.flows.environment import DEFAULTS
 from epochal.flows.server_home import NoteDamagedError, ServerHome, ServerRecord
 from epochal.flows.server_processes import (
     is_alive,
@@ -122,11 +122,7 @@ def touch_servers() -> None:
 
 def server_environment() -> dict[str, str]:
     """Our environment without what concerns only this process and its own flow runs."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("PREFECT__") and name != CONSOLE_LEVEL
-    }
+    kept = {n: value for n, value in os.environ.items() if not n.startswith("PREFECT__")}
     return {**DEFAULTS, **kept, "PYTHONUNBUFFERED": "1"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from dataclasses import dataclass
 
@@ -30,6 +31,9 @@ from epochal.flows.server_processes import (
 )
 
 __all__ = [
+    "MLFLOW_PORT",
+    "PREFECT_PORT",
+    "WORK_POOL",
     "DownResult",
     "PrefectServer",
     "StartingServer",
@@ -41,9 +45,12 @@ __all__ = [
     "mlflow_ui_of",
     "touch_servers",
     "up",
+    "worker_runs",
 ]
 
 WORK_POOL = "epochal"
+PREFECT_PORT = prefect_server.PREFERRED_PORT
+MLFLOW_PORT = mlflow_server.PREFERRED_PORT
 MLFLOW_TIMEOUT_S = 180.0
 WORKER_TIMEOUT_S = 120.0
 # The worker first: its flow runs report their end to Prefect's server.
@@ -106,6 +113,17 @@ def down() -> DownResult:
     return DownResult(stopped=stopped)
 
 
+def worker_name() -> str:
+    """The name of this machine's worker, as Prefect's UI shows it."""
+    return f"{WORK_POOL} on {socket.gethostname()}"
+
+
+def worker_runs(api_url: str) -> bool:
+    """Whether the worker that `up` starts here runs what that server has."""
+    record = read_note(ServerHome.current()).get("worker")
+    return record is not None and is_alive(record) and record.serves == api_url
+
+
 def _begin_prefect(port: int | None) -> StartingServer:
     configured = configured_api_url()
     if configured is None or (port is not None and _is_loopback(configured, port=port)):
@@ -139,7 +157,7 @@ def _begin_worker(api_url: str) -> tuple[ServerRecord, bool]:
         record = start_detached(
             [
                 *(sys.executable, "-P", "-m", "prefect", "worker", "start"),
-                *("--pool", WORK_POOL, "--type", "process", "--name", "local"),
+                *("--pool", WORK_POOL, "--type", "process", "--name", worker_name()),
                 *("--install-policy", "never", "--with-healthcheck"),
             ],
             name="worker",

@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect.flows import flow
 
+from epochal.flows.flow_log import logging_to_prefect
 from epochal.flows.heartbeat import beating
 from epochal.flows.servers import local_mlflow_uri
 from epochal.tasks.config import RunConfig
@@ -20,7 +21,11 @@ def train(config: RunConfig) -> dict[str, Any]:
     Args:
         config: The whole run. What the store already has of it is not computed again.
     """
-    with beating(), active_run(config, local_mlflow=local_mlflow_uri()) as run:
+    with (
+        beating(),
+        logging_to_prefect(),
+        active_run(config, local_mlflow=local_mlflow_uri()) as run,
+    ):
         checkpoint = initialise()
         table = None
         for epoch in range(config.epochs):

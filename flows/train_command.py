@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
-from epochal.data.errors import EpochalError, ServerUnavailable
 from epochal.flows import console
+from epochal.flows.environment import importing
+from epochal.flows.flow_log import FlowLog
 from epochal.flows.servers import begin_prefect_server, mlflow_ui_of, touch_servers
 from epochal.tasks.config import RunConfig
 from epochal.tasks.lifecycle import prepare
@@ -30,17 +30,15 @@ def run_training(config: RunConfig, *, reporter: console.ProgressReporter) -> Fi
 
     Raises InputError before the flow starts if something that was given is wrong.
     """
-    # The server takes seconds to start: data is read and the first checks are made meanwhile.
-    starting = begin_prefect_server()
-    session = prepare(config, reporter=reporter)
+    told = FlowLog(reporter)
+    session = prepare(config, reporter=told)  # nothing has started if it finds a mistake
     remember_store(session.store.url)
-    server = starting.wait()
+    server = begin_prefect_server().wait()
     if server.started:
         reporter.notice(f"started a Prefect server in the background; its UI: {server.ui_url}")
-    os.environ["PREFECT_API_URL"] = server.api_url
     touch_servers()
-    with reporting_to(reporter):
-        result = _call_flow(config)
+    with reporting_to(told):
+        result = _call_flow(config, api_url=server.api_url)
     reporter.done()
     return FinishedRun(
         result=result,
@@ -49,22 +47,15 @@ def run_training(config: RunConfig, *, reporter: console.ProgressReporter) -> Fi
     )
 
 
-def _call_flow(config: RunConfig) -> dict[str, Any]:
-    from epochal.flows.prefect_client import quiet_console, server_errors
+def _call_flow(config: RunConfig, *, api_url: str) -> dict[str, Any]:
+    from epochal.flows.heartbeat import own_heartbeat
+    from epochal.flows.prefect_client import quiet_console, talking_to
 
-    with quiet_console():
-        from epochal.flows.train import train
-
-        try:
+    with talking_to(api_url), quiet_console():
+        with importing():
+            from epochal.flows.train import train
+        with own_heartbeat():
             result: dict[str, Any] = train(config)
-        except EpochalError:
-            raise
-        except server_errors() as error:
-            raise ServerUnavailable(
-                f"Prefect's server at {os.environ['PREFECT_API_URL']} failed: "
-                f"{type(error).__name__}: {error}; what was committed is intact, run the same "
-                "command to go on"
-            ) from error
     return result
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,9 +67,11 @@ def open_data(
     *,
     sources: Mapping[str, str],
     notice: Reporter,
+    before_write: Callable[[], None],
 ) -> RunData:
     """Makes the data set and reads it if that is quick or was never done.
 
+    before_write: called before what was read is noted in the store.
     Raises TargetError if the target fails, DataError if the data set cannot be trained on.
     """
     data: DataConfig = getattr(config, field)
@@ -102,6 +104,7 @@ def open_data(
         label_max=description.label_max,
     )
     if read != known:
+        before_write()
         write_known(store, path, read)
     return RunData(
         field=field,
@@ -114,12 +117,19 @@ def open_data(
 
 
 def read_facts(
-    config: RunConfig, store: Store, notice: Reporter
+    config: RunConfig, store: Store, *, notice: Reporter, before_write: Callable[[], None]
 ) -> tuple[Facts, dict[str, RunData]]:
     """The facts from the data as it is now, and the data sets."""
     sources = source_facts(config)
     data: dict[str, RunData] = {
-        name: open_data(config, name, store, sources=sources.get(name, {}), notice=notice)
+        name: open_data(
+            config,
+            name,
+            store,
+            sources=sources.get(name, {}),
+            notice=notice,
+            before_write=before_write,
+        )
         for name in DATA_FIELDS
     }
     facts = Facts(

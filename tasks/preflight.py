@@ -32,8 +32,9 @@ def check_before_start(
         train.known.num_samples, config.loader.batch_size, drop_last=config.loader.drop_last
     )
     components = build_components(config, device=device)
-    output = _probe(config, components, train)
-    _check_losses(config, output)
+    output, target = _probe(config, components, train)
+    _check_losses(config, output, target)
+    _check_metrics(components, output, target)
     num_classes = _num_classes(output)
     for one in (train, validation):
         if num_classes is not None and one.known.label_min is not None:
@@ -48,13 +49,13 @@ def check_before_start(
     return components
 
 
-def _probe(config: RunConfig, components: Components, data: RunData) -> StepOutput:
-    """The step's output for the first samples, in evaluation mode; changes no weight."""
+def _probe(config: RunConfig, components: Components, data: RunData) -> tuple[StepOutput, Any]:
+    """The step's output and the target of the first samples, in evaluation mode."""
     import torch
 
     from epochal.data.loader import validation_batches
     from epochal.engine.randomness import seeded
-    from epochal.engine.step import to_device
+    from epochal.engine.step import check_output, target_of, to_device
 
     count = min(PROBE_SAMPLES, data.known.num_samples)
     model = components.state.model
@@ -72,7 +73,9 @@ def _probe(config: RunConfig, components: Components, data: RunData) -> StepOutp
                     )
                 )
             )
-            return components.step(model, to_device(batch.data, components.device))
+            moved = to_device(batch.data, components.device)
+            output = check_output(components.step(model, moved), num_samples=count)
+            return output, target_of(moved) if output.target is None else output.target
     except EpochalError:
         raise
     except Exception as error:  # the user's model, loss or step may raise anything
@@ -90,15 +93,48 @@ def _probe_message(config: RunConfig, *, batch_of: RunData, error: Exception) ->
     )
 
 
-def _check_losses(config: RunConfig, output: StepOutput) -> None:
-    if config.sampling.policy == "none" or output.loss_B.ndim == 1:
+def _check_losses(config: RunConfig, output: StepOutput, target: Any) -> None:
+    policy = config.sampling.policy
+    if policy == "none":
         return
     part = "loss" if config.step is None else "step"
-    raise ConfigError(
-        f"sampling.policy: {config.sampling.policy!r} needs one loss per sample, but "
-        f"{part}.target gives a single number for the batch; use a loss that takes "
-        "`reduction`, a step that returns losses of shape (B,), or `policy: none`"
-    )
+    if output.loss_B.ndim == 0:
+        raise ConfigError(
+            f"sampling.policy: {policy!r} needs one loss per sample, but {part}.target gives a "
+            "single number for the batch; use a loss that takes `reduction`, a step that returns "
+            "losses of shape (B,), or `policy: none`"
+        )
+    given = output.observations or {}
+    if _num_classes(output) is None and not {"confidence", "correct"} <= set(given):
+        raise ConfigError(
+            f"sampling.policy: {policy!r} goes by right and confident predictions, but the model's "
+            f"output is {_described(output.outputs)} for targets {_described(target)}, expected "
+            "logits of shape (B, C); use a step that returns the observations `confidence` and "
+            "`correct`, or `policy: none`"
+        )
+
+
+def _check_metrics(components: Components, output: StepOutput, target: Any) -> None:
+    """Raises TargetError if a metric does not take what the step gives."""
+    for name, metric in components.metrics.fresh().items():
+        try:
+            getattr(metric, "to", lambda _: None)(components.device)
+            metric.update(output.outputs, target)
+        except EpochalError:
+            raise
+        except Exception as error:  # a metric of the user's may raise anything
+            raise TargetError(
+                f"metrics.validation: {name!r} does not take the outputs "
+                f"({_described(output.outputs)}) and targets ({_described(target)}) of the first "
+                f"samples: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _described(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        return f"a {type(value).__name__}"
+    return f"{value.dtype} of shape {tuple(shape)}"
 
 
 def _num_classes(output: StepOutput) -> int | None:

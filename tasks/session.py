@@ -10,10 +10,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epochal.data.errors import PreflightFailed, TrainingFailed
+from epochal.data.errors import PreflightFailed, StoreUnavailable, TrainingFailed
 from epochal.data.hashing import digest
 from epochal.data.stages import StageRecord, StageStore
 from epochal.data.store import Store, open_store
@@ -107,21 +108,28 @@ def open_session(config: RunConfig, *, reporter: Reporter | None = None) -> Sess
 
     Nothing has started when it raises: InputError for what is wrong with config, data or store.
     """
+    try:
+        return _open(config, reporter or SilentReporter())
+    except StoreUnavailable as error:
+        raise PreflightFailed(str(error)) from error
+
+
+def _open(config: RunConfig, told: Reporter) -> Session:
     from epochal.engine.environment import numerics_environment
     from epochal.tasks.components import prepare_numerics
     from epochal.tasks.preflight import check_before_start
 
-    told = reporter or SilentReporter()
     store = open_store(config.store, folder=Path(config.folder))
     device = prepare_numerics(config)
-    facts, data = read_facts(config, store, told)
+    check_store = cache(store.preflight)  # before the first write, and once
+    facts, data = read_facts(config, store, notice=told, before_write=check_store)
     stages = tuple(list_stages(config, facts))
     stage_store = StageStore(store)
     records = survey(stage_store, stages, notice=told.notice)
     environment = numerics_environment(device)
     components = None
     if len(records) < len({stage.known_key for stage in stages}):
-        store.preflight()
+        check_store()
         components = check_before_start(config, data, device=device)
     refuse_or_tell(config, records, environment, told)
     return Session(

@@ -121,6 +121,7 @@ def test_thinning_takes_the_same_steps_in_any_cut_and_each_last_one(every, updat
     assert [row.step for row in found.rows] == expected
 
 
+@settings(deadline=None)  # the first example imports MLflow
 @given(st.text(min_size=1))
 def test_every_name_becomes_one_that_mlflow_takes(text):
     from mlflow.utils.validation import _validate_metric_name
@@ -189,6 +190,10 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
+            deadline = time.monotonic() + 20
+            while unreachable(self.uri) is None:  # its workers die a moment later
+                assert time.monotonic() < deadline, "the MLflow server does not end"
+                time.sleep(0.05)
 
     def _healthy(self):
         try:

@@ -1,0 +1,108 @@
+"""The order of an epoch and its cut into micro-batches: pure functions, so resuming is an index.
+
+Nothing is drawn and nothing is remembered. Where a sample stands relative to another depends on
+the seed, the epoch and the two ids alone, not on who else is kept, on workers or on ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from epochal.data.hashing import hash_u64
+from epochal.data.types import Window
+
+# N samples of the data set, K of them kept, B of a micro-batch
+
+
+def epoch_order(
+    *,
+    seed: int,
+    epoch: int,
+    sample_ids_N: npt.NDArray[np.int64],
+    keep_N: npt.NDArray[np.bool_] | None = None,
+) -> npt.NDArray[np.int64]:
+    """Positions of the kept samples in the epoch's order: int64 of shape (K,).
+
+    sample_ids_N: ids by position, each once. keep_N: bool of shape (N,); None: all are kept.
+    Sorted by a hash of (seed, epoch, sample id), ties by id.
+    """
+    if keep_N is None:
+        positions_K = np.arange(len(sample_ids_N), dtype=np.int64)
+        ids_K = np.asarray(sample_ids_N, dtype=np.int64)
+    else:
+        assert keep_N.shape == sample_ids_N.shape, (keep_N.shape, sample_ids_N.shape)
+        positions_K = np.flatnonzero(keep_N).astype(np.int64, copy=False)
+        ids_K = np.asarray(sample_ids_N[positions_K], dtype=np.int64)
+    hash_K = hash_u64(ids_K, "order", seed, epoch)
+    rank_K = np.argsort(hash_K)
+    sorted_K = hash_K[rank_K]
+    if bool(np.any(sorted_K[1:] == sorted_K[:-1])):  # once in 10^7 epochs of a million samples
+        rank_K = np.lexsort((ids_K, hash_K))
+    return positions_K[rank_K]
+
+
+@dataclass(frozen=True, eq=False)
+class MicroBatchPlan:
+    """An epoch cut into micro-batches, in updates of `accumulate` each; the tail's may be smaller.
+
+    order_K: positions in order, int64 of shape (K,), without what `drop_last` drops.
+    Any micro-step is found in constant time.
+    """
+
+    order_K: npt.NDArray[np.int64]
+    batch_size: int
+    accumulate: int
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the epoch."""
+        return len(self.order_K)
+
+    @property
+    def num_micro_steps(self) -> int:
+        """Micro-batches of the epoch."""
+        return -(-self.num_samples // self.batch_size)
+
+    @property
+    def num_updates(self) -> int:
+        """Optimizer steps of the epoch."""
+        return -(-self.num_micro_steps // self.accumulate)
+
+    def slice(self, micro_step: int) -> npt.NDArray[np.int64]:
+        """Positions of the samples of that micro-step, from 0: int64 of shape (B,)."""
+        self._check(micro_step)
+        start = micro_step * self.batch_size
+        return self.order_K[start : start + self.batch_size]
+
+    def window(self, micro_step: int) -> Window:
+        """The update that the micro-step belongs to."""
+        self._check(micro_step)
+        size = self.batch_size * self.accumulate
+        start = micro_step // self.accumulate * size
+        ends_update = micro_step % self.accumulate == self.accumulate - 1
+        return Window(
+            num_samples=min(size, self.num_samples - start),
+            last=ends_update or micro_step == self.num_micro_steps - 1,
+        )
+
+    def _check(self, micro_step: int) -> None:
+        if not 0 <= micro_step < self.num_micro_steps:
+            raise IndexError(f"micro-step {micro_step} of an epoch of {self.num_micro_steps}")
+
+
+def micro_batches(
+    order_K: npt.NDArray[np.int64], *, batch_size: int, accumulate: int = 1, drop_last: bool = False
+) -> MicroBatchPlan:
+    """Cuts `order_K`, positions of shape (K,), into micro-batches of `batch_size` samples.
+
+    drop_last: drop the last micro-batch if it is incomplete, unless it is the only one: an epoch
+    that a policy has shrunk below one batch still trains.
+    """
+    assert batch_size >= 1, batch_size
+    assert accumulate >= 1, accumulate
+    whole = len(order_K) // batch_size * batch_size
+    kept_K = order_K[:whole] if drop_last and whole else order_K
+    return MicroBatchPlan(order_K=kept_K, batch_size=batch_size, accumulate=accumulate)

@@ -1,0 +1,70 @@
+"""Floor: how much is kept at least, overall and of each class, and who comes back for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from epochal.data.hashing import hash_u64
+
+# N samples, C classes, R samples that rest in classes below the floor
+
+
+def raise_to_floor(
+    columns: Mapping[str, npt.NDArray[Any]],
+    keep_N: npt.NDArray[np.bool_],
+    *,
+    floor: float,
+    epoch: int,
+    seed: int,
+) -> npt.NDArray[np.bool_]:
+    """`keep_N` with as many more samples as the floor needs: bool of shape (N,).
+
+    Of every class at least its size times `floor`, rounded up, is kept. Samples whose label is
+    unknown are one more class, so the floor holds overall, too. Those with the highest last loss
+    come back first, ties by a hash of (seed, epoch, sample id).
+    """
+    if not keep_N.size or keep_N.all():
+        return keep_N
+    classes, class_N = _classes(columns["label"])
+    total_C = np.bincount(class_N, minlength=classes)
+    kept_C = np.bincount(class_N[keep_N], minlength=classes)
+    need_C = np.array([_at_least(int(total), floor) for total in total_C]) - kept_C
+    if not bool((need_C > 0).any()):
+        return keep_N
+    rows_R = np.flatnonzero(~keep_N & (need_C > 0)[class_N])
+    ids_R = columns["sample_id"][rows_R]
+    order_R = np.lexsort(
+        (
+            ids_R,
+            hash_u64(ids_R, "floor", seed, epoch),
+            -columns["loss"][rows_R].astype(np.float64),
+            class_N[rows_R],
+        )
+    )
+    rows_R = rows_R[order_R]
+    class_R = class_N[rows_R]
+    starts_R = np.searchsorted(class_R, class_R)
+    back_R = np.arange(len(rows_R)) - starts_R < need_C[class_R]
+    raised_N = keep_N.copy()
+    raised_N[rows_R[back_R]] = True
+    return raised_N
+
+
+def _at_least(total: int, floor: float) -> int:
+    # 0.1 of 30 is 3, not the 4 that the last bit of 3.0000000000000004 would ask for
+    return min(total, math.ceil(total * floor - 1e-9))
+
+
+def _classes(label_N: npt.NDArray[np.int64]) -> tuple[int, npt.NDArray[np.int64]]:
+    """How many classes there are, and each sample's, from 0 on, in the order of their labels."""
+    known_N = np.maximum(label_N, -1)
+    highest = int(known_N.max())
+    if highest < max(4096, len(label_N)):  # the usual labels need no sorting
+        return highest + 2, known_N + 1
+    labels, class_N = np.unique(known_N, return_inverse=True)
+    return len(labels), class_N.astype(np.int64)

@@ -1,0 +1,38 @@
+"""Revisit: for how long a sample may rest, so that its verdict never grows old.
+
+Returns are staggered: each sample has a phase of its own, a hash of (seed, sample id), so in every
+epoch about one in `revisit + 1` of the easy ones comes back. Without phases they return in waves.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from epochal.data.hashing import hash_u64
+
+# E easy samples
+
+_BLOCK = 1 << 15  # hashing in blocks that fit into the cache is three times as fast
+
+
+def may_rest(
+    ids_E: npt.NDArray[np.int64],
+    epoch_seen_E: npt.NDArray[np.int32],
+    *,
+    epoch: int,
+    revisit: int,
+    seed: int,
+) -> npt.NDArray[np.bool_]:
+    """Whether each of these samples may be left out of `epoch`: bool of shape (E,).
+
+    It may not if it was unseen for `revisit` epochs already, or if its phase comes round: every
+    `revisit + 1` epochs. So nobody is unseen for more than `revisit` epochs in a row.
+    """
+    period = np.uint64(revisit + 1)
+    due = np.uint64(epoch % (revisit + 1))
+    rests_E = epoch - 1 - epoch_seen_E.astype(np.int64) < revisit
+    for start in range(0, len(ids_E), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        rests_E[block] &= hash_u64(ids_E[block], "revisit", seed) % period != due
+    return rests_E

@@ -1,0 +1,140 @@
+"""Prefect in this process: which server it talks to, what it prints, what its errors mean.
+
+Imports Prefect when a function is called, not before. Knows no flow.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import queue
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from epochal.data.errors import Interrupted, ServerUnavailable
+from epochal.flows.environment import importing
+
+# Loggers that tell of Prefect's own work; the last two are named after its background services.
+_OWN = ("prefect", "httpx", "httpcore", "websockets", "APILogWorker", "EventsWorker")
+# Prefect says these by a plain RuntimeError when a client opens, each with an address or a version.
+_REFUSALS = ("Failed to reach API at ", "Found incompatible versions: ")
+_DRAIN_S = 10.0
+# With waits of 2, 4 and 8 s. Prefect's default is 5, and it asks twice when a flow ends: two
+# minutes of silence after the training.
+_RETRIES = 3
+
+
+@contextmanager
+def talking_to(api_url: str) -> Iterator[None]:
+    """Inside the block, and after it, Prefect talks to `api_url`; its client's errors become ours.
+
+    A server that goes away is waited for 14 s per request.
+    Raises ServerUnavailable if the server failed, Interrupted if it ended or paused the run.
+    """
+    os.environ["PREFECT_API_URL"] = api_url
+    imported = "prefect.context" in sys.modules
+    with importing():
+        from prefect.context import refresh_global_settings_context
+        from prefect.exceptions import Abort, CancelledRun, Pause
+        from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+    if imported:  # it had read the environment before
+        refresh_global_settings_context()
+    try:
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: _RETRIES}):
+            yield
+    except (Abort, CancelledRun, Pause) as error:
+        raise Interrupted(
+            f"Prefect's server at {api_url} ended the run: {_text(error)}; what was committed is "
+            "intact, run the same command to go on"
+        ) from error
+    except Exception as error:
+        if not _is_servers(error):
+            raise
+        raise ServerUnavailable(
+            f"Prefect's server at {api_url} failed: {_text(error)}; what was committed is intact, "
+            "run the same command to go on"
+        ) from error
+
+
+@contextmanager
+def quiet_console() -> Iterator[None]:
+    """Inside the block Prefect prints nothing; its log lines and tracebacks still reach its API.
+
+    What the user's code logs is shown as before. At the end the log lines and task states that
+    are still on their way are sent, so that the UI is complete and nothing is printed later.
+    """
+    with importing():
+        importlib.import_module("prefect.main")  # sets logging up
+        from prefect.events.worker import EventsWorker
+        from prefect.logging.handlers import APILogWorker
+    handlers = _console_handlers()
+    for handler in handlers:
+        handler.addFilter(_is_not_prefects)
+    # A server that is away makes the sender of logs write to stderr itself, unless this is off.
+    shown, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        yield
+    except BaseException as error:
+        if _is_servers(error):
+            _drop_events()
+        raise
+    finally:
+        for sender in (APILogWorker, EventsWorker):
+            sender.drain_all(timeout=_DRAIN_S)
+        logging.raiseExceptions = shown
+        for handler in handlers:
+            handler.removeFilter(_is_not_prefects)
+
+
+def server_errors() -> tuple[type[BaseException], ...]:
+    """What Prefect's client raises if its server fails, is unreachable, or has lost the run.
+
+    What a client raises while it opens is a plain RuntimeError: `talking_to` knows it by its words.
+    """
+    import httpx
+    from prefect.exceptions import ObjectNotFound
+    from websockets.exceptions import WebSocketException
+
+    return (httpx.HTTPError, httpx.InvalidURL, ObjectNotFound, WebSocketException)
+
+
+def _is_servers(error: BaseException) -> bool:
+    if isinstance(error, RuntimeError):
+        return str(error).startswith(_REFUSALS)
+    return isinstance(error, server_errors())
+
+
+def _drop_events() -> None:
+    """Forgets the events that a dead server will not take: each would cost 7 s at the exit."""
+    from prefect.events.worker import EventsWorker
+
+    senders = EventsWorker._instances  # type: ignore[misc] # noqa: SLF001 - no public way
+    for sender in list(senders.values()):
+        with suppress(queue.Empty):
+            while True:
+                sender._queue.get_nowait()  # noqa: SLF001
+
+
+def _text(error: BaseException) -> str:
+    """One line: an error's class, message and, where it says more, its cause."""
+    cause = error.__cause__
+    parts = [f"{type(error).__name__}: {error}"]
+    if cause is not None and str(cause) not in str(error):
+        parts.append(f"{type(cause).__name__}: {cause}")
+    return " ".join(" · ".join(parts).split())
+
+
+def _console_handlers() -> list[logging.Handler]:
+    """The handlers of Prefect's logging that write to the terminal."""
+    from prefect.logging.handlers import PrefectConsoleHandler, _SafeStreamHandler
+
+    named = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict)]
+    found = [handler for logger in [logging.root, *named] for handler in logger.handlers]
+    kinds = (PrefectConsoleHandler, _SafeStreamHandler)
+    return [handler for handler in dict.fromkeys(found) if isinstance(handler, kinds)]
+
+
+def _is_not_prefects(record: logging.LogRecord) -> bool:
+    return record.name.partition(".")[0] not in _OWN

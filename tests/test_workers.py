@@ -1,0 +1,136 @@
+"""Workers of the loader: none outlives its reader, whatever ends it."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_loader import COUNT, Drawing, batches, few_processors, plain
+
+from epochal.data import workers as workers_module
+from epochal.data.workers import GRACE_S
+
+
+@few_processors
+@pytest.mark.parametrize("ending", ["close", "drop", "error"])
+def test_an_abandoned_iterator_ends_its_workers(ending):
+    found = batches(Drawing(), workers=3)
+    next(found)
+    assert len(multiprocessing.active_children()) == 3
+    if ending == "close":
+        found.close()
+    elif ending == "drop":
+        del found
+    else:
+        with pytest.raises(KeyError):
+            found.throw(KeyError("in the training step"))
+    assert multiprocessing.active_children() == []
+    assert not workers_module._running
+
+
+class Slow(Drawing):
+    def __getitem__(self, position):
+        time.sleep(60)
+
+
+@few_processors
+def test_a_worker_in_a_slow_item_is_killed_after_a_short_grace():
+    found = batches(Slow(), workers=2, batch_size=COUNT - 1)
+    thread_begun = time.monotonic()
+    signal.signal(signal.SIGALRM, _interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    with pytest.raises(KeyboardInterrupt):
+        next(found)
+    assert multiprocessing.active_children() == []
+    assert time.monotonic() - thread_begun < GRACE_S + 8
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
+
+
+@few_processors
+def test_a_signal_to_the_whole_group_does_not_end_the_workers():
+    found = batches(Drawing(200), workers=2)
+    next(found)
+    time.sleep(0.2)  # until both have begun
+    for process in multiprocessing.active_children():
+        os.kill(process.pid, signal.SIGTERM)
+        os.kill(process.pid, signal.SIGINT)
+    expected = [plain(batch) for batch in batches(Drawing(200))]
+    assert [plain(batch) for batch in found] == expected[1:]
+
+
+@few_processors
+def test_a_killed_worker_is_an_error_that_says_what_to_do():
+    found = batches(Drawing(400), workers=2)
+    next(found)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    with pytest.raises((TrainingFailed, RuntimeError), match="worker"):
+        list(found)
+    assert multiprocessing.active_children() == []
+
+
+SCRIPT = """
+import sys, time
+import numpy as np
+from test_loader import Drawing, batches
+from test_workers import Slow
+found = batches({dataset}, workers=2, batch_size=11)
+{use}
+"""
+
+
+def start(dataset, use):
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SCRIPT.format(dataset=dataset, use=use)],
+        cwd=Path(__file__).parent,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def children_of(pid):
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def gone(pids, *, within_s):
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if not any(Path(f"/proc/{pid}").exists() and not _is_zombie(pid) for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _is_zombie(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of a death")
+def test_workers_die_with_a_process_that_is_killed():
+    process = start("Slow()", "print('ready', flush=True); next(found)")
+    try:
+        assert process.stdout.readline() == "ready\n"
+        deadline = time.monotonic() + 30
+        while len(children := children_of(process.pid)) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(1)  # until both have begun
+    finally:
+        process.kill()
+        process.communicate()
+    assert gone(children, within_s=5)
+
+
+def test_a_process_that_ends_with_an_open_iterator_does_not_hang():
+    process = start("Drawing()", "import builtins; builtins.kept = found; next(found)")
+    process.communicate(timeout=60)
+    assert process.returncode == 0
