@@ -81,7 +81,7 @@ class SamplingConfig(Frozen):
         gt=0,
         le=1,
         description="probability of the predicted class from which a right prediction counts as "
-        "easy, in (0, 1]; at 0.5 accuracy suffered, at 0.9 it did not",
+        "easy, in (0, 1]; at 0.5 accuracy fell by more than a point, at 0.9 hardly",
     )
     warm_up: int = Field(
         default=1,

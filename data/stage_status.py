@@ -17,6 +17,7 @@ from epochal.data.records import StageRecord, is_sha256, load_record
 from epochal.data.store import Store
 
 RECORD = "record.json"
+PARTIAL = "partial"  # the folder of commits inside an epoch
 THINNED = "thinned.json"  # {"artifacts": [names]}: what retention has deleted
 
 
@@ -28,12 +29,14 @@ class StageStatus:
     problem: why it is not done although something is there, in words; None if nothing is.
     damaged: paths of the objects that are in the way of doing it again.
     thinned: names of the artifacts of a done stage that retention has deleted.
+    leftovers: paths of commits inside the epoch that a done stage no longer needs.
     """
 
     record: StageRecord | None
     problem: str | None = None
     damaged: tuple[str, ...] = ()
     thinned: tuple[str, ...] = ()
+    leftovers: tuple[str, ...] = ()
 
 
 def stage_folder(key: str) -> str:
@@ -113,7 +116,9 @@ def _sized(store: Store, record: StageRecord, sizes: Mapping[str, int]) -> Stage
     if problems:
         problem = f"{record.title}: {'; '.join(problems)}"
         return StageStatus(record=None, problem=problem, damaged=tuple(damaged))
-    return StageStatus(record=record, thinned=tuple(absent))
+    partial = f"{stage_folder(record.key)}/{PARTIAL}/"
+    leftovers = tuple(path for path in sizes if path.startswith(partial))
+    return StageStatus(record=record, thinned=tuple(absent), leftovers=leftovers)
 
 
 def _thinned(store: Store, key: str) -> set[str]:

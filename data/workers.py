@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import multiprocessing
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any
 
 import torch
@@ -39,11 +39,11 @@ def read_ahead(
 ) -> Generator[Any, None, None]:
     """The data of `micro_steps`, in order, read by `workers` processes.
 
-    Closing or dropping the iterator ends the processes. They are forked where that is possible, so
-    `source` need not be picklable; they also end with the thread that started them.
+    Closing or dropping the iterator ends the processes. On Linux they are forked, so `source` need
+    not be picklable there; they also end with the thread that started them.
     Raises TrainingFailed, as `source` does, or if a worker was killed.
     """
-    context = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+    context = "fork" if sys.platform == "linux" else None
     loader: DataLoader[Any] = DataLoader(
         _Steps(source),
         batch_size=None,  # an item is a whole micro-batch
@@ -104,6 +104,9 @@ def _begin_worker(reader: int, _: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != reader:  # it died before it could be watched
         os._exit(1)
+    # What the reader's process has registered for its own exit (Prefect's senders have) would run
+    # in this one too, fail without their threads, and make a good end look like a crash.
+    Finalize(None, os._exit, args=(0,), exitpriority=-1000)
 
 
 def _end(batches: Any, processes: list[BaseProcess]) -> None:

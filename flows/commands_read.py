@@ -55,7 +55,7 @@ def runs(
         for run in found
     ]
     columns = ["run", "epochs", "best", "weights sha256", "branched from"]
-    console.out.print(console.plain_table(columns, rows))
+    console.print_whole(console.plain_table(columns, rows))
 
 
 def show(run: RunName, store: StoreOption = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
@@ -65,7 +65,7 @@ def show(run: RunName, store: StoreOption = None, as_json: AsJson = False) -> No
         console.print_json(_whole(found))
         return
     rows = epoch_rows(found.stages, found.records)
-    console.out.print(console.epochs_table(rows, title=f"run {found.plan.reference}"))
+    console.print_whole(console.epochs_table(rows, title=f"run {found.plan.reference}"))
     console.out.print()
     console.out.print(f"best     {_best(found)}")
     console.out.print(f"store    {found.store.url}")
@@ -99,7 +99,7 @@ def samples(
     if as_json:
         console.print_json(view.as_object())
         return
-    console.out.print(console.plain_table(view.columns, view.rows()))
+    console.print_whole(console.plain_table(view.columns, view.rows()))
     console.out.print()
     console.out.print(view.caption)
     for table in view.tables:

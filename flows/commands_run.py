@@ -35,7 +35,7 @@ def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
         console.print_json(finished.result)
         return
     console.out.print()
-    console.out.print(console.epochs_table(finished.rows, title=f"run {loaded.name}"))
+    console.print_whole(console.epochs_table(finished.rows, title=f"run {loaded.name}"))
     console.out.print()
     for line in finished.where_to_look:
         console.out.print(line)

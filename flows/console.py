@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -28,6 +29,7 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 NOTHING = "–"
+MAX_WIDTH = 400
 
 
 class ProgressReporter:
@@ -167,7 +169,7 @@ def epochs_table(rows: Sequence[EpochRow], *, title: str) -> Table:
     headings = [
         "epoch",
         "loss",
-        *("validation\nloss" if name == "loss" else name for name in names),
+        *("validation\nloss" if name == "loss" else name.replace("_", "\n") for name in names),
         *("gradient\nnorm", "samples", "kept\nnext", "seconds", "cached"),
     ]
     for heading in headings:
@@ -199,6 +201,12 @@ def plan_table(report: PlanReport) -> Table:
             one.stage.label, state, (one.stage.key or NOTHING)[:8], escape("; ".join(one.why))
         )
     return table
+
+
+def print_whole(table: Table) -> None:
+    """Prints every column in full: a terminal that is too narrow wraps the lines."""
+    width = Measurement.get(out, out.options.update(width=MAX_WIDTH), table).maximum
+    Console(highlight=False, soft_wrap=True, width=max(width, out.width)).print(table)
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -20,6 +20,7 @@ from epochal.flows.environment import importing
 _OWN = ("prefect", "httpx", "httpcore", "websockets", "APILogWorker", "EventsWorker")
 # Prefect says these by a plain RuntimeError when a client opens, each with an address or a version.
 _REFUSALS = ("Failed to reach API at ", "Found incompatible versions: ")
+_API_URL = "PREFECT_API_URL"
 _DRAIN_S = 10.0
 # With waits of 2, 4 and 8 s. Prefect's default is 5, and it asks twice when a flow ends: two
 # minutes of silence after the training.
@@ -28,12 +29,13 @@ _RETRIES = 3
 
 @contextmanager
 def talking_to(api_url: str) -> Iterator[None]:
-    """Inside the block, and after it, Prefect talks to `api_url`; its client's errors become ours.
+    """Inside the block Prefect talks to `api_url`; the errors of its client become ours.
 
     A server that goes away is waited for 14 s per request.
     Raises ServerUnavailable if the server failed, Interrupted if it ended or paused the run.
     """
-    os.environ["PREFECT_API_URL"] = api_url
+    before = os.environ.get(_API_URL)
+    os.environ[_API_URL] = api_url
     imported = "prefect.context" in sys.modules
     with importing():
         from prefect.context import refresh_global_settings_context
@@ -56,6 +58,11 @@ def talking_to(api_url: str) -> Iterator[None]:
             f"Prefect's server at {api_url} failed: {_text(error)}; what was committed is intact, "
             "run the same command to go on"
         ) from error
+    finally:
+        if before is None:
+            del os.environ[_API_URL]
+        else:
+            os.environ[_API_URL] = before
 
 
 @contextmanager

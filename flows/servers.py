@@ -82,6 +82,7 @@ def up(*, prefect_port: int | None = None, mlflow_port: int | None = None) -> Up
     A port that is None is the usual one or, if that is taken, a free one.
     Raises InputError for a port that cannot be had, ServerUnavailable if a server does not start.
     """
+    _check_ports(prefect=prefect_port, mlflow=mlflow_port)
     starting = _begin_prefect(prefect_port)
     mlflow, mlflow_started = mlflow_server.begin_mlflow_server(port=mlflow_port)
     prefect = starting.wait()
@@ -122,6 +123,18 @@ def worker_runs(api_url: str) -> bool:
     """Whether the worker that `up` starts here runs what that server has."""
     record = read_note(ServerHome.current()).get("worker")
     return record is not None and is_alive(record) and record.serves == api_url
+
+
+def _check_ports(**asked: int | None) -> None:
+    """Raises InputError for a port that cannot be had, before anything is started."""
+    running = read_note(ServerHome.current())
+    ports = {name: port for name, port in asked.items() if port is not None}
+    if len(set(ports.values())) < len(ports):
+        raise InputError(f"port {ports['prefect']}: asked for twice; name two ports")
+    for name, port in ports.items():
+        record = running.get(name)
+        if record is None or not is_alive(record):  # else the server itself says what is wrong
+            reserve_port(port, required=True).close()
 
 
 def _begin_prefect(port: int | None) -> StartingServer:

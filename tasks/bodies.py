@@ -5,23 +5,19 @@ Nothing here asks whether the stage is done; `tasks.runner` does.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from epochal.data.stages import Artifact, StageRecord
+from epochal.data.stages import StageRecord
 from epochal.data.types import seed_64
-from epochal.engine import schedule
-from epochal.tasks.checkpoints import bring_state, load_model, put_checkpoint, put_model
-from epochal.tasks.integrity import LOADED
+from epochal.tasks.checkpoints import load_model, put_model
+from epochal.tasks.commit import commit_stage, number, put_moment
 from epochal.tasks.keys import Stage
 from epochal.tasks.session import Session
-from epochal.tasks.watch import EpochWatch, now_ms
+from epochal.tasks.train_stage import train
 
 if TYPE_CHECKING:
     from epochal.data.samples import SampleTable
-
-TIMES = "times.json"
 
 
 def initialise(session: Session, stage: Stage) -> StageRecord:
@@ -35,85 +31,8 @@ def initialise(session: Session, stage: Stage) -> StageRecord:
     with session.store.scratch() as scratch:
         artifact = put_model(session.stage_store, stage.known_key, state, scratch)
     parameters = sum(parameter.numel() for parameter in state.model.parameters())
-    record = _commit(session, stage, {"model": artifact}, {"parameters": parameters})
+    record = commit_stage(session, stage, {"model": artifact}, {"parameters": parameters})
     session.live_key = stage.known_key if record.artifacts["model"] == artifact else None
-    return record
-
-
-def train(session: Session, stage: Stage) -> StageRecord:
-    """One epoch of updates: a checkpoint, the observations and the step metrics."""
-    from epochal.data.loader import train_batches
-    from epochal.data.order import epoch_order, micro_batches
-    from epochal.data.tables import OBSERVATIONS, UPDATES, write_table
-    from epochal.engine.epoch import train_epoch, updates_table
-
-    config, data = session.config, session.data["train_data"]
-    epoch = stage.epoch
-    assert epoch is not None
-    components = bring_state(session, stage.parents["parent"])
-    table = _sample_table(session, stage)
-    order = epoch_order(
-        seed=config.seed,
-        epoch=epoch,
-        sample_ids_N=data.sample_ids_N,
-        keep_N=None if table is None else table.keep_by_id(data.sample_ids_N),
-    )
-    plan = micro_batches(
-        order,
-        batch_size=config.loader.batch_size,
-        accumulate=config.gradients.accumulate,
-        drop_last=config.loader.drop_last,
-    )
-    watch = EpochWatch(session.reporter)
-    session.live_key = None  # until the epoch is whole, the live state is nobody's checkpoint
-    result = train_epoch(
-        components.state,
-        train_batches(
-            data.dataset,
-            plan,
-            sample_ids_N=data.sample_ids_N,
-            weights_N=None if table is None else table.weight_by_id(data.sample_ids_N),
-            workers=config.loader.workers,
-            seed=config.seed,
-            epoch=epoch,
-        ),
-        epoch=epoch,
-        num_updates=plan.num_updates,
-        step=components.step,
-        gradients=config.gradients,
-        rate=schedule.factor_function(config.schedule, epochs=config.epochs),
-        seed=config.seed,
-        on_progress=watch,
-    )
-    with session.store.scratch() as scratch:
-        observations, updates = scratch / "observations.parquet", scratch / "updates.parquet"
-        metadata = {"stage": stage.kind, "epoch": str(epoch), "key": stage.known_key}
-        write_table(result.observations, observations, schema=OBSERVATIONS, metadata=metadata)
-        write_table(updates_table(result), updates, schema=UPDATES, metadata=metadata)
-        artifacts = put_checkpoint(session.stage_store, stage.known_key, components.state, scratch)
-        artifacts["observations"] = session.stage_store.put_artifact(
-            stage.known_key, "parquet", observations
-        )
-        artifacts["updates"] = session.stage_store.put_artifact(stage.known_key, "parquet", updates)
-    session.stage_store.put_side_file(
-        stage.known_key, TIMES, {"anchors": watch.anchors.finish(result.num_updates)}
-    )
-    norms = result.updates["gradients/norm"]
-    record = _commit(
-        session,
-        stage,
-        artifacts,
-        {
-            "samples": result.num_samples,
-            "updates": result.num_updates,
-            "updates_done": components.state.updates_done,
-            "loss": _number(result.mean_loss),
-            "accuracy": None if result.accuracy is None else _number(result.accuracy),
-            "gradient_norm": _number(float(norms.mean())) if len(norms) else None,
-        },
-    )
-    # Where another environment's record won, the live state is not what the store now holds.
-    session.live_key = stage.known_key if record.artifacts == artifacts else None
     return record
 
 
@@ -138,17 +57,18 @@ def validate(session: Session, stage: Stage) -> StageRecord:
         ),
         step=components.step,
         metrics=components.metrics,
-        seed=seed_64(config.seed, "validate", stage.epoch or 0),
+        seed=seed_64(config.seed, "validate", stage.number),
+        on_batch=session.interruption.obey,
     )
-    _put_moment(session, stage)
-    return _commit(
+    put_moment(session, stage)
+    return commit_stage(
         session,
         stage,
         {},
         {
             "samples": result.num_samples,
             "updates_done": session.record_of(parent).values["updates_done"],
-            "metrics": {name: _number(value) for name, value in result.values.items()},
+            "metrics": {name: number(value) for name, value in result.values.items()},
         },
     )
 
@@ -160,8 +80,7 @@ def mine(session: Session, stage: Stage) -> StageRecord:
     from epochal.data.tables import OBSERVATIONS, read_table
 
     config, data = session.config, session.data["train_data"]
-    epoch = stage.epoch
-    assert epoch is not None
+    epoch = stage.number
     trained = session.record_of(stage.parents["observations"])
     with session.stage_store.fetch_artifact(trained, "observations") as path:
         observations = read_table(path, schema=OBSERVATIONS)
@@ -175,7 +94,7 @@ def mine(session: Session, stage: Stage) -> StageRecord:
         observations.columns,
         epoch=epoch,
         sample_ids_N=data.sample_ids_N,
-        labels_N=data.labels_N,
+        labels_N=None,  # what was not observed stays unknown: reading labels may be too slow
         confidence=config.sampling.confidence,
     )
     full = config.sampling.is_full(epoch + 1, epochs=config.epochs)
@@ -194,9 +113,9 @@ def mine(session: Session, stage: Stage) -> StageRecord:
         }
         write_samples(table, path, metadata=metadata)
         artifact = session.stage_store.put_artifact(stage.known_key, "parquet", path)
-    _put_moment(session, stage)
+    put_moment(session, stage)
     kept, total = int(planned.keep_N.sum()), len(planned.keep_N)
-    return _commit(
+    return commit_stage(
         session,
         stage,
         {"samples": artifact},
@@ -216,49 +135,3 @@ BODIES: dict[str, Callable[[Session, Stage], StageRecord]] = {
     "validate": validate,
     "mine": mine,
 }
-
-
-def _sample_table(session: Session, stage: Stage) -> SampleTable | None:
-    from epochal.data.samples import read_samples
-
-    if "samples" not in stage.parents:
-        return None
-    record = session.record_of(stage.parents["samples"])
-    with session.stage_store.fetch_artifact(record, "samples") as path:
-        return read_samples(path)
-
-
-def _commit(
-    session: Session, stage: Stage, artifacts: dict[str, Artifact], values: dict[str, Any]
-) -> StageRecord:
-    consumed = {
-        f"{role}/{name}": artifact.sha256
-        for role, parent in stage.parents.items()
-        for name, artifact in session.record_of(parent).artifacts.items()
-        if name in LOADED[(stage.kind, role)]
-    }
-    inputs: dict[str, Any] = {
-        **stage.inputs,
-        "parents": {role: parent.known_key for role, parent in stage.parents.items()},
-    }
-    return session.stage_store.commit(
-        StageRecord(
-            stage=stage.kind,
-            epoch=stage.epoch,
-            key=stage.known_key,
-            inputs=inputs,
-            environment=session.environment,
-            environment_digest=session.environment_digest,
-            consumed=consumed,
-            artifacts=artifacts,
-            values=values,
-        )
-    )
-
-
-def _put_moment(session: Session, stage: Stage) -> None:
-    session.stage_store.put_side_file(stage.known_key, TIMES, {"anchors": [[0, now_ms()]]})
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

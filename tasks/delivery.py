@@ -55,6 +55,40 @@ class StageMetrics:
 
 
 @dataclass(frozen=True)
+class EpochPart:
+    """The step metrics of an epoch at work, as far as they are committed.
+
+    metrics: name → float64 of shape (U,), of the epoch's updates so far. updates_before: over the
+    run, by the epoch's start. anchors: as in `times.json`.
+    """
+
+    key: str
+    metrics: Mapping[str, npt.NDArray[np.float64]]
+    updates_before: int
+    anchors: Sequence[Sequence[int]]
+
+    def points(self, thinning: Thinning) -> StageMetrics:
+        """The points so far."""
+        import numpy as np
+
+        names = list(self.metrics)
+        updates = len(self.metrics[names[0]])
+        steps_U = np.arange(1, updates + 1, dtype=np.int64) + self.updates_before
+        return step_metrics(
+            {
+                "step": np.tile(steps_U, len(names)),
+                "key": np.repeat(np.array(names, dtype=object), updates),
+                "value": np.concatenate([self.metrics[name] for name in names]),
+            },
+            anchors=self.anchors,
+            updates=updates,
+            updates_done=self.updates_before + updates,
+            thinning=thinning,
+            whole=False,
+        )
+
+
+@dataclass(frozen=True)
 class DeliveryReport:
     """What is delivered by now, of what was asked for, and what could not be read."""
 
@@ -94,18 +128,21 @@ def step_metrics(
     updates: int,
     updates_done: int,
     thinning: Thinning,
+    whole: bool = True,
 ) -> StageMetrics:
     """The points of an epoch's updates, in order of the step.
 
     columns: `step`, `key`, `value`, each of shape (N,). updates: of this epoch; updates_done: by
-    its end, over the whole run. The epoch's last update is always among them.
+    its end, over the whole run. The last update of a whole epoch is always among them.
     """
     import numpy as np
 
     step_N = np.asarray(columns["step"], dtype=np.int64)
     value_N = np.asarray(columns["value"], dtype=np.float64)
     key_N = np.asarray(columns["key"], dtype=object)
-    wanted_N = (step_N % thinning.log_every_updates == 0) | (step_N == updates_done)
+    wanted_N = step_N % thinning.log_every_updates == 0
+    if whole:
+        wanted_N |= step_N == updates_done
     if not thinning.per_group:
         wanted_N &= np.array([not key.startswith(_GROUP) for key in key_N], dtype=bool)
     chosen = np.flatnonzero(wanted_N)
@@ -181,6 +218,11 @@ class Delivery:
         self._send(waiting)
         done = frozenset(record.key for record in records if self.is_delivered(record))
         return DeliveryReport(done, tuple(problems))
+
+    def deliver_part(self, part: EpochPart) -> None:
+        """Delivers what is committed of an epoch at work. Raises what MLflow raises."""
+        rows = part.points(self._thinning).rows
+        self._run.log_rows(row for row in rows if not self._run.holds(row))
 
     def _send(self, waiting: Sequence[tuple[StageRecord, StageMetrics]]) -> None:
         self._run.log_rows(

@@ -40,6 +40,8 @@ def survey(
     for key, status in stage_store.lookup(list(labels)).items():
         if status.record is not None:
             records[key] = status.record
+            for path in status.leftovers:
+                stage_store.store.delete(path)
         elif status.problem is not None:
             for path in status.damaged:
                 stage_store.store.set_aside(path, status.problem)

@@ -62,6 +62,12 @@ class Stage:
         return self.kind if self.epoch is None else f"{self.kind} · epoch {self.epoch}"
 
     @property
+    def number(self) -> int:
+        """The epoch, of a stage that belongs to one."""
+        assert self.epoch is not None, self.label
+        return self.epoch
+
+    @property
     def known_key(self) -> str:
         """The key, of a stage whose data was read."""
         assert self.key is not None, self.label

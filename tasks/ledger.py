@@ -16,7 +16,7 @@ from typing import Literal
 from epochal.data.errors import EpochalError
 from epochal.data.stages import StageRecord, StageStore
 from epochal.data.store import Store
-from epochal.tasks.delivery import Delivery, Thinning
+from epochal.tasks.delivery import Delivery, EpochPart, Thinning
 from epochal.tasks.mlflow_model import ModelSource
 from epochal.tasks.tracked_results import log_best_model, log_links
 from epochal.tasks.tracked_run import FINISHED, DataEntry, TrackedRun
@@ -93,7 +93,7 @@ class Ledger:
         self._notice = notice
         self._data = tuple(data)
         self._model = model
-        self._queue: SimpleQueue[StageRecord | _Finish] = SimpleQueue()
+        self._queue: SimpleQueue[StageRecord | EpochPart | _Finish] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="epochal-ledger", daemon=True)
         self._settled = threading.Event()
         self._ended = threading.Event()
@@ -105,6 +105,7 @@ class Ledger:
         self._delivery: Delivery | None = None
         self._records: dict[str, StageRecord] = {}
         self._pending: dict[str, StageRecord] = {}
+        self._part: EpochPart | None = None
         self._tried = -RETRY_S
         self._problem: str | None = None
         self._told = False
@@ -130,6 +131,10 @@ class Ledger:
         """Takes a finished stage, computed or found; returns at once."""
         assert (record.stage, record.epoch) == (stage, epoch)
         self._queue.put(record)
+
+    def deliver_part(self, part: EpochPart) -> None:
+        """Takes what is committed of an epoch at work; returns at once. Only the newest counts."""
+        self._queue.put(part)
 
     def finish(
         self, status: Status, *, best_epoch: int | None, tags: Mapping[str, str]
@@ -163,13 +168,15 @@ class Ledger:
             for item in taken:
                 if isinstance(item, StageRecord):
                     self._records[item.key] = self._pending[item.key] = item
+                elif isinstance(item, EpochPart):
+                    self._part = item
             if finish is not None or time.monotonic() - self._tried >= RETRY_S or self._delivery:
                 self._attempt(finish)
             if finish is not None:
                 self._ended.set()
                 return
 
-    def _take(self) -> list[StageRecord | _Finish]:
+    def _take(self) -> list[StageRecord | EpochPart | _Finish]:
         # Waits for one item, then takes all that have gathered: they share requests.
         taken = [self._queue.get()]
         while True:
@@ -186,6 +193,9 @@ class Ledger:
             self._pending = {
                 key: record for key, record in self._pending.items() if key not in report.delivered
             }
+            part, self._part = self._part, None
+            if part is not None and part.key not in self._records:
+                delivery.deliver_part(part)
             self._problem = "; ".join(report.problems) or None
             if finish is not None:
                 self._finish_run(run, finish)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.collect import check_batch_size, check_labels
-from epochal.data.errors import ConfigError, EpochalError, TargetError
+from epochal.data.errors import ConfigError, DataError, EpochalError, TargetError, TrainingFailed
 from epochal.data.types import Batch, seed_64
 from epochal.tasks.components import Components, build_components
 from epochal.tasks.config import RunConfig
@@ -76,6 +76,8 @@ def _probe(config: RunConfig, components: Components, data: RunData) -> tuple[St
             moved = to_device(batch.data, components.device)
             output = check_output(components.step(model, moved), num_samples=count)
             return output, target_of(moved) if output.target is None else output.target
+    except TrainingFailed as error:  # an item that cannot be read, or items that do not collate
+        raise DataError(f"{data.field}: {error}") from error
     except EpochalError:
         raise
     except Exception as error:  # the user's model, loss or step may raise anything

@@ -23,13 +23,14 @@ def run_stage(session: Session, kind: str, epoch: int | None) -> Outcome:
     cached = record is not None
     if record is None:
         session.reporter.started(stage)
-        record = _compute(session, stage)
+        with session.interruption.noted():
+            record = _compute(session, stage)
         session.records[stage.known_key] = record
     outcome = Outcome(
         stage=stage,
         record=record,
         cached=cached,
-        resumed_at=None,
+        resumed_at=session.resumed_at.get(stage.known_key),
         seconds=0.0 if cached else time.monotonic() - started,
     )
     session.outcomes.append(outcome)

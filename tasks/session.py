@@ -21,6 +21,7 @@ from epochal.data.store import Store, open_store
 from epochal.tasks.config import RunConfig
 from epochal.tasks.data_access import RunData, read_facts
 from epochal.tasks.integrity import survey
+from epochal.tasks.interruption import Interruption
 from epochal.tasks.keys import Facts, Stage, list_stages
 from epochal.tasks.plan import is_bitwise
 from epochal.tasks.reporting import Outcome, Reporter, SilentReporter
@@ -39,6 +40,7 @@ class Session:
 
     records: key → the record of each stage that is done.
     live_key: the stage whose checkpoint `components.state` holds; None if nobody's.
+    resumed_at: key → micro-step that its stage went on from.
     """
 
     config: RunConfig
@@ -57,6 +59,8 @@ class Session:
     ledger: Ledger = field(init=False)
     delivered: LedgerResult | None = None
     outcomes: list[Outcome] = field(default_factory=list)
+    resumed_at: dict[str, int] = field(default_factory=dict)
+    interruption: Interruption = field(default_factory=Interruption)
 
     @property
     def environment_digest(self) -> str:

@@ -77,7 +77,7 @@ class TrackedRun:
         self._status = str(run.info.status)
         self._tags = dict(run.data.tags)
         self._latest = {metric.key: metric.step for metric in run.data.to_proto().metrics}
-        self._held: dict[str, frozenset[int]] = {}
+        self._held: dict[str, set[int]] = {}
         self.touched = False
         """Whether this object has written to the run."""
 
@@ -137,12 +137,12 @@ class TrackedRun:
             self._client.log_inputs(self.run_id, datasets=[_data_input(entry) for entry in data])
 
     def holds(self, row: Row) -> bool:
-        """Whether the run held a point of that key and step when this object was made."""
+        """Whether the run holds a point of that key and step, as far as this object knows."""
         if row.step > self._latest.get(row.key, -1):
             return False
         if row.key not in self._held:
             history = self._client.get_metric_history(self.run_id, row.key)
-            self._held[row.key] = frozenset(metric.step for metric in history)
+            self._held[row.key] = {metric.step for metric in history}
         return row.step in self._held[row.key]
 
     def log_rows(self, rows: Iterable[Row]) -> None:
@@ -152,7 +152,12 @@ class TrackedRun:
         metrics = [Metric(row.key, row.value, row.timestamp_ms, row.step) for row in rows]
         for start in range(0, len(metrics), MAX_ROWS):
             self.begin()
-            self._client.log_batch(self.run_id, metrics=metrics[start : start + MAX_ROWS])
+            sent = metrics[start : start + MAX_ROWS]
+            self._client.log_batch(self.run_id, metrics=sent)
+            for metric in sent:
+                self._latest[metric.key] = max(self._latest.get(metric.key, -1), metric.step)
+                if metric.key in self._held:
+                    self._held[metric.key].add(metric.step)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Writes the tags that differ."""

@@ -6,12 +6,15 @@ The engine knows no time; it calls `EpochWatch` after every micro-step.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from epochal.tasks.interruption import Interruption
 from epochal.tasks.reporting import Live, Reporter
 
 if TYPE_CHECKING:
     from epochal.engine.epoch import Progress
+    from epochal.tasks.partial_epochs import PartialSaver
 
 SHOW_EVERY_S = 0.2
 """Between two looks at the device: an eye sees no more, a GPU is not kept waiting for less."""
@@ -22,8 +25,8 @@ MAX_ANCHORS = 200
 class Anchors:
     """Pairs (updates done in the epoch, milliseconds since 1970), at most `MAX_ANCHORS` + 1."""
 
-    def __init__(self) -> None:
-        self._pairs: list[list[int]] = [[0, now_ms()]]
+    def __init__(self, earlier: Sequence[Sequence[int]] = ()) -> None:
+        self._pairs = [[int(done), int(moment)] for done, moment in earlier] or [[0, now_ms()]]
         self._every_ms = 1000
 
     def add(self, updates: int) -> None:
@@ -37,23 +40,39 @@ class Anchors:
             self._pairs = self._pairs[::2]
             self._every_ms *= 2
 
-    def finish(self, updates: int) -> list[list[int]]:
-        """All pairs, the epoch's last update with its time among them."""
-        if self._pairs[-1][0] != updates:
+    def until(self, updates: int) -> list[list[int]]:
+        """All pairs, this update with its time among them."""
+        if self._pairs[-1][0] < updates:
             self._pairs.append([updates, now_ms()])
-        return self._pairs
+        return [list(pair) for pair in self._pairs]
 
 
 class EpochWatch:
-    """What `train_epoch` calls: tells the reporter now and then, and notes the times."""
+    """What `train_epoch` calls: obeys signals, commits, tells the reporter, notes the times."""
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        reporter: Reporter,
+        interruption: Interruption,
+        saver: PartialSaver,
+        anchors: Anchors,
+    ) -> None:
         self._reporter = reporter
+        self._interruption = interruption
+        self._saver = saver
+        self._anchors = anchors
         self._shown = time.monotonic()
-        self.anchors = Anchors()
 
     def __call__(self, progress: Progress) -> None:
-        """After each micro-step. Raises NonFinite."""
+        """After each micro-step.
+
+        Raises NonFinite, StoreUnavailable, and what a signal that came raises, once the epoch so
+        far is committed.
+        """
+        if self._interruption.came:
+            self._saver.now(progress)
+            self._interruption.obey()
+        self._saver.when_due(progress)
         now = time.monotonic()
         if now - self._shown < SHOW_EVERY_S:
             return
@@ -61,7 +80,7 @@ class EpochWatch:
         live = progress.live()
         if live is None:
             return
-        self.anchors.add(live.update)
+        self._anchors.add(live.update)
         self._reporter.live(
             Live(
                 epoch=progress.epoch,

@@ -5,15 +5,16 @@ their settings of Prefect, MLflow and Epochal are out of the environment before 
 imported.
 """
 
+import importlib
 import os
 import shutil
 import sqlite3
 import tempfile
 import uuid
 from contextlib import closing
-from pathlib import Path
 
 import pytest
+from machine import Deployed, Machine, free_port
 from s3_server import BUCKET, s3_server
 
 _OWN_SETTINGS = ("PREFECT_", "MLFLOW_", "EPOCHAL_")
@@ -25,6 +26,9 @@ def pytest_configure(config):
             del os.environ[name]
     config.test_home = tempfile.mkdtemp(prefix="epochal-tests-")
     os.environ["HOME"] = config.test_home
+    # At its import Hypothesis asks the garbage collector about objects of trio, and warns if it
+    # finds none: `importing()` takes them out of it.
+    importlib.import_module("hypothesis")
     from epochal.flows.environment import prepare_environment
 
     prepare_environment()
@@ -83,18 +87,24 @@ def tracker(empty_mlflow, home, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory):
-    """One real Prefect server on loopback for all tests; the URL of its API."""
+    """One real Prefect server on loopback for all tests: its API's URL, its empty database."""
     from epochal.flows.prefect_server import begin_local_server
     from epochal.flows.server_processes import port_of, reserve_port
     from epochal.flows.servers import down
 
     folder = tmp_path_factory.mktemp("prefect")
+    empty = tmp_path_factory.mktemp("empty") / "prefect.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(folder))
         with reserve_port(0) as reserved:
             port = port_of(reserved)
         server = begin_local_server(stops_when_idle=False, port=port).wait()
-    yield server.api_url
+    with (
+        closing(sqlite3.connect(folder / "prefect.db")) as live,
+        closing(sqlite3.connect(empty)) as copy,
+    ):
+        live.backup(copy)
+    yield server.api_url, empty
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(folder))
         down()
@@ -103,15 +113,26 @@ def prefect_server(tmp_path_factory):
 @pytest.fixture
 def prefect_api(prefect_server, monkeypatch):
     """The URL of a Prefect server's API, which `PREFECT_API_URL` names."""
-    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
-    return prefect_server
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server[0])
+    return prefect_server[0]
 
 
 @pytest.fixture(scope="session")
-def migrated_prefect(prefect_server, tmp_path_factory):
+def empty_prefect(prefect_server):
     """A Prefect database with its tables: making them is most of a server's first start."""
-    source = Path(tmp_path_factory.getbasetemp()) / "prefect0" / "prefect.db"
-    target = tmp_path_factory.mktemp("migrated") / "prefect.db"
-    with closing(sqlite3.connect(source)) as live, closing(sqlite3.connect(target)) as copy:
-        live.backup(copy)
-    return target
+    return prefect_server[1]
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory, empty_prefect, empty_mlflow):
+    """A machine on which all servers run and a project is deployed."""
+    machine = Machine(
+        tmp_path_factory.mktemp("deployed"),
+        prefect_tables=empty_prefect,
+        mlflow_tables=empty_mlflow,
+    )
+    ports = ("--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
+    try:
+        yield Deployed.on(machine, machine("up", *ports, "--json"))
+    finally:
+        machine("down")

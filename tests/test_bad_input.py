@@ -101,7 +101,9 @@ CASES = {
     "empty data": (set_("train_data", data("empty")), ["train_data", "no samples"]),
     "stream": (set_("train_data", data("Stream")), ["train_data", "map-style"]),
     "no data set": (set_("train_data", data("number")), ["train_data", "int"]),
-    "duplicate ids": (set_("train_data", data("Ids", ids=[4, 7, 4])), ["train_data", "items 0 and 2 have the same sample_id 4"]),
+    "duplicate ids": (
+        set_("train_data", data("Ids", ids=[4, 7, 4])), ["items 0 and 2 have the same sample_id 4"],
+    ),
     "negative ids": (set_("train_data", data("Ids", ids=[0, -2])), ["train_data", "-2"]),
     "item that raises": (
         set_("train_data", data("Broken")), ["train_data", "3", "image file is truncated"],

@@ -1,7 +1,9 @@
 """The whole pipeline: what is done is never done twice, and what is redone is the same bytes."""
 
+import itertools
 import json
 import shutil
+import time
 from pathlib import Path
 
 import duckdb
@@ -109,7 +111,7 @@ def test_the_next_epoch_trained_on_exactly_the_rows_that_the_table_keeps(project
     listed = tables.json["tables"]
     assert [one["epoch"] for one in listed] == list(range(6))
     skipped = 0
-    for one, following in zip(listed, listed[1:], strict=False):
+    for one, following in itertools.pairwise(listed):
         kept = duckdb.sql(
             f"select sample_id from '{one['samples']}' where keep order by 1"
         ).fetchnumpy()
@@ -142,9 +144,8 @@ def test_a_longer_run_under_a_constant_rate_recomputes_no_shared_epoch(project):
 def test_a_longer_run_with_easy_skip_recomputes_from_the_old_final_phase_on(project):
     train(project)
     foreseen = project("plan", epochs=6).json
-    assert [(one["stage"], one["epoch"]) for one in foreseen["stages"] if not one["done"]][0] == (
-        "mine", 2,
-    )  # fmt: skip
+    first = next(one for one in foreseen["stages"] if not one["done"])
+    assert (first["stage"], first["epoch"]) == ("mine", 2)
     longer = train(project, epochs=6)
     would_run = [one["key"] for one in foreseen["stages"] if not one["done"]]
     assert would_run == [one["key"] for one in longer.json["stages"] if not one["cached"]]
@@ -215,11 +216,51 @@ def test_exported_weights_have_the_digest_of_the_result(project, tmp_path):
 def test_prefect_shows_each_stage_and_what_was_cached(project, prefect_api):
     import httpx
 
-    train(project)
-    train(project)
-    answer = httpx.post(f"{prefect_api}/task_runs/filter", json={"sort": "EXPECTED_START_TIME_ASC"})
-    states = {}
-    for one in answer.json():
-        states.setdefault(one["name"], []).append(one["state_name"])
-    assert states["train · epoch 3"][-2:] == ["Completed", "Cached"]
-    assert states["initialise"][-2:] == ["Completed", "Cached"]
+    train(project, name="shown")
+    train(project, name="shown")
+    wanted = {
+        "sort": "EXPECTED_START_TIME_ASC",
+        "flow_runs": {"name": {"any_": ["shown"]}},
+    }
+
+    def states():
+        found = {}
+        for one in httpx.post(f"{prefect_api}/task_runs/filter", json=wanted).json():
+            found.setdefault(one["name"], []).append(one["state_name"])
+        return found
+
+    expected = {"initialise": ["Completed", "Cached"]} | {
+        f"{kind} · epoch {epoch}": ["Completed", "Cached"]
+        for kind in ("train", "validate", "mine") for epoch in range(4)
+    }  # fmt: skip
+    deadline = time.monotonic() + 60  # the server takes task states in from its queue of events
+    while states() != expected and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert states() == expected
+
+
+def test_workers_change_no_number_and_end_well_beside_prefects_threads(project):
+    project.write(
+        "items.py",
+        """
+        from torch.utils.data import Dataset
+        from blobs import blobs
+
+        class Items(Dataset):
+            def __init__(self, split):
+                self.data = blobs(split)
+            def __len__(self):
+                return len(self.data)
+            def __getitem__(self, row):
+                x, y = self.data[row]
+                return {"input": x, "target": y, "sample_id": 5 * row}
+        """,
+    )
+    data = {
+        f"{name}_data": f"{{target: 'items:Items', args: {{split: {name}}}}}"
+        for name in ("train", "validation")
+    }
+    first = train(project, epochs=2, store="./one", **data)
+    second = train(project, epochs=2, store="./other", loader__workers=2, **data)
+    assert second.json["weights_sha256"] == first.json["weights_sha256"]
+    assert not second.stages(cached=True)

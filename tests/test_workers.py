@@ -12,6 +12,7 @@ import pytest
 from test_loader import COUNT, Drawing, batches, few_processors, plain
 
 from epochal.data import workers as workers_module
+from epochal.data.errors import TrainingFailed
 from epochal.data.workers import GRACE_S
 
 
@@ -40,13 +41,13 @@ class Slow(Drawing):
 @few_processors
 def test_a_worker_in_a_slow_item_is_killed_after_a_short_grace():
     found = batches(Slow(), workers=2, batch_size=COUNT - 1)
-    thread_begun = time.monotonic()
+    begun = time.monotonic()
     signal.signal(signal.SIGALRM, _interrupt)
     signal.setitimer(signal.ITIMER_REAL, 0.5)
     with pytest.raises(KeyboardInterrupt):
         next(found)
     assert multiprocessing.active_children() == []
-    assert time.monotonic() - thread_begun < GRACE_S + 8
+    assert time.monotonic() - begun < GRACE_S + 8
 
 
 def _interrupt(*_):
@@ -69,9 +70,11 @@ def test_a_signal_to_the_whole_group_does_not_end_the_workers():
 def test_a_killed_worker_is_an_error_that_says_what_to_do():
     found = batches(Drawing(400), workers=2)
     next(found)
-    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-    with pytest.raises((TrainingFailed, RuntimeError), match="worker"):
+    # Torch raises as soon as the signal of the death arrives, wherever this process then is.
+    with pytest.raises((TrainingFailed, RuntimeError), match="worker"):  # noqa: PT012
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
         list(found)
+    found.close()
     assert multiprocessing.active_children() == []
 
 
@@ -119,7 +122,7 @@ def test_workers_die_with_a_process_that_is_killed():
     process = start("Slow()", "print('ready', flush=True); next(found)")
     try:
         assert process.stdout.readline() == "ready\n"
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while len(children := children_of(process.pid)) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -132,5 +135,5 @@ def test_workers_die_with_a_process_that_is_killed():
 
 def test_a_process_that_ends_with_an_open_iterator_does_not_hang():
     process = start("Drawing()", "import builtins; builtins.kept = found; next(found)")
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     assert process.returncode == 0

@@ -1,5 +1,7 @@
 """YAML as people mean it."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,8 @@ from epochal.tasks.yaml_reader import MAX_DEPTH, parse_yaml, read_yaml_mapping
         ("no", "no"), ("yes", "yes"), ("on", "on"), ("true", True), ("false", False),
         ("True", "True"), ("12:30:45", "12:30:45"), ("2024-01-01", "2024-01-01"),
         ("010", "010"), ("0x1F", "0x1F"), ("1_000", "1_000"), ("~", None), ("null", None),
-        ("", None), (".nan", ".nan"), (".inf", ".inf"), ("'3'", "3"), ("[1, a, 2.5]", [1, "a", 2.5]),
+        ("", None), (".nan", ".nan"), (".inf", ".inf"), ("'3'", "3"),
+        ("[1, a, 2.5]", [1, "a", 2.5]),
         ("{a: {b: 1}}", {"a": {"b": 1}}), ("<<", "<<"), ("=", "="),
     ],
 )  # fmt: skip
@@ -51,10 +54,8 @@ def test_a_bomb_of_brackets_ends_in_an_error_not_in_a_crash():
 
 @given(st.text(max_size=80))
 def test_any_text_is_read_or_refused(text):
-    try:
+    with contextlib.suppress(ConfigError):
         parse_yaml(text, name="x")
-    except ConfigError:
-        pass
 
 
 @pytest.mark.parametrize(

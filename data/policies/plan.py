@@ -24,7 +24,9 @@ from epochal.data.policies.revisit import may_rest
 class Scores(Protocol):
     """What policies read of a sample table: columns of shape (N,) by name."""
 
-    columns: Mapping[str, npt.NDArray[Any]]
+    @property
+    def columns(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Those of `epochal.data.tables.SAMPLES`; `keep` and `weight` are not read."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +50,14 @@ class Planned:
     weight_N: npt.NDArray[np.float32]
 
 
-def plan_epoch(table: Any, context: PlanContext, config: SamplingConfig) -> Planned:
+def plan_epoch(table: Scores, context: PlanContext, config: SamplingConfig) -> Planned:
     """Who trains in `context.epoch`.
-
-    table: has `columns`, those of `epochal.data.tables.SAMPLES`; `keep` and `weight` are not read.
 
     Full epochs and the policy `none` keep everything with weight 1. `easy_skip` is
     select ∘ revisit ∘ floor: an easy sample rests unless its return is due, and never so many rest
-    that less than the floor is left. Weights are 1: leaving out what hardly moves the weights
-    needs no correction, and measured better than larger steps on the rest.
+    that less than the floor is left. Its weights are 1, too: it claims no unbiased gradient.
     """
-    columns: Mapping[str, npt.NDArray[Any]] = table.columns
+    columns = table.columns
     count = len(columns["sample_id"])
     keep_N = np.ones(count, dtype=bool)
     if config.policy != "none" and not context.full:

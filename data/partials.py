@@ -1,0 +1,157 @@
+"""Commits inside an epoch: what a stage has done so far, in its own folder, until it is done.
+
+    stages/<key>/partial/<micro-step>.json         the commit, written last
+    stages/<key>/partial/<sha256>.safetensors      its tensors
+
+The newest commit whose bytes are intact counts; a damaged one costs the work since the one before
+it. Nothing of it is left in a finished stage. Knows nothing of what the tensors are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from epochal.data.documents import dump_document, load_document
+from epochal.data.errors import Damaged
+from epochal.data.hashing import file_sha256
+from epochal.data.records import is_sha256
+from epochal.data.stage_status import PARTIAL, stage_folder
+from epochal.data.store import Store
+
+FORMAT = 1
+KEEP = 2  # the newest, and one to fall back to
+MAX_MANIFEST_BYTES = 1 << 28
+_MANIFEST = re.compile(r"(\d{12})\.json")
+
+
+@dataclass(frozen=True)
+class PartialCommit:
+    """A commit as it was read. body: plain JSON; tensors: a local file, digest checked."""
+
+    micro_steps: int
+    body: Mapping[str, Any]
+    tensors: Path
+
+
+class PartialStore:
+    """The commits inside one stage."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self._store = store
+        self._folder = f"{stage_folder(key)}/{PARTIAL}"
+
+    def commit(self, micro_steps: int, tensors: Path, body: Mapping[str, Any]) -> None:
+        """Puts the file `tensors`, then the manifest; then deletes what is older than two.
+
+        A file of `Store.scratch` is handed over. A commit of that micro-step that is there stands
+        if it is intact. Raises StoreUnavailable.
+        """
+        sha256, size = file_sha256(tensors), tensors.stat().st_size
+        blob = f"{self._folder}/{sha256}.safetensors"
+        try:
+            self._store.put_new(blob, tensors)
+        except FileExistsError:
+            if self._store.size(blob) != size:
+                self._store.set_aside(blob, "it does not have the size that its name stands for")
+                self._store.put_new(blob, tensors)
+        manifest = {
+            "format": FORMAT,
+            "micro_steps": micro_steps,
+            "tensors": {"sha256": sha256, "size": size},
+            "body": dict(body),
+        }
+        path = f"{self._folder}/{micro_steps:012d}.json"
+        try:
+            self._store.put_new(path, dump_document(manifest))
+        except FileExistsError:
+            if self._manifest(path) is None:
+                self._store.set_aside(path, "it is no commit of an epoch")
+                self._store.put_new(path, dump_document(manifest))
+        self._retire()
+
+    @contextmanager
+    def newest(
+        self, *, fits: Callable[[Mapping[str, Any]], bool], notice: Callable[[str], None]
+    ) -> Iterator[PartialCommit | None]:
+        """The newest intact commit whose body `fits`, or None. Changes nothing.
+
+        notice: told of each that is damaged.
+        """
+        for path in self._manifests():
+            manifest = self._manifest(path)
+            if manifest is None:
+                notice(f"{self._store.address(path)} is damaged; an older commit is used")
+                continue
+            if not fits(manifest["body"]):
+                continue
+            with ExitStack() as stack:
+                local = self._tensors(manifest["tensors"]["sha256"], stack)
+                if local is not None:
+                    yield PartialCommit(manifest["micro_steps"], manifest["body"], local)
+                    return
+            notice(
+                f"{self._store.address(path)}: its tensors are damaged or missing; an older "
+                "commit of the epoch is used"
+            )
+        yield None
+
+    def _tensors(self, sha256: str, stack: ExitStack) -> Path | None:
+        """A local file with the tensors while `stack` is open, or None if they are not intact."""
+        try:
+            local = stack.enter_context(self._store.fetch(f"{self._folder}/{sha256}.safetensors"))
+        except FileNotFoundError:
+            return None
+        return local if file_sha256(local) == sha256 else None
+
+    def clear(self) -> None:
+        """Deletes all commits: the stage is done."""
+        for path in self._store.listing(self._folder):
+            self._store.delete(path)
+
+    def _manifests(self) -> list[str]:
+        """Paths of the manifests, newest first."""
+        names = [path.rpartition("/")[2] for path in self._store.listing(self._folder)]
+        found = sorted((name for name in names if _MANIFEST.fullmatch(name)), reverse=True)
+        return [f"{self._folder}/{name}" for name in found]
+
+    def _manifest(self, path: str) -> dict[str, Any] | None:
+        """The manifest, or None if it is none."""
+        try:
+            data = self._store.read(path, max_bytes=MAX_MANIFEST_BYTES)
+            found = load_document(data, name=path, max_bytes=MAX_MANIFEST_BYTES)
+        except (Damaged, FileNotFoundError):
+            return None
+        tensors, body = found.get("tensors"), found.get("body")
+        well_formed = (
+            found.get("format") == FORMAT
+            and isinstance(tensors, dict)
+            and isinstance(tensors.get("sha256"), str)
+            and is_sha256(tensors["sha256"])
+            and isinstance(body, dict)
+            and isinstance(found.get("micro_steps"), int)
+            and f"{found['micro_steps']:012d}.json" == path.rpartition("/")[2]
+        )
+        return found if well_formed else None
+
+    def _retire(self) -> None:
+        """Deletes all but the newest two, blobs first: what a crash leaves is found again.
+
+        A twin that works on the same stage may lose a blob by it: then it falls back when it is
+        resumed, which costs time and nothing else.
+        """
+        manifests = self._manifests()
+        kept = [self._manifest(path) for path in manifests[:KEEP]]
+        if any(one is None for one in kept):
+            return  # what stands beside a damaged commit may be needed
+        names = {f"{one['tensors']['sha256']}.safetensors" for one in kept if one is not None}
+        old = set(manifests[KEEP:])
+        for path in self._store.listing(self._folder):
+            if path.endswith(".safetensors") and path.rpartition("/")[2] not in names:
+                self._store.delete(path)
+        for path in sorted(old):
+            self._store.delete(path)

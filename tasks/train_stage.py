@@ -1,0 +1,173 @@
+"""The train stage: one epoch of updates, from its newest commit on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epochal.data.partials import PartialStore
+from epochal.data.stages import Artifact, StageRecord
+from epochal.engine import schedule
+from epochal.tasks.checkpoints import bring_state, put_checkpoint
+from epochal.tasks.commit import TIMES, commit_stage, consumed, number, sample_table
+from epochal.tasks.delivery import EpochPart
+from epochal.tasks.keys import Stage
+from epochal.tasks.partial_epochs import PartialSaver, restore
+from epochal.tasks.session import Session
+from epochal.tasks.watch import Anchors, EpochWatch
+
+if TYPE_CHECKING:
+    from epochal.data.order import MicroBatchPlan
+    from epochal.data.samples import SampleTable
+    from epochal.engine.epoch import EpochResult, PartialEpoch
+
+
+def train(session: Session, stage: Stage) -> StageRecord:
+    """One epoch of updates: a checkpoint, the observations and the step metrics."""
+    from epochal.data.loader import train_batches
+    from epochal.engine.epoch import train_epoch
+
+    config, data, epoch = session.config, session.data["train_data"], stage.number
+    table = sample_table(session, stage)
+    plan = _plan(session, stage, table)
+    identity = {
+        "key": stage.known_key,
+        "environment_digest": session.environment_digest,
+        "consumed": consumed(session, stage),
+    }
+    resume, anchors = _begin(session, stage, identity)
+    components = session.ready_components()
+    state = components.state
+    updates_before = state.updates_done - (0 if resume is None else resume.updates)
+    saver = PartialSaver(
+        session.store,
+        stage.known_key,
+        config.checkpoint,
+        identity=identity,
+        anchors=anchors.until,
+        saved=partial(_deliver_part, session, stage, updates_before),
+        resumed=resume is not None,
+    )
+    try:
+        result = train_epoch(
+            state,
+            train_batches(
+                data.dataset,
+                plan,
+                sample_ids_N=data.sample_ids_N,
+                weights_N=None if table is None else table.weight_by_id(data.sample_ids_N),
+                workers=config.loader.workers,
+                seed=config.seed,
+                epoch=epoch,
+                start=0 if resume is None else resume.micro_steps,
+            ),
+            epoch=epoch,
+            num_updates=plan.num_updates,
+            step=components.step,
+            gradients=config.gradients,
+            rate=schedule.factor_function(config.schedule, epochs=config.epochs),
+            seed=config.seed,
+            on_progress=EpochWatch(session.reporter, session.interruption, saver, anchors),
+            resume=resume,
+        )
+    finally:
+        saver.wait()
+    times = {"anchors": anchors.until(result.num_updates)}
+    artifacts = _put_artifacts(session, stage, result)
+    session.stage_store.put_side_file(stage.known_key, TIMES, times)
+    norms = result.updates["gradients/norm"]
+    record = commit_stage(
+        session,
+        stage,
+        artifacts,
+        {
+            "samples": result.num_samples,
+            "updates": result.num_updates,
+            "updates_done": state.updates_done,
+            "loss": number(result.mean_loss),
+            "accuracy": None if result.accuracy is None else number(result.accuracy),
+            "gradient_norm": number(float(norms.mean())) if len(norms) else None,
+        },
+    )
+    saver.clear()
+    # Where another environment's record won, the live state is not what the store now holds.
+    session.live_key = stage.known_key if record.artifacts == artifacts else None
+    return record
+
+
+def _plan(session: Session, stage: Stage, table: SampleTable | None) -> MicroBatchPlan:
+    from epochal.data.order import epoch_order, micro_batches
+
+    config, ids_N = session.config, session.data["train_data"].sample_ids_N
+    order = epoch_order(
+        seed=config.seed,
+        epoch=stage.number,
+        sample_ids_N=ids_N,
+        keep_N=None if table is None else table.keep_by_id(ids_N),
+    )
+    return micro_batches(
+        order,
+        batch_size=config.loader.batch_size,
+        accumulate=config.gradients.accumulate,
+        drop_last=config.loader.drop_last,
+    )
+
+
+def _begin(
+    session: Session, stage: Stage, identity: Mapping[str, Any]
+) -> tuple[PartialEpoch | None, Anchors]:
+    """Brings the live state to where the epoch goes on: its newest commit, or its parent."""
+
+    def fits(body: Mapping[str, Any]) -> bool:
+        return all(body.get(name) == value for name, value in identity.items())
+
+    partials = PartialStore(session.store, stage.known_key)
+    with partials.newest(fits=fits, notice=session.reporter.notice) as commit:
+        if commit is not None:
+            session.live_key = None
+            resume = restore(commit, session.ready_components().state)
+            session.resumed_at[stage.known_key] = commit.micro_steps
+            return resume, Anchors(commit.body["anchors"])
+    bring_state(session, stage.parents["parent"])
+    session.live_key = None  # until the epoch is whole, the live state is nobody's checkpoint
+    return None, Anchors()
+
+
+def _put_artifacts(session: Session, stage: Stage, result: EpochResult) -> dict[str, Artifact]:
+    from epochal.data.tables import OBSERVATIONS, UPDATES, write_table
+    from epochal.engine.epoch import updates_table
+
+    store, key = session.stage_store, stage.known_key
+    metadata = {"stage": stage.kind, "epoch": str(stage.epoch), "key": key}
+    with session.store.scratch() as scratch:
+
+        def put(name: str, columns: Mapping[str, Any], schema: Any) -> Artifact:
+            path: Path = scratch / f"{name}.parquet"
+            write_table(columns, path, schema=schema, metadata=metadata)
+            return store.put_artifact(key, "parquet", path)
+
+        artifacts = put_checkpoint(store, key, session.ready_components().state, scratch)
+        artifacts["observations"] = put("observations", result.observations, OBSERVATIONS)
+        artifacts["updates"] = put("updates", updates_table(result), UPDATES)
+    return artifacts
+
+
+def _deliver_part(
+    session: Session,
+    stage: Stage,
+    updates_before: int,
+    part: PartialEpoch,
+    anchors: list[list[int]],
+) -> None:
+    """Live curves of a long epoch: what is committed of it goes to MLflow."""
+    if part.updates:
+        session.ledger.deliver_part(
+            EpochPart(
+                key=stage.known_key,
+                metrics=part.metrics,
+                updates_before=updates_before,
+                anchors=anchors,
+            )
+        )

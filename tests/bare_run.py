@@ -1,0 +1,57 @@
+"""A whole run without Prefect and MLflow: the session and its stages, for sweeps of many runs."""
+
+from pathlib import Path
+
+from epochal.tasks.load_config import load_config
+from epochal.tasks.result import weights_sha256
+from epochal.tasks.runner import run_stage
+from epochal.tasks.session import open_session
+
+
+class NoLedger:
+    """Takes what is delivered and keeps the parts."""
+
+    def __init__(self):
+        self.parts = []
+
+    def deliver(self, kind, epoch, record):
+        pass
+
+    def deliver_part(self, part):
+        self.parts.append(part)
+
+
+class BareRun:
+    """One try at all stages of a config."""
+
+    def __init__(self, config: Path, **sets):
+        overrides = [f"{name.replace('__', '.')}={value}" for name, value in sets.items()]
+        self.session = open_session(load_config(config, overrides=overrides))
+        self.session.ledger = NoLedger()
+
+    def __call__(self):
+        for stage in self.session.stages:
+            run_stage(self.session, stage.kind, stage.epoch)
+        return self
+
+    @property
+    def weights(self):
+        return weights_sha256(self.session.stages, self.session.records)
+
+    @property
+    def digests(self):
+        """(stage, epoch, artifact) → sha256 of all that was made."""
+        return {
+            (record.stage, record.epoch, name): artifact.sha256
+            for record in self.session.records.values()
+            for name, artifact in record.artifacts.items()
+        }
+
+    @property
+    def resumed(self):
+        """(stage, epoch) → micro-step of the stages that went on from a commit inside them."""
+        return {
+            (one.stage.kind, one.stage.epoch): one.resumed_at
+            for one in self.session.outcomes
+            if one.resumed_at is not None
+        }
