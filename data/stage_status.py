@@ -18,6 +18,7 @@ from epochal.data.store import Store
 
 RECORD = "record.json"
 PARTIAL = "partial"  # the folder of commits inside an epoch
+STARTED = "started, not yet committed"
 THINNED = "thinned.json"  # {"artifacts": [names]}: what retention has deleted
 
 
@@ -85,7 +86,7 @@ def read_status(store: Store, key: str) -> StageStatus:
     sizes = store.listing(folder)
     path = f"{folder}/{RECORD}"
     if path not in sizes:
-        return StageStatus(record=None, problem="started, not yet committed" if sizes else None)
+        return StageStatus(record=None, problem=STARTED if sizes else None)
     try:
         record = read_record(store, key)
     except FileNotFoundError:

@@ -221,8 +221,7 @@ class StageStore:
     def _missing(self, record: StageRecord, name: str) -> Damaged:
         return Damaged(
             f"{record.title}: its artifact {name} is missing from the store "
-            f"({self._store.address(artifact_path(record, name))}); run the same command to "
-            "compute it again"
+            f"({self._store.address(artifact_path(record, name))})"
         )
 
     def _set_aside(self, record: StageRecord, name: str) -> Damaged:
@@ -230,6 +229,5 @@ class StageStore:
         moved = self._store.set_aside(path, f"{name} of {record.title} does not have its digest")
         return Damaged(
             f"{record.title}: the bytes of {name} ({self._store.address(path)}) do not have the "
-            f"digest that the record names; they were moved to {moved or 'damaged/'}; run the same "
-            "command to compute them again"
+            f"digest that the record names; they were moved to {moved or 'damaged/'}"
         )

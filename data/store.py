@@ -130,7 +130,7 @@ class Store:
                     continue
                 except FileNotFoundError:
                     return None
-            logger.warning("%s: %s; moved to %s", self.address(path), reason, target)
+            logger.info("%s: %s; moved to %s", self.address(path), reason, target)
             return target
 
     @contextmanager

@@ -10,13 +10,14 @@ import sys
 
 import typer
 
-from epochal.data.errors import EpochalError
+from epochal.data.errors import Damaged, EpochalError
 from epochal.flows.commands_read import export, runs, samples, show
 from epochal.flows.commands_run import plan, train
 from epochal.flows.commands_servers import deploy, down, up
 from epochal.flows.environment import prepare_environment
 
 EXIT_INTERRUPTED = 75
+SIGINT_CODE = 130
 
 app = typer.Typer(
     name="epochal",
@@ -41,17 +42,21 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         code = app(args=arguments, standalone_mode=False)
     except typer.Exit as error:
-        return error.exit_code
+        code = error.exit_code
     except BaseException as error:
         failed = _exit_code(error)
         if failed is None:
             raise
         return failed
+    if code == SIGINT_CODE:  # what typer makes of a KeyboardInterrupt
+        return _interrupted("interrupted")
     return code if isinstance(code, int) else 0
 
 
 def _exit_code(error: BaseException) -> int | None:
     """Says what happened and gives the code; None for what is a defect of our own."""
+    if isinstance(error, Damaged):
+        return _fail(f"{error}; run the same command to compute it again", error.exit_code)
     if isinstance(error, EpochalError):
         return _fail(str(error), error.exit_code)
     if isinstance(error, OSError):

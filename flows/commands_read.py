@@ -34,10 +34,14 @@ def runs(
 ) -> None:
     """List the runs of a store with their epochs and metrics."""
     from epochal.data.store import open_store
-    from epochal.tasks.run_files import run_names
+    from epochal.tasks.run_files import generations, run_names
 
     opened = open_store(store, folder=Path.cwd())
-    found = [find_run(name, store=opened.url) for name in run_names(opened.listing("runs"))]
+    found = [
+        find_run(reference, store=opened.url)
+        for name in run_names(opened.listing("runs"))
+        for reference in generations(opened, name)
+    ]
     if as_json:
         console.print_json({"store": opened.url, "runs": [_summary(run) for run in found]})
         return
@@ -65,6 +69,9 @@ def show(run: RunName, store: StoreOption = None, as_json: AsJson = False) -> No
         console.print_json(_whole(found))
         return
     rows = epoch_rows(found.stages, found.records)
+    if not rows:
+        console.out.print(f"run {found.plan.reference}: no epoch yet")
+        return
     console.print_whole(console.epochs_table(rows, title=f"run {found.plan.reference}"))
     console.out.print()
     console.out.print(f"best     {_best(found)}")

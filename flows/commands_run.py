@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +31,8 @@ def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
 
     loaded = load_config(config, overrides=overrides or ())
     with console.ProgressReporter(epochs=loaded.epochs) as reporter:
-        finished = run_training(loaded, reporter=reporter)
+        given = shlex.join([str(config), *(f"--set={one}" for one in overrides or ())])
+        finished = run_training(loaded, reporter=reporter, given=given)
     if as_json:
         console.print_json(finished.result)
         return

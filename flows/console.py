@@ -23,7 +23,7 @@ from rich.table import Table
 from epochal.tasks.keys import Stage
 from epochal.tasks.plan import PlanReport
 from epochal.tasks.reporting import Live, Outcome
-from epochal.tasks.result import EpochRow
+from epochal.tasks.result import EpochRow, metric_values
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -135,8 +135,10 @@ def escape(text: str) -> str:
 
 def outcome_text(outcome: Outcome) -> str:
     """How a stage ended, on one plain line."""
-    time = "cached" if outcome.cached else f"{outcome.seconds:.1f} s"
-    return f"{outcome.stage.label}: {' · '.join([*_numbers(outcome), time])}"
+    parts = [*_numbers(outcome), "cached" if outcome.cached else f"{outcome.seconds:.1f} s"]
+    if outcome.resumed_at is not None:
+        parts.append(f"went on from micro-step {outcome.resumed_at}")
+    return f"{outcome.stage.label}: {' · '.join(parts)}"
 
 
 def _numbers(outcome: Outcome) -> list[str]:
@@ -149,7 +151,8 @@ def _numbers(outcome: Outcome) -> list[str]:
                 f"{values['samples']} samples",
             ]
         case "validate":
-            return [f"{name} {number(value)}" for name, value in values["metrics"].items()]
+            metrics = metric_values(outcome.stage, outcome.record)
+            return [f"{name} {number(value)}" for name, value in metrics.items()]
         case "mine":
             return [f"{values['kept']} of {values['samples']} samples kept"]
     return []
@@ -195,11 +198,12 @@ def plan_table(report: PlanReport) -> Table:
     table.add_column("state")
     table.add_column("key", style="dim")
     table.add_column("why", overflow="fold")
+    before: tuple[str, ...] = ()
     for one in report.reports:
+        why = "as above" if one.why and one.why == before else "; ".join(one.why)
+        before = one.why
         state = "[green]done[/]" if one.done else "[yellow]would run[/]"
-        table.add_row(
-            one.stage.label, state, (one.stage.key or NOTHING)[:8], escape("; ".join(one.why))
-        )
+        table.add_row(one.stage.label, state, (one.stage.key or NOTHING)[:8], escape(why))
     return table
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect.flows import flow
 
+from epochal.flows.cancellation import cancellable
 from epochal.flows.flow_log import logging_to_prefect
 from epochal.flows.heartbeat import beating
 from epochal.flows.servers import local_mlflow_uri
@@ -22,6 +23,7 @@ def train(config: RunConfig) -> dict[str, Any]:
         config: The whole run. What the store already has of it is not computed again.
     """
     with (
+        cancellable(),
         beating(),
         logging_to_prefect(),
         active_run(config, local_mlflow=local_mlflow_uri()) as run,

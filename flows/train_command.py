@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
+from epochal.data.errors import Interrupted
 from epochal.flows import console
 from epochal.flows.environment import importing
 from epochal.flows.flow_log import FlowLog
@@ -25,8 +31,12 @@ class FinishedRun:
     where_to_look: list[str]
 
 
-def run_training(config: RunConfig, *, reporter: console.ProgressReporter) -> FinishedRun:
+def run_training(
+    config: RunConfig, *, reporter: console.ProgressReporter, given: str
+) -> FinishedRun:
     """Runs the flow on a Prefect server, which is started in the background if there is none.
+
+    given: the config and the changes to it as they stand in the command, for the hints.
 
     Raises InputError before the flow starts if something that was given is wrong.
     """
@@ -37,14 +47,36 @@ def run_training(config: RunConfig, *, reporter: console.ProgressReporter) -> Fi
     if server.started:
         reporter.notice(f"started a Prefect server in the background; its UI: {server.ui_url}")
     touch_servers()
-    with reporting_to(told):
+    with reporting_to(told), _told_of_termination():
         result = _call_flow(config, api_url=server.api_url)
     reporter.done()
     return FinishedRun(
         result=result,
         rows=epoch_rows(session.stages, session.records, session.outcomes),
-        where_to_look=_where_to_look(config, result, server.ui_url, store=session.store.url),
+        where_to_look=_where_to_look(
+            config, result, server.ui_url, store=session.store.url, given=given
+        ),
     )
+
+
+@contextmanager
+def _told_of_termination() -> Iterator[None]:
+    """Prefect sends SIGTERM on to whoever had it before: without this the process just dies."""
+
+    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as `signal` calls it
+        raise Interrupted(
+            f"{signal.Signals(number).name} came; what was committed is intact, run the same "
+            "command to go on"
+        )
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _call_flow(config: RunConfig, *, api_url: str) -> dict[str, Any]:
@@ -59,18 +91,26 @@ def _call_flow(config: RunConfig, *, api_url: str) -> dict[str, Any]:
     return result
 
 
+def shown_store(url: str) -> str:
+    """A store's address as a person types it: a local one is a path."""
+    return url.removeprefix("file://")
+
+
 def _where_to_look(
-    config: RunConfig, result: dict[str, Any], ui_url: str, *, store: str
+    config: RunConfig, result: dict[str, Any], ui_url: str, *, store: str, given: str
 ) -> list[str]:
     mlflow_ui = mlflow_ui_of(result["mlflow_tracking_uri"])
     mlflow = mlflow_ui or f"{result['mlflow_tracking_uri']} (`epochal up` shows it in a browser)"
-    longer = f"`epochal plan … --set epochs={config.epochs + 4}`"
-    hardest = f"`epochal samples {config.name} --hardest 10`"
+    longer = f"epochal plan {given} --set epochs={config.epochs + 4}"
+    hardest = f"epochal samples {config.name} --store {shown_store(store)} --hardest 10"
     return [
         f"Prefect  {ui_url}",
         f"MLflow   {mlflow}",
         f"store    {store}",
         f"weights  sha256 {result['weights_sha256']}",
         "",
-        f"Next: the same command again (everything is cached) · {longer} · {hardest}",
+        "Next:",
+        f"  epochal train {given}   # again: everything is cached",
+        f"  {longer}   # what a longer run would compute",
+        f"  {hardest}",
     ]

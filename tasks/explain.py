@@ -39,6 +39,8 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def shown(value: Any) -> str:
     """A value in one short line."""
+    if value is None:
+        return "not set"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 1]}…"
 
@@ -116,9 +118,8 @@ class Comparison:
         for path in sorted({**self._old_config, **self._new_config}):
             if not any(path == prefix or path.startswith(f"{prefix}.") for prefix in prefixes):
                 continue
-            missing = "not set"
-            old = self._old_config.get(path, missing)
-            new = self._new_config.get(path, missing)
+            # What one kind of schedule has and another has not is not set there either.
+            old, new = self._old_config.get(path), self._new_config.get(path)
             if old != new:
                 yield change(path, old, new)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from epochal.data.errors import Damaged
+from epochal.data.stage_status import STARTED
 from epochal.data.stages import StageRecord, StageStore
 from epochal.tasks.keys import Stage
 
@@ -42,9 +43,9 @@ def survey(
             records[key] = status.record
             for path in status.leftovers:
                 stage_store.store.delete(path)
-        elif status.problem is not None:
+        elif status.problem not in (None, STARTED):
             for path in status.damaged:
-                stage_store.store.set_aside(path, status.problem)
+                stage_store.store.set_aside(path, str(status.problem))
             notice(f"{labels[key]}: {status.problem}; it is computed again")
     checked: set[tuple[str, str]] = set()
     while damaged := _damaged(stage_store, stages, records, checked):

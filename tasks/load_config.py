@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -15,6 +16,7 @@ from epochal.tasks.config import RunConfig
 from epochal.tasks.yaml_reader import parse_yaml, read_yaml_mapping
 
 MAX_SHOWN_CHARS = 80
+_NAMED = re.compile(r"[a-z_][a-z_.]*: ")
 
 
 def load_config(path: Path | str, *, overrides: Sequence[str] = ()) -> RunConfig:
@@ -65,8 +67,8 @@ def _sentence(problem: ErrorDetails) -> str:
             return _unknown_key(location, field)
         case "missing":
             return f"{field}: is missing; {_help(location)}"
-        case "value_error" if not field:
-            return problem["msg"].removeprefix("Value error, ")
+        case "value_error" if isinstance(problem["input"], dict):
+            return _of_several_fields(problem["msg"].removeprefix("Value error, "), field)
         case "union_tag_not_found":
             return f"{field}.kind: is missing; expected one of {_tags(problem)}"
         case "union_tag_invalid":
@@ -78,6 +80,13 @@ def _sentence(problem: ErrorDetails) -> str:
     if len(found) > MAX_SHOWN_CHARS:
         found = found[: MAX_SHOWN_CHARS - 1] + "…"
     return f"{field}: found {found}; {expected}; {_help(location)}"
+
+
+def _of_several_fields(text: str, field: str) -> str:
+    """What a check over a group of fields says; it may begin with the field's name in the group."""
+    if not field:
+        return text
+    return f"{field}.{text}" if _NAMED.match(text) else f"{field}: {text}"
 
 
 def _tags(problem: ErrorDetails) -> str:

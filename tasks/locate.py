@@ -21,6 +21,7 @@ from epochal.tasks.plan import records_of
 from epochal.tasks.run_files import RunPlan, find_plan
 
 MAX_STORES = 50
+MAX_NAMED_STORES = 3
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,19 @@ def find_run(reference: str, *, store: str | None = None) -> FoundRun:
 def _search(reference: str) -> FoundRun:
     tried = []
     beside = Path.cwd() / "store"
-    urls = ([str(beside)] if beside.is_dir() else []) + known_stores()
+    urls = ([beside.as_uri()] if beside.is_dir() else []) + known_stores()
     for url in dict.fromkeys(urls):
         try:
             opened = open_store(url, folder=Path.cwd())
             return _found(opened, find_plan(opened, reference))
         except EpochalError:
-            tried.append(url)  # another store may have it; all that were tried are named below
-    looked = f"looked in {', '.join(tried)}" if tried else "no run has used a store here yet"
+            tried.append(url)  # another store may have it; the first that were tried are named
+    more = f" and {len(tried) - MAX_NAMED_STORES} more" * (len(tried) > MAX_NAMED_STORES)
+    looked = (
+        f"looked in {', '.join(tried[:MAX_NAMED_STORES])}{more}"
+        if tried
+        else "no run has used a store here yet"
+    )
     raise NotFound(
         f"there is no run {reference!r} ({looked}); name its store: --store STORE, or give the "
         "path of its config"

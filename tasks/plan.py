@@ -12,9 +12,10 @@ from epochal.tasks.config import RunConfig
 from epochal.tasks.explain import Comparison, most_similar
 from epochal.tasks.facts import remembered_facts
 from epochal.tasks.keys import Facts, Stage, list_stages
-from epochal.tasks.run_files import RunPlan, newest_plan, run_names
+from epochal.tasks.run_files import newest_plan, read_plans, run_names
 
 NOT_READ = "data not yet read"
+MAX_COMPARED = 8  # plans that a stage which is not done is compared with
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,13 @@ def _done(stage: Stage, statuses: Mapping[str, StageStatus]) -> bool:
 
 
 def _comparison(config: RunConfig, stages: Sequence[Stage], store: Store) -> Comparison | None:
-    own = newest_plan(store, config.name)
-    plans: list[RunPlan] = [own] if own is not None else []
-    if not plans:
+    keys = [stage.key for stage in stages]
+    own = [entry.plan for entry in read_plans(store, config.name, most=MAX_COMPARED)]
+    # The plan of these very stages, which `train` notes as it starts, explains nothing.
+    plans = [plan for plan in own if [stage.key for stage in plan.stages] != keys]
+    if not own:
         others = (newest_plan(store, name) for name in run_names(store.listing("runs")))
-        plans = [plan for plan in others if plan is not None]
+        plans = [plan for plan in others if plan is not None][:MAX_COMPARED]
     return most_similar(config, stages, plans)
 
 
@@ -118,9 +121,7 @@ def _why(
         return reasons
     if stage.key is None:
         return (NOT_READ,)
-    if comparison is not None and comparison.same(stage):
-        return ("planned before, not yet computed",)
-    return ("never computed in this store",)
+    return ("not yet computed",)
 
 
 def is_bitwise(stages: Sequence[Stage], records: Mapping[str, StageRecord]) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from prefect.tasks import task
 
@@ -20,7 +19,8 @@ StageRef = dict[str, Any]
 """A stage by name: `{"stage", "epoch", "key"}`. All that tasks tell each other."""
 
 
-def _run(kind: str, epoch: int | None) -> State[StageRef] | StageRef:
+def _run(kind: str, epoch: int | None) -> Any:
+    """The stage's reference; inside a state where the store had it, which Prefect unpacks."""
     outcome = run_stage(current_session(), kind, epoch)
     reference = {"stage": kind, "epoch": epoch, "key": outcome.stage.known_key}
     if not outcome.cached:
@@ -29,17 +29,19 @@ def _run(kind: str, epoch: int | None) -> State[StageRef] | StageRef:
 
 
 @task(name="initialise", task_run_name="initialise", cache_policy=NO_CACHE, persist_result=False)
-def initialise() -> Any:
+def initialise() -> StageRef:
     """The model with its initial weights."""
-    return _run("initialise", None)
+    reference: StageRef = _run("initialise", None)
+    return reference
 
 
 @task(
     name="train", task_run_name="train · epoch {epoch}", cache_policy=NO_CACHE, persist_result=False
 )
-def train_epoch(epoch: int, checkpoint: StageRef, table: StageRef | None) -> Any:
+def train_epoch(epoch: int, checkpoint: StageRef, table: StageRef | None) -> StageRef:
     """One epoch of updates from `checkpoint`, on the samples that `table` keeps."""
-    return _run("train", epoch)
+    reference: StageRef = _run("train", epoch)
+    return reference
 
 
 @task(
@@ -48,14 +50,16 @@ def train_epoch(epoch: int, checkpoint: StageRef, table: StageRef | None) -> Any
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def validate_epoch(epoch: int, checkpoint: StageRef) -> Any:
+def validate_epoch(epoch: int, checkpoint: StageRef) -> StageRef:
     """The metrics of `checkpoint` over the validation data."""
-    return _run("validate", epoch)
+    reference: StageRef = _run("validate", epoch)
+    return reference
 
 
 @task(
     name="mine", task_run_name="mine · epoch {epoch}", cache_policy=NO_CACHE, persist_result=False
 )
-def mine_epoch(epoch: int, checkpoint: StageRef, table: StageRef | None) -> Any:
+def mine_epoch(epoch: int, checkpoint: StageRef, table: StageRef | None) -> StageRef:
     """The sample table after `epoch`: who is kept in the next one."""
-    return _run("mine", epoch)
+    reference: StageRef = _run("mine", epoch)
+    return reference

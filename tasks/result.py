@@ -103,6 +103,21 @@ def stage_lines(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     ]
 
 
+def metric_values(stage: Stage, record: StageRecord) -> dict[str, float | None]:
+    """The metrics of a validation in the config's order; a record's own order is the alphabet's."""
+    values: dict[str, float | None] = dict(record.values["metrics"])
+    names = [one if isinstance(one, str) else one["name"] for one in stage.inputs["metrics"]]
+
+    def place(name: str) -> int:
+        # A metric that gives several numbers names them `metric_part`.
+        known = [
+            index for index, one in enumerate(names) if name == one or name.startswith(f"{one}_")
+        ]
+        return known[0] if known else len(names)
+
+    return {name: values[name] for name in sorted(values, key=place)}
+
+
 def epoch_rows(
     stages: Sequence[Stage],
     records: Mapping[str, StageRecord],
@@ -110,6 +125,7 @@ def epoch_rows(
 ) -> list[EpochRow]:
     """One row for each epoch that has at least its train stage."""
     told = {(outcome.stage.kind, outcome.stage.epoch): outcome for outcome in outcomes}
+    validations = {stage.epoch: stage for stage in stages if stage.kind == "validate"}
     by_place = {
         (stage.kind, stage.epoch): record
         for stage in stages
@@ -132,7 +148,9 @@ def epoch_rows(
             EpochRow(
                 epoch=stage.epoch,
                 loss=trained.values["loss"],
-                metrics={} if validated is None else validated.values["metrics"],
+                metrics={}
+                if validated is None
+                else metric_values(validations[stage.epoch], validated),
                 gradient_norm=trained.values["gradient_norm"],
                 trained=trained.values["samples"],
                 kept_next=mine_values.get("kept"),

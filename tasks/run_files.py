@@ -96,11 +96,17 @@ def run_names(listing: Iterable[str]) -> list[str]:
     return sorted({path.split("/")[1] for path in listing if path.startswith("runs/")})
 
 
-def read_plans(store: Store, run: str) -> list[NumberedPlan]:
-    """All readable plans of `run`, newest first; damaged ones are set aside."""
-    numbers = plan_numbers(store.listing(f"runs/{run}/plans"), run)
+def read_plans(store: Store, run: str, *, most: int | None = None) -> list[NumberedPlan]:
+    """The readable plans of `run`, newest first; of many only the newest `most`."""
+    numbers = plan_numbers(store.listing(f"runs/{run}/plans"), run)[:most]
     plans = (_read_plan(store, run, number) for number in numbers)
     return [plan for plan in plans if plan is not None]
+
+
+def generations(store: Store, run: str) -> list[str]:
+    """`name@generation` of each generation of `run`, oldest first."""
+    found = {entry.plan.generation for entry in read_plans(store, run)}
+    return [f"{run}@{generation}" for generation in sorted(found)]
 
 
 def newest_plan(store: Store, run: str, *, generation: int | None = None) -> RunPlan | None:
@@ -134,7 +140,10 @@ def find_plan(store: Store, reference: str) -> RunPlan:
     if plan is None:
         names = run_names(store.listing("runs"))
         known = f"it has: {', '.join(names)}" if names else "it has no run yet"
-        raise NotFound(f"{store.url} has no run {reference!r}; {known}")
+        raise NotFound(
+            f"{store.url} has no run {reference!r}; {known}. If it was trained into another store, "
+            "name that one with --store"
+        )
     return plan
 
 
@@ -162,7 +171,7 @@ def _next_plan(
     config: RunConfig, facts: Facts, listed: tuple[PlannedStage, ...], known: list[RunPlan]
 ) -> RunPlan:
     keys = [stage.key for stage in listed]
-    same = next((plan for plan in known if _agree(keys, plan)), None)
+    same = _same_generation(keys, known)
     generation, branched_from, shared = 1, None, None
     if same is not None:
         generation = same.generation
@@ -182,6 +191,20 @@ def _next_plan(
         train_data=facts.train_data.fingerprint,
         validation_data=facts.validation_data.fingerprint,
     )
+
+
+def _same_generation(keys: list[str], known: list[RunPlan]) -> RunPlan | None:
+    """A plan of the generation that these keys belong to, or None.
+
+    All of its plans must agree with them: of two branches that a short plan is a prefix of, only
+    one may go on under its number. A plan of the very same keys says which; else the newest.
+    """
+    generations: dict[int, list[RunPlan]] = {}
+    for plan in known:
+        generations.setdefault(plan.generation, []).append(plan)
+    fitting = [plans for plans in generations.values() if all(_agree(keys, plan) for plan in plans)]
+    equal = (plan for plans in fitting for plan in plans if len(plan.stages) == len(keys))
+    return next(equal, fitting[0][0] if fitting else None)
 
 
 def _plain(config: RunConfig) -> dict[str, Any]:

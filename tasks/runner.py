@@ -51,6 +51,6 @@ def _compute(session: Session, stage: Stage) -> StageRecord:
     except Exception as error:  # the user's model, data, loss or metric may raise anything
         session.live_key = None
         raise TrainingFailed(
-            f"{stage.label}: {type(error).__name__}: {error}; the stages before it are committed, "
-            "the same command goes on from there"
+            f"{stage.label}: {type(error).__name__}: {error}; the stages before it are committed: "
+            "the same command, or Retry in Prefect's UI, goes on from there"
         ) from error

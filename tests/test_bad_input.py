@@ -76,7 +76,7 @@ CASES = {
         set_("schedule", "{kind: warmup_stable_decay, decay: 9}"), ["decay 9", "4"],
     ),
     "unknown schedule": (set_("schedule", "{kind: saw}"), ["schedule.kind", "'saw'", "cosine"]),
-    "no rate": (set_("optimizer__args", "{}"), ["optimizer: ", "lr"]),
+    "no rate": (set_("optimizer__args", "{}"), ["optimizer.args.lr: found nothing"]),
     "module that is not there": (
         set_("model__target", "modell:Net"), ["model.target", "no module 'modell'"],
     ),

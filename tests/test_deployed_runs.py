@@ -1,5 +1,7 @@
 """Runs that Prefect's UI starts: through the worker, cached when repeated, retried, cancelled."""
 
+import time
+
 import httpx
 import pytest
 from machine import family, wait_for
@@ -72,16 +74,19 @@ def test_retry_after_a_failure_goes_on_where_it_broke(deployed):
 
 
 @pytest.mark.slow
-def test_a_cancelled_run_ends_in_time_leaves_no_process_and_the_next_goes_on(deployed):
-    run = deployed.run(name="cancelled", seed=6, epochs=100_000)
-    wait_for(lambda: "train · epoch 3" in deployed.tasks(run))
-    deployed.post(f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}, "force": True})
-    assert deployed.wait(run, "CANCELLED", "CRASHED", "FAILED")["state_type"] == "CANCELLED"
-    wait_for(
-        lambda: not [one for one in family(deployed.machine.process("worker")) if "engine" in one],
-        timeout_s=10,
-    )
-    again = deployed.run(name="cancelled", seed=6, epochs=100_000)
-    assert wait_for(lambda: deployed.tasks(again).get("train · epoch 2")) == "Cached"
-    deployed.post(f"flow_runs/{again}/set_state", {"state": {"type": "CANCELLING"}, "force": True})
-    deployed.wait(again, "CANCELLED", "CRASHED", "FAILED")
+def test_a_run_cancelled_inside_an_epoch_ends_in_time_and_the_next_one_goes_on_from_there(deployed):
+    data = {"target": "blobs:blobs", "args": {"split": "train", "size": 200_000}}
+    wanted = {"name": "cancelled", "epochs": 1, "train_data": data}
+    run = deployed.run(**wanted)
+    wait_for(lambda: deployed.tasks(run).get("train · epoch 0") == "Running")
+    time.sleep(2)
+    cancel = {"state": {"type": "CANCELLING"}, "force": True}
+    deployed.post(f"flow_runs/{run}/set_state", cancel)
+    ended = deployed.wait(run, "CANCELLED", "CRASHED", "FAILED", "COMPLETED", timeout_s=40)
+    assert ended["state_type"] == "CANCELLED"
+    worker = deployed.machine.process("worker")
+    wait_for(lambda: not [one for one in family(worker) if "engine" in one], timeout_s=10)
+    again = deployed.run(**wanted)
+    assert deployed.wait(again, "COMPLETED", "FAILED", "CRASHED")["state_type"] == "COMPLETED"
+    (line,) = [one for one in deployed.logs(again) if "went on from micro-step " in one]
+    assert int(line.rpartition(" ")[2]) > 0

@@ -57,6 +57,11 @@ def blocks(text, language):
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
+def sources():
+    packages = ("data", "engine", "tasks", "flows")
+    return [path.read_text() for one in packages for path in (ROOT / one).rglob("*.py")]
+
+
 def rows(text, heading):
     """The rows of the tables whose first heading is `heading`: lists of cells."""
     found, inside = [], False
@@ -83,10 +88,8 @@ def as_written(field):
     if field.is_required():
         return "needed"
     value = {} if field.default is PydanticUndefined else field.default
-    if isinstance(value, Target):
-        return value.target
-    if isinstance(value, BaseModel):
-        return ""  # its own fields have theirs
+    if isinstance(value, BaseModel):  # the fields of another part have defaults of their own
+        return value.target if isinstance(value, Target) else ""
     if isinstance(value, tuple):
         return f"[{', '.join(value)}]"
     if isinstance(value, float):
@@ -190,6 +193,13 @@ def test_what_the_readme_says_is_missing_is_missing(commands):
         assert (f"`{name}`" in missing) != (name in commands)
 
 
+@pytest.mark.parametrize("name", CheckpointConfig.model_fields)
+def test_a_field_that_nothing_reads_is_said_to_do_nothing(name):
+    missing = README.partition("## What it does not do yet")[2]
+    is_read = any(f".{name}" in text for text in sources())
+    assert (f"`checkpoint.{name}`" in missing) != is_read
+
+
 def test_the_readmes_exit_codes_are_those_of_the_errors():
     from epochal.data.errors import EpochalError, InputError, TrainingFailed, Unavailable
 
@@ -215,11 +225,7 @@ def test_the_stores_that_the_docs_accept_and_refuse_are_so():
 
 
 def test_every_environment_variable_of_the_project_is_documented():
-    named = set()
-    for package in ("data", "engine", "tasks", "flows"):
-        for path in (ROOT / package).rglob("*.py"):
-            named |= set(re.findall(r"\bEPOCHAL_[A-Z_]+\b", path.read_text()))
-    for name in named:
+    for name in {name for text in sources() for name in re.findall(r"\bEPOCHAL_[A-Z_]+\b", text)}:
         assert f"`{name}`" in DOCS["deployment.md"] or name in UNDOCUMENTED
 
 

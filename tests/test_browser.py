@@ -1,0 +1,110 @@
+"""What a person sees in Prefect's and MLflow's pages, by a real browser."""
+
+import shutil
+
+import pytest
+from machine import wait_for
+
+pytestmark = [pytest.mark.server, pytest.mark.browser]
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("no browser: chromium and chromium-driver of the system are needed")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",  # a container has no user namespaces for it
+        "--disable-dev-shm-usage",
+        "--window-size=1500,1100",
+        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):
+        options.add_argument(argument)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def shown(browser, *texts, timeout_s=60.0):
+    """The text of the page, as soon as it has all these."""
+    from selenium.common.exceptions import WebDriverException
+
+    def text():
+        try:
+            page = browser.find_element("tag name", "body").text
+        except WebDriverException:  # the page is being built
+            return ""
+        return page if all(one in page for one in texts) else ""
+
+    return wait_for(text, timeout_s=timeout_s)
+
+
+def test_the_page_of_a_run_shows_every_stage_by_name(browser, deployed):
+    browser.get(f"{deployed.ui}/runs/flow-run/{deployed.complete_run}")
+    page = shown(browser, "train · epoch 3", "validate · epoch 3", "mine · epoch 3")
+    assert "Can't connect to Server API" not in page
+    assert "Completed" in page
+
+
+def test_the_form_of_the_deployment_shows_help_and_starts_a_run_that_is_cached(browser, deployed):
+    assert deployed.complete_run
+    page = f"deployments/deployment/{deployed.deployment['deployment_id']}"
+    browser.get(f"{deployed.ui}/{page}/run")
+    shown(browser, "Epochs\nnumber of epochs", "which samples the next epoch trains on")
+    before = runs(deployed)
+    press(browser, "Submit")
+    (run,) = wait_for(lambda: runs(deployed) - before)
+    ended = deployed.wait(run, "COMPLETED", "FAILED", "CRASHED")
+    assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
+    wait_for(lambda: deployed.tasks(run).get("mine · epoch 3") == "Cached")
+
+
+def test_the_page_of_a_failed_run_offers_retry_and_the_retry_goes_on(browser, deployed):
+    broken = deployed.project.folder / "broken"
+    broken.touch()
+    run = deployed.run(name="retried-in-the-ui", seed=8)
+    try:
+        assert deployed.wait(run, "FAILED", "COMPLETED", "CRASHED")["state_type"] == "FAILED"
+    finally:
+        broken.unlink()
+    browser.get(f"{deployed.ui}/runs/flow-run/{run}")
+    shown(browser, "Failed", "Retry")
+    press(browser, "Retry")
+    shown(browser, "Retry retried-in-the-ui?")  # it asks whether one is sure
+    press(browser, "Retry", last=True)
+    assert deployed.wait(run, "COMPLETED", "CRASHED")["state_type"] == "COMPLETED"
+    after = deployed.tasks(run, attempt=2)
+    assert after["train · epoch 2"] == "Cached"
+
+
+def test_the_page_of_mlflow_lists_the_run(browser, deployed):
+    assert deployed.complete_run
+    browser.get(f"{deployed.mlflow}/#/experiments")
+    shown(browser, "tests")
+
+
+def runs(deployed):
+    """Ids of all runs of the deployment."""
+    body = {"flow_runs": {"deployment_id": {"any_": [deployed.deployment["deployment_id"]]}}}
+    return {one["id"] for one in deployed.post("flow_runs/filter", body)}
+
+
+def press(browser, label, *, last=False):
+    """Clicks the first, or last, button of this name."""
+    from selenium.webdriver.common.by import By
+
+    found = wait_for(
+        lambda: [
+            one
+            for one in browser.find_elements(By.XPATH, f"//button[normalize-space()='{label}']")
+            if one.is_displayed() and one.is_enabled()
+        ]
+    )
+    found[-1 if last else 0].click()
