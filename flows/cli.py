@@ -10,10 +10,11 @@ import sys
 
 import typer
 
-from epochal.data.errors import Damaged, EpochalError
+from epochal.data.errors import EpochalError
 from epochal.flows.commands_read import export, runs, samples, show
 from epochal.flows.commands_run import plan, train
 from epochal.flows.commands_servers import deploy, down, up
+from epochal.flows.commands_store import gc, verify
 from epochal.flows.environment import prepare_environment
 
 EXIT_INTERRUPTED = 75
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (train, plan, runs, show, samples, export, deploy, up, down):
+for _command in (train, plan, runs, show, samples, export, verify, gc, deploy, up, down):
     app.command()(_command)
 
 
@@ -55,8 +56,6 @@ def run(arguments: list[str] | None = None) -> int:
 
 def _exit_code(error: BaseException) -> int | None:
     """Says what happened and gives the code; None for what is a defect of our own."""
-    if isinstance(error, Damaged):
-        return _fail(f"{error}; run the same command to compute it again", error.exit_code)
     if isinstance(error, EpochalError):
         return _fail(str(error), error.exit_code)
     if isinstance(error, OSError):

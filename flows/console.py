@@ -163,6 +163,16 @@ def number(value: float | None, digits: int = 4) -> str:
     return NOTHING if value is None else f"{value:.{digits}g}"
 
 
+def size(count: int) -> str:
+    """Bytes as people read them."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:  # noqa: PLR2004 - as drives and clouds count
+            return f"{amount:.3g} {unit}"
+        amount /= 1000
+    return f"{amount:.3g} TB"
+
+
 def epochs_table(rows: Sequence[EpochRow], *, title: str) -> Table:
     """One line per epoch: loss, metrics, gradient norm, samples, seconds, cached."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)

@@ -38,9 +38,11 @@ def survey(
     """
     labels = {stage.known_key: stage.label for stage in stages}
     records: dict[str, StageRecord] = {}
+    thinned: dict[str, frozenset[str]] = {}
     for key, status in stage_store.lookup(list(labels)).items():
         if status.record is not None:
             records[key] = status.record
+            thinned[key] = frozenset(status.thinned)
             for path in status.leftovers:
                 stage_store.store.delete(path)
         elif status.problem not in (None, STARTED):
@@ -48,7 +50,7 @@ def survey(
                 stage_store.store.set_aside(path, str(status.problem))
             notice(f"{labels[key]}: {status.problem}; it is computed again")
     checked: set[tuple[str, str]] = set()
-    while damaged := _damaged(stage_store, stages, records, checked):
+    while damaged := _damaged(stage_store, stages, records, thinned, checked):
         for key, problem in damaged.items():
             del records[key]
             notice(f"{labels[key]}: {problem}; it is computed again")
@@ -59,11 +61,12 @@ def _damaged(
     stage_store: StageStore,
     stages: Sequence[Stage],
     records: Mapping[str, StageRecord],
+    thinned: Mapping[str, frozenset[str]],
     checked: set[tuple[str, str]],
 ) -> dict[str, str]:
     """Key → problem of the stages of which an artifact is not what its record says."""
     found: dict[str, str] = {}
-    for key, name in _to_hash(stages, records):
+    for key, name in _to_hash(stages, records, thinned):
         if (key, name) in checked or key in found:
             continue
         checked.add((key, name))
@@ -76,7 +79,9 @@ def _damaged(
 
 
 def _to_hash(
-    stages: Sequence[Stage], records: Mapping[str, StageRecord]
+    stages: Sequence[Stage],
+    records: Mapping[str, StageRecord],
+    thinned: Mapping[str, frozenset[str]],
 ) -> Iterator[tuple[str, str]]:
     small = SMALL_BYTES
     last = next((stage for stage in reversed(stages) if stage.kind == "train"), None)
@@ -86,6 +91,8 @@ def _to_hash(
             yield from _parents_artifacts(stage, records)
             continue
         for name, artifact in record.artifacts.items():
+            if name in thinned[stage.known_key]:
+                continue  # it is not there, and nobody has asked for it
             reported = stage is last and name == "model"
             if name not in TABLES and not reported:
                 small -= artifact.size

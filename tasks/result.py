@@ -41,19 +41,22 @@ def best_epoch(
     config: MetricsConfig, stages: Sequence[Stage], records: Mapping[str, StageRecord]
 ) -> BestEpoch | None:
     """The best validated epoch, or None if none was validated with a finite value."""
-    metric, mode = config.best_metric, config.best_direction
-    best: BestEpoch | None = None
-    for stage in stages:
-        record = records.get(stage.key or "")
-        if stage.kind != "validate" or record is None or stage.epoch is None:
-            continue
-        value = record.values["metrics"].get(metric)
-        if value is None:
-            continue
-        better = best is None or (value > best.value if mode == "max" else value < best.value)
-        if better:
-            best = BestEpoch(epoch=stage.epoch, metric=metric, value=value)
-    return best
+    return next(iter(validated_epochs(config, stages, records)), None)
+
+
+def validated_epochs(
+    config: MetricsConfig, stages: Sequence[Stage], records: Mapping[str, StageRecord]
+) -> list[BestEpoch]:
+    """The epochs that were validated with a finite value, best first, the earlier of equals."""
+    metric, sign = config.best_metric, 1 if config.best_direction == "min" else -1
+    found = [
+        BestEpoch(epoch=stage.number, metric=metric, value=value)
+        for stage in stages
+        if stage.kind == "validate"
+        and (record := records.get(stage.key or "")) is not None
+        and (value := record.values["metrics"].get(metric)) is not None
+    ]
+    return sorted(found, key=lambda one: (sign * one.value, one.epoch))
 
 
 def flat_metrics(

@@ -43,7 +43,12 @@ def shown(browser, *texts, timeout_s=60.0):
             return ""
         return page if all(one in page for one in texts) else ""
 
-    return wait_for(text, timeout_s=timeout_s)
+    try:
+        return wait_for(text, timeout_s=timeout_s)
+    except AssertionError:
+        pytest.fail(
+            f"not all of {texts} on this page:\n{browser.find_element('tag name', 'body').text}"
+        )
 
 
 def test_the_page_of_a_run_shows_every_stage_by_name(browser, deployed):
@@ -79,7 +84,9 @@ def test_the_page_of_a_failed_run_offers_retry_and_the_retry_goes_on(browser, de
     press(browser, "Retry")
     shown(browser, "Retry retried-in-the-ui?")  # it asks whether one is sure
     press(browser, "Retry", last=True)
-    assert deployed.wait(run, "COMPLETED", "CRASHED")["state_type"] == "COMPLETED"
+    wait_for(lambda: deployed.get(f"flow_runs/{run}")["run_count"] == 2)
+    ended = deployed.wait(run, "COMPLETED", "FAILED", "CRASHED")
+    assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
     after = deployed.tasks(run, attempt=2)
     assert after["train · epoch 2"] == "Cached"
 

@@ -75,7 +75,7 @@ def test_retry_after_a_failure_goes_on_where_it_broke(deployed):
 
 @pytest.mark.slow
 def test_a_run_cancelled_inside_an_epoch_ends_in_time_and_the_next_one_goes_on_from_there(deployed):
-    data = {"target": "blobs:blobs", "args": {"split": "train", "size": 200_000}}
+    data = {"target": "blobs:blobs", "args": {"split": "train", "size": 60_000}}
     wanted = {"name": "cancelled", "epochs": 1, "train_data": data}
     run = deployed.run(**wanted)
     wait_for(lambda: deployed.tasks(run).get("train · epoch 0") == "Running")

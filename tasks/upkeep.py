@@ -1,0 +1,203 @@
+"""Looking after a store: every digest checked; what nothing needs found, and removed if told to.
+
+Nothing is removed here that a run could go on from: the last checkpoint of each plan, and each
+whose next epoch is not done. Plans say what is needed; a store whose plans cannot all be read
+loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from epochal.data.errors import Damaged, StoreRefused
+from epochal.data.stage_status import PARTIAL, THINNED, side_path, stage_folder
+from epochal.data.stages import StageRecord, StageStatus, StageStore
+from epochal.data.store import DAMAGED, Store
+from epochal.tasks.config import RunConfig
+from epochal.tasks.keys import Stage, list_stages
+from epochal.tasks.plan import records_of
+from epochal.tasks.result import validated_epochs
+from epochal.tasks.run_files import RunPlan, plan_numbers, read_plans, run_names
+
+CHECKPOINT = ("model", "optimizer", "state")
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify` read. problems: in words, each naming its object."""
+
+    objects: int
+    bytes: int
+    stages: int
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What nothing needs.
+
+    objects: path → bytes, of folders of stages that no plan has, commits of finished epochs and
+    what was set aside. thinned: stage key → artifacts of checkpoints that the runs' `checkpoint:`
+    does not keep. problem: why nothing may be removed, or None.
+    """
+
+    objects: Mapping[str, int]
+    thinned: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    problem: str | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Of all of it."""
+        checkpoints = sum(size for files in self.thinned.values() for size in files.values())
+        return sum(self.objects.values()) + checkpoints
+
+
+def stage_keys(listing: Iterable[str]) -> list[str]:
+    """The keys of the stages among the store's paths, sorted."""
+    found = {path.split("/")[1] for path in listing if path.startswith("stages/")}
+    return sorted(key for key in found if _is_key(key))
+
+
+def _is_key(text: str) -> bool:
+    try:
+        stage_folder(text)
+    except StoreRefused:
+        return False
+    return True
+
+
+def verify_store(store: Store) -> VerifyReport:
+    """Reads every object of every stage, and every plan. Changes nothing."""
+    sizes, stage_store = store.listing(), StageStore(store)
+    keys = stage_keys(sizes)
+    problems: list[str] = []
+    statuses = stage_store.lookup(keys)
+    for key, status in statuses.items():
+        if status.record is not None:
+            problems += stage_store.verify(status.record)
+        elif status.problem is not None and status.damaged:
+            problems.append(status.problem)
+        problems += _side_problems(stage_store, key, sizes)
+    for name in run_names(sizes):
+        readable = {entry.number for entry in read_plans(store, name)}
+        lost = sorted(set(plan_numbers(sizes, name)) - readable)
+        problems += [
+            f"{store.address(f'runs/{name}/plans/{one:06d}.json')} is damaged" for one in lost
+        ]
+    return VerifyReport(
+        objects=len(sizes),
+        bytes=sum(sizes.values()),
+        stages=len(records_of(statuses)),
+        problems=tuple(problems),
+    )
+
+
+def _side_problems(stage_store: StageStore, key: str, sizes: Mapping[str, int]) -> Iterator[str]:
+    for name in ("times.json", THINNED):
+        if side_path(key, name) in sizes:
+            try:
+                stage_store.read_side_file(key, name)
+            except Damaged as error:
+                yield str(error)
+
+
+def find_garbage(store: Store) -> Garbage:
+    """What nothing needs. Changes nothing."""
+    sizes, stage_store = store.listing(), StageStore(store)
+    plans: list[RunPlan] = []
+    for name in run_names(sizes):
+        found = read_plans(store, name)
+        if len(found) < len(plan_numbers(sizes, name)):
+            return Garbage(
+                {}, problem=f"a plan of run {name!r} cannot be read; see `epochal verify`"
+            )
+        plans += [entry.plan for entry in found]
+    keys = stage_keys(sizes)
+    statuses = stage_store.lookup(keys)
+    needed = {stage.key for plan in plans for stage in plan.stages}
+    objects = {path: size for path, size in sizes.items() if path.startswith(f"{DAMAGED}/")}
+    for path, size in sizes.items():
+        parts = path.split("/")
+        if parts[0] != "stages" or not _is_key(parts[1]):
+            continue
+        done = statuses[parts[1]].record is not None
+        if parts[1] not in needed or (done and parts[2] == PARTIAL):
+            objects[path] = size
+    return Garbage(dict(sorted(objects.items())), _thinnable(plans, statuses, sizes))
+
+
+def _thinnable(
+    plans: Sequence[RunPlan], statuses: Mapping[str, StageStatus], sizes: Mapping[str, int]
+) -> dict[str, dict[str, int]]:
+    """Checkpoints that no plan keeps: key → artifact → bytes."""
+    records = records_of(statuses)
+    kept: set[str] = set()
+    candidates: dict[str, StageRecord] = {}
+    for plan in plans:
+        config = plan.run_config()
+        if config is None:  # of another version: everything of it stays
+            kept |= {stage.key for stage in plan.stages}
+            continue
+        stages = list_stages(config, plan.facts())
+        keep = _kept(config, stages, records)
+        for stage in stages:
+            record = records.get(stage.key or "")
+            if stage.kind == "train" and record is not None:
+                if stage.epoch in keep:
+                    kept.add(record.key)
+                else:
+                    candidates[record.key] = record
+    return {
+        key: files
+        for key, record in candidates.items()
+        if key not in kept
+        and (
+            files := {
+                name: record.artifacts[name].size
+                for name in CHECKPOINT
+                if f"{stage_folder(key)}/{record.artifacts[name].file}" in sizes
+            }
+        )
+    }
+
+
+def _kept(
+    config: RunConfig, stages: Sequence[Stage], records: Mapping[str, StageRecord]
+) -> set[int]:
+    """Epochs whose checkpoints this plan keeps."""
+    trained = [stage.number for stage in stages if stage.kind == "train" and stage.key in records]
+    if config.checkpoint.keep_last is None:
+        return set(trained)
+    kept = set(trained[-config.checkpoint.keep_last :])
+    ranked = validated_epochs(config.metrics, stages, records)
+    kept |= {best.epoch for best in ranked[: config.checkpoint.keep_best]}
+    # What a stage that is not done would start from.
+    for stage in stages:
+        parent = stage.parents.get("parent")
+        if stage.key not in records and parent is not None and parent.epoch is not None:
+            kept.add(parent.epoch)
+    return kept
+
+
+def collect(store: Store, garbage: Garbage) -> None:
+    """Removes `garbage`: of a checkpoint first notes that it is thinned, then deletes it.
+
+    A stage stays done without its checkpoint, and is computed again only if something needs it.
+    Raises StoreRefused if nothing may be removed.
+    """
+    if garbage.problem is not None:
+        raise StoreRefused(f"{store.url}: nothing is removed: {garbage.problem}")
+    statuses = StageStore(store).lookup(list(garbage.thinned))
+    for key, files in garbage.thinned.items():
+        record = statuses[key].record
+        if record is None:
+            continue
+        body = {"artifacts": sorted({*files, *statuses[key].thinned})}
+        if StageStore(store).put_side_file(key, THINNED, body) != body:
+            continue  # other artifacts were thinned by an older version: leave what is there
+        for name in files:
+            store.delete(f"{stage_folder(key)}/{record.artifacts[name].file}")
+    # The record first: without it the rest of a folder is no stage.
+    for path in sorted(garbage.objects, key=lambda one: not one.endswith("/record.json")):
+        store.delete(path)
