@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all check lint types package bench clean venv
+.PHONY: demo test test-all check lint types package bench proof clean venv
 
 venv: $(STAMP)
 
@@ -40,6 +40,10 @@ package: $(STAMP)
 	$(BIN)/python -m pytest tests/test_packaging.py tests/test_layout.py
 
 check: lint types test
+
+# Ends a run at every I/O operation, in every way, and shows that what goes on is the same bytes.
+proof: $(STAMP)
+	$(BIN)/python tests/proof.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/pipeline.py

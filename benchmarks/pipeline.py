@@ -1,7 +1,7 @@
 """The whole process against a script by hand: 10 epochs of digits, interleaved, wall seconds.
 
 A Prefect server is already up, MLflow's SQLite database is already made; every round gives both
-sides a folder of their own. Prints each round, the medians and the median of the ratios.
+sides a folder of their own. Prints each round, and the medians of both sides and of their ratio.
 """
 
 from __future__ import annotations
@@ -9,25 +9,47 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
 CONFIG = HERE.parent / "examples/digits/digits.yaml"
 
 
-def timed(command: list[str], environment: dict[str, str]) -> float:
-    """Wall seconds of a whole process; raises if it fails."""
+@dataclass(frozen=True)
+class Took:
+    """Seconds of a whole process: by the wall's clock, and of its processors."""
+
+    wall: float
+    cpu: float
+
+
+def timed(command: list[str], environment: dict[str, str]) -> Took:
+    """Runs a whole process; exits if it fails."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - started
+    wall = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != 0:
         sys.exit(f"{command} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-    return seconds
+    return Took(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
+def summary(name: str, pairs: list[tuple[float, float]]) -> str:
+    """Medians of both sides and of the ratio, pair by pair."""
+    ratios = [one / other for one, other in pairs]
+    return (
+        f"{name}: ours {statistics.median(one for one, _ in pairs):.2f} s, "
+        f"raw {statistics.median(other for _, other in pairs):.2f} s, "
+        f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f})"
+    )
 
 
 def main() -> None:
@@ -68,18 +90,15 @@ def main() -> None:
                 # The order alternates, so that neither side always runs on a warmer cache.
                 sides = [("ours", ours), ("raw", raw)][:: 1 if number % 2 else -1]
                 took = {name: timed(make(number), environment) for name, make in sides}
-                rows.append((took["ours"], took["raw"]))
+                ours_took, raw_took = took["ours"], took["raw"]
+                rows.append((ours_took, raw_took))
                 print(
-                    f"round {number}: ours {took['ours']:.2f} s, raw {took['raw']:.2f} s, "
-                    f"ratio {took['ours'] / took['raw']:.3f}"
+                    f"round {number}: ours {ours_took.wall:.2f} s, raw {raw_took.wall:.2f} s, "
+                    f"ratio {ours_took.wall / raw_took.wall:.3f}",
+                    flush=True,
                 )
-            ratios = [one / other for one, other in rows]
-            print(
-                f"median: ours {statistics.median(one for one, _ in rows):.2f} s, "
-                f"raw {statistics.median(other for _, other in rows):.2f} s, "
-                f"ratio {statistics.median(ratios):.3f} "
-                f"({min(ratios):.3f}–{max(ratios):.3f})"
-            )
+            print(summary("wall", [(one.wall, other.wall) for one, other in rows]))
+            print(summary("cpu ", [(one.cpu, other.cpu) for one, other in rows]))
         finally:
             subprocess.run(
                 [sys.executable, "-m", "epochal.flows.cli", "down"], env=environment, check=False

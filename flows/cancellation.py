@@ -15,17 +15,18 @@ from prefect._internal import control_listener
 from prefect.utilities import engine
 
 _Action = Callable[[], None]
+_QUESTION = "commit_control_intent_and_ack"
 
 
 @contextmanager
 def cancellable() -> Iterator[None]:
     """Inside a flow: a cancellation is accepted whoever notes the signal."""
-    before = control_listener.commit_control_intent_and_ack
-    control_listener.commit_control_intent_and_ack = _accept
+    before = getattr(control_listener, _QUESTION)
+    setattr(control_listener, _QUESTION, _accept)
     try:
         yield
     finally:
-        control_listener.commit_control_intent_and_ack = before
+        setattr(control_listener, _QUESTION, before)
 
 
 def _accept(

@@ -89,7 +89,7 @@ def up(
         ("MLflow", there.mlflow_ui, mlflow_port, servers.MLFLOW_PORT),
     ):
         if asked is None and title.lower() in there.started and urlsplit(url).port != usual:
-            console.err.print(f"[yellow]note:[/] port {usual} is taken, so {title} is at {url}")
+            console.say_note(f"port {usual} is taken, so {title} is at {url}")
     for title, where, what in (
         ("Prefect", there.prefect_ui, "runs, logs, schedules, Retry"),
         ("MLflow", there.mlflow_ui, "curves, parameters, comparison"),
@@ -138,6 +138,8 @@ def deploy(
             name=name,
             paused=paused,
         )
+    if done.server_started:
+        console.say_note(f"started a Prefect server in the background; its UI: {done.ui_url}")
     if as_json:
         console.print_json(done.as_object())
         return

@@ -99,7 +99,7 @@ class ProgressReporter:
 
     def notice(self, text: str) -> None:
         """Writes a warning."""
-        err.print(f"[yellow]note:[/] {escape(text)}")
+        say_note(text)
 
     def done(self) -> None:
         """Says what was cached at the end."""
@@ -231,6 +231,11 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     return table
+
+
+def say_note(text: str) -> None:
+    """What a person should know though nothing is wrong, on standard error."""
+    err.print(f"[yellow]note:[/] {escape(text)}")
 
 
 def say_error(text: str) -> None:

@@ -19,13 +19,16 @@ from epochal.tasks.plan import make_plan
 
 @dataclass(frozen=True)
 class DeployResult:
-    """What the command prints. has_worker: whether anybody runs what the UI starts."""
+    """What the command prints. has_worker: whether anybody runs what the UI starts.
+    server_started: by this command, in the background.
+    """
 
     deployed: Deployed
     config: RunConfig
     schedule: Schedule | None
     paused: bool
     has_worker: bool
+    server_started: bool
     api_url: str
     ui_url: str
 
@@ -67,8 +70,8 @@ class DeployResult:
             ("worker", "runs" if self.has_worker else "none; runs wait for one"),
             ("UI", self.url),
             ("", ""),
-            ("Next:", "Run, in the UI" if self.has_worker else "`epochal up` starts a worker"),
-            ("", f"or: {asking}"),
+            ("Next:", f"{'' if self.has_worker else '`epochal up`; then '}Run, in the UI, or"),
+            ("", asking),
         ]
 
     def _schedule_line(self) -> str:
@@ -113,6 +116,7 @@ def deploy_config(
         paused=paused,
         # The server takes a worker of ours that was stopped for one that runs, for minutes.
         has_worker=ours or any(one != worker_name() for one in deployed.workers),
+        server_started=server.started,
         api_url=server.api_url,
         ui_url=server.ui_url,
     )

@@ -40,11 +40,16 @@ def talking_to(api_url: str) -> Iterator[None]:
     with importing():
         from prefect.context import refresh_global_settings_context
         from prefect.exceptions import Abort, CancelledRun, Pause
-        from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-    if imported:  # it had read the environment before
+        from prefect.settings import (
+            PREFECT_API_URL,
+            PREFECT_CLIENT_MAX_RETRIES,
+            temporary_settings,
+        )
+    if imported:  # it had read the environment before; its threads know no other settings
         refresh_global_settings_context()
+    settings = {PREFECT_API_URL: api_url, PREFECT_CLIENT_MAX_RETRIES: _RETRIES}
     try:
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: _RETRIES}):
+        with temporary_settings(settings):
             yield
     except (Abort, CancelledRun, Pause) as error:
         raise Interrupted(

@@ -59,10 +59,15 @@ def store_url(request, tmp_path):
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """An empty home of this test alone: no run, no store and no server is known in it."""
+    from epochal.flows.servers import down
+
     folder = tmp_path / "home"
     folder.mkdir()
     monkeypatch.setenv("HOME", str(folder))
-    return folder
+    yield folder
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
+    down()  # what a command of the test may have started
 
 
 @pytest.fixture(scope="session")

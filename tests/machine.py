@@ -115,8 +115,12 @@ class Deployed:
         return httpx.get(f"{self.api}/{path}", timeout=30).raise_for_status().json()
 
     def post(self, path, body):
-        answer = httpx.post(f"{self.api}/{path}", json=body, timeout=30)
-        return answer.raise_for_status().json()
+        def answer():
+            found = httpx.post(f"{self.api}/{path}", json=body, timeout=30)
+            # SQLite is locked for a moment: Prefect's own client asks again, too.
+            return None if found.status_code == httpx.codes.SERVICE_UNAVAILABLE else found
+
+        return wait_for(answer).raise_for_status().json()
 
 
 @contextlib.contextmanager

@@ -71,6 +71,7 @@ def test_the_form_of_the_deployment_shows_help_and_starts_a_run_that_is_cached(b
     wait_for(lambda: deployed.tasks(run).get("mine · epoch 3") == "Cached")
 
 
+@pytest.mark.slow
 def test_the_page_of_a_failed_run_offers_retry_and_the_retry_goes_on(browser, deployed):
     broken = deployed.project.folder / "broken"
     broken.touch()
