@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from epochal.data import backends
 from epochal.data.addresses import check_path, join, normalise_store
-from epochal.data.backends import TEMPORARY, Backend, R, T, backend_at
+from epochal.data.backends import TEMPORARY, Backend, R, T
 from epochal.data.errors import Damaged, PreflightFailed, StoreRefused, StoreUnavailable
 from epochal.data.storage_errors import advice, cause_of, storage_errors
 
@@ -32,7 +33,7 @@ def open_store(url: str, *, folder: Path | None = None) -> Store:
     """
     address = normalise_store(url, folder=folder or Path.cwd())
     try:
-        return Store(address, backend_at(address))
+        return Store(address, backends.backend_at(address))
     except (ImportError, ValueError, TypeError) as error:  # a package, or a bad option
         raise StoreRefused(f"store {address} cannot be opened: {cause_of(error)}") from error
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from epochal.data import store as store_module
+from epochal.data import backends
 from epochal.data.backends import Backend, R, T
 
 Kind = Literal[
@@ -156,13 +156,13 @@ class FaultyBackend:
 @contextmanager
 def injected(plan: FaultPlan) -> Iterator[FaultPlan]:
     """Inside the block every store that is opened goes through `plan`."""
-    original = store_module.backend_at
+    original = backends.backend_at
 
     def faulty(address: str) -> Backend:
         return FaultyBackend(original(address), plan)
 
-    store_module.backend_at = faulty
+    backends.backend_at = faulty
     try:
         yield plan
     finally:
-        store_module.backend_at = original
+        backends.backend_at = original

@@ -19,8 +19,9 @@ from epochal.tasks.plan import make_plan
 
 @dataclass(frozen=True)
 class DeployResult:
-    """What the command prints. has_worker: whether anybody runs what the UI starts.
-    server_started: by this command, in the background.
+    """What the command prints.
+
+    has_worker: whether anybody runs what the UI starts. server_started: by this command.
     """
 
     deployed: Deployed

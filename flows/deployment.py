@@ -82,7 +82,7 @@ def put_deployment(
             entrypoint=ENTRYPOINT,
             pull_steps=[],
             work_pool_name=WORK_POOL,
-            job_variables=_job_variables(config),
+            job_variables=_job_variables(),
             parameters={"config": config.model_dump(mode="json")},
             parameter_openapi_schema=parameter_schema(train).model_dump(exclude_unset=True),
             enforce_parameter_schema=True,
@@ -121,15 +121,10 @@ def _ensure_work_pool(client: SyncPrefectClient) -> None:
         )
 
 
-def _job_variables(config: RunConfig) -> dict[str, Any]:
+def _job_variables() -> dict[str, Any]:
     """Settings of the process that a worker starts for each run."""
     settings = {name: os.environ.get(name, value) for name, value in DEFAULTS.items()}
-    return {
-        # Relative paths in the user's own code mean the same as under `epochal train` there, but
-        # a file of theirs that is named like a library must not be imported in its place.
-        "working_dir": config.folder,
-        "env": {**settings, "PYTHONSAFEPATH": "1"},
-    }
+    return {"env": {**settings, "PYTHONSAFEPATH": "1"}}  # nothing is imported from where it begins
 
 
 def _one_at_a_time() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from prefect.flows import flow
 from epochal.flows.cancellation import cancellable
 from epochal.flows.flow_log import logging_to_prefect
 from epochal.flows.heartbeat import beating
+from epochal.flows.place import working_place
 from epochal.flows.servers import local_mlflow_uri
 from epochal.tasks.config import RunConfig
 from epochal.tasks.lifecycle import active_run
@@ -23,6 +24,7 @@ def train(config: RunConfig) -> dict[str, Any]:
         config: The whole run. What the store already has of it is not computed again.
     """
     with (
+        working_place(config),
         cancellable(),
         beating(),
         logging_to_prefect(),

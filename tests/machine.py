@@ -74,6 +74,8 @@ class Deployed:
         project = Project(machine.home / "project", loader=loader)
         fails = 'int(os.environ.get("FAIL_AT_CALL", -1))'
         project.write("model.py", MODEL.replace(fails, '(38 if os.path.exists("broken") else -1)'))
+        for name in ("prefect", "queue", "torch"):
+            project.write(f"{name}.py", "raise RuntimeError('imported in place of the library')")
         return cls(machine, up.json, project)
 
     @functools.cached_property

@@ -59,7 +59,6 @@ def test_the_deployment_holds_the_whole_config_and_where_it_runs(project, prefec
     assert holds["parameters"]["config"]["folder"] == str(project.folder)
     assert holds["entrypoint"] == "epochal.flows.train.train"
     assert holds["work_pool_name"] == deployed["work_pool"] == "epochal"
-    assert holds["job_variables"]["working_dir"] == str(project.folder)
     assert holds["job_variables"]["env"]["DO_NOT_TRACK"] == "true"
     assert holds["global_concurrency_limit"]["limit"] == 1
     assert holds["concurrency_options"]["collision_strategy"] == "ENQUEUE"
