@@ -384,13 +384,10 @@ def test_best_model_is_loaded_by_mlflow_and_predicts_what_the_module_does(databa
     assert result.problem is None
     shutil.rmtree(project)
     uri = database.tags(result.run_id)["epochal.best_model"]
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(database.uri)
-    try:
+    with pytest.MonkeyPatch.context() as patch:  # `set_tracking_uri` would stay for later tests
+        patch.setenv("MLFLOW_TRACKING_URI", database.uri)
         loaded = mlflow.pyfunc.load_model(uri)
         folder = mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path / "download"))
-    finally:
-        mlflow.set_tracking_uri(before)
     x = np.linspace(-1, 1, 12).reshape(4, 3)
     with torch.inference_mode():
         expected = module(torch.tensor(x, dtype=torch.float32)).numpy()

@@ -133,7 +133,7 @@ def test_delete_removes_and_absent_objects_are_no_error(store):
 
 
 def test_what_is_set_aside_keeps_its_bytes_and_frees_the_path(store, caplog):
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO, logger="epochal.data.store"):
         for number, data in enumerate((b"one", b"two")):
             store.put_new("a/b.bin", data)
             assert store.set_aside("a/b.bin", "a bit flipped") == f"damaged/a/b.bin.{number}"
