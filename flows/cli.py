@@ -14,7 +14,7 @@ from epochal.data.errors import EpochalError
 from epochal.flows.commands_read import export, runs, samples, show
 from epochal.flows.commands_run import plan, train
 from epochal.flows.commands_servers import deploy, down, up
-from epochal.flows.commands_store import gc, verify
+from epochal.flows.commands_store import gc, sync, verify
 from epochal.flows.environment import prepare_environment
 
 EXIT_INTERRUPTED = 75
@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (train, plan, runs, show, samples, export, verify, gc, deploy, up, down):
+for _command in (train, plan, runs, show, samples, export, sync, verify, gc, deploy, up, down):
     app.command()(_command)
 
 

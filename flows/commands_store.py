@@ -1,4 +1,4 @@
-"""`epochal verify` and `epochal gc`: a store is read through, and cleared of what nothing needs."""
+"""`epochal verify`, `gc` and `sync`: looking after a store, and what it owes to MLflow."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from epochal.data.errors import Damaged
+from epochal.data.errors import Damaged, ServerUnavailable
 from epochal.flows import console
-from epochal.flows.commands_read import AsJson
+from epochal.flows.commands_read import AsJson, RunName, StoreOption
 
 StoreName = Annotated[str, typer.Argument(metavar="STORE", help="Where stages are kept.")]
 MAX_SHOWN = 20
@@ -82,3 +82,27 @@ def gc(
         return
     what = "deleted" if yes else "can be deleted; `epochal gc … --yes` does it"
     console.out.print(f"{console.size(garbage.bytes)} {what}")
+
+
+def sync(run: RunName, store: StoreOption = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
+    """Deliver to MLflow what it does not have of a run; compute nothing."""
+    from epochal.flows.servers import local_mlflow_uri
+    from epochal.tasks.locate import find_run
+    from epochal.tasks.run_ledger import sync_run
+
+    found = find_run(run, store=store)
+    result = sync_run(found, notice=console.say_note, local_mlflow=local_mlflow_uri())
+    if as_json:
+        console.print_json(
+            {
+                "run": found.plan.run,
+                "generation": found.plan.generation,
+                "mlflow_run_id": result.run_id,
+                "mlflow_tracking_uri": result.uri,
+                "problem": result.problem,
+            }
+        )
+    if result.problem is not None:
+        raise ServerUnavailable(f"{result.problem}; run the same command again when it is back")
+    if not as_json:
+        console.out.print(f"{found.plan.reference} is whole in MLflow at {result.uri}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -91,6 +94,13 @@ def _call_flow(config: RunConfig, *, api_url: str) -> dict[str, Any]:
     return result
 
 
+def _program() -> str:
+    """How this command is called here: by its path where the shell would not find its name."""
+    called = Path(sys.argv[0])
+    by_path = called.name == "epochal" and shutil.which("epochal") is None
+    return str(called) if by_path else "epochal"
+
+
 def shown_store(url: str) -> str:
     """A store's address as a person types it: a local one is a path."""
     return url.removeprefix("file://")
@@ -101,8 +111,9 @@ def _where_to_look(
 ) -> list[str]:
     mlflow_ui = mlflow_ui_of(result["mlflow_tracking_uri"])
     mlflow = mlflow_ui or f"{result['mlflow_tracking_uri']} (`epochal up` shows it in a browser)"
-    longer = f"epochal plan {given} --set epochs={config.epochs + 4}"
-    hardest = f"epochal samples {config.name} --store {shown_store(store)} --hardest 10"
+    program = _program()
+    longer = f"{program} plan {given} --set epochs={config.epochs + 4}"
+    hardest = f"{program} samples {config.name} --store {shown_store(store)} --hardest 10"
     return [
         f"Prefect  {ui_url}",
         f"MLflow   {mlflow}",
@@ -110,7 +121,7 @@ def _where_to_look(
         f"weights  sha256 {result['weights_sha256']}",
         "",
         "Next:",
-        f"  epochal train {given}   # again: everything is cached",
+        f"  {program} train {given}   # again: everything is cached",
         f"  {longer}   # what a longer run would compute",
         f"  {hardest}",
     ]

@@ -137,19 +137,26 @@ class Ledger:
         self._queue.put(part)
 
     def finish(
-        self, status: Status, *, best_epoch: int | None, tags: Mapping[str, str]
+        self,
+        status: Status,
+        *,
+        best_epoch: int | None,
+        tags: Mapping[str, str],
+        hurried: bool | None = None,
     ) -> LedgerResult:
         """Delivers what is left, sets the status and ends the thread; raises nothing.
 
-        Waits for a tracker that works, about 10 s for one that is away.
+        Waits for a tracker that works, about 10 s for one that is away. hurried: waits 12 s at
+        most; None: if the run is being killed.
         """
+        hurried = status == "KILLED" if hurried is None else hurried
         self._queue.put(_Finish(status, best_epoch, dict(tags)))
         started = time.monotonic()
         while not self._ended.wait(0.2):
             now = time.monotonic()
             idle = now - max(self._moved, started)
             if (
-                (status == "KILLED" and now - started > KILLED_S)
+                (hurried and now - started > KILLED_S)
                 or idle > STUCK_S
                 or (idle > AWAY_S and unreachable(self._uri) is not None)
             ):

@@ -8,21 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from epochal.data.config import DataConfig
 from epochal.data.documents import dump_document
 from epochal.tasks.config import RunConfig
-from epochal.tasks.explain import flatten
-from epochal.tasks.ledger import DataEntry, Ledger, ModelSource, RunIdentity, Status
+from epochal.tasks.ledger import Status
 from epochal.tasks.reporting import Reporter, current_reporter
 from epochal.tasks.result import best_epoch, flat_metrics, stage_lines, weights_sha256
+from epochal.tasks.run_ledger import final_tags, make_ledger
 from epochal.tasks.session import Session, open_session, working_on
-from epochal.tasks.tracking import tracking_uri
-
-_NOT_PARAMETERS = (
-    "name", "epochs", "store", "checkpoint", "tracking", "device", "threads", "reproducibility",
-    "folder", "loader.workers", "gradients.per_group", "metrics.best", "sampling.final_full",
-)  # fmt: skip
-"""Fields that may change within a generation: MLflow refuses a parameter that changes."""
 
 _prepared: dict[str, Session] = {}
 
@@ -67,7 +59,15 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
     session = _prepared.pop(_identity(config), None)
     if session is None:
         session = open_session(config, reporter=current_reporter())
-    session.ledger = make_ledger(session, local_mlflow=local_mlflow)
+    session.ledger = make_ledger(
+        config,
+        session.plan,
+        session.facts,
+        session.stage_store,
+        notice=session.reporter.notice,
+        local_mlflow=local_mlflow,
+        tags={"epochal.device": str(session.device)},
+    )
     computing = any(stage.known_key not in session.records for stage in session.stages)
     session.ledger.start(computing=computing, forks=computing and config.loader.workers > 0)
     if computing:
@@ -85,68 +85,8 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
         session.delivered = session.ledger.finish(
             status,
             best_epoch=None if best is None else best.epoch,
-            tags=_final_tags(session),
+            tags=final_tags(session.stages, session.records),
         )
-
-
-def make_ledger(session: Session, *, local_mlflow: str | None) -> Ledger:
-    """The MLflow ledger of this run's generation."""
-    config, plan = session.config, session.plan
-    return Ledger(
-        uri=tracking_uri(config.tracking, local_server=local_mlflow),
-        experiment=config.tracking.experiment,
-        run=RunIdentity(
-            name=plan.run,
-            generation=plan.generation,
-            branched_from=plan.branched_from,
-            shared_epochs=plan.shared_epochs,
-            identity=plan.identity,
-        ),
-        params=parameters(config),
-        tags={
-            "epochs": str(config.epochs),
-            "epochal.store": session.store.url,
-            "epochal.device": str(session.device),
-        },
-        store=session.store,
-        stages=session.stage_store,
-        log_every_updates=config.tracking.log_every_updates,
-        per_group=config.gradients.per_group,
-        notice=session.reporter.notice,
-        data=[_data_entry(session, "train"), _data_entry(session, "validation")],
-        model=ModelSource(
-            target=config.model,
-            folder=session.folder,
-            files=tuple(session.facts.sources.get("model", {})),
-        ),
-    )
-
-
-def _data_entry(session: Session, context: str) -> DataEntry:
-    data: DataConfig = getattr(session.config, f"{context}_data")
-    return DataEntry(
-        context=context,
-        name=data.target,
-        fingerprint=session.data[f"{context}_data"].fingerprint,
-        source={"target": data.target, "args": data.args},
-    )
-
-
-def parameters(config: RunConfig) -> dict[str, str]:
-    """The config's fields that act on numbers, flat, as MLflow's parameters."""
-    return {
-        path: value if isinstance(value, str) else str(value)
-        for path, value in flatten(config.model_dump(mode="json"))
-        if not any(path == name or path.startswith(f"{name}.") for name in _NOT_PARAMETERS)
-    }
-
-
-def _final_tags(session: Session) -> dict[str, str]:
-    weights = weights_sha256(session.stages, session.records)
-    tags = {"epochal.bitwise": str(session.bitwise).lower()}
-    if weights is not None:
-        tags["epochal.weights_sha256"] = weights
-    return tags
 
 
 def _log_attempt(session: Session) -> None:

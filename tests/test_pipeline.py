@@ -264,3 +264,31 @@ def test_workers_change_no_number_and_end_well_beside_prefects_threads(project):
     second = train(project, epochs=2, store="./other", loader__workers=2, **data)
     assert second.json["weights_sha256"] == first.json["weights_sha256"]
     assert not second.stages(cached=True)
+
+
+def test_what_mlflow_missed_is_delivered_by_sync_once(project, tracker):
+    with environment(MLFLOW_TRACKING_URI="http://127.0.0.1:9"):
+        away = train(project)
+    assert away.json["mlflow_run_id"] is None
+    assert "Nothing is lost" in away.err
+    synced = call("sync", str(project.config), "--json")
+    assert synced.code == 0, synced.err
+    assert synced.json["problem"] is None
+    rows = metric_rows(synced.json["mlflow_run_id"])
+    assert [step for step, _, _ in rows["gradients/norm"]] == list(
+        range(1, sum(one["values"]["updates"] for one in _records(project, "train").values()) + 1)
+    )
+    assert mlflow.MlflowClient().get_run(synced.json["mlflow_run_id"]).info.status == "FINISHED"
+    assert call("sync", str(project.config)).code == 0
+    assert metric_rows(synced.json["mlflow_run_id"]) == rows
+    again = train(project)
+    assert again.json["mlflow_run_id"] == synced.json["mlflow_run_id"]
+    assert metric_rows(synced.json["mlflow_run_id"]) == rows
+
+
+def test_sync_says_that_mlflow_is_away(project, tracker):
+    train(project)
+    with environment(MLFLOW_TRACKING_URI="http://127.0.0.1:9"):
+        done = call("sync", str(project.config))
+    assert done.code == 75
+    assert "127.0.0.1:9" in done.err

@@ -1,0 +1,124 @@
+"""The MLflow ledger of a run, from its config and plan: what MLflow shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from epochal.data.stages import StageRecord, StageStore
+from epochal.tasks.config import RunConfig
+from epochal.tasks.explain import flatten
+from epochal.tasks.keys import Facts, Stage
+from epochal.tasks.ledger import DataEntry, Ledger, LedgerResult, ModelSource, RunIdentity
+from epochal.tasks.plan import is_bitwise
+from epochal.tasks.result import best_epoch, weights_sha256
+from epochal.tasks.run_files import RunPlan
+from epochal.tasks.tracking import tracking_uri
+
+if TYPE_CHECKING:
+    from epochal.data.config import DataConfig
+    from epochal.tasks.locate import FoundRun
+
+_NOT_PARAMETERS = (
+    "name", "epochs", "store", "checkpoint", "tracking", "device", "threads", "reproducibility",
+    "folder", "loader.workers", "gradients.per_group", "metrics.best", "sampling.final_full",
+)  # fmt: skip
+"""Fields that may change within a generation: MLflow refuses a parameter that changes."""
+
+
+def make_ledger(
+    config: RunConfig,
+    plan: RunPlan,
+    facts: Facts,
+    stages: StageStore,
+    *,
+    notice: Callable[[str], None],
+    local_mlflow: str | None,
+    tags: Mapping[str, str] | None = None,
+) -> Ledger:
+    """The ledger of the plan's generation. tags: more of them, for the run in MLflow."""
+    return Ledger(
+        uri=tracking_uri(config.tracking, local_server=local_mlflow),
+        experiment=config.tracking.experiment,
+        run=RunIdentity(
+            name=plan.run,
+            generation=plan.generation,
+            branched_from=plan.branched_from,
+            shared_epochs=plan.shared_epochs,
+            identity=plan.identity,
+        ),
+        params=parameters(config),
+        tags={"epochs": str(config.epochs), "epochal.store": stages.store.url, **(tags or {})},
+        store=stages.store,
+        stages=stages,
+        log_every_updates=config.tracking.log_every_updates,
+        per_group=config.gradients.per_group,
+        notice=notice,
+        data=[
+            _data_entry(config.train_data, "train", facts.train_data.fingerprint),
+            _data_entry(config.validation_data, "validation", facts.validation_data.fingerprint),
+        ],
+        model=ModelSource(
+            target=config.model,
+            folder=Path(config.folder),
+            files=tuple(facts.sources.get("model", {})),
+        ),
+    )
+
+
+def _data_entry(data: DataConfig, context: str, fingerprint: str | None) -> DataEntry:
+    return DataEntry(
+        context=context,
+        name=data.target,
+        fingerprint=fingerprint or "unknown",
+        source={"target": data.target, "args": data.args},
+    )
+
+
+def parameters(config: RunConfig) -> dict[str, str]:
+    """The config's fields that act on numbers, flat, as MLflow's parameters."""
+    return {
+        path: value if isinstance(value, str) else str(value)
+        for path, value in flatten(config.model_dump(mode="json"))
+        if not any(path == name or path.startswith(f"{name}.") for name in _NOT_PARAMETERS)
+    }
+
+
+def final_tags(stages: Sequence[Stage], records: Mapping[str, StageRecord]) -> dict[str, str]:
+    """What is known of a run when a command ends."""
+    weights = weights_sha256(stages, records)
+    tags = {"epochal.bitwise": str(is_bitwise(stages, records)).lower()}
+    if weights is not None:
+        tags["epochal.weights_sha256"] = weights
+    return tags
+
+
+def sync_run(
+    found: FoundRun, *, notice: Callable[[str], None], local_mlflow: str | None
+) -> LedgerResult:
+    """Delivers what MLflow does not have of a run in a store; computes and starts nothing.
+
+    A run that is not whole keeps the status of one that was cut off.
+    """
+    ledger = make_ledger(
+        found.config,
+        found.plan,
+        found.plan.facts(),
+        found.stage_store,
+        notice=notice,
+        local_mlflow=local_mlflow,
+    )
+    ledger.start()
+    for stage in found.stages:
+        record = found.records.get(stage.known_key)
+        if record is not None:
+            ledger.deliver(stage.kind, stage.epoch, record)
+    best = best_epoch(found.config.metrics, found.stages, found.records)
+    whole = all(stage.known_key in found.records for stage in found.stages)
+    return ledger.finish(
+        "FINISHED" if whole else "KILLED",
+        best_epoch=None if best is None else best.epoch,
+        tags=final_tags(found.stages, found.records),
+        hurried=False,
+    )
