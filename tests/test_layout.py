@@ -86,3 +86,12 @@ def test_no_file_names_a_machine_or_a_way_of_working():
         if path.suffix in {".py", ".md", ".toml", ".yaml", ".txt", ""} and path.is_file():
             text = path.read_text(errors="replace")
             assert not any(home in text for home in homes), name
+
+
+def test_the_engines_names_are_there_when_they_are_asked_for():
+    import epochal.engine
+
+    for name in epochal.engine.__all__:
+        assert getattr(epochal.engine, name).__name__ == name
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        _ = epochal.engine.nothing_like_it

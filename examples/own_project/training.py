@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from epochal.engine.step import StepOutput
+from epochal.engine import StepOutput
 
 # B batch, C shapes
 
