@@ -40,9 +40,11 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        # What is ignored stays so: a shell gives that to what it starts in the background.
+        self._before = {number: one for number, one in before.items() if one != signal.SIG_IGN}
         try:
-            for number in SIGNALS:
+            for number in self._before:
                 signal.signal(number, self._note)
             yield
         finally:

@@ -8,6 +8,7 @@ imported.
 import importlib
 import os
 import shutil
+import signal
 import sqlite3
 import tempfile
 import uuid
@@ -26,6 +27,8 @@ def pytest_configure(config):
             del os.environ[name]
     config.test_home = tempfile.mkdtemp(prefix="epochal-tests-")
     os.environ["HOME"] = config.test_home
+    # A shell makes what it starts in the background ignore it, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # At its import Hypothesis asks the garbage collector about objects of trio, and warns if it
     # finds none: `importing()` takes them out of it.
     importlib.import_module("hypothesis")

@@ -216,6 +216,17 @@ def test_a_signal_without_a_handler_becomes_an_interruption():
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_a_signal_that_is_ignored_stays_ignored(monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        interruption = Interruption()
+        with interruption.noted():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not interruption.came
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_anchors_stay_few_and_in_order(monkeypatch):
     moment = [1000]
     monkeypatch.setattr("epochal.tasks.watch.now_ms", lambda: moment[0])
