@@ -20,6 +20,7 @@ from epochal.data.documents import dump_document
 from epochal.data.errors import Damaged
 from epochal.data.stages import StageRecord, StageStore
 from epochal.tasks.tracked_run import MAX_ROWS, Row, TrackedRun, mlflow_name
+from epochal.tasks.tracking import tracker_lock
 
 if TYPE_CHECKING:
     import numpy as np
@@ -222,12 +223,17 @@ class Delivery:
     def deliver_part(self, part: EpochPart) -> None:
         """Delivers what is committed of an epoch at work. Raises what MLflow raises."""
         rows = part.points(self._thinning).rows
-        self._run.log_rows(row for row in rows if not self._run.holds(row))
+        with tracker_lock():
+            self._run.refresh()
+            self._run.log_rows([row for row in rows if self._run.is_new(row)])
 
     def _send(self, waiting: Sequence[tuple[StageRecord, StageMetrics]]) -> None:
-        self._run.log_rows(
-            row for _, metrics in waiting for row in metrics.rows if not self._run.holds(row)
-        )
+        if not waiting:
+            return
+        with tracker_lock():
+            self._run.refresh()
+            rows = [row for _, metrics in waiting for row in metrics.rows]
+            self._run.log_rows([row for row in rows if not self._run.holds(row)])
         infinite = [text for _, metrics in waiting for text in metrics.infinite]
         if infinite:
             self._run.set_tags({NON_FINITE_TAG: f"{len(infinite)}, first: {infinite[0]}"})

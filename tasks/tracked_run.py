@@ -136,9 +136,19 @@ class TrackedRun:
             self._may_write()
             self._client.log_inputs(self.run_id, datasets=[_data_input(entry) for entry in data])
 
+    def refresh(self) -> None:
+        """Looks what the run holds by now: another process may have delivered meanwhile."""
+        run = self._client.get_run(self.run_id)
+        self._latest = {metric.key: metric.step for metric in run.data.to_proto().metrics}
+        self._held = {}
+
+    def is_new(self, row: Row) -> bool:
+        """Whether the step lies beyond all that the run holds of that key."""
+        return bool(row.step > self._latest.get(row.key, -1))
+
     def holds(self, row: Row) -> bool:
         """Whether the run holds a point of that key and step, as far as this object knows."""
-        if row.step > self._latest.get(row.key, -1):
+        if self.is_new(row):
             return False
         if row.key not in self._held:
             history = self._client.get_metric_history(self.run_id, row.key)

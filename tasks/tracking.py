@@ -131,7 +131,7 @@ def connect(uri: str) -> MlflowClient:
     from mlflow import MlflowClient
 
     # Of two processes that make the same tables one would fail. It tells of its tables.
-    with _lock(), quiet("mlflow.store.db.utils"):
+    with tracker_lock(), quiet("mlflow.store.db.utils"):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -173,7 +173,7 @@ def find_or_create_run(
     found = _search(client, experiment_id, run)
     if found is not None:
         return found
-    with _lock():
+    with tracker_lock():
         found = _search(client, experiment_id, run)
         if found is not None:
             return found
@@ -235,7 +235,8 @@ def _origin_tags() -> dict[str, str]:
 
 
 @contextmanager
-def _lock() -> Iterator[None]:
+def tracker_lock() -> Iterator[None]:
+    """Held by one process of this machine at a time: who looks and then writes is not overtaken."""
     path = tracking_home() / "mlflow.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
