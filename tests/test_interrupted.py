@@ -73,7 +73,7 @@ class Command:
 def points(run_id):
     client = mlflow.MlflowClient()
     return {
-        key: [(one.step, one.value) for one in client.get_metric_history(run_id, key)]
+        key: sorted((one.step, one.value) for one in client.get_metric_history(run_id, key))
         for key in client.get_run(run_id).data.metrics
     }
 

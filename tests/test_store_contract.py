@@ -387,3 +387,17 @@ def test_an_endpoint_that_is_away_is_told_within_seconds(s3_endpoint, monkeypatc
     with pytest.raises(PreflightFailed, match=r"EndpointConnectionError.*AWS_ENDPOINT_URL"):
         open_store(f"s3://{BUCKET}/x").preflight()
     assert time.monotonic() - started < 15
+
+
+def test_many_who_fetch_at_once_get_the_same_bytes(store):
+    from concurrent.futures import ThreadPoolExecutor
+
+    data = bytes(range(256)) * 4096
+    store.put_new("a/b.bin", data)
+
+    def fetched(_):
+        with store.fetch("a/b.bin") as path:
+            return path.read_bytes() == data
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(fetched, range(24)))
