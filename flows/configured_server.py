@@ -19,6 +19,8 @@ _VARIABLE = "PREFECT_API_URL"
 # Profiles that Prefect ships; the user's file needs not repeat them.
 _SHIPPED_PROFILES = {"local": {_VARIABLE: "http://127.0.0.1:4200/api"}}
 _UNAUTHORISED = (401, 403)
+BUSY_S = 30.0
+"""A server on SQLite may be silent for seconds while others write; one that is away refuses."""
 
 
 def configured_api_url() -> str | None:
@@ -41,7 +43,7 @@ def ui_url_of(api_url: str) -> str:
     return os.environ.get("PREFECT_UI_URL") or api_url.rstrip("/").removesuffix("/api")
 
 
-def check_answers(api_url: str, *, timeout_s: float = 5.0) -> None:
+def check_answers(api_url: str, *, timeout_s: float = BUSY_S) -> None:
     """Returns if a Prefect server answers there; raises ServerUnavailable otherwise."""
     address = f"{api_url.rstrip('/')}/health"
     if not address.startswith(("http://", "https://")):

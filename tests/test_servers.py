@@ -180,7 +180,8 @@ def test_down_stops_all_and_again_does_nothing_and_up_takes_the_ports_it_is_give
     processes = [machine.process(name) for name in machine.servers]
     down = machine("down", "--json")
     assert (down.code, down.json) == (0, {"stopped": ["worker", "mlflow", "prefect"]})
-    assert not any(process.exists() for process in processes)
+    # They have ended; who has inherited them may take a moment to notice.
+    wait_for(lambda: not any(process.exists() for process in processes), timeout_s=10)
     assert machine.servers == {}
     assert machine("down", "--json").json == {"stopped": []}
     assert machine("down").out == "nothing was running\n"
