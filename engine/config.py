@@ -10,6 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from epochal.data.types import Frozen, Target
 
 BUILT_IN_METRICS = ("accuracy", "top5_accuracy", "loss")
+EMA = "ema/"
+"""Before the name of a metric: that of the average of the weights, not of the weights."""
 _FALLING = ("loss", "error", "perplexity")
 
 
@@ -57,6 +59,33 @@ class GradientsConfig(Frozen):
         return self.model_dump(mode="json", exclude={"per_group"})
 
 
+class EmaConfig(Frozen):
+    """An exponential moving average of the weights, kept and validated beside the model."""
+
+    decay: float = Field(
+        default=0.999,
+        gt=0,
+        lt=1,
+        description="share of the average that stays at each update; 0.999 averages over some "
+        "1,000 updates",
+    )
+    warm_up: bool = Field(
+        default=True,
+        description="begin with (1 + n) / (10 + n) after n updates, until that exceeds `decay`",
+    )
+    copy_at_epoch: int | None = Field(
+        default=None,
+        ge=1,
+        description="the epoch before which the model takes the average as its weights; none: it "
+        "never does",
+    )
+
+    def key_slice(self, epoch: int) -> dict[str, Any]:
+        """What acts on the numbers of that epoch."""
+        acting: dict[str, Any] = {"decay": self.decay, "warm_up": self.warm_up}
+        return acting | ({"copied": True} if self.copy_at_epoch == epoch else {})
+
+
 class MetricTarget(Target):
     """A metric of the user's or of torchmetrics: has `update(outputs, target)`, `compute()`."""
 
@@ -97,9 +126,10 @@ class MetricsConfig(Frozen):
 
     @model_validator(mode="after")
     def _best_is_measured(self) -> Self:
-        if self.best is not None and self.best not in self.names:
+        if self.best is not None and self.best.removeprefix(EMA) not in self.names:
             raise ValueError(
-                f"best: {self.best!r} is not measured; there is {', '.join(self.names)}"
+                f"best: {self.best!r} is not measured; there is {', '.join(self.names)}, and each "
+                f"as {EMA}… where `ema` is given"
             )
         return self
 

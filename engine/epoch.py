@@ -190,6 +190,8 @@ def train_epoch(
                 factor = rate(epoch + (progress.updates + 0.5) / num_updates)
                 state.set_rate_factor(factor)
                 recorder.end_update(grads.update(), rate=state.base_rates[0] * factor)
+                if state.ema is not None:
+                    state.ema.update(state.updates_done)
                 progress.updates += 1
                 progress.update_ends.append(progress.rows)
                 if progress.updates % READ_EVERY == 0:

@@ -2,6 +2,7 @@
 
 model       the module's `state_dict`: what plain torch loads
 optimizer   its tensors, named `state/<parameter>/<key>`
+ema         the average of the weights, under the model's names
 document    everything else: its numbers, the options of its groups, the count of updates
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from epochal.data.errors import Damaged, StateMismatch
+from epochal.engine.ema import WeightAverage
 from epochal.engine.state import TrainingState
 
 _NOT_OPTIONS = frozenset({"params", "param_names", "lr", "initial_lr"})
@@ -27,11 +29,12 @@ _TENSOR, _FLOAT, _TUPLE, _MAPPING = "$tensor", "$float", "$tuple", "$mapping"
 
 @dataclass(frozen=True)
 class StateParts:
-    """A state in parts. document: plain JSON."""
+    """A state in parts. document: plain JSON. ema: empty where no average is kept."""
 
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     document: dict[str, Any]
+    ema: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -113,12 +116,29 @@ def split_state(state: TrainingState) -> StateParts:
         )
     ]
     document = {"updates_done": state.updates_done, "slots": slots, "groups": groups}
-    return StateParts(model=model_tensors(state.model), optimizer=tensors, document=document)
+    return StateParts(
+        model=model_tensors(state.model),
+        optimizer=tensors,
+        document=document,
+        ema={} if state.ema is None else dict(state.ema.tensors),
+    )
 
 
 def load_model_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copies the tensors into the module. Raises StateMismatch, naming each difference."""
-    own = model_tensors(model)
+    check_tensors(model_tensors(model), tensors)
+    model.load_state_dict(dict(tensors), strict=True)
+
+
+def load_average(average: WeightAverage, tensors: Mapping[str, Tensor]) -> None:
+    """Copies the tensors into the average. Raises StateMismatch, naming each difference."""
+    check_tensors(average.tensors, tensors)
+    for name, tensor in tensors.items():
+        average.tensors[name].copy_(tensor)
+
+
+def check_tensors(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Raises StateMismatch if names, shapes or types of `tensors` are not those of `own`."""
     problems = [f"{name}: not stored" for name in own if name not in tensors]
     problems += [f"{name}: stored, but not in the model" for name in tensors if name not in own]
     for name, tensor in own.items():
@@ -134,12 +154,13 @@ def load_model_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     if problems:
         shown = "; ".join(problems[:5]) + ("; …" if len(problems) > 5 else "")  # noqa: PLR2004
         raise StateMismatch(f"{shown}; was the model or model.args changed?")
-    model.load_state_dict(dict(tensors), strict=True)
 
 
 def load_state(state: TrainingState, parts: StateParts) -> None:
     """Puts all parts into the live state. Raises StateMismatch; the state is then of no use."""
     load_model_tensors(state.model, parts.model)
+    if state.ema is not None:
+        load_average(state.ema, parts.ema)
     document, named = parts.document, state.named_parameters()
     try:
         groups, slots = document["groups"], document["slots"]

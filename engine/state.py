@@ -10,13 +10,15 @@ from torch import nn
 from torch.optim import Optimizer
 
 from epochal.data.errors import TargetError
+from epochal.engine.ema import WeightAverage
 
 
 @dataclass
 class TrainingState:
     """What a checkpoint holds.
 
-    updates_done: optimizer steps over the whole run. base_rates: the learning rate of each
+    updates_done: optimizer steps over the whole run. ema: the average of the weights, if there is
+    one. base_rates: the learning rate of each
     parameter group as it was built, which the schedule multiplies; config, not state.
     Raises TargetError if a group's rate is no number, or a parameter is not the model's.
     """
@@ -24,6 +26,7 @@ class TrainingState:
     model: nn.Module
     optimizer: Optimizer
     updates_done: int = 0
+    ema: WeightAverage | None = None
     base_rates: tuple[float, ...] = field(init=False)
     parameter_names: tuple[tuple[str, ...], ...] = field(init=False)
 
@@ -74,7 +77,9 @@ def _name(names: dict[int, str], parameter: nn.Parameter) -> str:
 
 
 def fresh_optimizer(state: TrainingState) -> None:
-    """Forgets what the optimizer has gathered: the state before the first update."""
+    """Forgets what optimizer and average have gathered: the state before the first update."""
     state.optimizer.state.clear()
     state.updates_done = 0
     state.set_rate_factor(1.0)
+    if state.ema is not None:
+        state.ema.reset()

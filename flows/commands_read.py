@@ -10,7 +10,7 @@ import typer
 from epochal.data.errors import InputError, NotFound
 from epochal.flows import console
 from epochal.tasks.locate import FoundRun, find_run
-from epochal.tasks.result import best_epoch, epoch_rows, flat_metrics, weights_sha256
+from epochal.tasks.result import best_epoch, best_of_ema, epoch_rows, flat_metrics, weights_sha256
 
 RunName = Annotated[
     str,
@@ -24,6 +24,9 @@ StoreOption = Annotated[
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
+]
+OfAverage = Annotated[
+    bool, typer.Option("--ema", help="The average of the weights instead of the weights.")
 ]
 SHORT = 12
 
@@ -122,6 +125,7 @@ def export(
     epoch: Annotated[
         str | None, typer.Option(help="An epoch, or `best`; none: the last one.")
     ] = None,
+    ema: OfAverage = False,  # noqa: FBT002 - typer's way of a flag
     store: StoreOption = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
@@ -129,8 +133,9 @@ def export(
     from epochal.tasks.export import export_weights
 
     found = find_run(run, store=store)
-    number = _epoch_number(found, epoch)
-    written = export_weights(found, epoch=number, out=out)
+    number = _epoch_number(found, epoch, ema=ema)
+    artifact = "ema" if ema else "model"
+    written = export_weights(found, epoch=number, out=out, artifact=artifact)
     if as_json:
         console.print_json(
             {"run": found.plan.run, "epoch": number, "file": str(out), "weights_sha256": written}
@@ -139,9 +144,11 @@ def export(
     console.out.print(f"{out}  epoch {number}  sha256 {written}")
 
 
-def _epoch_number(found: FoundRun, epoch: str | None) -> int:
+def _epoch_number(found: FoundRun, epoch: str | None, *, ema: bool) -> int:
     if epoch == "best":
-        best = best_epoch(found.config.metrics, found.stages, found.records)
+        of_ema = ema and found.config.ema is not None
+        metrics = best_of_ema(found.config) if of_ema else found.config.metrics
+        best = best_epoch(metrics, found.stages, found.records)
         if best is None:
             raise NotFound(f"{found.plan.reference} has no validated epoch yet")
         return best.epoch

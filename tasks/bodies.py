@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from epochal.data.stages import StageRecord
 from epochal.data.types import seed_64
-from epochal.tasks.checkpoints import load_model, put_model
+from epochal.engine.config import EMA
+from epochal.tasks.checkpoints import load_ema, load_model, put_model
 from epochal.tasks.commit import commit_stage, number, put_moment
 from epochal.tasks.keys import Stage
 from epochal.tasks.session import Session
@@ -18,6 +19,7 @@ from epochal.tasks.train_stage import train
 
 if TYPE_CHECKING:
     from epochal.data.samples import SampleTable
+    from epochal.engine.validate import ValidationResult
 
 
 def initialise(session: Session, stage: Stage) -> StageRecord:
@@ -37,17 +39,41 @@ def initialise(session: Session, stage: Stage) -> StageRecord:
 
 
 def validate(session: Session, stage: Stage) -> StageRecord:
-    """The metrics of one checkpoint over the validation data."""
+    """The metrics of one checkpoint over the validation data; those of its average as well."""
+    parent = stage.parents["parent"]
+    components = session.ready_components()
+    record, ema = session.record_of(parent), components.state.ema
+    if session.live_key != parent.known_key:
+        session.live_key = None
+        load_model(session.stage_store, record, components)
+        if ema is not None:
+            load_ema(session.stage_store, record, ema)
+    result = _validated(session, stage)
+    values = dict(result.values)
+    if ema is not None:
+        with ema.applied():
+            averaged = _validated(session, stage)
+        values |= {f"{EMA}{name}": value for name, value in averaged.values.items()}
+    put_moment(session, stage)
+    return commit_stage(
+        session,
+        stage,
+        {},
+        {
+            "samples": result.num_samples,
+            "updates_done": record.values["updates_done"],
+            "metrics": {name: number(value) for name, value in values.items()},
+        },
+    )
+
+
+def _validated(session: Session, stage: Stage) -> ValidationResult:
     from epochal.data.loader import validation_batches
     from epochal.engine.validate import validate_epoch
 
     config, data = session.config, session.data["validation_data"]
-    parent = stage.parents["parent"]
     components = session.ready_components()
-    if session.live_key != parent.known_key:
-        session.live_key = None
-        load_model(session.stage_store, session.record_of(parent), components)
-    result = validate_epoch(
+    return validate_epoch(
         components.state.model,
         validation_batches(
             data.dataset,
@@ -59,17 +85,6 @@ def validate(session: Session, stage: Stage) -> StageRecord:
         metrics=components.metrics,
         seed=seed_64(config.seed, "validate", stage.number),
         on_batch=session.interruption.obey,
-    )
-    put_moment(session, stage)
-    return commit_stage(
-        session,
-        stage,
-        {},
-        {
-            "samples": result.num_samples,
-            "updates_done": session.record_of(parent).values["updates_done"],
-            "metrics": {name: number(value) for name, value in result.values.items()},
-        },
     )
 
 

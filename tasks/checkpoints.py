@@ -1,7 +1,8 @@
-"""Training state to artifacts and back: three files, two of tensors and one of the rest."""
+"""Training state to artifacts and back: tensors of model, optimizer and average, and the rest."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from epochal.data.documents import dump_document, load_document
 from epochal.data.stages import Artifact, StageRecord, StageStore
 
 if TYPE_CHECKING:
+    from epochal.engine.ema import WeightAverage
     from epochal.engine.state import TrainingState
     from epochal.tasks.components import Components
     from epochal.tasks.keys import Stage
@@ -29,18 +31,23 @@ def put_model(stage_store: StageStore, key: str, state: TrainingState, scratch: 
 def put_checkpoint(
     stage_store: StageStore, key: str, state: TrainingState, scratch: Path
 ) -> dict[str, Artifact]:
-    """Writes model, optimizer and the rest of the state."""
+    """Writes model, optimizer, average and the rest of the state."""
     from epochal.engine.serialize import save_tensors, split_state
 
     parts = split_state(state)
     model, optimizer = scratch / "model.safetensors", scratch / "optimizer.safetensors"
     save_tensors(parts.model, model)
     save_tensors(parts.optimizer, optimizer)
-    return {
+    artifacts = {
         "model": stage_store.put_artifact(key, "safetensors", model),
         "optimizer": stage_store.put_artifact(key, "safetensors", optimizer),
         "state": stage_store.put_artifact(key, "json", dump_document(parts.document)),
     }
+    if parts.ema:
+        ema = scratch / "ema.safetensors"
+        save_tensors(parts.ema, ema)
+        artifacts["ema"] = stage_store.put_artifact(key, "safetensors", ema)
+    return artifacts
 
 
 def load_model(stage_store: StageStore, record: StageRecord, components: Components) -> None:
@@ -51,18 +58,29 @@ def load_model(stage_store: StageStore, record: StageRecord, components: Compone
         load_model_tensors(components.state.model, load_tensors(path, device="cpu"))
 
 
+def load_ema(stage_store: StageStore, record: StageRecord, average: WeightAverage) -> None:
+    """Reads the average of the weights alone. Raises Damaged or StateMismatch."""
+    from epochal.engine.serialize import load_average, load_tensors
+
+    with stage_store.fetch_artifact(record, "ema") as path:
+        load_average(average, load_tensors(path, device="cpu"))
+
+
 def load_checkpoint(stage_store: StageStore, record: StageRecord, components: Components) -> None:
     """Reads a whole checkpoint into the live state. Raises Damaged or StateMismatch."""
     from epochal.engine.serialize import StateParts, load_state, load_tensors
 
-    with (
-        stage_store.fetch_artifact(record, "model") as model,
-        stage_store.fetch_artifact(record, "optimizer") as optimizer,
-    ):
+    with ExitStack() as stack:
+        local = {
+            name: stack.enter_context(stage_store.fetch_artifact(record, name))
+            for name in ("model", "optimizer", "ema")
+            if name in record.artifacts
+        }
         data = stage_store.read_artifact(record, "state", max_bytes=MAX_STATE_DOCUMENT_BYTES)
         parts = StateParts(
-            model=load_tensors(model, device="cpu"),
-            optimizer=load_tensors(optimizer, device="cpu"),
+            model=load_tensors(local["model"], device="cpu"),
+            optimizer=load_tensors(local["optimizer"], device="cpu"),
+            ema=load_tensors(local["ema"], device="cpu") if "ema" in local else {},
             document=load_document(
                 data, name=record.artifacts["state"].file, max_bytes=MAX_STATE_DOCUMENT_BYTES
             ),

@@ -61,6 +61,7 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
     Raises TargetError or ConfigError, naming the field, if a part cannot be built.
     """
     from epochal.engine.build import build_loss, build_model, build_optimizer
+    from epochal.engine.ema import WeightAverage
     from epochal.engine.metrics import build_metrics
     from epochal.engine.state import TrainingState
     from epochal.engine.step import DefaultStep
@@ -97,7 +98,11 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
     )
     return Components(
         device=device,
-        state=TrainingState(model=model, optimizer=optimizer),
+        state=TrainingState(
+            model=model,
+            optimizer=optimizer,
+            ema=None if config.ema is None else WeightAverage(model, config.ema),
+        ),
         step=step,
         loss=loss,
         metrics=metrics,

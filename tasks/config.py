@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from epochal.data.config import DataConfig, LoaderConfig, SamplingConfig
 from epochal.data.types import Frozen, Target
-from epochal.engine.config import GradientsConfig, MetricsConfig, OptimizerConfig
+from epochal.engine.config import EMA, EmaConfig, GradientsConfig, MetricsConfig, OptimizerConfig
 from epochal.engine.schedule import ConstantSchedule, ScheduleConfig
 from epochal.tasks.tracking_config import TrackingConfig
 
@@ -86,6 +86,9 @@ class RunConfig(Frozen):
     gradients: GradientsConfig = Field(
         default=GradientsConfig(), description="accumulation and clipping"
     )
+    ema: EmaConfig | None = Field(
+        default=None, description="an average of the weights beside the model; none: not kept"
+    )
     sampling: SamplingConfig = Field(
         default=SamplingConfig(), description="which samples the next epoch trains on"
     )
@@ -125,4 +128,8 @@ class RunConfig(Frozen):
             self.schedule.check(self.epochs)
         except ValueError as error:
             raise ValueError(f"schedule: {error}") from None
+        if self.ema is None and self.metrics.best_metric.startswith(EMA):
+            raise ValueError(
+                f"metrics.best: {self.metrics.best!r} is of the average of the weights; give `ema`"
+            )
         return self

@@ -18,9 +18,9 @@ from epochal.tasks.keys import Stage
 SMALL_BYTES = 256 << 20
 
 LOADED: dict[tuple[str, str], tuple[str, ...]] = {
-    ("train", "parent"): ("model", "optimizer", "state"),
+    ("train", "parent"): ("model", "optimizer", "state", "ema"),
     ("train", "samples"): ("samples",),
-    ("validate", "parent"): ("model",),
+    ("validate", "parent"): ("model", "ema"),
     ("mine", "observations"): ("observations",),
     ("mine", "samples"): ("samples",),
 }

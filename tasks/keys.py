@@ -138,6 +138,7 @@ def _train_stage(
             "drop_last": config.loader.drop_last,
         },
         "gradients": config.gradients.key_slice(),
+        **({} if config.ema is None else {"ema": config.ema.key_slice(epoch)}),
         **_with_source(facts, "train_data", facts.train_data.fingerprint),
     }
     parents = {"parent": checkpoint}

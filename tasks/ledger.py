@@ -52,6 +52,7 @@ class LedgerResult:
 class _Finish:
     status: Status
     best_epoch: int | None
+    best_artifact: str
     tags: Mapping[str, str]
 
 
@@ -141,6 +142,7 @@ class Ledger:
         status: Status,
         *,
         best_epoch: int | None,
+        best_artifact: str = "model",
         tags: Mapping[str, str],
         hurried: bool | None = None,
     ) -> LedgerResult:
@@ -150,7 +152,7 @@ class Ledger:
         most; None: if the run is being killed.
         """
         hurried = status == "KILLED" if hurried is None else hurried
-        self._queue.put(_Finish(status, best_epoch, dict(tags)))
+        self._queue.put(_Finish(status, best_epoch, best_artifact, dict(tags)))
         started = time.monotonic()
         while not self._ended.wait(0.2):
             now = time.monotonic()
@@ -268,6 +270,7 @@ class Ledger:
                     log_best_model(
                         run,
                         best,
+                        artifact=finish.best_artifact,
                         stages=self._stages,
                         source=self._model,
                         name=self._identity.title,

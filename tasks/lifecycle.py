@@ -12,7 +12,7 @@ from epochal.data.documents import dump_document
 from epochal.tasks.config import RunConfig
 from epochal.tasks.ledger import Status
 from epochal.tasks.reporting import Reporter, current_reporter
-from epochal.tasks.result import best_epoch, flat_metrics, stage_lines, weights_sha256
+from epochal.tasks.result import artifact_of, best_epoch, flat_metrics, stage_lines, weights_sha256
 from epochal.tasks.run_ledger import final_tags, make_ledger
 from epochal.tasks.session import Session, open_session, working_on
 
@@ -85,6 +85,7 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
         session.delivered = session.ledger.finish(
             status,
             best_epoch=None if best is None else best.epoch,
+            best_artifact="model" if best is None else artifact_of(best.metric),
             tags=final_tags(session.stages, session.records),
         )
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from epochal.engine.epoch import PartialEpoch, Progress
     from epochal.engine.state import TrainingState
 
-_MODEL, _OPTIMIZER, _GRADIENT = "model/", "optimizer/", "gradient/"
+_MODEL, _OPTIMIZER, _EMA, _GRADIENT = "model/", "optimizer/", "ema/", "gradient/"
 _METRIC, _OBSERVED, _ENDS = "metric/", "observed/", "update_ends"
 
 
@@ -106,6 +106,7 @@ class PartialSaver:
         groups = {
             _MODEL: parts.model,
             _OPTIMIZER: parts.optimizer,
+            _EMA: parts.ema,
             _GRADIENT: partial.gradients,
         }
         self._copy(
@@ -186,7 +187,12 @@ def restore(commit: PartialCommit, state: TrainingState) -> PartialEpoch:
     body = commit.body
     load_state(
         state,
-        StateParts(model=of(_MODEL), optimizer=of(_OPTIMIZER), document=dict(body["document"])),
+        StateParts(
+            model=of(_MODEL),
+            optimizer=of(_OPTIMIZER),
+            document=dict(body["document"]),
+            ema=of(_EMA),
+        ),
     )
     loss = body["partial_loss"]
     return PartialEpoch(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from epochal.data.stages import StageRecord
-from epochal.engine.config import MetricsConfig
+from epochal.engine.config import EMA, MetricsConfig
 from epochal.tasks.config import RunConfig
 from epochal.tasks.keys import Stage
 from epochal.tasks.reporting import Outcome
@@ -81,7 +81,23 @@ def flat_metrics(
     if best is not None:
         metrics[f"best/{best.metric}"] = best.value
         metrics["best/epoch"] = best.epoch
+    if config.ema is not None and (own := best_epoch(best_of_ema(config), stages, records)):
+        metrics[f"best/{own.metric}"] = own.value
+        metrics[f"best/{EMA}epoch"] = own.epoch
     return metrics
+
+
+def best_of_ema(config: RunConfig) -> MetricsConfig:
+    """The same question of the average of the weights: which of its epochs is best."""
+    metric = EMA + config.metrics.best_metric.removeprefix(EMA)
+    return config.metrics.model_copy(
+        update={"best": metric, "best_mode": config.metrics.best_direction}
+    )
+
+
+def artifact_of(metric: str) -> str:
+    """The artifact of a train stage whose weights that metric measured."""
+    return "ema" if metric.startswith(EMA) else "model"
 
 
 def weights_sha256(stages: Sequence[Stage], records: Mapping[str, StageRecord]) -> str | None:
@@ -111,12 +127,13 @@ def metric_values(stage: Stage, record: StageRecord) -> dict[str, float | None]:
     values: dict[str, float | None] = dict(record.values["metrics"])
     names = [one if isinstance(one, str) else one["name"] for one in stage.inputs["metrics"]]
 
-    def place(name: str) -> int:
+    def place(name: str) -> tuple[bool, int]:
         # A metric that gives several numbers names them `metric_part`.
+        plain = name.removeprefix(EMA)
         known = [
-            index for index, one in enumerate(names) if name == one or name.startswith(f"{one}_")
+            index for index, one in enumerate(names) if plain == one or plain.startswith(f"{one}_")
         ]
-        return known[0] if known else len(names)
+        return name.startswith(EMA), known[0] if known else len(names)
 
     return {name: values[name] for name in sorted(values, key=place)}
 

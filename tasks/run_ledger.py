@@ -12,7 +12,7 @@ from epochal.tasks.explain import flatten
 from epochal.tasks.keys import Facts, Stage
 from epochal.tasks.ledger import DataEntry, Ledger, LedgerResult, ModelSource, RunIdentity
 from epochal.tasks.plan import is_bitwise
-from epochal.tasks.result import best_epoch, weights_sha256
+from epochal.tasks.result import artifact_of, best_epoch, weights_sha256
 from epochal.tasks.run_files import RunPlan
 from epochal.tasks.tracking import tracking_uri
 
@@ -119,6 +119,7 @@ def sync_run(
     return ledger.finish(
         "FINISHED" if whole else "KILLED",
         best_epoch=None if best is None else best.epoch,
+        best_artifact="model" if best is None else artifact_of(best.metric),
         tags=final_tags(found.stages, found.records),
         hurried=False,
     )

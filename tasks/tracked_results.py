@@ -41,6 +41,7 @@ def log_best_model(
     run: TrackedRun,
     record: StageRecord,
     *,
+    artifact: str,
     stages: StageStore,
     source: ModelSource,
     name: str,
@@ -48,16 +49,23 @@ def log_best_model(
 ) -> None:
     """The weights of the train stage `record` as a model that MLflow can load.
 
+    artifact: which of them, `model` or `ema`.
     One of more than 100 MiB is only linked. Raises what MLflow and the store raise.
     """
-    sha256 = record.artifacts["model"].sha256
+    sha256 = record.artifacts[artifact].sha256
     if run.tag(MODEL_SHA256_TAG) == sha256:
         return
     may_write()
     model_id = _find_model(run, sha256)
     if model_id is None:
         model_id = _create_model(
-            run, record, stages=stages, source=source, name=name, may_write=may_write
+            run,
+            record,
+            artifact=artifact,
+            stages=stages,
+            source=source,
+            name=name,
+            may_write=may_write,
         )
     run.set_tags({MODEL_TAG: model_uri(model_id), MODEL_SHA256_TAG: sha256})
 
@@ -81,6 +89,7 @@ def _create_model(
     run: TrackedRun,
     record: StageRecord,
     *,
+    artifact: str,
     stages: StageStore,
     source: ModelSource,
     name: str,
@@ -88,12 +97,12 @@ def _create_model(
 ) -> str:
     from mlflow.entities import LoggedModelOutput
 
-    weights = record.artifacts["model"]
+    weights = record.artifacts[artifact]
     copied = weights.size <= MAX_MODEL_BYTES
     tags = {
         _SHA256: weights.sha256,
         "epochal.epoch": str(record.epoch),
-        "epochal.url": stages.store.address(stages.artifact_path(record, "model")),
+        "epochal.url": stages.store.address(stages.artifact_path(record, artifact)),
     }
     if not copied:
         tags["mlflow.model.isExternal"] = "true"
@@ -105,7 +114,7 @@ def _create_model(
     if copied:
         with (
             tempfile.TemporaryDirectory(prefix="epochal-model-") as scratch,
-            stages.fetch_artifact(record, "model") as path,
+            stages.fetch_artifact(record, artifact) as path,
         ):
             folder = Path(scratch) / "model"
             write_model_folder(

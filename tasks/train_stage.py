@@ -130,7 +130,10 @@ def _begin(
             resume = restore(commit, session.ready_components().state)
             session.resumed_at[stage.known_key] = commit.micro_steps
             return resume, Anchors(commit.body["anchors"])
-    bring_state(session, stage.parents["parent"])
+    state = bring_state(session, stage.parents["parent"]).state
+    ema = session.config.ema
+    if ema is not None and ema.copy_at_epoch == stage.epoch and state.ema is not None:
+        state.ema.copy_to_model()
     session.live_key = None  # until the epoch is whole, the live state is nobody's checkpoint
     return None, Anchors()
 

@@ -17,10 +17,10 @@ from epochal.data.store import DAMAGED, Store
 from epochal.tasks.config import RunConfig
 from epochal.tasks.keys import Stage, list_stages
 from epochal.tasks.plan import records_of
-from epochal.tasks.result import validated_epochs
+from epochal.tasks.result import best_of_ema, validated_epochs
 from epochal.tasks.run_files import RunPlan, plan_numbers, read_plans, run_names
 
-CHECKPOINT = ("model", "optimizer", "state")
+CHECKPOINT = ("model", "optimizer", "state", "ema")
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,8 @@ def _thinnable(
             files := {
                 name: record.artifacts[name].size
                 for name in CHECKPOINT
-                if f"{stage_folder(key)}/{record.artifacts[name].file}" in sizes
+                if name in record.artifacts
+                and f"{stage_folder(key)}/{record.artifacts[name].file}" in sizes
             }
         )
     }
@@ -171,7 +172,12 @@ def _kept(
         return set(trained)
     kept = set(trained[-config.checkpoint.keep_last :])
     ranked = validated_epochs(config.metrics, stages, records)
-    kept |= {best.epoch for best in ranked[: config.checkpoint.keep_best]}
+    if config.ema is not None:  # its best epochs may be others
+        own = validated_epochs(best_of_ema(config), stages, records)
+        ranked = [*ranked[: config.checkpoint.keep_best], *own[: config.checkpoint.keep_best]]
+    else:
+        ranked = ranked[: config.checkpoint.keep_best]
+    kept |= {best.epoch for best in ranked}
     # What a stage that is not done would start from.
     for stage in stages:
         parent = stage.parents.get("parent")

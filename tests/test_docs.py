@@ -18,7 +18,13 @@ from epochal.data.schemas import OBSERVATIONS, SAMPLES, UPDATES
 from epochal.data.tables import write_table
 from epochal.data.types import Target
 from epochal.engine import schedule
-from epochal.engine.config import GradientsConfig, MetricsConfig, MetricTarget, OptimizerConfig
+from epochal.engine.config import (
+    EmaConfig,
+    GradientsConfig,
+    MetricsConfig,
+    MetricTarget,
+    OptimizerConfig,
+)
 from epochal.tasks.config import CheckpointConfig, RunConfig
 from epochal.tasks.load_config import build_config, load_config
 from epochal.tasks.targets import call_target
@@ -36,6 +42,7 @@ PARTS: dict[str, tuple[type[BaseModel], ...]] = {
     "loader.": (LoaderConfig,),
     "schedule.": SCHEDULES,
     "gradients.": (GradientsConfig,),
+    "ema.": (EmaConfig,),
     "sampling.": (SamplingConfig,),
     "metrics.": (MetricsConfig,),
     "checkpoint.": (CheckpointConfig,),
