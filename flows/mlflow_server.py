@@ -18,6 +18,7 @@ from epochal.flows.server_processes import (
     stop,
     surviving,
 )
+from epochal.tasks.tracker_database import make_database
 
 PREFERRED_PORT = 5000
 HEALTH = "/health"
@@ -39,7 +40,12 @@ class MlflowHome:
     @property
     def store(self) -> str:
         """The database, as MLflow writes it."""
-        return f"sqlite:///{self.folder}/mlflow.db"
+        return f"sqlite:///{self.database}"
+
+    @property
+    def database(self) -> Path:
+        """Its file."""
+        return self.folder / "mlflow.db"
 
     @property
     def artifacts(self) -> str:
@@ -90,7 +96,7 @@ def begin_mlflow_server(*, port: int | None = None) -> tuple[ServerRecord, bool]
 
 
 def _start(home: ServerHome, mlflow: MlflowHome, *, port: int | None) -> ServerRecord:
-    mlflow.folder.mkdir(parents=True, exist_ok=True)
+    make_database(mlflow.database)
     # `mlflow server` starts its own child and cannot be handed a socket: the port is free again
     # until that child binds it.
     with reserve_port(port or PREFERRED_PORT, required=port is not None) as reserved:

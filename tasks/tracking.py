@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from epochal.data.errors import ServerUnavailable
 from epochal.data.hashing import digest
+from epochal.tasks.tracker_database import make_database
 from epochal.tasks.tracking_config import TrackingConfig
 
 if TYPE_CHECKING:
@@ -132,6 +133,8 @@ def connect(uri: str) -> MlflowClient:
 
     # Of two processes that make the same tables one would fail. It tells of its tables.
     with tracker_lock(), quiet("mlflow.store.db.utils"):
+        if uri.startswith(_SQLITE):
+            make_database(_sqlite_path(uri))
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 

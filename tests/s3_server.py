@@ -1,5 +1,9 @@
 """S3 without Amazon: moto's server on a free loopback port, for the tests that need a bucket."""
 
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,3 +38,38 @@ def s3_server() -> Iterator[str]:
             yield endpoint
         finally:
             server.stop()
+
+
+@contextmanager
+def s3_process() -> Iterator[str]:
+    """The same in a process of its own, for tests that fork."""
+    import boto3
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    endpoint = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**SETTINGS, "AWS_ENDPOINT_URL": endpoint}.items():
+            patch.setenv(name, value)
+        try:
+            _answering("127.0.0.1", port)
+            boto3.client("s3").create_bucket(Bucket=BUCKET)
+            yield endpoint
+        finally:
+            server.kill()
+            server.wait()
+
+
+def _answering(host: str, port: int, *, timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+        except OSError:
+            assert time.monotonic() < deadline, "the S3 server does not answer"
+            time.sleep(0.1)
+        else:
+            return

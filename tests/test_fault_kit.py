@@ -1,0 +1,168 @@
+"""The fault kit: what each fault does to one object, at the store's level and below it."""
+
+import pytest
+
+from epochal.data.backend_local import LocalBackend
+from epochal.data.disk import SystemDisk, disk, use_disk
+from epochal.data.errors import StoreUnavailable
+from epochal.data.store import open_store
+from epochal.data.testing import KINDS, FaultPlan, injected
+
+
+class Died(BaseException):
+    pass
+
+
+def die():
+    raise Died
+
+
+@pytest.mark.parametrize("kind", ["kill", "kill_after", "torn"])
+def test_a_death_leaves_all_or_nothing(kind, tmp_path):
+    url = f"file://{tmp_path}/store"
+    with injected(FaultPlan(kind, at=1, die=die)), pytest.raises(Died):
+        open_store(url).put_new("a/b", b"12345678")
+    found = open_store(url).listing()
+    assert found == ({"a/b": 8} if kind == "kill_after" else {})
+
+
+@pytest.mark.parametrize("kind", ["enospc", "eio", "timeout", "lost_answer"])
+def test_an_error_of_the_storage_is_told_with_its_object(kind, tmp_path):
+    url = f"file://{tmp_path}/store"
+    with injected(FaultPlan(kind, at=1)) as plan:
+        store = open_store(url)
+        with pytest.raises(StoreUnavailable, match="a/b"):
+            store.put_new("a/b", b"1")
+        assert plan.hit
+        if kind == "lost_answer":
+            with pytest.raises(FileExistsError):
+                store.put_new("a/b", b"1")
+        else:
+            store.put_new("a/b", b"1")
+    assert open_store(url).read("a/b") == b"1"
+
+
+def test_a_stale_listing_hides_what_came_later(tmp_path):
+    with injected(FaultPlan("stale_list", at=3, count=1)):
+        store = open_store(f"file://{tmp_path}/store")
+        assert store.listing() == {}
+        store.put_new("a", b"1")
+        assert store.listing() == {}
+        assert store.listing() == {"a": 1}
+
+
+def test_operations_are_counted_alike_each_time(tmp_path):
+    def operations(folder):
+        with injected(FaultPlan()) as plan:
+            store = open_store(f"file://{folder}")
+            store.put_new("a", b"1")
+            store.read("a", max_bytes=9)
+            store.delete("a")
+        return plan.operations
+
+    assert operations(tmp_path / "one") == operations(tmp_path / "other") == [
+        "put_new", "read", "delete",
+    ]  # fmt: skip
+
+
+PUT = ["sync", "make_folder", "sync", "write", "sync", "make_folder", "sync", "link", "sync"]
+"""What a first `put_new` of `a/b` comes to: the store's name, `tmp`, the bytes, `a`, the name."""
+
+
+def put(url, plan):
+    with injected(plan), pytest.raises((Died, StoreUnavailable)):
+        open_store(url).put_new("a/b", b"12345678")
+    return open_store(url).listing()
+
+
+def test_each_call_below_a_store_is_an_operation(tmp_path):
+    (tmp_path / "store").mkdir()
+    with injected(FaultPlan(level="disk")) as plan:
+        open_store(f"file://{tmp_path}/store").put_new("a/b", b"12345678")
+    assert [one for one in plan.operations if one != "unlink"] == PUT
+
+
+@pytest.mark.parametrize("at", range(1, len(PUT) + 1))
+@pytest.mark.parametrize("kind", ["kill", "torn", "power", "enospc", "eio"])
+def test_whatever_call_fails_an_object_is_whole_or_not_there(kind, at, tmp_path):
+    (tmp_path / "store").mkdir()
+    url = f"file://{tmp_path}/store"
+    if kind == "enospc" and PUT[at - 1] == "sync":
+        return  # a full disk is told by writes
+    found = put(url, FaultPlan(kind, at=at, level="disk", die=die))
+    # Its name is there from the link on; a power cut takes it back until its folder is synced.
+    linked = at == len(PUT) and kind != "power"
+    assert found == ({"a/b": 8} if linked else {})
+    store = open_store(url)
+    if not linked:
+        store.put_new("a/b", b"12345678")
+    assert store.read("a/b") == b"12345678"
+
+
+class Unsynced(SystemDisk):
+    """A disk whose user forgets to sync files."""
+
+    def sync(self, path):
+        if path.is_dir():
+            super().sync(path)
+
+
+def test_a_power_cut_shows_bytes_that_were_never_synced(tmp_path, monkeypatch):
+    def hasty(self, path, source):
+        with self.scratch() as folder:
+            disk().write(folder / "object", source)
+            self._link(folder / "object", path)
+
+    monkeypatch.setattr(LocalBackend, "put_new", hasty)
+    url = f"file://{tmp_path}/store"
+    with injected(FaultPlan("power", at=99, level="disk", die=die)) as plan:
+        store = open_store(url)
+        store.put_new("a/b", b"12345678")
+        plan.at = len(plan.operations) + 1
+        with pytest.raises(Died):
+            store.put_new("a/c", b"12345678")
+    assert open_store(url).listing() == {"a/b": 4}
+
+
+def test_a_power_cut_brings_back_what_was_taken_away_and_not_synced(tmp_path):
+    url = f"file://{tmp_path}/store"
+    open_store(url).put_new("a/b", b"1")
+    with injected(FaultPlan("power", at=2, level="disk", die=die)), pytest.raises(Died):
+        open_store(url).delete("a/b")  # unlink, then the sync that does not come
+    assert open_store(url).read("a/b") == b"1"
+
+
+def test_a_lying_disk_keeps_half_of_what_it_said_to_have_synced(tmp_path):
+    (tmp_path / "store").mkdir()
+    url = f"file://{tmp_path}/store"
+    with injected(FaultPlan("lying", at=PUT.index("write") + 2, level="disk")):
+        open_store(url).put_new("a/b", b"12345678")
+    assert open_store(url).listing() == {"a/b": 4}
+
+
+def test_a_folder_that_a_killed_process_made_is_synced_by_the_next_one(tmp_path):
+    (tmp_path / "store" / "a").mkdir(parents=True)  # its name may be in memory alone
+    url = f"file://{tmp_path}/store"
+    synced = []
+
+    class Noting(SystemDisk):
+        def sync(self, path):
+            synced.append(path)
+            super().sync(path)
+
+    before = use_disk(Noting())
+    try:
+        store = open_store(url)
+        store.put_new("a/b", b"1")
+        assert tmp_path / "store" in synced
+        synced.clear()
+        store.put_new("a/c", b"1")
+        assert tmp_path / "store" not in synced  # once is enough
+    finally:
+        use_disk(before)
+
+
+def test_a_fault_that_a_level_does_not_have_is_refused():
+    with pytest.raises(ValueError, match="power: a store has kill, kill_after"):
+        FaultPlan("power")
+    assert "timeout" not in KINDS["disk"]
