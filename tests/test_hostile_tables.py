@@ -96,6 +96,7 @@ def test_one_flipped_bit_gives_no_other_number(files, name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_no_flipped_bit_gives_another_number(files, name, tmp_path):
     data, wanted = files[name], columns_of(SCHEMAS[name])

@@ -142,7 +142,8 @@ def test_a_process_that_sleeps_while_another_ends_its_run_damages_nothing(
     asleep.wait_for_commit(3)
     asleep.process.send_signal(signal.SIGSTOP)
     try:
-        assert Unbroken.of_result(Command(project).result(), tracker) == unbroken
+        # Not to be asked of it is MLflow: the other one may sleep while it holds that one's lock.
+        assert Command(project).result()["weights_sha256"] == unbroken.weights_sha256
     finally:
         asleep.process.send_signal(signal.SIGCONT)
     assert Unbroken.of_result(asleep.result(), tracker) == unbroken
