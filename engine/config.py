@@ -30,14 +30,46 @@ class OptimizerConfig(Target):
         return self
 
 
+class PrecisionConfig(Frozen):
+    """In which numbers, and in which memory order, the model computes."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32",
+        description="of forward passes, by autocast; weights stay as they are. float16 scales the "
+        "loss, and skips updates that overflow",
+    )
+    channels_last: bool = Field(
+        default=False,
+        description="images as (batch, height, width, channel) in memory: faster convolutions on "
+        "GPUs and some CPUs",
+    )
+    compile: bool = Field(
+        default=False, description="run the model through torch.compile; needs a C++ compiler"
+    )
+
+    def key_slice(self) -> dict[str, Any]:
+        """What acts on numbers: what is not as usual."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
 class GradientsConfig(Frozen):
-    """Accumulation and clipping of gradients."""
+    """Accumulation, clipping and what is measured of gradients."""
 
     accumulate: int = Field(
         default=1,
         ge=1,
         description="micro-batches per update; their losses are weighted by their true sample "
         "counts, and the tail of an epoch is stepped",
+    )
+    accumulate_from: int = Field(
+        default=0,
+        ge=0,
+        description="epoch from which `accumulate` holds; before it, one per update",
+    )
+    zeroing: Literal["none", "zero"] = Field(
+        default="none",
+        description="what a gradient is before the backward pass: none, so that a weight that gets "
+        "none is left alone, or zero, so that weight decay and momentum act on it",
     )
     clip_norm: float | None = Field(
         default=None,
@@ -49,14 +81,30 @@ class GradientsConfig(Frozen):
         gt=0,
         description="largest absolute value of one gradient, clipped before `clip_norm`; none: any",
     )
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        default="stop",
+        description="what an update whose loss or norm is NaN or infinite does: end the run, "
+        "naming its samples, or change nothing. `skip` looks at each update, which waits for a GPU",
+    )
+    depth: int = Field(
+        default=1, ge=1, le=10, description="names of a module's path that make a group of norms"
+    )
+    update_ratio: bool = Field(
+        default=False,
+        description="record how far each update moves the weights, relative to their norm",
+    )
     per_group: bool = Field(
-        default=True,
-        description="deliver a norm per top-level module; all are recorded in any case",
+        default=True, description="deliver a norm per group; all are recorded in any case"
     )
 
-    def key_slice(self) -> dict[str, Any]:
-        """What acts on numbers."""
-        return self.model_dump(mode="json", exclude={"per_group"})
+    def accumulated(self, epoch: int) -> int:
+        """Micro-batches per update in that epoch."""
+        return self.accumulate if epoch >= self.accumulate_from else 1
+
+    def key_slice(self, epoch: int) -> dict[str, Any]:
+        """What acts on the numbers of that epoch."""
+        acting = self.model_dump(mode="json", exclude={"per_group", "accumulate_from"})
+        return acting | {"accumulate": self.accumulated(epoch)}
 
 
 class EmaConfig(Frozen):

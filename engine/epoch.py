@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,19 +16,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from epochal.data.errors import NonFinite, TargetError, TrainingFailed
+from epochal.data.errors import TargetError, TrainingFailed
 from epochal.data.types import Batch, seed_64
-from epochal.engine.config import GradientsConfig
-from epochal.engine.gradients import Gradients
+from epochal.engine.config import GradientsConfig, PrecisionConfig
+from epochal.engine.gradients import SKIPPED, Gradients
 from epochal.engine.observe import Columns, Observer
+from epochal.engine.precision import Precision
+from epochal.engine.progress import PartialEpoch, Progress
 from epochal.engine.randomness import borrowed_generators
-from epochal.engine.recorder import LOSS, NORM, READ_EVERY, UpdateRecorder
+from epochal.engine.recorder import CLIPPED, LOSS, NORM, READ_EVERY, UpdateRecorder
 from epochal.engine.state import TrainingState
-from epochal.engine.step import Step, StepOutput, check_output, target_of, to_device
+from epochal.engine.step import Step, StepOutput, check_output, target_of
 
 # B samples of a micro-batch, N of the epoch, U updates of the epoch
 
-MAX_NAMED_SAMPLES = 10
+SPIKE_WINDOW, SPIKE_LEAST, SPIKE_FACTOR = 64, 16, 5.0
 _HALF = {torch.float16, torch.bfloat16}
 
 
@@ -40,6 +42,9 @@ class EpochResult:
     accuracy: share of right predictions in training mode, or None without classes.
     observations: column → array of shape (N,), in order of training.
     updates: metric → float64 of shape (U,). first_update: its number over the run, from 1.
+    num_skipped: updates that changed nothing, since their numbers were not finite. clip_rate: share
+    of the others whose gradients were clipped; NaN if there were none. num_spikes: updates whose
+    norm was above 5 times the median of the 64 before it.
     """
 
     epoch: int
@@ -50,99 +55,9 @@ class EpochResult:
     accuracy: float | None
     observations: Columns
     updates: Mapping[str, npt.NDArray[np.float64]]
-
-
-@dataclass(frozen=True)
-class LiveMetrics:
-    """The last finished update. update: of this epoch, counted from 1."""
-
-    update: int
-    loss: float
-    learning_rate: float
-    gradient_norm: float
-
-
-@dataclass(frozen=True)
-class PartialEpoch:
-    """An epoch up to a micro-step, beside the state: all that `train_epoch` needs to go on.
-
-    micro_steps, updates: done in this epoch. gradients: parameter → gradient of the update under
-    way. update_ends: samples trained on by the end of each update.
-    """
-
-    micro_steps: int
-    updates: int
-    gradients: Mapping[str, Tensor]
-    partial_loss: float | None
-    metrics: Mapping[str, npt.NDArray[np.float64]]
-    observations: Columns
-    update_ends: tuple[int, ...]
-
-
-@dataclass
-class Progress:
-    """An epoch at work, as `on_progress` sees it after each micro-step; valid during the call."""
-
-    state: TrainingState
-    epoch: int
-    num_updates: int
-    micro_steps: int = 0
-    updates: int = 0
-    rows: int = 0
-    update_ends: list[int] = field(default_factory=list)
-    recorder: UpdateRecorder = field(repr=False, kw_only=True)
-    observer: Observer = field(repr=False, kw_only=True)
-
-    def live(self) -> LiveMetrics | None:
-        """The last update's numbers, or None before the first; waits for the device.
-
-        Raises NonFinite.
-        """
-        self.check_finite()
-        last = self.recorder.last
-        if last is None:
-            return None
-        return LiveMetrics(self.updates, last.loss, last.learning_rate, last.gradient_norm)
-
-    def capture(self) -> PartialEpoch:
-        """What must be kept beside the state to go on from here. Raises NonFinite."""
-        self.check_finite()
-        gradients = {
-            name: parameter.grad
-            for name, parameter in self.state.named_parameters().items()
-            if parameter.grad is not None
-        }
-        return PartialEpoch(
-            micro_steps=self.micro_steps,
-            updates=self.updates,
-            gradients=gradients,
-            partial_loss=self.recorder.partial_loss(),
-            metrics=self.recorder.columns(),
-            observations=self.observer.columns(),
-            update_ends=tuple(self.update_ends),
-        )
-
-    def check_finite(self) -> None:
-        """Raises NonFinite if an update so far had a loss or norm that is NaN or infinite."""
-        self.recorder.read()
-        update = self.recorder.first_non_finite
-        if update is None:
-            return
-        columns = self.recorder.columns()
-        start, end = ([0, *self.update_ends])[update : update + 2]
-        observed = self.observer.columns()
-        ids = observed["sample_id"][start:end]
-        of_loss = ids[~np.isfinite(observed["loss"][start:end])]
-        named = of_loss if len(of_loss) else ids
-        shown = ", ".join(map(str, named[:MAX_NAMED_SAMPLES].tolist()))
-        more = f" and {len(named) - MAX_NAMED_SAMPLES} more" * (len(named) > MAX_NAMED_SAMPLES)
-        raise NonFinite(
-            f"epoch {self.epoch}, update {update + 1} of {self.num_updates}: loss "
-            f"{columns[LOSS][update]:g}, gradient norm {columns[NORM][update]:g}, expected finite "
-            f"numbers; {'samples of a non-finite loss' if len(of_loss) else 'its samples'}: "
-            f"{shown}{more}. Nothing of this epoch was committed; look at these samples, lower the "
-            "learning rate or use gradients.clip_norm"
-        )
+    num_skipped: int = 0
+    num_spikes: int = 0
+    clip_rate: float = math.nan
 
 
 def train_epoch(
@@ -155,6 +70,7 @@ def train_epoch(
     gradients: GradientsConfig,
     rate: Callable[[float], float],
     seed: int,
+    precision: PrecisionConfig | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     resume: PartialEpoch | None = None,
 ) -> EpochResult:
@@ -162,26 +78,28 @@ def train_epoch(
 
     num_updates: that `batches` lead to, the part before `resume` included. rate: factor of the
     base learning rate at a fractional epoch. seed: the run's; every micro-step's random numbers
-    follow from it, the epoch and the micro-step's index. resume: goes on from there, with the
-    state as it was then and `batches` from that micro-step on.
+    follow from it, the epoch and the micro-step's index. precision: none is float32. resume: goes
+    on from there, with the state as it was then and `batches` from that micro-step on.
 
     Raises NonFinite, TargetError for what a step may not give, and what the user's code raises;
     the state is then of no use.
     """
     grads = Gradients(state, gradients)
-    progress = _start(state, grads, epoch=epoch, num_updates=num_updates, resume=resume)
+    progress = _start(state, grads, gradients, epoch=epoch, num_updates=num_updates, resume=resume)
     recorder, observer, device = progress.recorder, progress.observer, state.device
-    first_update = state.updates_done - progress.updates + 1
+    how = Precision(precision or PrecisionConfig(), device)
+    first_update = state.updates_tried - progress.updates + 1
     state.model.train()
     with borrowed_generators(device) as reseed:
         for batch in batches:
             reseed(seed_64(seed, "step", epoch, batch.index))
-            data = to_device(batch.data, device)
+            data = how.place(batch.data)
             size, window = batch.num_samples, batch.window
-            output = check_output(step(state.model, data), num_samples=size)
-            loss = _share(output, batch, device=device)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            recorder.add_loss(loss.detach())
+            with how.autocast():
+                output = check_output(step(state.module, data), num_samples=size)
+            loss = update_share(output.loss_B, batch, device=device)
+            grads.scaled(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            recorder.add_loss(loss.detach(), _part_shares(output, batch, device=device))
             target = target_of(data) if output.target is None else output.target
             observer.take(batch.sample_ids_B, output, target)
             progress.micro_steps += 1
@@ -189,9 +107,7 @@ def train_epoch(
             if window.last:
                 factor = rate(epoch + (progress.updates + 0.5) / num_updates)
                 state.set_rate_factor(factor)
-                recorder.end_update(grads.update(), rate=state.base_rates[0] * factor)
-                if state.ema is not None:
-                    state.ema.update(state.updates_done)
+                recorder.end_update(grads.update(recorder.loss), rate=state.base_rates[0] * factor)
                 progress.updates += 1
                 progress.update_ends.append(progress.rows)
                 if progress.updates % READ_EVERY == 0:
@@ -210,13 +126,20 @@ def train_epoch(
 def _start(
     state: TrainingState,
     grads: Gradients,
+    config: GradientsConfig,
     *,
     epoch: int,
     num_updates: int,
     resume: PartialEpoch | None,
 ) -> Progress:
-    recorder, observer = UpdateRecorder(grads.groups, grads.group_of_P), Observer()
-    grads.zero()
+    recorder = UpdateRecorder(
+        grads.groups,
+        grads.group_of_P,
+        extras=grads.extras,
+        tolerant=config.on_nonfinite == "skip",
+    )
+    observer = Observer()
+    grads.begin()
     progress = Progress(state, epoch, num_updates, recorder=recorder, observer=observer)
     if resume is None:
         return progress
@@ -231,16 +154,23 @@ def _start(
     return progress
 
 
-def _share(output: StepOutput, batch: Batch, *, device: torch.device) -> Tensor:
-    """The micro-batch's part of its update's loss: shares add up to the mean over its samples."""
-    loss_B, num_samples = output.loss_B, batch.window.num_samples
-    if loss_B.dtype in _HALF:
-        loss_B = loss_B.float()
+def update_share(loss_B: Tensor, batch: Batch, *, device: torch.device) -> Tensor:
+    """The micro-batch's part of its update's loss: shares add up to the mean over its samples.
+
+    Raises TargetError if it does not depend on the model.
+    """
     if not loss_B.requires_grad:
         raise TargetError(
             "step: its loss does not depend on the model's parameters; was it detached, or are "
             "all of them frozen?"
         )
+    return _share(loss_B, batch, device=device)
+
+
+def _share(loss_B: Tensor, batch: Batch, *, device: torch.device) -> Tensor:
+    num_samples = batch.window.num_samples
+    if loss_B.dtype in _HALF:
+        loss_B = loss_B.float()
     if loss_B.ndim == 0:
         assert batch.weights_B is None, "weights need one loss per sample"
         return loss_B if num_samples == batch.num_samples else loss_B * _part(batch)
@@ -249,6 +179,13 @@ def _share(output: StepOutput, batch: Batch, *, device: torch.device) -> Tensor:
     if num_samples == batch.num_samples:
         return loss_B.mean()
     return loss_B.sum() / num_samples
+
+
+def _part_shares(output: StepOutput, batch: Batch, *, device: torch.device) -> dict[str, Tensor]:
+    return {
+        name: _share(part.detach(), batch, device=device)
+        for name, part in (output.parts or {}).items()
+    }
 
 
 def _part(batch: Batch) -> float:
@@ -263,6 +200,8 @@ def _result(progress: Progress, *, first_update: int) -> EpochResult:
         sizes_U = np.diff([0, *progress.update_ends])
         mean_loss = float(np.average(updates[LOSS], weights=sizes_U))
     labelled_N = observations["label"] >= 0
+    skipped_U = updates.get(SKIPPED, np.zeros(progress.updates)) > 0
+    clipped_U = updates[CLIPPED] < updates[NORM]
     return EpochResult(
         epoch=progress.epoch,
         num_samples=progress.rows,
@@ -272,7 +211,28 @@ def _result(progress: Progress, *, first_update: int) -> EpochResult:
         accuracy=float(observations["correct"][labelled_N].mean()) if labelled_N.any() else None,
         observations=observations,
         updates=updates,
+        num_skipped=int(skipped_U.sum()),
+        num_spikes=int(spikes(updates[NORM]).sum()),
+        clip_rate=float(clipped_U[~skipped_U].mean()) if (~skipped_U).any() else math.nan,
     )
+
+
+def spikes(norm_U: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which norms are above 5 times the median of the 64 before them, of at least 16.
+
+    Those that are not finite neither count nor are counted.
+    """
+    finite_U = np.isfinite(norm_U)
+    norm_F = norm_U[finite_U]
+    before_F64 = np.full((len(norm_F), SPIKE_WINDOW), np.nan)
+    for back in range(1, min(SPIKE_WINDOW, len(norm_F) - 1) + 1):
+        before_F64[back:, back - 1] = norm_F[:-back]
+    median_F = np.full(len(norm_F), np.inf)
+    if len(norm_F) > SPIKE_LEAST:
+        median_F[SPIKE_LEAST:] = np.nanmedian(before_F64[SPIKE_LEAST:], axis=1)
+    found_U = np.zeros(len(norm_U), dtype=bool)
+    found_U[finite_U] = norm_F > SPIKE_FACTOR * median_F
+    return found_U
 
 
 def updates_table(result: EpochResult) -> dict[str, npt.NDArray[Any]]:

@@ -115,7 +115,13 @@ def split_state(state: TrainingState) -> StateParts:
             zip(state.optimizer.param_groups, state.parameter_names, strict=True)
         )
     ]
-    document = {"updates_done": state.updates_done, "slots": slots, "groups": groups}
+    document = {
+        "updates_done": state.updates_done,
+        "updates_skipped": state.updates_skipped,
+        "scaler": None if state.scaler is None else _encode(state.scaler.state_dict(), "", tensors),
+        "slots": slots,
+        "groups": groups,
+    }
     return StateParts(
         model=model_tensors(state.model),
         optimizer=tensors,
@@ -167,6 +173,8 @@ def load_state(state: TrainingState, parts: StateParts) -> None:
         stored = [list(group["parameters"]) for group in groups]
         options = [dict(group["options"]) for group in groups]
         updates_done = int(document["updates_done"])
+        updates_skipped = int(document["updates_skipped"])
+        scaler = _decode(document["scaler"], parts.optimizer)
         decoded = {name: _decode(values, parts.optimizer) for name, values in slots.items()}
         decoded_options = [_decode(one, parts.optimizer) for one in options]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -192,7 +200,11 @@ def load_state(state: TrainingState, parts: StateParts) -> None:
         }
     for group, values in zip(state.optimizer.param_groups, decoded_options, strict=True):
         group.update(values)
-    state.updates_done = updates_done
+    if (scaler is None) != (state.scaler is None):
+        raise StateMismatch("scaler: stored and configured precision differ; see precision.dtype")
+    if state.scaler is not None:
+        state.scaler.load_state_dict(scaler)
+    state.updates_done, state.updates_skipped = updates_done, updates_skipped
     state.set_rate_factor(1.0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +18,12 @@ from epochal.engine.ema import WeightAverage
 class TrainingState:
     """What a checkpoint holds.
 
-    updates_done: optimizer steps over the whole run. ema: the average of the weights, if there is
-    one. base_rates: the learning rate of each
-    parameter group as it was built, which the schedule multiplies; config, not state.
+    updates_done: optimizer steps over the whole run; updates_skipped: those that were left out
+    because of numbers that are not finite. scaler: of float16 losses. forward: what is called
+    instead of the model, such as a compiled one that shares its weights. ema: the average of the
+    weights, if there is one. base_rates: the learning rate of each parameter group as it was
+    built, which the schedule multiplies; config, not state.
+
     Raises TargetError if a group's rate is no number, or a parameter is not the model's.
     """
 
@@ -27,6 +31,9 @@ class TrainingState:
     optimizer: Optimizer
     updates_done: int = 0
     ema: WeightAverage | None = None
+    updates_skipped: int = 0
+    scaler: torch.amp.GradScaler | None = None
+    forward: Callable[..., Any] | None = None
     base_rates: tuple[float, ...] = field(init=False)
     parameter_names: tuple[tuple[str, ...], ...] = field(init=False)
 
@@ -42,6 +49,16 @@ class TrainingState:
     def device(self) -> torch.device:
         """Where the first parameter is."""
         return next(self.model.parameters()).device
+
+    @property
+    def updates_tried(self) -> int:
+        """The place of the last update on the axis of step metrics."""
+        return self.updates_done + self.updates_skipped
+
+    @property
+    def module(self) -> Any:
+        """What a step calls."""
+        return self.model if self.forward is None else self.forward
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that the optimizer changes, by their names in the model, in its order."""
@@ -79,7 +96,9 @@ def _name(names: dict[int, str], parameter: nn.Parameter) -> str:
 def fresh_optimizer(state: TrainingState) -> None:
     """Forgets what optimizer and average have gathered: the state before the first update."""
     state.optimizer.state.clear()
-    state.updates_done = 0
+    state.updates_done = state.updates_skipped = 0
+    if state.scaler is not None:
+        state.scaler = torch.amp.GradScaler(state.device.type)
     state.set_rate_factor(1.0)
     if state.ema is not None:
         state.ema.reset()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +15,7 @@ from epochal.engine.build import Loss
 
 # B samples of a micro-batch, C classes; … further dimensions
 
+_TOTALS = ("loss", "total_loss", "total")
 _TARGET_NAMES = ("target", "label", "labels")
 _INPUT_NAMES = ("input", "inputs", "image", "images")
 _PAIR = 2
@@ -27,6 +29,7 @@ class StepOutput:
     outputs: the model's output, for metrics; logits of shape (B, C) give observations too.
     observations: columns of shape (B,) that replace those made from the logits: `confidence`,
     `p_true`, `margin`, `el2n`, `correct`, `label`.
+    parts: name → tensor of shape () or (B,), of a loss with several terms: logged, not trained on.
     target: what the outputs are measured against; None: the batch's second part, or its `target`,
     `label` or `labels`.
     """
@@ -35,6 +38,7 @@ class StepOutput:
     outputs: Any = None
     observations: Mapping[str, Tensor] | None = None
     target: Any = None
+    parts: Mapping[str, Tensor] | None = None
 
 
 class Step(Protocol):
@@ -54,11 +58,35 @@ class DefaultStep:
         """batch: `(input, target)`, or a dict with `input` or `image`, `target` or `label`."""
         model_input, target = split_batch(batch)
         outputs = model(model_input)
-        loss = self._loss.function(outputs, target)
+        found = self._loss.function(outputs, target)
+        parts = None
+        if isinstance(found, Mapping):
+            loss, parts = _of_parts(found)
+        else:
+            loss = found
         if self._loss.per_sample and loss.ndim > 1:
             _check_shapes(loss, outputs, target)
             loss = _sample_means(loss, target, ignore_index=self._loss.ignore_index)
-        return StepOutput(loss, outputs, target=target)
+        return StepOutput(loss, outputs, target=target, parts=parts)
+
+
+def _of_parts(found: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss that a dict stands for, and its parts; more dimensions than one are averaged."""
+    for name, part in found.items():
+        if not isinstance(part, Tensor):
+            raise TargetError(
+                f"loss: its part {name!r} is a {type(part).__name__}, expected a tensor of shape "
+                "() or (B,)"
+            )
+    tensors = {
+        name: part.flatten(1).mean(1) if part.ndim > 1 else part for name, part in found.items()
+    }
+    total = next((tensors.pop(name) for name in _TOTALS if name in tensors), None)
+    if total is None:
+        if not tensors:
+            raise TargetError("loss: it returned an empty dict, expected named parts")
+        total = reduce(torch.add, tensors.values())
+    return total, tensors
 
 
 def _check_shapes(loss: Tensor, outputs: Any, target: Any) -> None:
@@ -135,4 +163,10 @@ def check_output(output: Any, *, num_samples: int) -> StepOutput:
             f"step: its loss has shape {shape}, expected ({num_samples},), one for each sample, or "
             "() for the whole batch"
         )
+    for name, part in (output.parts or {}).items():
+        if tuple(part.shape) not in {(), (num_samples,)}:
+            raise TargetError(
+                f"step: the part {name!r} of its loss has shape {tuple(part.shape)}, expected "
+                f"({num_samples},) or ()"
+            )
     return output

@@ -84,6 +84,8 @@ def _validated(session: Session, stage: Stage) -> ValidationResult:
         step=components.step,
         metrics=components.metrics,
         seed=seed_64(config.seed, "validate", stage.number),
+        precision=config.precision,
+        forward=components.state.forward,
         on_batch=session.interruption.obey,
     )
 

@@ -63,6 +63,7 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
     from epochal.engine.build import build_loss, build_model, build_optimizer
     from epochal.engine.ema import WeightAverage
     from epochal.engine.metrics import build_metrics
+    from epochal.engine.precision import compiled, new_scaler, prepared
     from epochal.engine.state import TrainingState
     from epochal.engine.step import DefaultStep
 
@@ -71,6 +72,7 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
         lambda: call_target(config.model, field="model", folder=folder),
         seed=seed_64(config.seed, "initialise"),
     ).to(device)
+    prepared(model, config.precision)
     loss = build_loss(
         resolve_target(config.loss, field="loss", folder=folder),
         resolved_args(config.loss.args, folder=folder),
@@ -102,6 +104,8 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
             model=model,
             optimizer=optimizer,
             ema=None if config.ema is None else WeightAverage(model, config.ema),
+            scaler=new_scaler(config.precision, device),
+            forward=compiled(model, config.precision),
         ),
         step=step,
         loss=loss,

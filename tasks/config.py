@@ -13,7 +13,14 @@ from pydantic import AfterValidator, Field, model_validator
 
 from epochal.data.config import DataConfig, LoaderConfig, SamplingConfig
 from epochal.data.types import Frozen, Target
-from epochal.engine.config import EMA, EmaConfig, GradientsConfig, MetricsConfig, OptimizerConfig
+from epochal.engine.config import (
+    EMA,
+    EmaConfig,
+    GradientsConfig,
+    MetricsConfig,
+    OptimizerConfig,
+    PrecisionConfig,
+)
 from epochal.engine.schedule import ConstantSchedule, ScheduleConfig
 from epochal.tasks.tracking_config import TrackingConfig
 
@@ -85,6 +92,9 @@ class RunConfig(Frozen):
     loader: LoaderConfig = Field(description="batches")
     gradients: GradientsConfig = Field(
         default=GradientsConfig(), description="accumulation and clipping"
+    )
+    precision: PrecisionConfig = Field(
+        default=PrecisionConfig(), description="in which numbers the model computes"
     )
     ema: EmaConfig | None = Field(
         default=None, description="an average of the weights beside the model; none: not kept"

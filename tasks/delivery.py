@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 TIMES = "times.json"
 NON_FINITE_TAG = "epochal.non_finite"
 _GROUP = "gradients/norm/"
-_OF_VALUES = {"loss": "train/epoch_loss", "accuracy": "train/epoch_accuracy"}
+_OF_VALUES = {
+    "loss": "train/epoch_loss",
+    "accuracy": "train/epoch_accuracy",
+    "clip_rate": "gradients/clip_rate",
+    "updates_skipped": "gradients/skipped_in_epoch",
+    "spikes": "gradients/spikes",
+}
 
 
 @dataclass(frozen=True)

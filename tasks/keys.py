@@ -16,7 +16,7 @@ from epochal.data.types import Target
 from epochal.engine import schedule
 from epochal.tasks.config import RunConfig
 
-STAGE_VERSIONS: dict[str, int] = {"initialise": 1, "train": 1, "validate": 1, "mine": 1}
+STAGE_VERSIONS: dict[str, int] = {"initialise": 1, "train": 2, "validate": 1, "mine": 1}
 """Raised by hand when a stage's code changes its numbers; part of the key."""
 
 STAGE_KINDS = tuple(STAGE_VERSIONS)
@@ -125,6 +125,11 @@ def _loss_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
     return inputs
 
 
+def _precision_inputs(config: RunConfig) -> dict[str, Any]:
+    acting = config.precision.key_slice()
+    return {"precision": acting} if acting else {}
+
+
 def _train_stage(
     config: RunConfig, facts: Facts, epoch: int, checkpoint: Stage, table: Stage | None
 ) -> Stage:
@@ -137,7 +142,8 @@ def _train_stage(
             "batch_size": config.loader.batch_size,
             "drop_last": config.loader.drop_last,
         },
-        "gradients": config.gradients.key_slice(),
+        "gradients": config.gradients.key_slice(epoch),
+        **_precision_inputs(config),
         **({} if config.ema is None else {"ema": config.ema.key_slice(epoch)}),
         **_with_source(facts, "train_data", facts.train_data.fingerprint),
     }
@@ -152,6 +158,7 @@ def _validate_stage(config: RunConfig, facts: Facts, epoch: int, train: Stage) -
         "seed": config.seed,
         **_loss_inputs(config, facts),
         "metrics": config.metrics.key_slice(),
+        **_precision_inputs(config),
         "loader": {
             "validation_batch_size": config.loader.validation_batch_size or config.loader.batch_size
         },

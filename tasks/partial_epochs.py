@@ -21,7 +21,7 @@ from epochal.tasks.config import CheckpointConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from epochal.engine.epoch import PartialEpoch, Progress
+    from epochal.engine.progress import PartialEpoch, Progress
     from epochal.engine.state import TrainingState
 
 _MODEL, _OPTIMIZER, _EMA, _GRADIENT = "model/", "optimizer/", "ema/", "gradient/"
@@ -117,7 +117,7 @@ class PartialSaver:
         body = {
             **self._identity,
             "updates": partial.updates,
-            "partial_loss": None if loss is None else loss.hex(),
+            "partial_loss": None if loss is None else [one.hex() for one in loss],
             "document": parts.document,
             "anchors": anchors,
         }
@@ -175,7 +175,7 @@ def restore(commit: PartialCommit, state: TrainingState) -> PartialEpoch:
 
     Raises StateMismatch or Damaged.
     """
-    from epochal.engine.epoch import PartialEpoch
+    from epochal.engine.progress import PartialEpoch
     from epochal.engine.serialize import StateParts, load_state, load_tensors
 
     tensors = load_tensors(Path(commit.tensors), device="cpu")
@@ -199,7 +199,7 @@ def restore(commit: PartialCommit, state: TrainingState) -> PartialEpoch:
         micro_steps=commit.micro_steps,
         updates=int(body["updates"]),
         gradients=of(_GRADIENT),
-        partial_loss=None if loss is None else float.fromhex(loss),
+        partial_loss=None if loss is None else [float.fromhex(one) for one in loss],
         metrics={name: one.numpy() for name, one in of(_METRIC).items()},
         observations={name: one.numpy() for name, one in of(_OBSERVED).items()},
         update_ends=tuple(tensors[_ENDS].tolist()),

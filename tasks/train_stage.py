@@ -21,7 +21,8 @@ from epochal.tasks.watch import Anchors, EpochWatch
 if TYPE_CHECKING:
     from epochal.data.order import MicroBatchPlan
     from epochal.data.samples import SampleTable
-    from epochal.engine.epoch import EpochResult, PartialEpoch
+    from epochal.engine.epoch import EpochResult
+    from epochal.engine.progress import PartialEpoch
 
 
 def train(session: Session, stage: Stage) -> StageRecord:
@@ -40,7 +41,7 @@ def train(session: Session, stage: Stage) -> StageRecord:
     resume, anchors = _begin(session, stage, identity)
     components = session.ready_components()
     state = components.state
-    updates_before = state.updates_done - (0 if resume is None else resume.updates)
+    updates_before = state.updates_tried - (0 if resume is None else resume.updates)
     saver = PartialSaver(
         session.store,
         stage.known_key,
@@ -69,6 +70,7 @@ def train(session: Session, stage: Stage) -> StageRecord:
             gradients=config.gradients,
             rate=schedule.factor_function(config.schedule, epochs=config.epochs),
             seed=config.seed,
+            precision=config.precision,
             on_progress=EpochWatch(session.reporter, session.interruption, saver, anchors),
             resume=resume,
         )
@@ -85,7 +87,10 @@ def train(session: Session, stage: Stage) -> StageRecord:
         {
             "samples": result.num_samples,
             "updates": result.num_updates,
-            "updates_done": state.updates_done,
+            "updates_done": state.updates_tried,
+            "updates_skipped": result.num_skipped,
+            "clip_rate": number(result.clip_rate),
+            "spikes": result.num_spikes,
             "loss": number(result.mean_loss),
             "accuracy": None if result.accuracy is None else number(result.accuracy),
             "gradient_norm": number(float(norms.mean())) if len(norms) else None,
@@ -110,7 +115,7 @@ def _plan(session: Session, stage: Stage, table: SampleTable | None) -> MicroBat
     return micro_batches(
         order,
         batch_size=config.loader.batch_size,
-        accumulate=config.gradients.accumulate,
+        accumulate=config.gradients.accumulated(stage.number),
         drop_last=config.loader.drop_last,
     )
 
