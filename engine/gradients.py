@@ -95,6 +95,7 @@ class Gradients:
         scaler = self._state.scaler
         return loss if scaler is None else scaler.scale(loss)
 
+    @torch.no_grad()
     def update(self, loss: Tensor) -> Update:
         """Unscales, measures, clips, steps the optimizer and zeroes.
 
@@ -142,16 +143,14 @@ class Gradients:
     def _dense(self) -> list[Tensor]:
         return [_values(one) for one in self._parameters if one.grad is not None]
 
-    @torch.no_grad()
     def _measured(self, dense: list[Tensor]) -> tuple[Tensor, Tensor]:
         if not dense:
             zero = torch.zeros((), device=self._parameters[0].device)
             return zero, zero.expand(self.num_tensors)
-        tensor_P = _norms(dense)
+        tensor_P = tensor_norms(dense)
         total = torch.linalg.vector_norm(tensor_P)
         return total, tensor_P if len(dense) == self.num_tensors else self._spread(tensor_P)
 
-    @torch.no_grad()
     def _clip(self, dense: list[Tensor], total: Tensor) -> Tensor:
         """Clips in place; gives the norm after it."""
         clipped, value, norm = total, self._config.clip_value, self._config.clip_norm
@@ -160,7 +159,7 @@ class Gradients:
         if value is not None:
             torch._foreach_clamp_min_(dense, -value)
             torch._foreach_clamp_max_(dense, value)
-            clipped = torch.linalg.vector_norm(_norms(dense))
+            clipped = torch.linalg.vector_norm(tensor_norms(dense))
         return clipped if norm is None else self._scale(dense, clipped, limit=norm)
 
     def _scale(self, dense: list[Tensor], norm: Tensor, *, limit: float) -> Tensor:
@@ -178,17 +177,15 @@ class Gradients:
         tensor_P[given] = norm_Q
         return tensor_P
 
-    @torch.no_grad()
     def _weights(self) -> list[Tensor]:
         return [one.detach().clone() for one in self._parameters]
 
-    @torch.no_grad()
     def _ratio(self, before: list[Tensor] | None) -> Tensor | None:
         if before is None:
             return None
-        norm: Tensor = torch.linalg.vector_norm(_norms(before))
+        norm: Tensor = torch.linalg.vector_norm(tensor_norms(before))
         torch._foreach_sub_(before, [one.detach() for one in self._parameters])
-        moved: Tensor = torch.linalg.vector_norm(_norms(before))
+        moved: Tensor = torch.linalg.vector_norm(tensor_norms(before))
         return moved / norm.clamp(min=_EPSILON)
 
 
@@ -202,7 +199,7 @@ def _values(parameter: nn.Parameter) -> Tensor:
     return parameter.grad._values()  # noqa: SLF001 - the public values() is a detached view too
 
 
-def _norms(dense: list[Tensor]) -> Tensor:
+def tensor_norms(dense: list[Tensor]) -> Tensor:
     """float32 of shape (Q,). Half precision is summed in float32."""
     norms = torch._foreach_norm(dense, 2.0, dtype=_NORM_DTYPE)  # noqa: SLF001 - get_total_norm's own
     return torch.stack(norms)

@@ -139,6 +139,12 @@ def target_of(batch: Any) -> Any:
 
 def to_device(data: Any, device: torch.device) -> Any:
     """`data` with every tensor on `device`, inside tuples, lists and dicts."""
+    if type(data) is tuple:  # the usual batch, already there: no copy of the tuple
+        for one in data:
+            if type(one) is not Tensor or one.device != device:
+                break
+        else:
+            return data
     if isinstance(data, Tensor):
         return data if data.device == device else data.to(device, non_blocking=True)
     if isinstance(data, tuple) and hasattr(data, "_fields"):

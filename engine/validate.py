@@ -64,8 +64,8 @@ def validate_epoch(
     model.eval()
     try:
         with borrowed_generators(device) as reseed, torch.inference_mode():
+            reseed(seed_64(seed, "validate"))
             for batch in batches:
-                reseed(seed_64(seed, "step", batch.index))
                 data = how.place(batch.data)
                 with how.autocast():
                     output = check_output(step(called, data), num_samples=batch.num_samples)
