@@ -21,7 +21,8 @@ from epochal.engine.config import (
     OptimizerConfig,
     PrecisionConfig,
 )
-from epochal.engine.schedule import ConstantSchedule, ScheduleConfig
+from epochal.engine.schedule import ScheduleConfig
+from epochal.engine.schedule_kinds import ConstantSchedule
 from epochal.tasks.tracking_config import TrackingConfig
 
 RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -135,11 +136,27 @@ class RunConfig(Frozen):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         try:
-            self.schedule.check(self.epochs)
+            if self.schedule.unit == "epochs":  # else the data's size must be known first
+                self.schedule.check(self.epochs)
         except ValueError as error:
             raise ValueError(f"schedule: {error}") from None
+        if self.schedule.unit == "updates":
+            self._check_updates_are_fixed()
         if self.ema is None and self.metrics.best_metric.startswith(EMA):
             raise ValueError(
                 f"metrics.best: {self.metrics.best!r} is of the average of the weights; give `ema`"
             )
         return self
+
+    def _check_updates_are_fixed(self) -> None:
+        gradients, policy = self.gradients, self.sampling.policy
+        if policy != "none":
+            cause = f"sampling.policy: {policy!r} changes it"
+        elif gradients.accumulate > 1 and gradients.accumulate_from > 0:
+            cause = f"gradients.accumulate_from: {gradients.accumulate_from} changes it"
+        else:
+            return
+        raise ValueError(
+            "schedule.unit: 'updates' needs one number of updates in every epoch, and "
+            f"{cause}; give the durations in epochs"
+        )
