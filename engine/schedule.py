@@ -71,12 +71,13 @@ def factor_function(
 def _custom_factor(custom: Callable[[float], Any], warmup: float, t: float) -> float:
     moment = max(t, warmup)
     found = custom(moment)
-    if not isinstance(found, Real) or isinstance(found, bool) or not 0 <= found < math.inf:
+    number = float(found) if isinstance(found, Real) and not isinstance(found, bool) else math.nan
+    if not 0 <= number < math.inf:
         raise TargetError(
             f"schedule: its target gave {found!r} at epoch {moment:g}, expected the factor of the "
             "base rate, a finite number from 0"
         )
-    return float(found) * (t / warmup if t < warmup else 1.0)
+    return number * (t / warmup) if t < warmup else number
 
 
 def segments(config: ScheduleConfig, epoch: int, *, epochs: int) -> list[list[Any]]:

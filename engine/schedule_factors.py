@@ -45,7 +45,7 @@ class Piece:
         if self.kind == "line":
             return parameter
         if self.kind == "power":
-            return self.floor + (1 - self.floor) * max(0.0, 1 - parameter) ** self.power
+            return self.floor + (1 - self.floor) * math.pow(max(0.0, 1 - parameter), self.power)
         # Eq. 5, Loshchilov & Hutter 2017 (arXiv:1608.03983), without restarts.
         return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * parameter))
 

@@ -13,14 +13,15 @@ from pydantic import AfterValidator, Field, model_validator
 
 from epochal.data.config import DataConfig, LoaderConfig, SamplingConfig
 from epochal.data.types import Frozen, Target
+from epochal.engine.batch_norm_config import BatchNormConfig
 from epochal.engine.config import (
     EMA,
     EmaConfig,
     GradientsConfig,
     MetricsConfig,
-    OptimizerConfig,
     PrecisionConfig,
 )
+from epochal.engine.optimizer_config import OptimizerConfig
 from epochal.engine.schedule import ScheduleConfig
 from epochal.engine.schedule_kinds import ConstantSchedule
 from epochal.tasks.tracking_config import TrackingConfig
@@ -100,6 +101,9 @@ class RunConfig(Frozen):
     ema: EmaConfig | None = Field(
         default=None, description="an average of the weights beside the model; none: not kept"
     )
+    batch_norm: BatchNormConfig | None = Field(
+        default=None, description="how BatchNorm's momentum changes; none: it does not"
+    )
     sampling: SamplingConfig = Field(
         default=SamplingConfig(), description="which samples the next epoch trains on"
     )
@@ -142,11 +146,24 @@ class RunConfig(Frozen):
             raise ValueError(f"schedule: {error}") from None
         if self.schedule.unit == "updates":
             self._check_updates_are_fixed()
+        if self.batch_norm is not None:
+            self._check_batch_norm(self.batch_norm)
         if self.ema is None and self.metrics.best_metric.startswith(EMA):
             raise ValueError(
                 f"metrics.best: {self.metrics.best!r} is of the average of the weights; give `ema`"
             )
         return self
+
+    def _check_batch_norm(self, batch_norm: BatchNormConfig) -> None:
+        try:
+            batch_norm.check(self.epochs)
+        except ValueError as error:
+            raise ValueError(f"batch_norm: {error}") from None
+        if self.precision.compile:
+            raise ValueError(
+                "batch_norm: with precision.compile the model would be compiled anew at every "
+                "update, since compiled code holds the momentum as a constant; leave one out"
+            )
 
     def _check_updates_are_fixed(self) -> None:
         gradients, policy = self.gradients, self.sampling.policy

@@ -138,6 +138,23 @@ def _precision_inputs(config: RunConfig) -> dict[str, Any]:
     return {"precision": acting} if acting else {}
 
 
+def _optimizer_inputs(config: RunConfig, facts: Facts, epoch: int) -> dict[str, Any]:
+    optimizer = config.optimizer
+    acting = {**_target(optimizer), **optimizer.key_slice()}
+    frozen = optimizer.frozen_in(epoch)
+    return {
+        **_with_source(facts, "optimizer", acting),
+        **({"optimizer.frozen": list(frozen)} if frozen else {}),
+    }
+
+
+def _batch_norm_inputs(config: RunConfig, epoch: int) -> dict[str, Any]:
+    if config.batch_norm is None:
+        return {}
+    acting = config.batch_norm.key_slice(epoch, epochs=config.epochs)
+    return {"batch_norm": acting} if acting else {}
+
+
 def _schedule_inputs(config: RunConfig, facts: Facts, epoch: int) -> dict[str, Any]:
     found = in_epochs(config, facts.train_data.num_samples)
     if found is None or (isinstance(found, CustomSchedule) and not facts.schedule):
@@ -154,7 +171,7 @@ def _train_stage(
     inputs = {
         "seed": config.seed,
         **_loss_inputs(config, facts),
-        **_with_source(facts, "optimizer", _target(config.optimizer)),
+        **_optimizer_inputs(config, facts, epoch),
         **_schedule_inputs(config, facts, epoch),
         "loader": {
             "batch_size": config.loader.batch_size,
@@ -163,6 +180,7 @@ def _train_stage(
         "gradients": config.gradients.key_slice(epoch),
         **_precision_inputs(config),
         **({} if config.ema is None else {"ema": config.ema.key_slice(epoch)}),
+        **_batch_norm_inputs(config, epoch),
         **_with_source(facts, "train_data", facts.train_data.fingerprint),
     }
     parents = {"parent": checkpoint}

@@ -39,7 +39,7 @@ def train(session: Session, stage: Stage) -> StageRecord:
         "consumed": consumed(session, stage),
     }
     resume, anchors = _begin(session, stage, identity)
-    components = session.ready_components()
+    components, norm = session.ready_components(), config.batch_norm
     state = components.state
     updates_before = state.updates_tried - (0 if resume is None else resume.updates)
     saver = PartialSaver(
@@ -73,6 +73,8 @@ def train(session: Session, stage: Stage) -> StageRecord:
             precision=config.precision,
             on_progress=EpochWatch(session.reporter, session.interruption, saver, anchors),
             resume=resume,
+            frozen=config.optimizer.frozen_in(epoch),
+            momentum=None if norm is None else norm.function(config.epochs),
         )
     finally:
         saver.wait()

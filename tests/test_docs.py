@@ -23,8 +23,8 @@ from epochal.engine.config import (
     GradientsConfig,
     MetricsConfig,
     MetricTarget,
-    OptimizerConfig,
 )
+from epochal.engine.optimizer_config import FrozenParameters, OptimizerConfig, ParameterGroup
 from epochal.tasks.config import CheckpointConfig, RunConfig
 from epochal.tasks.load_config import build_config, load_config
 from epochal.tasks.targets import call_target
