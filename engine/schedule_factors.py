@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 SIGNIFICANT_DIGITS = 12
+SHORTEST = 1e-9
+"""Epochs. A piece that is shorter is the rounding of a breakpoint; no update falls into it."""
 MAX_PIECES_PER_EPOCH = 10_000
 """More would make the key of an epoch slower than the epoch."""
 
@@ -110,8 +112,7 @@ def segments_within(window: Window, epoch: int) -> list[list[Any]]:
         piece.clipped(epoch, epoch + 1)
         for piece in within(window(epoch, epoch + 1), epoch, epoch + 1)
     ]
-    # What is shorter than the key's digits tell is the rounding of a breakpoint, no piece.
-    return [piece.segment() for piece in found if short(piece.start) != short(piece.end)]
+    return [piece.segment() for piece in found if piece.end - piece.start > SHORTEST]
 
 
 def function_of(window: Window, *, epochs: int) -> Callable[[float], float]:
