@@ -16,16 +16,17 @@ from epochal.engine.state import TrainingState
 
 
 def frozen_names(state: TrainingState, patterns: Collection[str]) -> frozenset[str]:
-    """The parameters of the optimizer that the patterns match. Raises TargetError."""
-    names = list(state.named_parameters())
+    """The parameters that the patterns match. Raises TargetError."""
     return frozenset(
-        name for one in patterns for name in matching(names, one, field="optimizer.frozen")
+        name
+        for one in patterns
+        for name in matching(state.trainable, one, field="optimizer.frozen")
     )
 
 
 def check_frozen(state: TrainingState, patterns: Collection[str]) -> None:
     """Raises TargetError if a pattern matches nothing, or all of them leave nothing to train."""
-    if len(frozen_names(state, patterns)) == len(state.named_parameters()):
+    if len(frozen_names(state, patterns)) == len(state.trainable):
         raise TargetError(
             f"optimizer.frozen: {', '.join(sorted(patterns))} leave nothing to train in epoch 0; "
             "expected some parameter that none of them matches"
@@ -33,12 +34,12 @@ def check_frozen(state: TrainingState, patterns: Collection[str]) -> None:
 
 
 def freeze(state: TrainingState, patterns: Collection[str]) -> None:
-    """Exactly the matched ones of the optimizer's parameters take no gradient from now on."""
-    frozen = frozen_names(state, patterns)
-    for name, parameter in state.named_parameters().items():
-        parameter.requires_grad_(name not in frozen)
+    """From now on exactly the matched parameters take no gradient; nor do those that never did."""
+    frozen, named = frozen_names(state, patterns), state.named_parameters()
+    for name in state.trainable:
+        named[name].requires_grad_(name not in frozen)
         if name in frozen:
-            parameter.grad = None  # what the optimizer would still apply
+            named[name].grad = None  # what the optimizer would still apply
 
 
 def set_training_mode(state: TrainingState, patterns: Collection[str]) -> None:

@@ -22,8 +22,8 @@ class TrainingState:
     because of numbers that are not finite. scaler: of float16 losses. forward: what is called
     instead of the model, such as a compiled one that shares its weights. ema: the average of the
     weights, if there is one. base_rates: the learning rate of each parameter group as it was
-    built, which the schedule multiplies; rate_names: what each group has it from. Both are config,
-    not state.
+    built, which the schedule multiplies; rate_names: what each group has it from. trainable: the
+    parameters that took gradients as they were built. These are config, not state.
 
     Raises TargetError if a group's rate is no number, or a parameter is not the model's.
     """
@@ -38,6 +38,7 @@ class TrainingState:
     rate_names: tuple[str, ...] = ()
     base_rates: tuple[float, ...] = field(init=False)
     parameter_names: tuple[tuple[str, ...], ...] = field(init=False)
+    trainable: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.base_rates = tuple(_rate(group) for group in self.optimizer.param_groups)
@@ -47,6 +48,9 @@ class TrainingState:
         self.parameter_names = tuple(
             tuple(_name(names, parameter) for parameter in group["params"])
             for group in self.optimizer.param_groups
+        )
+        self.trainable = tuple(
+            name for name, one in self.named_parameters().items() if one.requires_grad
         )
 
     @property
