@@ -37,7 +37,7 @@ class ParameterGroup(Frozen):
             raise ValueError(f"{name}: is no option; expected one of the optimizer's args")
         if "lr" in self.options:
             check_rate(self.options["lr"], field="lr")
-            if "lr_factor" in self.model_fields_set:
+            if self.lr_factor != 1.0:
                 raise ValueError("lr and lr_factor are both given; expected one of them")
         return self
 

@@ -214,3 +214,17 @@ def test_a_run_that_thaws_resumes_to_the_same_bytes(tmp_path, home):
     frozen = longer.session.stage("train", 0).inputs["optimizer.frozen"]
     assert frozen == ["body.*"]
     assert "optimizer.frozen" not in longer.session.stage("train", 1).inputs
+
+
+def test_a_scaled_loss_skips_what_is_frozen_too():
+    from epochal.engine.config import PrecisionConfig
+    from epochal.engine.precision import new_scaler
+
+    precision = PrecisionConfig(dtype="float16")
+    state = new_state()
+    state.scaler = new_scaler(precision, state.device)
+    before = copied(state.model)
+    result = run_epoch(state, *samples(32), frozen=BODY, precision=precision)
+    assert state.updates_done + state.updates_skipped == result.num_updates == 4
+    assert torch.equal(state.model.body[0].weight, before["body.0.weight"])
+    assert not torch.equal(state.model.head.weight, before["head.weight"])

@@ -179,6 +179,15 @@ def test_what_is_no_group_is_refused(group):
         config(groups=[group])
 
 
+def test_a_config_comes_back_from_its_own_dump():
+    group = {"match": "head.*", "lr": 0.5, "betas": [0.8, 0.9]}
+    given = config(groups=[group], frozen=[{"match": "body.*"}], no_decay=["norms"])
+    again = OptimizerConfig.model_validate(given.model_dump(mode="json"))
+    assert again == given
+    assert again.groups[0].options == {"lr": 0.5, "betas": [0.8, 0.9]}
+    assert again.key_slice() == given.key_slice() == {"groups": [group], "no_decay": ["norms"]}
+
+
 def test_training_in_groups_is_bitwise_that_of_a_loop_by_hand():
     x, y = samples(64)
     given = config({"weight_decay": 0.1}, no_decay=["norms"], groups=[{"match": "head.*", "lr": 1}])
