@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 SIGNIFICANT_DIGITS = 12
@@ -112,7 +112,13 @@ def segments_within(window: Window, epoch: int) -> list[list[Any]]:
         piece.clipped(epoch, epoch + 1)
         for piece in within(window(epoch, epoch + 1), epoch, epoch + 1)
     ]
-    return [piece.segment() for piece in found if piece.end - piece.start > SHORTEST]
+    kept = [piece for piece in found if piece.end - piece.start > SHORTEST]
+    ends = [*(piece.start for piece in kept[1:]), float(epoch + 1)]
+    starts = [float(epoch), *ends[:-1]]  # what was dropped leaves no gap
+    return [
+        replace(piece, start=start, end=end).segment()
+        for piece, start, end in zip(kept, starts, ends, strict=True)
+    ]
 
 
 def function_of(window: Window, *, epochs: int) -> Callable[[float], float]:

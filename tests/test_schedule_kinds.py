@@ -178,6 +178,7 @@ EQUAL = [
     ({"kind": "step", "size": 4, "factor": 0.5},
      {"kind": "multi_step", "milestones": [4, 8], "factor": 0.5}),
     ({"kind": "cosine"}, {"kind": "one_cycle", "rise": 0, "final": 0}),
+    ({"kind": "cosine"}, {"kind": "one_cycle", "rise": 1e-38, "final": 0}),
     ({"kind": "constant"}, {"kind": "cosine", "final": 1}),
     ({"kind": "constant"}, {"kind": "polynomial", "power": 3, "final": 1}),
     ({"kind": "constant"}, {"kind": "cyclic", "low": 1, "period": 0.3}),
