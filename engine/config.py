@@ -1,8 +1,7 @@
-"""Config of the numbers: optimizer, gradients, metrics. Pure pydantic; no torch."""
+"""Config of the numbers: precision, gradients, average, metrics. Pure pydantic; no torch."""
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -13,21 +12,6 @@ BUILT_IN_METRICS = ("accuracy", "top5_accuracy", "loss")
 EMA = "ema/"
 """Before the name of a metric: that of the average of the weights, not of the weights."""
 _FALLING = ("loss", "error", "perplexity")
-
-
-class OptimizerConfig(Target):
-    """A class of `torch.optim` or of the user's, called with the parameters and `args`."""
-
-    @model_validator(mode="after")
-    def _has_rate(self) -> Self:
-        rate = self.args.get("lr")
-        number = isinstance(rate, int | float) and not isinstance(rate, bool)
-        if not number or not math.isfinite(rate) or rate <= 0:  # type: ignore[arg-type,operator]
-            found = "nothing" if rate is None else repr(rate)
-            raise ValueError(
-                f"args.lr: found {found}; expected the base learning rate, a finite number above 0"
-            )
-        return self
 
 
 class PrecisionConfig(Frozen):

@@ -7,7 +7,7 @@ every micro-step and asks for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,9 @@ from torch import Tensor
 
 from epochal.data.errors import TargetError, TrainingFailed
 from epochal.data.types import Batch, seed_64
+from epochal.engine.batch_norm import annealed
 from epochal.engine.config import GradientsConfig, PrecisionConfig
+from epochal.engine.freezing import freeze, set_training_mode
 from epochal.engine.gradients import SKIPPED, Gradients
 from epochal.engine.observe import Columns, Observer
 from epochal.engine.precision import Precision
@@ -73,6 +75,8 @@ def train_epoch(
     precision: PrecisionConfig | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     resume: PartialEpoch | None = None,
+    frozen: Collection[str] = (),
+    momentum: Callable[[float, float], float] | None = None,
 ) -> EpochResult:
     """Trains `state` for one epoch, in place.
 
@@ -81,17 +85,23 @@ def train_epoch(
     follow from it, the epoch and the micro-step's index. precision: none is float32. resume: goes
     on from there, with the state as it was then and `batches` from that micro-step on.
 
+    frozen: patterns of parameters that do not train. momentum: of a BatchNorm layer, from the
+    fractional epoch and its own; none: its own.
+
     Raises NonFinite, TargetError for what a step may not give, and what the user's code raises;
     the state is then of no use.
     """
+    freeze(state, frozen)
     grads = Gradients(state, gradients)
     progress = _start(state, grads, gradients, epoch=epoch, num_updates=num_updates, resume=resume)
     recorder, observer, device = progress.recorder, progress.observer, state.device
     how = Precision(precision or PrecisionConfig(), device)
     first_update = state.updates_tried - progress.updates + 1
-    state.model.train()
-    with borrowed_generators(device) as reseed:
+    further_rates = tuple(state.further_rates.values())
+    set_training_mode(state, frozen)
+    with borrowed_generators(device) as reseed, annealed(state.model, momentum) as anneal:
         for batch in batches:
+            anneal(epoch + (progress.updates + 0.5) / num_updates)
             reseed(seed_64(seed, "step", epoch, batch.index))
             data = how.place(batch.data)
             size, window = batch.num_samples, batch.window
@@ -107,7 +117,11 @@ def train_epoch(
             if window.last:
                 factor = rate(epoch + (progress.updates + 0.5) / num_updates)
                 state.set_rate_factor(factor)
-                recorder.end_update(grads.update(recorder.loss), rate=state.base_rates[0] * factor)
+                recorder.end_update(
+                    grads.update(recorder.loss),
+                    rate=state.base_rates[0] * factor,
+                    further=[base * factor for base in further_rates],
+                )
                 progress.updates += 1
                 progress.update_ends.append(progress.rows)
                 if progress.updates % READ_EVERY == 0:
@@ -118,6 +132,7 @@ def train_epoch(
         raise TrainingFailed(
             f"epoch {epoch}: the batches led to {progress.updates} updates, expected {num_updates}"
         )
+    freeze(state, ())
     state.set_rate_factor(1.0)  # a checkpoint's bytes do not depend on the schedule's last value
     progress.check_finite()
     return _result(progress, first_update=first_update)
@@ -136,6 +151,7 @@ def _start(
         grads.groups,
         grads.group_of_P,
         extras=grads.extras,
+        rates=tuple(state.further_rates),
         tolerant=config.on_nonfinite == "skip",
     )
     observer = Observer()

@@ -18,7 +18,7 @@ from torch import Tensor
 from epochal.data.errors import StateMismatch, TargetError
 from epochal.engine.gradients import SKIPPED, Update
 
-# U updates of the epoch, K of them since the last read, P parameter tensors, G groups
+# U updates of the epoch, K of them since the last read, P parameter tensors, G groups, R rates
 
 READ_EVERY = 256  # updates; bounds the memory of what waits
 LOSS = "train/loss"
@@ -42,7 +42,8 @@ class UpdateValues:
 class UpdateRecorder:
     """The step metrics of one epoch, in order of the updates.
 
-    extras: names of what each update gives beside its norms. tolerant: whether an update that is
+    extras: names of what each update gives beside its norms. rates: names of further learning
+    rates. tolerant: whether an update that is
     not finite is no problem, since it is skipped.
     """
 
@@ -52,10 +53,12 @@ class UpdateRecorder:
         group_of_P: Sequence[int],
         *,
         extras: Sequence[str] = (),
+        rates: Sequence[str] = (),
         tolerant: bool = False,
     ) -> None:
         self._groups = tuple(groups)
         self._extras = tuple(extras)
+        self._rate_names = tuple(f"{RATE}/{name}" for name in rates)
         self._tolerant = tolerant
         self._part_names: tuple[str, ...] | None = None
         # Tensors sorted by group, and where each group starts: what reduceat takes.
@@ -66,7 +69,7 @@ class UpdateRecorder:
         self._loss: list[Tensor] = []
         self._parts: list[tuple[Tensor, ...]] = []
         self._updates: list[Update] = []
-        self._rates: list[float] = []
+        self._rates: list[tuple[float, ...]] = []
         self._partial: tuple[Tensor, ...] | None = None
         self._last: UpdateValues | None = None
         self._num_read = 0
@@ -78,7 +81,7 @@ class UpdateRecorder:
         return (
             LOSS,
             *(f"{PARTS}{name}" for name in self._part_names or ()),
-            *(RATE, NORM, CLIPPED),
+            *(RATE, *self._rate_names, NORM, CLIPPED),
             *self._extras,
             *(f"{NORM}/{group}" for group in self._groups),
         )
@@ -109,13 +112,13 @@ class UpdateRecorder:
             shares if before is None else tuple(a + b for a, b in zip(before, shares, strict=True))
         )
 
-    def end_update(self, update: Update, *, rate: float) -> None:
-        """Ends the update; rate: the learning rate of the first parameter group."""
+    def end_update(self, update: Update, *, rate: float, further: Sequence[float] = ()) -> None:
+        """Ends the update; rate: of the first parameter group; further: in the order of `rates`."""
         assert self._partial is not None
         self._loss.append(self._partial[0])
         self._parts.append(self._partial[1:])
         self._updates.append(update)
-        self._rates.append(rate)
+        self._rates.append((rate, *further))
         self._partial = None
         if len(self._loss) >= READ_EVERY:
             self.read()
@@ -131,16 +134,16 @@ class UpdateRecorder:
         square_KP = _host([one.tensor_P for one in self._updates])[:, self._by_group_P] ** 2
         # Row by row and in float64: a row's sum does not depend on how many wait beside it.
         norm_KG = np.sqrt(np.add.reduceat(square_KP, self._starts_G, axis=1))
-        rate_K = np.array(self._rates, dtype=np.float64)
+        rate_RK = np.array(self._rates, dtype=np.float64).T
         parts = [_host(column) for column in zip(*self._parts, strict=True)]
         extras = [one.extras for one in self._updates]
         more = [_host(column) for column in zip(*extras, strict=True)]
-        columns = [loss_K, *parts, rate_K, norm_K, clipped_K, *more, *norm_KG.T]
+        columns = [loss_K, *parts, *rate_RK, norm_K, clipped_K, *more, *norm_KG.T]
         for name, column in zip(self.names, columns, strict=True):
             self._done.setdefault(name, []).append(column)
         self._look_for_bad(loss_K, norm_K, dict(zip(self._extras, more, strict=True)))
         self._num_read += len(loss_K)
-        self._last = UpdateValues(float(loss_K[-1]), float(rate_K[-1]), float(norm_K[-1]))
+        self._last = UpdateValues(float(loss_K[-1]), float(rate_RK[0, -1]), float(norm_K[-1]))
         self._loss, self._parts, self._updates, self._rates = [], [], [], []
 
     def _look_for_bad(self, loss_K: Column, norm_K: Column, extras: Mapping[str, Column]) -> None:

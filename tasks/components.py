@@ -60,9 +60,12 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
 
     Raises TargetError or ConfigError, naming the field, if a part cannot be built.
     """
+    from epochal.engine.batch_norm import check_batch_norm
     from epochal.engine.build import build_loss, build_model, build_optimizer
     from epochal.engine.ema import WeightAverage
+    from epochal.engine.freezing import check_frozen
     from epochal.engine.metrics import build_metrics
+    from epochal.engine.parameter_groups import check_options, make_groups
     from epochal.engine.precision import compiled, new_scaler, prepared
     from epochal.engine.state import TrainingState
     from epochal.engine.step import DefaultStep
@@ -87,26 +90,34 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
                 f"step: {config.step.target!r} returned a {type(step).__name__}; expected a "
                 "callable (model, batch) -> StepOutput"
             )
+    grouped = make_groups(model, config.optimizer) if config.optimizer.is_grouped else None
     optimizer = build_optimizer(
         model,
         resolve_target(config.optimizer, field="optimizer", folder=folder),
         resolved_args(config.optimizer.args, folder=folder),
+        groups=None if grouped is None else grouped.groups,
     )
+    check_options(optimizer, config.optimizer)
     metrics = build_metrics(
         config.metrics,
         lambda target: call_target(
             target, field=f"metrics.{getattr(target, 'name', target.target)}", folder=folder
         ),
     )
+    state = TrainingState(
+        model=model,
+        optimizer=optimizer,
+        ema=None if config.ema is None else WeightAverage(model, config.ema),
+        scaler=new_scaler(config.precision, device),
+        forward=compiled(model, config.precision),
+        rate_names=() if grouped is None else grouped.rate_names,
+    )
+    check_frozen(state, config.optimizer.frozen_in(0))
+    if config.batch_norm is not None:
+        check_batch_norm(model)
     return Components(
         device=device,
-        state=TrainingState(
-            model=model,
-            optimizer=optimizer,
-            ema=None if config.ema is None else WeightAverage(model, config.ema),
-            scaler=new_scaler(config.precision, device),
-            forward=compiled(model, config.precision),
-        ),
+        state=state,
         step=step,
         loss=loss,
         metrics=metrics,

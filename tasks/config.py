@@ -13,15 +13,17 @@ from pydantic import AfterValidator, Field, model_validator
 
 from epochal.data.config import DataConfig, LoaderConfig, SamplingConfig
 from epochal.data.types import Frozen, Target
+from epochal.engine.batch_norm_config import BatchNormConfig
 from epochal.engine.config import (
     EMA,
     EmaConfig,
     GradientsConfig,
     MetricsConfig,
-    OptimizerConfig,
     PrecisionConfig,
 )
-from epochal.engine.schedule import ConstantSchedule, ScheduleConfig
+from epochal.engine.optimizer_config import OptimizerConfig
+from epochal.engine.schedule import ScheduleConfig
+from epochal.engine.schedule_kinds import ConstantSchedule
 from epochal.tasks.tracking_config import TrackingConfig
 
 RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -99,6 +101,9 @@ class RunConfig(Frozen):
     ema: EmaConfig | None = Field(
         default=None, description="an average of the weights beside the model; none: not kept"
     )
+    batch_norm: BatchNormConfig | None = Field(
+        default=None, description="how BatchNorm's momentum changes; none: it does not"
+    )
     sampling: SamplingConfig = Field(
         default=SamplingConfig(), description="which samples the next epoch trains on"
     )
@@ -135,11 +140,40 @@ class RunConfig(Frozen):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         try:
-            self.schedule.check(self.epochs)
+            if self.schedule.unit == "epochs":  # else the data's size must be known first
+                self.schedule.check(self.epochs)
         except ValueError as error:
             raise ValueError(f"schedule: {error}") from None
+        if self.schedule.unit == "updates":
+            self._check_updates_are_fixed()
+        if self.batch_norm is not None:
+            self._check_batch_norm(self.batch_norm)
         if self.ema is None and self.metrics.best_metric.startswith(EMA):
             raise ValueError(
                 f"metrics.best: {self.metrics.best!r} is of the average of the weights; give `ema`"
             )
         return self
+
+    def _check_batch_norm(self, batch_norm: BatchNormConfig) -> None:
+        try:
+            batch_norm.check(self.epochs)
+        except ValueError as error:
+            raise ValueError(f"batch_norm: {error}") from None
+        if self.precision.compile:
+            raise ValueError(
+                "batch_norm: with precision.compile the model would be compiled anew at every "
+                "update, since compiled code holds the momentum as a constant; leave one out"
+            )
+
+    def _check_updates_are_fixed(self) -> None:
+        gradients, policy = self.gradients, self.sampling.policy
+        if policy != "none":
+            cause = f"sampling.policy: {policy!r} changes it"
+        elif gradients.accumulate > 1 and gradients.accumulate_from > 0:
+            cause = f"gradients.accumulate_from: {gradients.accumulate_from} changes it"
+        else:
+            return
+        raise ValueError(
+            "schedule.unit: 'updates' needs one number of updates in every epoch, and "
+            f"{cause}; give the durations in epochs"
+        )

@@ -25,6 +25,7 @@ from epochal.tasks.facts import (
 )
 from epochal.tasks.keys import DataFacts, Facts
 from epochal.tasks.reporting import Reporter
+from epochal.tasks.schedules import sample_digests
 from epochal.tasks.targets import call_target
 
 if TYPE_CHECKING:
@@ -132,9 +133,11 @@ def read_facts(
         )
         for name in DATA_FIELDS
     }
+    num_samples = data["train_data"].known.num_samples
     facts = Facts(
         sources=sources,
-        train_data=DataFacts(data["train_data"].fingerprint),
+        train_data=DataFacts(data["train_data"].fingerprint, num_samples),
         validation_data=DataFacts(data["validation_data"].fingerprint),
+        schedule=sample_digests(config, num_samples),
     )
     return facts, data

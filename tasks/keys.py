@@ -14,7 +14,9 @@ from typing import Any
 from epochal.data.hashing import digest
 from epochal.data.types import Target
 from epochal.engine import schedule
+from epochal.engine.schedule_kinds import CustomSchedule
 from epochal.tasks.config import RunConfig
+from epochal.tasks.schedules import in_epochs
 
 STAGE_VERSIONS: dict[str, int] = {"initialise": 1, "train": 2, "validate": 2, "mine": 1}
 """Raised by hand when a stage's code changes its numbers; part of the key."""
@@ -24,9 +26,13 @@ STAGE_KINDS = tuple(STAGE_VERSIONS)
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What keys need to know of a data set: the digest of its content, or None if not yet read."""
+    """What keys need to know of a data set: the digest of its content, and how much it is.
+
+    None stands for what is not yet read.
+    """
 
     fingerprint: str | None
+    num_samples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -34,11 +40,13 @@ class Facts:
     """What keys need beyond the config.
 
     sources: config field of a target → relative file → sha256 (`tasks.source`).
+    schedule: of a user's own function, a digest of its samples for each epoch.
     """
 
     sources: Mapping[str, Mapping[str, str]]
     train_data: DataFacts
     validation_data: DataFacts
+    schedule: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ def _stage(
 
 
 def _is_unread(inputs: Mapping[str, Any]) -> bool:
-    return any(name.endswith("_data") and value is None for name, value in inputs.items())
+    return any(value is None for value in inputs.values())
 
 
 def _target(target: Target) -> dict[str, Any]:
@@ -130,14 +138,41 @@ def _precision_inputs(config: RunConfig) -> dict[str, Any]:
     return {"precision": acting} if acting else {}
 
 
+def _optimizer_inputs(config: RunConfig, facts: Facts, epoch: int) -> dict[str, Any]:
+    optimizer = config.optimizer
+    acting = {**_target(optimizer), **optimizer.key_slice()}
+    frozen = optimizer.frozen_in(epoch)
+    return {
+        **_with_source(facts, "optimizer", acting),
+        **({"optimizer.frozen": list(frozen)} if frozen else {}),
+    }
+
+
+def _batch_norm_inputs(config: RunConfig, epoch: int) -> dict[str, Any]:
+    if config.batch_norm is None:
+        return {}
+    acting = config.batch_norm.key_slice(epoch, epochs=config.epochs)
+    return {"batch_norm": acting} if acting else {}
+
+
+def _schedule_inputs(config: RunConfig, facts: Facts, epoch: int) -> dict[str, Any]:
+    found = in_epochs(config, facts.train_data.num_samples)
+    if found is None or (isinstance(found, CustomSchedule) and not facts.schedule):
+        return {"schedule": None}  # how many updates an epoch has is not yet known
+    if isinstance(found, CustomSchedule):
+        acting = {**_target(found), "samples": facts.schedule[epoch]}
+        return _with_source(facts, "schedule", acting)
+    return {"schedule": schedule.segments(found, epoch, epochs=config.epochs)}
+
+
 def _train_stage(
     config: RunConfig, facts: Facts, epoch: int, checkpoint: Stage, table: Stage | None
 ) -> Stage:
     inputs = {
         "seed": config.seed,
         **_loss_inputs(config, facts),
-        **_with_source(facts, "optimizer", _target(config.optimizer)),
-        "schedule": schedule.segments(config.schedule, epoch, epochs=config.epochs),
+        **_optimizer_inputs(config, facts, epoch),
+        **_schedule_inputs(config, facts, epoch),
         "loader": {
             "batch_size": config.loader.batch_size,
             "drop_last": config.loader.drop_last,
@@ -145,6 +180,7 @@ def _train_stage(
         "gradients": config.gradients.key_slice(epoch),
         **_precision_inputs(config),
         **({} if config.ema is None else {"ema": config.ema.key_slice(epoch)}),
+        **_batch_norm_inputs(config, epoch),
         **_with_source(facts, "train_data", facts.train_data.fingerprint),
     }
     parents = {"parent": checkpoint}

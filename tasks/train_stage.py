@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.data.partials import PartialStore
 from epochal.data.stages import Artifact, StageRecord
-from epochal.engine import schedule
 from epochal.tasks.checkpoints import bring_state, put_checkpoint
 from epochal.tasks.commit import TIMES, commit_stage, consumed, number, sample_table
 from epochal.tasks.delivery import EpochPart
 from epochal.tasks.keys import Stage
 from epochal.tasks.partial_epochs import PartialSaver, restore
+from epochal.tasks.schedules import rate_function
 from epochal.tasks.session import Session
 from epochal.tasks.watch import Anchors, EpochWatch
 
@@ -39,7 +39,7 @@ def train(session: Session, stage: Stage) -> StageRecord:
         "consumed": consumed(session, stage),
     }
     resume, anchors = _begin(session, stage, identity)
-    components = session.ready_components()
+    components, norm = session.ready_components(), config.batch_norm
     state = components.state
     updates_before = state.updates_tried - (0 if resume is None else resume.updates)
     saver = PartialSaver(
@@ -68,11 +68,13 @@ def train(session: Session, stage: Stage) -> StageRecord:
             num_updates=plan.num_updates,
             step=components.step,
             gradients=config.gradients,
-            rate=schedule.factor_function(config.schedule, epochs=config.epochs),
+            rate=rate_function(config, num_samples=data.known.num_samples),
             seed=config.seed,
             precision=config.precision,
             on_progress=EpochWatch(session.reporter, session.interruption, saver, anchors),
             resume=resume,
+            frozen=config.optimizer.frozen_in(epoch),
+            momentum=None if norm is None else norm.function(config.epochs),
         )
     finally:
         saver.wait()

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import duckdb
 import numpy as np
@@ -17,14 +18,10 @@ from epochal.data.samples import read_samples, update, write_samples
 from epochal.data.schemas import OBSERVATIONS, SAMPLES, UPDATES
 from epochal.data.tables import write_table
 from epochal.data.types import Target
-from epochal.engine import schedule
-from epochal.engine.config import (
-    EmaConfig,
-    GradientsConfig,
-    MetricsConfig,
-    MetricTarget,
-    OptimizerConfig,
-)
+from epochal.engine.batch_norm_config import BatchNormConfig
+from epochal.engine.config import EmaConfig, GradientsConfig, MetricsConfig, MetricTarget
+from epochal.engine.optimizer_config import FrozenParameters, OptimizerConfig, ParameterGroup
+from epochal.engine.schedule import ScheduleConfig
 from epochal.tasks.config import CheckpointConfig, RunConfig
 from epochal.tasks.load_config import build_config, load_config
 from epochal.tasks.targets import call_target
@@ -33,14 +30,14 @@ from epochal.tasks.tracking_config import TrackingConfig
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 DOCS = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
-SCHEDULES = (
-    schedule.ConstantSchedule, schedule.MultiStepSchedule, schedule.CosineSchedule,
-    schedule.WarmupStableDecaySchedule,
-)  # fmt: skip
 PARTS: dict[str, tuple[type[BaseModel], ...]] = {
-    "": (RunConfig, Target, DataConfig, OptimizerConfig, MetricTarget),
+    "": (RunConfig, Target, DataConfig, MetricTarget),
     "loader.": (LoaderConfig,),
-    "schedule.": SCHEDULES,
+    "optimizer.": (OptimizerConfig,),
+    "optimizer.groups.": (ParameterGroup,),
+    "optimizer.frozen.": (FrozenParameters,),
+    "schedule.": get_args(get_args(ScheduleConfig)[0]),
+    "batch_norm.": (BatchNormConfig,),
     "gradients.": (GradientsConfig,),
     "ema.": (EmaConfig,),
     "sampling.": (SamplingConfig,),
@@ -54,7 +51,10 @@ FIELDS = {
     for model in models
     for name, field in model.model_fields.items()
 }
-OWN_WORDS = ("schedule.warmup", "folder", "schedule.kind", "schedule", "name")
+OWN_WORDS = (
+    "schedule.warmup", "schedule.rise", "schedule.final", "folder", "schedule.kind", "schedule",
+    "name",
+)  # fmt: skip
 """Fields whose default the table tells in other words, or that mean two things."""
 
 NUM_SAMPLES, EPOCHS = 12, 3
