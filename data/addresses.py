@@ -27,7 +27,8 @@ _NO_STORES = frozenset(
 )
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+_-]*)://(.*)")
 _ONE_SLASH = re.compile(r"[A-Za-z][A-Za-z0-9+_-]+:/?(?!/)")
-_SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_ONE = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]{1,255}"
+_SEGMENT, _PATH = re.compile(_ONE), re.compile(f"{_ONE}(?:/{_ONE})*")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -44,7 +45,10 @@ def normalise_store(text: str, *, folder: Path) -> str:
     if text.startswith("/") or text.split("/", 1)[0] in {".", ".."}:
         return _file_address(os.path.normpath(folder / text), text)
     if "::" in text:
-        raise StoreRefused(f"store {text!r} chains file systems with '::'; name one place: {FORMS}")
+        raise StoreRefused(
+            f"store {text!r} chains file systems with '::'; name one place: {FORMS}; known schemes "
+            f"are {', '.join(_known_schemes())}"
+        )
     match = _ADDRESS.fullmatch(text)
     if match is None:
         raise StoreRefused(_no_address(text))
@@ -83,7 +87,7 @@ def check_path(path: str) -> str:
 
     Raises StoreRefused for anything else: absolute paths, `..`, empty segments, other characters.
     """
-    if len(path) <= MAX_PATH_CHARACTERS and all(map(is_segment, path.split("/"))):
+    if is_path(path):
         return path
     raise StoreRefused(
         f"{path!r} cannot name an object of a store: expected at most {MAX_PATH_CHARACTERS} "
@@ -91,9 +95,14 @@ def check_path(path: str) -> str:
     )
 
 
+def is_path(text: str) -> bool:
+    """Whether `text` may name an object."""
+    return len(text) <= MAX_PATH_CHARACTERS and _PATH.fullmatch(text) is not None
+
+
 def is_segment(text: str) -> bool:
     """Whether `text` may be one segment of an object's path."""
-    return _SEGMENT.fullmatch(text) is not None and text not in {".", ".."}
+    return _SEGMENT.fullmatch(text) is not None
 
 
 def _file_address(path: str, text: str) -> str:
@@ -117,14 +126,17 @@ def _check_scheme(scheme: str, text: str) -> None:
     from fsspec.registry import known_implementations
 
     if scheme not in known_implementations:
-        known = sorted(set(known_implementations) - _NO_STORES - set(_ALIASES))
+        known = _known_schemes()
         nearest = difflib.get_close_matches(scheme, known, n=1, cutoff=0.5)  # s4 is near s3
         meant = f"did you mean {nearest[0]}://? " if nearest else ""
         raise StoreRefused(
             f"store {text!r}: unknown scheme {scheme!r}; {meant}known are {', '.join(known)}"
         )
     if scheme in _NO_STORES:
-        raise StoreRefused(f"store {text!r}: {scheme}:// is no place to write a store to; {FORMS}")
+        raise StoreRefused(
+            f"store {text!r}: {scheme}:// is no place to write a store to; {FORMS}; known schemes "
+            f"are {', '.join(_known_schemes())}"
+        )
     implementation = known_implementations[scheme]
     package = implementation["class"].partition(".")[0]
     if find_spec(package) is None:
@@ -134,6 +146,12 @@ def _check_scheme(scheme: str, text: str) -> None:
             f"store {text!r}: {scheme}:// needs the package {package!r}, which is not installed; "
             f"run `{command}`" + (f" ({hint})" if hint else "")
         )
+
+
+def _known_schemes() -> list[str]:
+    from fsspec.registry import known_implementations
+
+    return sorted(set(known_implementations) - _NO_STORES - set(_ALIASES))
 
 
 def _check_password(place: str) -> None:

@@ -25,6 +25,7 @@ from epochal.data.storage_errors import storage_errors
 
 PART_BYTES = 16 << 20  # of a multipart upload; ten parts are in memory at once
 NUM_REQUESTS = 16  # at the same time
+NUM_TRIES = 2  # of s3fs, three of botocore each: five would take 7 minutes at a silent server
 NUM_CONFLICTS = 5  # S3 answers 409 while another request for the same object is under way
 _EXCLUSIVE = {"memory", "s3", "gs", "abfs", "az"}
 _EXISTS = {"PreconditionFailed", "412"}
@@ -42,6 +43,8 @@ class ObjectBackend:
         options = _s3_options() if scheme == "s3" else {}
         self._files, self._root = url_to_fs(address, skip_instance_cache=True, **options)
         self._files.dircache.use_listings_cache = False
+        if scheme == "s3":
+            self._files.retries = NUM_TRIES
         self._swept = False
 
     def _key(self, path: str) -> str:
@@ -108,7 +111,9 @@ class ObjectBackend:
         return {
             name.removeprefix(start): int(info["size"])
             for name, info in sorted(found.items())
-            if name.startswith(inside) and info["type"] == "file" and not name.endswith("/")
+            if (name.startswith(inside) or name == inside.rstrip("/"))
+            and info["type"] == "file"
+            and not name.endswith("/")
         }
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
@@ -187,7 +192,11 @@ class MemoryBackend(ObjectBackend):
 
 def _s3_options() -> dict[str, Any]:
     # A missing endpoint is told after some 10 s instead of a minute; the user's own values win.
-    limits = {"connect_timeout": 3, "retries": {"max_attempts": 3, "mode": "standard"}}
+    limits = {
+        "connect_timeout": 3,
+        "read_timeout": 30,
+        "retries": {"max_attempts": 3, "mode": "standard"},
+    }
     return {"config_kwargs": limits | dict(conf.get("s3", {}).get("config_kwargs", {}))}
 
 

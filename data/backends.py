@@ -14,9 +14,14 @@ from typing import Protocol, TypeVar
 from epochal.data.addresses import local_folder, scheme_of
 
 TEMPORARY = "tmp"  # the top-level folder of what is no object yet
+DAMAGED = "damaged"  # that of what no longer is one
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class NotAnObject(OSError):
+    """Something is at the path, but no object: a symbolic link, a device."""
 
 
 class Backend(Protocol):
@@ -36,7 +41,10 @@ class Backend(Protocol):
         """Bytes of the object, or None if there is none."""
 
     def listing(self, folder: str) -> dict[str, int]:
-        """Path below the store → bytes, for every object below `folder` (`""`: the store)."""
+        """Path below the store → bytes, for every object below `folder` (`""`: the store).
+
+        An object that has the folder's own name, in which case there is no folder, stands alone.
+        """
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """`function` of each item, in order; at the same time where the place is far away."""

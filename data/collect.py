@@ -91,6 +91,8 @@ def _length(dataset: Any, name: str) -> int:
     expected = "expected a map-style data set: len(data) and data[i] for i from 0 on"
     if isinstance(dataset, DataLoader):
         raise DataError(f"{name}: found a DataLoader; {expected}; return its `dataset`")
+    if isinstance(dataset, str | bytes):
+        raise DataError(f"{name}: found a {kind}; {expected}")
     if isinstance(dataset, tuple | Mapping):
         hint = "for arrays of inputs and targets: torch.utils.data.TensorDataset(inputs, targets)"
         raise DataError(f"{name}: found a {kind}; {expected}; {hint}")

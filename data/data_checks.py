@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from epochal.data.errors import ConfigError, DataError
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 # N samples
+
+logger = logging.getLogger(__name__)
 
 
 def check_batch_size(num_samples: int, batch_size: int, *, drop_last: bool) -> None:
@@ -60,6 +63,17 @@ def check_labels(
             f"{'' if ignore_index is None else f' (or {ignore_index}, which the loss ignores)'}; "
             "count the classes from 0, or give the model as many outputs as there are classes"
         )
+    if labels_N is not None and ignore_index is not None:
+        ignored = int((labels_N == ignore_index).sum())
+        if 0 < ignored < len(labels_N):
+            logger.warning(
+                "%s: %d of %d labels are %d, which the loss ignores: nothing is learned from "
+                "these samples",
+                name,
+                ignored,
+                len(labels_N),
+                ignore_index,
+            )
     if label_min == label_max == ignore_index:
         raise DataError(
             f"{name}: every label is {ignore_index}, which the loss ignores; nothing could be "

@@ -74,6 +74,21 @@ def file_sha256(path: Path) -> str:
         return stream_sha256(stream)
 
 
+class BytesDigest:
+    """A running sha256 of bytes alone: what `sha256sum` prints of the file that they make."""
+
+    def __init__(self) -> None:
+        self._hasher = hashlib.sha256()
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Adds the bytes; other threads run meanwhile."""
+        self._hasher.update(data)
+
+    def hexdigest(self) -> str:
+        """Hex sha256 of the bytes added so far."""
+        return self._hasher.hexdigest()
+
+
 class ContentDigest:
     """A running sha256 over parts, each framed by its tag and length."""
 

@@ -6,7 +6,7 @@ replayed and nothing skipped. Tensors stay on the device of the data set.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
@@ -32,7 +32,7 @@ def train_batches(
     seed: int,
     epoch: int,
     start: int = 0,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The epoch's micro-batches from micro-step `start` on.
 
     sample_ids_N, weights_N: by position, shape (N,); batches carry weights only where some sample
@@ -61,7 +61,7 @@ def train_batches(
 
 def validation_batches(
     dataset: Any, *, batch_size: int, sample_ids_N: npt.NDArray[np.int64], workers: int = 0
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The first N samples of the data set in their own order, each once: the last batch is smaller.
 
     sample_ids_N: by position, shape (N,). Items that draw random numbers get the same ones in
@@ -87,7 +87,7 @@ def _batches(
     workers: int,
     stream: tuple[int | str, ...],
     start: int,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     assert 0 <= start <= plan.num_micro_steps, (start, plan.num_micro_steps)
     micro_steps = range(start, plan.num_micro_steps)
     parts: Generator[Any, None, None]

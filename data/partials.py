@@ -22,6 +22,7 @@ from epochal.data.hashing import file_sha256
 from epochal.data.records import is_sha256
 from epochal.data.stage_status import PARTIAL, stage_folder
 from epochal.data.store import Store
+from epochal.data.written_file import WrittenFile
 
 FORMAT = 1
 KEEP = 2  # the newest, and one to fall back to
@@ -45,20 +46,24 @@ class PartialStore:
         self._store = store
         self._folder = f"{stage_folder(key)}/{PARTIAL}"
 
-    def commit(self, micro_steps: int, tensors: Path, body: Mapping[str, Any]) -> None:
+    def commit(
+        self, micro_steps: int, tensors: WrittenFile | Path, body: Mapping[str, Any]
+    ) -> None:
         """Puts the file `tensors`, then the manifest; then deletes what is older than two.
 
-        A file of `Store.scratch` is handed over. A commit of that micro-step that is there stands
-        if it is intact. Raises StoreUnavailable.
+        A file of `Store.scratch` is handed over; one that was hashed as it was written is not read
+        again. A commit of that micro-step that is there stands if it is intact. Raises
+        StoreUnavailable.
         """
-        sha256, size = file_sha256(tensors), tensors.stat().st_size
+        written = WrittenFile.of(tensors) if isinstance(tensors, Path) else tensors
+        sha256, size = written.sha256, written.size
         blob = f"{self._folder}/{sha256}.safetensors"
         try:
-            self._store.put_new(blob, tensors)
+            self._store.put_new(blob, written.path)
         except FileExistsError:
-            if self._store.size(blob) != size:
-                self._store.set_aside(blob, "it does not have the size that its name stands for")
-                self._store.put_new(blob, tensors)
+            if not self._is_intact(blob, sha256):
+                self._store.set_aside(blob, "it does not have the digest that is its name")
+                self._store.put_new(blob, written.path)
         manifest = {
             "format": FORMAT,
             "micro_steps": micro_steps,
@@ -100,6 +105,13 @@ class PartialStore:
             )
         yield None
 
+    def _is_intact(self, blob: str, sha256: str) -> bool:
+        try:
+            with self._store.fetch(blob) as local:
+                return file_sha256(local) == sha256
+        except FileNotFoundError:
+            return False
+
     def _tensors(self, sha256: str, stack: ExitStack) -> Path | None:
         """A local file with the tensors while `stack` is open, or None if they are not intact."""
         try:
@@ -107,6 +119,10 @@ class PartialStore:
         except FileNotFoundError:
             return None
         return local if file_sha256(local) == sha256 else None
+
+    def discard(self, micro_steps: int, reason: str) -> None:
+        """Sets aside a commit whose bytes are intact, but no epoch can go on from."""
+        self._store.set_aside(f"{self._folder}/{micro_steps:012d}.json", reason)
 
     def clear(self) -> None:
         """Deletes all commits: the stage is done."""

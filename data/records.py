@@ -104,7 +104,7 @@ def load_record(data: bytes, *, name: str, key: str) -> StageRecord:
     """
     body = load_document(data, name=name)
     found = body.pop("format", None)
-    if isinstance(found, int) and found > FORMAT:
+    if type(found) is int and found > FORMAT:
         raise StoreRefused(
             f"{name} has format {found}, this version of Epochal reads up to {FORMAT}: install the "
             "newer version that wrote it, or use another store"
@@ -117,7 +117,7 @@ def load_record(data: bytes, *, name: str, key: str) -> StageRecord:
             for problem in error.errors(include_url=False, include_input=False)
         )
         raise Damaged(f"{name} is no stage record: {reasons}") from error
-    if found != FORMAT or record.key != key:
+    if type(found) is not int or found != FORMAT or record.key != key:
         raise Damaged(f"{name} is not the record of stage {key}: it names {record.key}")
     return record
 

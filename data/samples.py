@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from epochal.data.errors import StateMismatch
-from epochal.data.tables import SAMPLES, first_of_each, read_table, write_table
+from epochal.data.errors import Damaged, StateMismatch
+from epochal.data.tables import MAX_ROWS, SAMPLES, first_of_each, read_table, write_table
 
 # N samples of the data set, S of them seen in an epoch, Q asked for
 
@@ -108,9 +108,19 @@ def update(
     return SampleTable(table)
 
 
-def read_samples(path: Path) -> SampleTable:
-    """The sample table in the file `path`. Raises as `read_table`."""
-    return SampleTable(read_table(path, schema=SAMPLES).columns)
+def read_samples(path: Path, *, max_rows: int = MAX_ROWS) -> SampleTable:
+    """The sample table in the file `path`.
+
+    Raises as `read_table`, and Damaged for a plan that no policy makes: an epoch of nobody,
+    weights that are no numbers from 0 on.
+    """
+    table = SampleTable(read_table(path, schema=SAMPLES, max_rows=max_rows).columns)
+    weight_N = table["weight"]
+    if len(table) and not table["keep"].any():
+        raise Damaged(f"{path}: its plan keeps no sample")
+    if not (np.isfinite(weight_N) & (weight_N >= 0)).all():
+        raise Damaged(f"{path}: its plan has weights that are negative or not finite")
+    return table
 
 
 def write_samples(table: SampleTable, path: Path, *, metadata: Mapping[str, str]) -> None:

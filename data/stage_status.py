@@ -83,8 +83,15 @@ def read_side_file(store: Store, key: str, name: str) -> dict[str, Any] | None:
 def read_status(store: Store, key: str) -> StageStatus:
     """The status of the stage `key`. Raises StoreUnavailable; StoreRefused as `load_record`."""
     folder = stage_folder(key)
-    sizes = store.listing(folder)
     path = f"{folder}/{RECORD}"
+    try:
+        sizes = store.listing(folder)
+    except Damaged as error:
+        return StageStatus(record=None, problem=str(error), damaged=(folder,))
+    for taken in (folder, f"{folder}/{PARTIAL}"):
+        if taken in sizes:
+            problem = f"{store.address(taken)} is a file or a link, expected a folder"
+            return StageStatus(record=None, problem=problem, damaged=(taken,))
     if path not in sizes:
         return StageStatus(record=None, problem=STARTED if sizes else None)
     try:

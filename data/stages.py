@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from epochal.data.backends import DAMAGED
 from epochal.data.documents import dump_document
 from epochal.data.errors import Damaged, NotDeterministic
 from epochal.data.hashing import bytes_sha256, file_sha256
@@ -33,6 +34,7 @@ from epochal.data.stage_status import (
     stage_folder,
 )
 from epochal.data.store import MAX_READ_BYTES, Store
+from epochal.data.written_file import WrittenFile
 
 __all__ = [
     "RECORD",
@@ -65,13 +67,16 @@ class StageStore:
         """The path of the artifact `name`. Raises NotFound, naming what the record has."""
         return artifact_path(record, name)
 
-    def put_artifact(self, key: str, suffix: str, source: bytes | Path) -> Artifact:
+    def put_artifact(self, key: str, suffix: str, source: bytes | Path | WrittenFile) -> Artifact:
         """Puts `source` under its own digest; the same intact bytes are there at most once.
 
-        suffix: `safetensors`, `parquet`, `json`. A file of `Store.scratch` is handed over.
+        suffix: `safetensors`, `parquet`, `json`. A file of `Store.scratch` is handed over; one that
+        was hashed as it was written is not read again.
         """
-        if isinstance(source, Path):
-            sha256, size = file_sha256(source), source.stat().st_size
+        source = WrittenFile.of(source) if isinstance(source, Path) else source
+        if isinstance(source, WrittenFile):
+            sha256, size = source.sha256, source.size
+            source = source.path
         else:
             sha256, size = bytes_sha256(source), len(source)
         artifact = Artifact(file=f"{sha256}.{suffix}", sha256=sha256, size=size)
@@ -131,7 +136,9 @@ class StageStore:
     def fetch_artifact(self, record: StageRecord, name: str) -> Iterator[Path]:
         """A local file with the artifact's bytes, their digest checked. Read it only.
 
-        Raises Damaged if they are missing or changed (then they are set aside).
+        Raises Damaged if they are missing or changed (then they are set aside). Where the block
+        raises Damaged, these are the bytes of a record that names no such artifact: both are set
+        aside, as `reject` does it.
         """
         path, artifact = artifact_path(record, name), record.artifacts[name]
         with ExitStack() as stack:
@@ -139,9 +146,27 @@ class StageStore:
                 local = stack.enter_context(self._store.fetch(path))
             except FileNotFoundError as error:
                 raise self._missing(record, name) from error
+            except Damaged as error:  # a symbolic link
+                raise self._set_aside(record, name) from error
             if file_sha256(local) != artifact.sha256:
                 raise self._set_aside(record, name)
-            yield local
+            try:
+                yield local
+            except Damaged as error:
+                raise self.reject(record, name, error) from error
+
+    def reject(self, record: StageRecord, name: str, error: Damaged) -> Damaged:
+        """Sets aside the artifact and the record: their digests agree, but `error` was found.
+
+        Bytes that this program never wrote; the stage is not done and is computed again.
+        """
+        path = artifact_path(record, name)
+        address = self._store.address(path)
+        for one in (f"{stage_folder(record.key)}/{RECORD}", path):
+            self._store.set_aside(one, f"{name} of {record.title}: {error}")
+        return Damaged(
+            f"{record.title}: its artifact {name} ({address}) was moved to {DAMAGED}/: {error}"
+        )
 
     def verify(self, record: StageRecord) -> list[str]:
         """Reads the record and every artifact again: what is wrong, in words. Changes nothing."""
@@ -216,6 +241,8 @@ class StageStore:
                     return "does not have its digest"
         except FileNotFoundError:
             return "is missing"
+        except Damaged as error:
+            return str(error)
         return None
 
     def _missing(self, record: StageRecord, name: str) -> Damaged:

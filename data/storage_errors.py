@@ -33,8 +33,19 @@ _BY_ERRNO = {
     errno.ENOSPC: "the disk is full: free some space",
     errno.EDQUOT: "the quota is used up: free some space",
     errno.EROFS: "it is mounted read-only: name another store",
+    errno.EFBIG: "files may not be that large here: raise the limit (`ulimit -f`)",
     errno.EIO: "check the disk or network",
 }
+_SILENT = {
+    "ConnectionError",  # Python's own and botocore's
+    "TimeoutError",
+    "HTTPClientError",
+    "ClientConnectionError",
+    "ClientPayloadError",
+    "IncompleteRead",
+}
+"""Classes, by name, of what a storage raises that is away or cannot be reached."""
+_BUSY_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 
 def storage_errors() -> tuple[type[Exception], ...]:
@@ -44,6 +55,24 @@ def storage_errors() -> tuple[type[Exception], ...]:
         if module in sys.modules:
             found += [getattr(sys.modules[module], name) for name in names]
     return tuple(found)
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same request may succeed in a moment: the storage is away or too busy."""
+    if any(kind.__name__ in _SILENT for kind in type(error).__mro__):
+        return True
+    return _status(error) in _BUSY_STATUS or _status(error.__cause__) in _BUSY_STATUS
+
+
+def _status(error: BaseException | None) -> int | None:
+    """The HTTP status that an error of botocore, gcsfs or azure holds, if it is one."""
+    response = getattr(error, "response", None)
+    found = (
+        response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        if isinstance(response, dict)
+        else getattr(error, "status_code", getattr(error, "code", None))
+    )
+    return found if isinstance(found, int) else None
 
 
 def cause_of(error: Exception) -> str:

@@ -9,19 +9,23 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from epochal.data import backends
-from epochal.data.addresses import check_path, join, normalise_store
-from epochal.data.backends import TEMPORARY, Backend, R, T
+from epochal.data.addresses import check_path, is_path, join, normalise_store
+from epochal.data.backends import DAMAGED, TEMPORARY, Backend, NotAnObject, R, T
 from epochal.data.errors import Damaged, PreflightFailed, StoreRefused, StoreUnavailable
+from epochal.data.patience import Patience, PatientBackend
 from epochal.data.storage_errors import advice, cause_of, storage_errors
 
 MAX_READ_BYTES = 1 << 28
-DAMAGED = "damaged"
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+PROBE_S = 3600  # older than this an object of `preflight` belongs to nobody any more
+_PROBE = re.compile(rf"{TEMPORARY}/preflight-(\d{{1,12}})-[0-9a-f]{{16}}")
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +66,10 @@ class Store:
         """The address of the object `path`, for people and links."""
         return join(self._url, path)
 
+    def be_patient(self, patience: Patience) -> None:
+        """From now on a storage that does not answer is waited for."""
+        self._backend = PatientBackend(self._backend, patience)
+
     def put_new(self, path: str, source: bytes | Path) -> None:
         """All bytes of `source` appear at `path`, or none, or FileExistsError.
 
@@ -97,13 +105,16 @@ class Store:
     def listing(self, folder: str = "") -> dict[str, int]:
         """Path → bytes of every object below `folder`, however deep, sorted; absent: empty.
 
-        Shows what other processes wrote a moment ago. The store's own `tmp` is left out.
+        Shows what other processes wrote a moment ago. The store's own `tmp` is left out, and so
+        is what has a name that no object has. Where an object has the folder's own name, it alone.
         """
         with self._told("list", check_path(folder) if folder else folder):
             found = self._backend.listing(folder)
-        if folder:
-            return found
-        return {path: size for path, size in found.items() if path.split("/")[0] != TEMPORARY}
+        return {
+            path: size
+            for path, size in found.items()
+            if is_path(path) and (folder or path.split("/")[0] != TEMPORARY)
+        }
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """`function` of each item, in order: at the same time where the store is far away."""
@@ -162,12 +173,12 @@ class Store:
                 raise
 
     def preflight(self) -> None:
-        """Writes, reads, lists and deletes a small object.
+        """Writes, reads, lists and deletes a small object, and old ones that a crash has left.
 
         Raises PreflightFailed, naming the cause, or StoreRefused if the storage overwrites what
         exists although it was told not to.
         """
-        path = f"{TEMPORARY}/preflight-{os.urandom(8).hex()}"
+        path = f"{TEMPORARY}/preflight-{int(time.time())}-{os.urandom(8).hex()}"
         data = path.encode()
         try:
             self.put_new(path, data)
@@ -176,7 +187,7 @@ class Store:
             finally:
                 self.delete(path)
             gone = self.size(path) is None
-        except (StoreUnavailable, FileNotFoundError) as error:
+        except (StoreUnavailable, FileNotFoundError, Damaged) as error:
             raise PreflightFailed(f"the store cannot be used: {error}") from error
         if not gone:
             raise PreflightFailed(f"{self.address(path)} is still there after it was deleted")
@@ -199,8 +210,13 @@ class Store:
             )
         if self.read(path, max_bytes=len(data)) != data:
             raise PreflightFailed(f"{self.address(path)} reads back other bytes than were written")
-        if path not in self.listing(TEMPORARY):
+        found = self.listing(TEMPORARY)
+        if path not in found:
             raise PreflightFailed(f"{self.address(path)} was written but is not listed")
+        for other in found:  # what a process left that was killed between its write and delete
+            left = _PROBE.fullmatch(other)
+            if left is not None and time.time() - int(left[1]) > PROBE_S:
+                self.delete(other)
 
     @contextmanager
     def _told(self, doing: str, path: str) -> Iterator[None]:
@@ -210,6 +226,8 @@ class Store:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
         except FileNotFoundError as error:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+        except NotAnObject as error:
+            raise Damaged(f"cannot {doing} {error.filename}: {error.strerror}") from error
         except storage_errors() as error:
             raise self._unavailable(doing, path, error) from error
 

@@ -6,7 +6,8 @@ are compared with the schema's. Knows no store and no meaning of a column.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from epochal.data.errors import Damaged, StoreRefused
+from epochal.data.parquet_layout import Layout
 from epochal.data.schemas import OBSERVATIONS, SAMPLES, UPDATES, Column, Schema
 
 __all__ = [
@@ -37,9 +39,11 @@ MAX_ROWS = 1 << 27  # larger tables are to be sharded by id
 MAX_TEXT_CHARACTERS = 1024
 _MAX_FOOTER_ITEM_BYTES = 1 << 20
 _TEXT_BYTES = 256  # of a row, on average, where a writer uses no dictionary
-_SLACK_BYTES = 1 << 22  # of pages, dictionaries and levels, whatever the rows
+_SLACK_BYTES = 1 << 22  # of pages, dictionaries and levels, for so many rows:
+_SLACK_ROWS = 1 << 16
 _PREFIX = "epochal."
 _SCHEMA, _VERSION = f"{_PREFIX}schema", f"{_PREFIX}schema_version"
+_WHOLE = re.compile(r"[1-9][0-9]{0,8}")
 _ENCODINGS = {"plain": "PLAIN", "delta": "DELTA_BINARY_PACKED", "split": "BYTE_STREAM_SPLIT"}
 
 
@@ -105,13 +109,20 @@ def read_table(path: Path, *, schema: Schema, max_rows: int = MAX_ROWS) -> Table
     FileNotFoundError or OSError if the file cannot be read.
     """
     path = Path(path)
-    with _told(path), path.open("rb") as stream, _parquet(stream) as file:
-        metadata = _text_metadata(file.schema_arrow.metadata)
+    with _told(path), path.open("rb") as stream:
+        layout = Layout(stream)
+        metadata = _text_metadata(layout.metadata)
         _check_schema(path, metadata, schema)
-        _check_sizes(path, file.metadata, schema, max_rows=max_rows)
-        wanted = _check_columns(path, file.schema_arrow, schema)
-        table = file.read(columns=[one.name for one in wanted], use_threads=False)
+        _check_sizes(path, layout, schema, max_rows=max_rows)
+        wanted = _check_columns(path, _parquet(stream).schema_arrow, schema)
+        # As words and their numbers: one long word in each of many rows is large only in memory.
+        texts = [one.name for one in wanted if one.dtype == "text"]
+        table = _parquet(stream, texts).read(
+            columns=[one.name for one in wanted], use_threads=False
+        )
         columns = {one.name: _to_numpy(path, table, one) for one in wanted}
+        if any(len(array_N) != layout.rows for array_N in columns.values()):
+            raise Damaged(f"{path}: its columns do not all have its {layout.rows} rows")
     if schema.unique_by is not None:
         ids_N = columns[schema.unique_by]
         if len(ids_N) > 1 and not bool(np.all(ids_N[1:] > ids_N[:-1])):
@@ -186,7 +197,9 @@ def _told(path: Path) -> Iterator[None]:
     """What pyarrow raises at bad bytes becomes Damaged; what the system raises stays."""
     try:
         yield
-    except (OSError, pa.ArrowException, MemoryError, ValueError, OverflowError) as error:
+    except (
+        OSError, pa.ArrowException, MemoryError, ValueError, OverflowError, LookupError
+    ) as error:  # fmt: skip
         if isinstance(error, OSError) and error.errno is not None:
             raise
         cause = " ".join(str(error).split())[:300]
@@ -195,48 +208,48 @@ def _told(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _parquet(stream: Any) -> pq.ParquetFile:
+def _parquet(stream: Any, texts: Sequence[str] = ()) -> pq.ParquetFile:
+    stream.seek(0)
     return pq.ParquetFile(
         stream,
+        read_dictionary=list(texts),
         thrift_string_size_limit=_MAX_FOOTER_ITEM_BYTES,
         thrift_container_size_limit=_MAX_FOOTER_ITEM_BYTES,
         page_checksum_verification=True,
     )
 
 
-def _text_metadata(metadata: Mapping[bytes, bytes] | None) -> dict[str, str]:
-    return {name.decode(): text.decode() for name, text in (metadata or {}).items()}
+def _text_metadata(metadata: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {
+        name.decode(): text.decode()
+        for name, text in metadata.items()
+        if name.startswith(_PREFIX.encode())
+    }
 
 
 def _check_schema(path: Path, metadata: Mapping[str, str], schema: Schema) -> None:
     name, version = metadata.get(_SCHEMA, schema.name), metadata.get(_VERSION, "1")
     if name != schema.name:
         raise Damaged(f"{path} is a table of {name!r}, expected one of {schema.name!r}")
-    if not version.isascii() or not version.isdigit() or int(version[:9]) < 1:
+    if _WHOLE.fullmatch(version) is None:
         raise Damaged(f"{path} names the version {version!r:.40}, expected a number from 1 on")
-    if int(version[:9]) > schema.version:
+    if int(version) > schema.version:
         raise StoreRefused(
             f"{path} has version {version} of the table {schema.name!r}, this version of Epochal "
             f"reads up to {schema.version}: install the newer version that wrote it"
         )
 
 
-def _check_sizes(path: Path, footer: pq.FileMetaData, schema: Schema, *, max_rows: int) -> None:
-    if footer.num_rows > max_rows:
-        raise Damaged(f"{path} claims {footer.num_rows} rows, expected at most {max_rows}")
+def _check_sizes(path: Path, layout: Layout, schema: Schema, *, max_rows: int) -> None:
+    if layout.rows > max_rows:
+        raise Damaged(f"{path} claims {layout.rows} rows, expected at most {max_rows}")
     row_bytes = sum(_bytes_per_row(one) for one in schema.columns)
-    allowed = 2 * row_bytes * footer.num_rows + _SLACK_BYTES * (1 + footer.num_row_groups)
-    names = set(schema.names)
-    claimed = 0
-    for group in range(footer.num_row_groups):
-        chunks = footer.row_group(group)
-        for number in range(chunks.num_columns):
-            chunk = chunks.column(number)
-            if chunk.path_in_schema in names:
-                claimed += max(chunk.total_uncompressed_size, 0)
+    slack = _SLACK_BYTES * (1 + layout.rows // _SLACK_ROWS)
+    allowed = 2 * row_bytes * layout.rows + slack
+    claimed = layout.page_bytes(schema.names, whole=_SCHEMA.encode() in layout.metadata)
     if claimed > allowed:
         raise Damaged(
-            f"{path} claims {claimed} bytes for {footer.num_rows} rows, expected at most {allowed}"
+            f"{path} claims {claimed} bytes for {layout.rows} rows, expected at most {allowed}"
         )
 
 
@@ -288,4 +301,6 @@ def _texts(path: Path, column: Column, chunk: Any) -> npt.NDArray[Any]:
         )
     word_W: npt.NDArray[Any] = np.array(words, dtype=object)
     rows_N: npt.NDArray[Any] = encoded.indices.to_numpy(zero_copy_only=False)
+    if len(rows_N) and not 0 <= rows_N.min() <= rows_N.max() < len(words):
+        raise Damaged(f"{path}: column {column.name!r} names words that are not in its dictionary")
     return word_W[rows_N] if words else np.empty(0, dtype=object)

@@ -1,8 +1,8 @@
 """Micro-batches read ahead by processes of their own, in order; no process outlives its reader.
 
-Workers ignore SIGTERM and SIGINT: sent to the whole group they would kill the workers, and the
-training would fail before it could commit. So they are ended by their reader: when it is through,
-when it is abandoned, at exit, and by the kernel when its process is killed.
+Workers ignore SIGTERM, SIGINT and SIGHUP: sent to the whole group they would kill the workers, and
+the training would fail before it could commit. So they are ended by their reader: when it is
+through, when it is abandoned, at exit, and by the kernel when its process is killed.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def _unchanged(data: Any) -> Any:
 
 
 def _begin_worker(reader: int, _: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != reader:  # it died before it could be watched
@@ -139,5 +139,7 @@ def _exit() -> None:
         _kill(_running)
 
 
-# Multiprocessing ends its children at exit by SIGTERM, which they ignore, and waits for them.
+# Multiprocessing ends its children at exit by SIGTERM, which they ignore, and waits for them: for
+# ever, in a process that it started itself, which does so before what is registered with `atexit`.
 atexit.register(_exit)
+Finalize(None, _exit, exitpriority=1000)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.optim import Optimizer
 
-from epochal.data.errors import TargetError
+from epochal.data.errors import EpochalError, TargetError
 from epochal.engine.randomness import seeded
 
 # B samples of a micro-batch; … further dimensions
@@ -74,7 +74,14 @@ def build_loss(factory: Callable[..., Any], args: Mapping[str, Any]) -> Loss:
     given = {**args, "reduction": "none"} if per_sample else dict(args)
     per_sample = per_sample or args.get("reduction") == "none"
     if inspect.isclass(factory) or _num_positional(factory, given) == 0:
-        made = factory(**given)
+        try:
+            made = factory(**given)
+        except EpochalError:
+            raise
+        except (Exception, SystemExit) as error:  # a user's loss may raise anything
+            raise TargetError(
+                f"loss: its target raised {type(error).__name__}: {error}; args: {dict(args)}"
+            ) from error
         if not callable(made):
             raise TargetError(
                 f"loss: its target returned a {type(made).__name__}, expected a callable "
@@ -87,8 +94,14 @@ def build_loss(factory: Callable[..., Any], args: Mapping[str, Any]) -> Loss:
 
 
 def _takes(function: Callable[..., Any], name: str) -> bool:
-    parameters = inspect.signature(function).parameters.values()
-    return any(one.name == name for one in parameters)
+    return name in _parameters(function)
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}  # some built-ins tell none; trying the step will tell
 
 
 def _num_positional(function: Callable[..., Any], given: Mapping[str, Any]) -> int:
@@ -96,7 +109,7 @@ def _num_positional(function: Callable[..., Any], given: Mapping[str, Any]) -> i
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(
         one.kind in kinds and one.default is inspect.Parameter.empty and one.name not in given
-        for one in inspect.signature(function).parameters.values()
+        for one in _parameters(function).values()
     )
 
 
@@ -104,7 +117,7 @@ def _ignored(loss: Any, given: Mapping[str, Any]) -> int | None:
     """`ignore_index` as it was given, as the module holds it, or as the function defaults to."""
     found = given.get("ignore_index", getattr(loss, "ignore_index", None))
     if found is None and not isinstance(loss, nn.Module):
-        parameter = inspect.signature(loss).parameters.get("ignore_index")
+        parameter = _parameters(loss).get("ignore_index")
         found = None if parameter is None else parameter.default
     return found if isinstance(found, int) and not isinstance(found, bool) else None
 

@@ -24,9 +24,9 @@ from epochal.engine.freezing import freeze, set_training_mode
 from epochal.engine.gradients import SKIPPED, Gradients
 from epochal.engine.observe import Columns, Observer
 from epochal.engine.precision import Precision
-from epochal.engine.progress import PartialEpoch, Progress
+from epochal.engine.progress import PartialEpoch, Progress, new_recorder
 from epochal.engine.randomness import borrowed_generators
-from epochal.engine.recorder import CLIPPED, LOSS, NORM, READ_EVERY, UpdateRecorder
+from epochal.engine.recorder import CLIPPED, LOSS, NORM, READ_EVERY
 from epochal.engine.state import TrainingState
 from epochal.engine.step import Step, StepOutput, check_output, target_of
 
@@ -147,14 +147,7 @@ def _start(
     num_updates: int,
     resume: PartialEpoch | None,
 ) -> Progress:
-    recorder = UpdateRecorder(
-        grads.groups,
-        grads.group_of_P,
-        extras=grads.extras,
-        rates=tuple(state.further_rates),
-        tolerant=config.on_nonfinite == "skip",
-    )
-    observer = Observer()
+    recorder, observer = new_recorder(state, grads, config), Observer()
     grads.begin()
     progress = Progress(state, epoch, num_updates, recorder=recorder, observer=observer)
     if resume is None:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from epochal.data.errors import NonFinite
+from epochal.engine.config import GradientsConfig
+from epochal.engine.gradients import Gradients
 from epochal.engine.observe import Columns, Observer
 from epochal.engine.recorder import LOSS, NORM, UpdateRecorder
 from epochal.engine.state import TrainingState
@@ -109,3 +111,14 @@ class Progress:
             f"{shown}{more}. Nothing of this epoch was committed; look at these samples, lower the "
             "learning rate, use gradients.clip_norm, or gradients.on_nonfinite: skip"
         )
+
+
+def new_recorder(state: TrainingState, grads: Gradients, config: GradientsConfig) -> UpdateRecorder:
+    """What records the updates of an epoch of this state."""
+    return UpdateRecorder(
+        grads.groups,
+        grads.group_of_P,
+        extras=grads.extras,
+        rates=tuple(state.further_rates),
+        tolerant=config.on_nonfinite == "skip",
+    )

@@ -14,13 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from epochal.data.errors import Damaged, StateMismatch
 from epochal.engine.ema import WeightAverage
 from epochal.engine.state import TrainingState
+from epochal.engine.tensor_bytes import safetensors_pieces
+from epochal.engine.tensor_header import check_header
 
 _NOT_OPTIONS = frozenset({"params", "param_names", "lr", "initial_lr"})
 """Of a parameter group: what is not stored, since the config gives it."""
@@ -40,41 +43,24 @@ class StateParts:
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Writes a safetensors file without metadata; equal tensors give equal bytes.
 
-    Raises OSError as the disk does.
+    Raises OSError as the disk does, and StateMismatch for what the format does not have.
     """
-    seen: set[int] = set()
-    plain: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        one = tensor.detach().to("cpu").contiguous()
-        # Weights that share memory (tied ones, views) are written once each: the format refuses
-        # shared memory, and plain torch loads every name.
-        place = one.untyped_storage().data_ptr()
-        if place in seen or one.untyped_storage().nbytes() != one.nbytes:
-            one = one.clone()
-            place = one.untyped_storage().data_ptr()
-        seen.add(place)
-        plain[name] = one
-    try:
-        save_file(plain, path)
-    except SafetensorError as error:  # it wraps the system's error into text
-        raise _as_os_error(error, path) from error
-
-
-def _as_os_error(error: SafetensorError, path: Path) -> OSError:
-    text = str(error)
-    _, found, rest = text.partition("os error ")
-    number = rest.partition(")")[0]
-    if found and number.isdigit():
-        return OSError(int(number), text, str(path))
-    return OSError(f"{path}: {text}")
+    with path.open("wb") as stream:
+        for piece in safetensors_pieces(tensors):
+            stream.write(piece)
 
 
 def load_tensors(path: Path, *, device: str) -> dict[str, Tensor]:
     """All tensors of a safetensors file. Raises Damaged if it is none."""
+    check_header(path)
     try:
-        return dict(load_file(path, device=device))
-    except SafetensorError as error:
+        tensors = dict(load_file(path, device=device))
+    except (SafetensorError, ValueError, TypeError, RuntimeError, MemoryError) as error:
         raise Damaged(f"{path} is no safetensors file: {error}") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.bool and bool((tensor.view(torch.uint8) > 1).any()):
+            raise Damaged(f"{path}: tensor {name!r:.100} has flags that are neither 0 nor 1")
+    return tensors
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -163,7 +149,11 @@ def check_tensors(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> N
 
 
 def load_state(state: TrainingState, parts: StateParts) -> None:
-    """Puts all parts into the live state. Raises StateMismatch; the state is then of no use."""
+    """Puts all parts into the live state.
+
+    Raises StateMismatch if they are of another model or optimizer, Damaged if the document is none
+    of a state; the live state is then of no use.
+    """
     load_model_tensors(state.model, parts.model)
     if state.ema is not None:
         load_average(state.ema, parts.ema)
@@ -172,13 +162,19 @@ def load_state(state: TrainingState, parts: StateParts) -> None:
         groups, slots = document["groups"], document["slots"]
         stored = [list(group["parameters"]) for group in groups]
         options = [dict(group["options"]) for group in groups]
-        updates_done = int(document["updates_done"])
-        updates_skipped = int(document["updates_skipped"])
-        scaler = _decode(document["scaler"], parts.optimizer)
+        updates_done = _count(document["updates_done"])
+        updates_skipped = _count(document["updates_skipped"])
+        scaler = _scaler(_decode(document["scaler"], parts.optimizer))
         decoded = {name: _decode(values, parts.optimizer) for name, values in slots.items()}
         decoded_options = [_decode(one, parts.optimizer) for one in options]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StateMismatch(f"the optimizer's document lacks or misstates {error}") from error
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise Damaged(f"the optimizer's document lacks or misstates {error}") from error
+    if (
+        any(_NOT_OPTIONS & one.keys() for one in options)
+        or not all(isinstance(one, dict) for one in decoded.values())
+        or not all(isinstance(name, str) for names in stored for name in names)
+    ):
+        raise Damaged("the optimizer's document holds what no optimizer's state is")
     wanted = [list(names) for names in state.parameter_names]
     if stored != wanted:
         raise StateMismatch(
@@ -200,12 +196,36 @@ def load_state(state: TrainingState, parts: StateParts) -> None:
         }
     for group, values in zip(state.optimizer.param_groups, decoded_options, strict=True):
         group.update(values)
-    if (scaler is None) != (state.scaler is None):
-        raise StateMismatch("scaler: stored and configured precision differ; see precision.dtype")
-    if state.scaler is not None:
-        state.scaler.load_state_dict(scaler)
+    _load_scaler(state, scaler)
     state.updates_done, state.updates_skipped = updates_done, updates_skipped
     state.set_rate_factor(1.0)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        message = f"updates_done: {value!r:.80} is no count"
+        raise ValueError(message)
+    return value
+
+
+def _scaler(values: Any) -> dict[str, Any] | None:
+    """What a GradScaler's `state_dict` gave, or None. Raises ValueError for anything else."""
+    if values is None:
+        return None
+    kinds = {name: type(one) for name, one in torch.amp.GradScaler("cpu").state_dict().items()}
+    if {name: type(one) for name, one in values.items()} != kinds or not all(
+        math.isfinite(one) and one >= 0 for one in values.values()
+    ):
+        message = f"the scale of the loss: {values!r:.200}"
+        raise ValueError(message)
+    return dict(values)
+
+
+def _load_scaler(state: TrainingState, values: dict[str, Any] | None) -> None:
+    if (values is None) != (state.scaler is None):
+        raise StateMismatch("scaler: stored and configured precision differ; see precision.dtype")
+    if state.scaler is not None and values is not None:
+        state.scaler.load_state_dict(values)
 
 
 def _group_of(state: TrainingState, name: str) -> int:

@@ -169,7 +169,7 @@ def _begin_worker(api_url: str) -> tuple[ServerRecord, bool]:
             bound = port_of(reserved)
         record = start_detached(
             [
-                *(sys.executable, "-P", "-m", "prefect", "worker", "start"),
+                *(sys.executable, "-P", "-m", "epochal.flows.worker", "worker", "start"),
                 *("--pool", WORK_POOL, "--type", "process", "--name", worker_name()),
                 *("--install-policy", "never", "--with-healthcheck"),
             ],

@@ -43,6 +43,8 @@ def main() -> None:
     watch = {"port": port, "idle_s": given.idle_seconds}
     cpus = _stay_on_one_cpu()
     threading.Thread(target=_watch, kwargs=watch, name="idle-watch", daemon=True).start()
+    dead = {"port": port}
+    threading.Thread(target=_end_left_running, kwargs=dead, name="dead-runs", daemon=True).start()
     if cpus:
         again = {"port": port, "cpus": cpus}
         threading.Thread(target=_use_all_cpus, kwargs=again, name="cpus", daemon=True).start()
@@ -85,6 +87,26 @@ def _use_all_cpus(*, port: int, cpus: set[int]) -> None:
     for thread in Path("/proc/self/task").iterdir():
         with suppress(ProcessLookupError):  # it has ended since
             os.sched_setaffinity(int(thread.name), cpus)
+
+
+def _end_left_running(*, port: int) -> None:
+    """At the start and once a minute: runs that a dead process left `Running` can be retried."""
+    while not answers(port, HEALTH, timeout_s=_LOOK_AGAIN_S):
+        pass
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    from epochal.flows.left_running import end_left_running
+
+    never = threading.Event()
+    while True:
+        try:
+            with get_client(sync_client=True) as client:
+                for run in end_left_running(client):
+                    print(f"{run.name} ({run.id}): its process is gone; ended", flush=True)  # noqa: T201 - the log
+        except (httpx.HTTPError, RuntimeError) as error:  # busy, or about to end
+            print(f"runs of dead processes: {type(error).__name__}: {error}", flush=True)  # noqa: T201
+        never.wait(_LOOK_AGAIN_S)
 
 
 def _watch(*, port: int, idle_s: float) -> None:

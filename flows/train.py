@@ -1,6 +1,8 @@
-"""The flow: a run as a chain of stages. Composes tasks, nothing else."""
+"""The flow: a run as a chain of stages. Composes tasks, nothing else.
 
-from __future__ import annotations
+Annotations are no texts here: a process that serves the flow sends the function to another one,
+where Prefect could not find what a text means.
+"""
 
 from typing import Any
 
@@ -9,6 +11,8 @@ from prefect.flows import flow
 from epochal.flows.cancellation import cancellable
 from epochal.flows.flow_log import logging_to_prefect
 from epochal.flows.heartbeat import beating
+from epochal.flows.left_running import noting_process
+from epochal.flows.orphan import ending_with_runner
 from epochal.flows.place import working_place
 from epochal.flows.servers import local_mlflow_uri
 from epochal.tasks.config import RunConfig
@@ -25,6 +29,8 @@ def train(config: RunConfig) -> dict[str, Any]:
     """
     with (
         working_place(config),
+        ending_with_runner(),
+        noting_process(),
         cancellable(),
         beating(),
         logging_to_prefect(),

@@ -17,7 +17,12 @@ from epochal.data.errors import Interrupted
 from epochal.flows import console
 from epochal.flows.environment import importing
 from epochal.flows.flow_log import FlowLog
-from epochal.flows.servers import begin_prefect_server, mlflow_ui_of, touch_servers
+from epochal.flows.servers import (
+    begin_prefect_server,
+    local_mlflow_uri,
+    mlflow_ui_of,
+    touch_servers,
+)
 from epochal.tasks.config import RunConfig
 from epochal.tasks.lifecycle import prepare
 from epochal.tasks.locate import remember_store
@@ -44,14 +49,15 @@ def run_training(
     Raises InputError before the flow starts if something that was given is wrong.
     """
     told = FlowLog(reporter)
-    session = prepare(config, reporter=told)  # nothing has started if it finds a mistake
+    # Nothing has started if it finds a mistake.
+    session = prepare(config, reporter=told, local_mlflow=local_mlflow_uri())
     remember_store(session.store.url)
     server = begin_prefect_server().wait()
     if server.started:
         reporter.notice(f"started a Prefect server in the background; its UI: {server.ui_url}")
     touch_servers()
     with reporting_to(told), _told_of_termination():
-        result = _call_flow(config, api_url=server.api_url)
+        result = _call_flow(config, api_url=server.api_url, reporter=reporter)
     reporter.done()
     return FinishedRun(
         result=result,
@@ -82,13 +88,24 @@ def _told_of_termination() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _call_flow(config: RunConfig, *, api_url: str) -> dict[str, Any]:
+def _call_flow(
+    config: RunConfig, *, api_url: str, reporter: console.ProgressReporter
+) -> dict[str, Any]:
     from epochal.flows.heartbeat import own_heartbeat
     from epochal.flows.prefect_client import quiet_console, talking_to
 
     with talking_to(api_url), quiet_console():
         with importing():
+            from prefect.client.orchestration import get_client
+
+            from epochal.flows.left_running import end_left_running
             from epochal.flows.train import train
+        with get_client(sync_client=True) as client:
+            for run in end_left_running(client):
+                reporter.notice(
+                    f"Prefect's run {run.name!r} ({run.id}) was left {run.state_name} by a process "
+                    "that is gone; it is ended there now, and can be retried"
+                )
         with own_heartbeat():
             result: dict[str, Any] = train(config)
     return result

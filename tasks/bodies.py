@@ -6,6 +6,7 @@ Nothing here asks whether the stage is done; `tasks.runner` does.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from epochal.data.stages import StageRecord
@@ -73,21 +74,23 @@ def _validated(session: Session, stage: Stage) -> ValidationResult:
 
     config, data = session.config, session.data["validation_data"]
     components = session.ready_components()
-    return validate_epoch(
-        components.state.model,
-        validation_batches(
-            data.dataset,
-            batch_size=config.loader.validation_batch_size or config.loader.batch_size,
-            sample_ids_N=data.sample_ids_N,
-            workers=config.loader.workers,
-        ),
-        step=components.step,
-        metrics=components.metrics,
-        seed=seed_64(config.seed, "validate", stage.number),
-        precision=config.precision,
-        forward=components.state.forward,
-        on_batch=session.interruption.obey,
+    batches = validation_batches(
+        data.dataset,
+        batch_size=config.loader.validation_batch_size or config.loader.batch_size,
+        sample_ids_N=data.sample_ids_N,
+        workers=config.loader.workers,
     )
+    with closing(batches):
+        return validate_epoch(
+            components.state.model,
+            batches,
+            step=components.step,
+            metrics=components.metrics,
+            seed=seed_64(config.seed, "validate", stage.number),
+            precision=config.precision,
+            forward=components.state.forward,
+            on_batch=session.interruption.obey,
+        )
 
 
 def mine(session: Session, stage: Stage) -> StageRecord:
@@ -100,12 +103,12 @@ def mine(session: Session, stage: Stage) -> StageRecord:
     epoch = stage.number
     trained = session.record_of(stage.parents["observations"])
     with session.stage_store.fetch_artifact(trained, "observations") as path:
-        observations = read_table(path, schema=OBSERVATIONS)
+        observations = read_table(path, schema=OBSERVATIONS, max_rows=len(data.sample_ids_N))
     previous: SampleTable | None = None
     if "samples" in stage.parents:
         mined = session.record_of(stage.parents["samples"])
         with session.stage_store.fetch_artifact(mined, "samples") as path:
-            previous = read_samples(path)
+            previous = read_samples(path, max_rows=len(data.sample_ids_N))
     table = update(
         previous,
         observations.columns,

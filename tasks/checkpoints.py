@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epochal.data.documents import dump_document, load_document
+from epochal.data.errors import Damaged
 from epochal.data.stages import Artifact, StageRecord, StageStore
+from epochal.data.written_file import write_hashed
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from epochal.engine.ema import WeightAverage
     from epochal.engine.state import TrainingState
     from epochal.tasks.components import Components
@@ -21,33 +25,35 @@ MAX_STATE_DOCUMENT_BYTES = 1 << 28
 
 def put_model(stage_store: StageStore, key: str, state: TrainingState, scratch: Path) -> Artifact:
     """Writes the weights and buffers; the file holds no metadata, plain torch loads it."""
-    from epochal.engine.serialize import save_tensors, split_state
+    from epochal.engine.serialize import split_state
 
-    path = scratch / "model.safetensors"
-    save_tensors(split_state(state).model, path)
-    return stage_store.put_artifact(key, "safetensors", path)
+    return _put(stage_store, key, "model", split_state(state).model, scratch)
 
 
 def put_checkpoint(
     stage_store: StageStore, key: str, state: TrainingState, scratch: Path
 ) -> dict[str, Artifact]:
     """Writes model, optimizer, average and the rest of the state."""
-    from epochal.engine.serialize import save_tensors, split_state
+    from epochal.engine.serialize import split_state
 
     parts = split_state(state)
-    model, optimizer = scratch / "model.safetensors", scratch / "optimizer.safetensors"
-    save_tensors(parts.model, model)
-    save_tensors(parts.optimizer, optimizer)
     artifacts = {
-        "model": stage_store.put_artifact(key, "safetensors", model),
-        "optimizer": stage_store.put_artifact(key, "safetensors", optimizer),
+        "model": _put(stage_store, key, "model", parts.model, scratch),
+        "optimizer": _put(stage_store, key, "optimizer", parts.optimizer, scratch),
         "state": stage_store.put_artifact(key, "json", dump_document(parts.document)),
     }
     if parts.ema:
-        ema = scratch / "ema.safetensors"
-        save_tensors(parts.ema, ema)
-        artifacts["ema"] = stage_store.put_artifact(key, "safetensors", ema)
+        artifacts["ema"] = _put(stage_store, key, "ema", parts.ema, scratch)
     return artifacts
+
+
+def _put(
+    stage_store: StageStore, key: str, name: str, tensors: Mapping[str, Tensor], scratch: Path
+) -> Artifact:
+    from epochal.engine.tensor_bytes import safetensors_pieces
+
+    written = write_hashed(scratch / f"{name}.safetensors", safetensors_pieces(tensors))
+    return stage_store.put_artifact(key, "safetensors", written)
 
 
 def load_model(stage_store: StageStore, record: StageRecord, components: Components) -> None:
@@ -70,22 +76,19 @@ def load_checkpoint(stage_store: StageStore, record: StageRecord, components: Co
     """Reads a whole checkpoint into the live state. Raises Damaged or StateMismatch."""
     from epochal.engine.serialize import StateParts, load_state, load_tensors
 
-    with ExitStack() as stack:
-        local = {
-            name: stack.enter_context(stage_store.fetch_artifact(record, name))
-            for name in ("model", "optimizer", "ema")
-            if name in record.artifacts
-        }
-        data = stage_store.read_artifact(record, "state", max_bytes=MAX_STATE_DOCUMENT_BYTES)
-        parts = StateParts(
-            model=load_tensors(local["model"], device="cpu"),
-            optimizer=load_tensors(local["optimizer"], device="cpu"),
-            ema=load_tensors(local["ema"], device="cpu") if "ema" in local else {},
-            document=load_document(
-                data, name=record.artifacts["state"].file, max_bytes=MAX_STATE_DOCUMENT_BYTES
-            ),
+    tensors: dict[str, dict[str, Tensor]] = {"ema": {}}
+    for name in ("model", "optimizer", "ema"):
+        if name in record.artifacts:
+            with stage_store.fetch_artifact(record, name) as path:
+                tensors[name] = load_tensors(path, device="cpu")
+    data = stage_store.read_artifact(record, "state", max_bytes=MAX_STATE_DOCUMENT_BYTES)
+    try:
+        document = load_document(
+            data, name=record.artifacts["state"].file, max_bytes=MAX_STATE_DOCUMENT_BYTES
         )
-    load_state(components.state, parts)
+        load_state(components.state, StateParts(document=document, **tensors))
+    except Damaged as error:
+        raise stage_store.reject(record, "state", error) from error
 
 
 def bring_state(session: Session, stage: Stage) -> Components:

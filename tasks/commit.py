@@ -25,7 +25,7 @@ def sample_table(session: Session, stage: Stage) -> SampleTable | None:
         return None
     record = session.record_of(stage.parents["samples"])
     with session.stage_store.fetch_artifact(record, "samples") as path:
-        return read_samples(path)
+        return read_samples(path, max_rows=len(session.data["train_data"].sample_ids_N))
 
 
 def consumed(session: Session, stage: Stage) -> dict[str, str]:

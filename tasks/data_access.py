@@ -80,7 +80,7 @@ def open_data(
     path = description_path(data, sources=sources, folder=folder)
     dataset = call_target(data, field=field, folder=folder)
     known = read_known(store, path)
-    if known is not None and known.seconds > QUICK_READ_S and known.index_ids:
+    if known is not None and known.seconds > QUICK_READ_S and _is_of(known, dataset):
         notice.notice(
             f"{field}: reading it took {known.seconds:.0f} s, so its content is taken as it was "
             "then; state `version:` or `files:` to say when it changes"
@@ -115,6 +115,15 @@ def open_data(
         read_ids_N=description.sample_ids,
         labels_N=description.labels,
     )
+
+
+def _is_of(known: KnownData, dataset: Any) -> bool:
+    """Whether what is remembered may be of this data set, as far as that costs no reading."""
+    try:
+        count = len(dataset)
+    except Exception:  # noqa: BLE001 - a user's __len__ may raise anything; `describe` says it
+        return False
+    return known.index_ids and count == known.num_samples
 
 
 def read_facts(

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.data.documents import dump_document
 from epochal.data.errors import Damaged
+from epochal.data.stage_status import side_path
 from epochal.data.stages import StageRecord, StageStore
 from epochal.tasks.tracked_run import MAX_ROWS, Row, TrackedRun, mlflow_name
 from epochal.tasks.tracking import tracker_lock
+from epochal.tasks.watch import checked_anchors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 TIMES = "times.json"
 NON_FINITE_TAG = "epochal.non_finite"
+MAX_KEYS = 1 << 14  # of an update: one for each group of parameters, and some more
 _GROUP = "gradients/norm/"
 _OF_VALUES = {
     "loss": "train/epoch_loss",
@@ -188,6 +191,15 @@ def epoch_metrics(record: StageRecord, *, timestamp_ms: int) -> tuple[Row, ...]:
     )
 
 
+def _check_steps(step_N: npt.NDArray[np.int64], record: StageRecord) -> None:
+    done, updates = record.values["updates_done"], record.values["updates"]
+    if len(step_N) and not done - updates < step_N.min() <= step_N.max() <= done:
+        raise Damaged(
+            f"its steps are {step_N.min()} to {step_N.max()}, and the record names {updates} "
+            f"updates, the last of them {done}"
+        )
+
+
 class Delivery:
     """Delivers stages to one MLflow run, and marks in the store what was delivered."""
 
@@ -259,7 +271,9 @@ class Delivery:
         if record.stage != "train":
             return StageMetrics(whole)
         with self._stages.fetch_artifact(record, "updates") as path:
-            table = read_table(path, schema=UPDATES)
+            most = record.values["updates"] * MAX_KEYS
+            table = read_table(path, schema=UPDATES, max_rows=most)
+            _check_steps(table.columns["step"], record)
         steps = step_metrics(
             table.columns,
             anchors=anchors,
@@ -272,13 +286,14 @@ class Delivery:
     def _anchors(self, key: str) -> list[list[int]]:
         try:
             times = self._stages.read_side_file(key, TIMES)
-        except Damaged:
-            times = None
-        if times is None:  # lost: the moment of the first delivery stands for it from now on
-            now_ms = int(time.time() * 1000)
-            times = self._stages.put_side_file(key, TIMES, {"anchors": [[0, now_ms]]})
-        anchors: list[list[int]] = times["anchors"]
-        return anchors
+            if times is not None:
+                return checked_anchors(times.get("anchors"))
+        except Damaged as error:
+            self._stages.store.set_aside(side_path(key, TIMES), str(error))
+        # Lost: the moment of the first delivery stands for it from now on.
+        now_ms = int(time.time() * 1000)
+        times = self._stages.put_side_file(key, TIMES, {"anchors": [[0, now_ms]]})
+        return checked_anchors(times.get("anchors"))
 
     def _marker(self, record: StageRecord) -> str:
         suffix = self._thinning.suffix if record.stage == "train" else "all"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from epochal.data.collect import files_stamp
 from epochal.data.config import DataConfig
@@ -39,9 +39,9 @@ class KnownData(Frozen):
     seconds: how long reading it took; over 10 it is not read again at each start.
     """
 
-    fingerprint: str
-    num_samples: int
-    seconds: float
+    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
+    num_samples: int = Field(ge=1)
+    seconds: float = Field(ge=0, le=1e9)
     index_ids: bool
     label_min: int | None = None
     label_max: int | None = None
@@ -95,7 +95,7 @@ def read_known(store: Store, path: str) -> KnownData | None:
             name=path,
             max_bytes=MAX_DESCRIPTION_BYTES,
         )
-        return KnownData.model_validate(body)
+        return KnownData.model_validate(body, strict=True)
     except (FileNotFoundError, ValidationError):
         return None
     except Damaged:

@@ -14,6 +14,7 @@ from epochal.data.errors import Damaged
 from epochal.data.stage_status import STARTED
 from epochal.data.stages import StageRecord, StageStore
 from epochal.tasks.keys import Stage
+from epochal.tasks.stage_contents import look_up
 
 SMALL_BYTES = 256 << 20
 
@@ -39,7 +40,7 @@ def survey(
     labels = {stage.known_key: stage.label for stage in stages}
     records: dict[str, StageRecord] = {}
     thinned: dict[str, frozenset[str]] = {}
-    for key, status in stage_store.lookup(list(labels)).items():
+    for key, status in look_up(stage_store, labels, stages=stages).items():
         if status.record is not None:
             records[key] = status.record
             thinned[key] = frozenset(status.thinned)

@@ -1,8 +1,9 @@
 """Signals that end a run: noted when they come, obeyed where the work can be put down.
 
-Prefect cancels by SIGTERM, a terminal by SIGINT. Their handlers raise wherever the program is, also
-in the middle of an optimizer step; so a stage notes the signal instead and asks after each
-micro-step. Once it has committed, the signal goes to the handler that it was meant for.
+Prefect cancels by SIGTERM, a terminal by SIGINT, and by SIGHUP when it is closed. Their handlers
+raise wherever the program is, also in the middle of an optimizer step; so a stage notes the signal
+instead and asks after each micro-step. Once it has committed, the signal goes to the handler that
+it was meant for.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from epochal.data.errors import Interrupted
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Interruption:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from epochal.data.documents import dump_document
 from epochal.tasks.config import RunConfig
 from epochal.tasks.ledger import Status
+from epochal.tasks.preflight_tracker import check_tracker
 from epochal.tasks.reporting import Reporter, current_reporter
 from epochal.tasks.result import artifact_of, best_epoch, flat_metrics, stage_lines, weights_sha256
 from epochal.tasks.run_ledger import final_tags, make_ledger
 from epochal.tasks.session import Session, open_session, working_on
+from epochal.tasks.tracking import tracking_uri
 
 _prepared: dict[str, Session] = {}
 
@@ -39,11 +42,17 @@ class ActiveRun:
         }
 
 
-def prepare(config: RunConfig, *, reporter: Reporter) -> Session:
+def prepare(config: RunConfig, *, reporter: Reporter, local_mlflow: str | None = None) -> Session:
     """Opens the run now, so that bad input is found before the flow starts; kept for the flow."""
-    session = open_session(config, reporter=reporter)
+    session = _open(config, reporter, local_mlflow)
     _prepared[_identity(config)] = session
     return session
+
+
+def _open(config: RunConfig, reporter: Reporter | None, local_mlflow: str | None) -> Session:
+    uri = tracking_uri(config.tracking, local_server=local_mlflow)
+    check = partial(check_tracker, uri, experiment=config.tracking.experiment)
+    return open_session(config, reporter=reporter, before_start=check)
 
 
 def _identity(config: RunConfig) -> str:
@@ -58,7 +67,7 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
     """
     session = _prepared.pop(_identity(config), None)
     if session is None:
-        session = open_session(config, reporter=current_reporter())
+        session = _open(config, current_reporter(), local_mlflow)
     session.ledger = make_ledger(
         config,
         session.plan,
@@ -112,4 +121,5 @@ def _log_attempt(session: Session) -> None:
         "plan": session.plan.reference,
     }
     name = f"runs/{session.config.name}/attempts/{body['started_ms']}-{uuid.uuid4().hex[:8]}.json"
-    session.store.put_new(name, dump_document(body))
+    with suppress(FileExistsError):  # the answer to a first try got lost
+        session.store.put_new(name, dump_document(body))

@@ -19,6 +19,7 @@ from epochal.tasks.keys import Stage, list_stages
 from epochal.tasks.load_config import load_config
 from epochal.tasks.plan import records_of
 from epochal.tasks.run_files import RunPlan, find_plan
+from epochal.tasks.stage_contents import look_up
 
 MAX_STORES = 50
 MAX_NAMED_STORES = 3
@@ -131,7 +132,7 @@ def _found(store: Store, plan: RunPlan) -> FoundRun:
         )
     stages = tuple(list_stages(config, plan.facts()))
     stage_store = StageStore(store)
-    statuses = stage_store.lookup([stage.known_key for stage in stages])
+    statuses = look_up(stage_store, [stage.known_key for stage in stages], stages=stages)
     return FoundRun(
         store=store,
         stage_store=stage_store,

@@ -1,7 +1,7 @@
 """Commits inside an epoch: from the live state to the store in the background, and back.
 
-Training stops for a copy into buffers that are kept; a thread hashes and stores them. An error of
-the thread comes up at the next micro-step.
+Training stops for a copy into buffers that are kept; a thread writes, hashes and stores them. An
+error of the thread comes up at the next micro-step.
 """
 
 from __future__ import annotations
@@ -9,14 +9,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from epochal.data.errors import StoreUnavailable
 from epochal.data.partials import PartialCommit, PartialStore
 from epochal.data.store import Store
+from epochal.data.written_file import write_hashed
 from epochal.tasks.config import CheckpointConfig
+from epochal.tasks.host_buffers import HostBuffers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +31,10 @@ if TYPE_CHECKING:
 
 _MODEL, _OPTIMIZER, _EMA, _GRADIENT = "model/", "optimizer/", "ema/", "gradient/"
 _METRIC, _OBSERVED, _ENDS = "metric/", "observed/", "update_ends"
+PREPARE_AT = 0.5
+"""Share of the time before the first commit after which its buffers are made in the background."""
+COMMIT_WITHIN_S = 15.0
+"""For the commit of a run that is being ended: Prefect grants 30 s, MLflow's end takes up to 12."""
 
 
 class PartialSaver:
@@ -33,7 +42,8 @@ class PartialSaver:
 
     identity: what a commit must share with the stage that would go on from it. anchors: gives the
     times up to an update, as `tasks.watch` has them. saved: told of each commit once it is durable,
-    from the thread. resumed: whether commits of an earlier try are there.
+    from the thread. buffers: kept by the caller, so that all epochs share them. resumed: whether
+    commits of an earlier try are there.
     """
 
     def __init__(
@@ -45,6 +55,7 @@ class PartialSaver:
         identity: Mapping[str, Any],
         anchors: Callable[[int], list[list[int]]],
         saved: Callable[[PartialEpoch, list[list[int]]], None],
+        buffers: HostBuffers | None = None,
         resumed: bool = False,
     ) -> None:
         self._store = store
@@ -54,35 +65,54 @@ class PartialSaver:
         self._anchors = anchors
         self._saved = saved
         self._resumed = resumed
-        self._buffers: dict[str, Tensor] = {}
+        self._buffers = HostBuffers() if buffers is None else buffers
+        self._prepared = False
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._given_up = False
         self._last_s = time.monotonic()
         self._last_updates = 0
         self._last_micro_steps = 0
 
     def when_due(self, progress: Progress) -> None:
         """Begins a commit if one is due and none is under way. Raises what the last one raised."""
-        every = self._config.every_updates
-        due = time.monotonic() - self._last_s >= self._config.every_seconds
-        if every is not None and progress.updates - self._last_updates >= every:
-            due = True
+        share = self._share_of_interval(progress)
         if self._error is not None:
             self._join()
-        if due and (self._thread is None or not self._thread.is_alive()):
+        if self._thread is not None and self._thread.is_alive():
+            return
+        if share >= 1.0:
             self._join()
             self._begin(progress)
+        elif share >= PREPARE_AT and progress.updates and not self._prepared:
+            # The optimizer's moments are there by now; an epoch that is over before needs none.
+            self._prepared = True
+            tensors, _ = _tensors(progress.state, _gradients(progress.state))
+            self._start(partial(self._buffers.prepare, tensors))
+
+    def _share_of_interval(self, progress: Progress) -> float:
+        """How much of the time or of the updates between two commits is over; 1: one is due."""
+        share = (time.monotonic() - self._last_s) / self._config.every_seconds
+        every = self._config.every_updates
+        if every is not None:
+            share = max(share, (progress.updates - self._last_updates) / every)
+        return share
 
     def now(self, progress: Progress) -> None:
-        """Commits here, and returns when it is durable. Raises StoreUnavailable."""
-        self._join()
+        """Commits here, and returns when it is durable.
+
+        Raises StoreUnavailable, also if that takes longer than `COMMIT_WITHIN_S`: who ends a run
+        does not wait for ever, and the commit before this one stands.
+        """
+        until_s = time.monotonic() + COMMIT_WITHIN_S
+        self._join(until_s=until_s)
         if progress.micro_steps > self._last_micro_steps:
             self._begin(progress)
-            self._join()
+            self._join(until_s=until_s)
 
     def wait(self) -> None:
         """Waits for the thread, whatever becomes of its commit: nothing of it is needed now."""
-        if self._thread is not None:
+        if self._thread is not None and not self._given_up:
             self._thread.join()
 
     def clear(self) -> None:
@@ -90,73 +120,86 @@ class PartialSaver:
         if self._last_micro_steps or self._resumed:
             self._partials.clear()
 
-    def _join(self) -> None:
+    def _join(self, *, until_s: float | None = None) -> None:
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(None if until_s is None else max(0.0, until_s - time.monotonic()))
+            if self._thread.is_alive():
+                self._given_up = True
+                raise StoreUnavailable(
+                    f"{self._store.url} did not take a commit of the epoch within "
+                    f"{COMMIT_WITHIN_S:.0f} s; the one before it stands, run the same command to "
+                    "go on from there"
+                )
             self._thread = None
         if self._error is not None:
             error, self._error = self._error, None
             raise error
 
     def _begin(self, progress: Progress) -> None:
-        from epochal.engine.serialize import split_state
-
-        partial = progress.capture()
-        parts = split_state(progress.state)
-        groups = {
-            _MODEL: parts.model,
-            _OPTIMIZER: parts.optimizer,
-            _EMA: parts.ema,
-            _GRADIENT: partial.gradients,
-        }
-        self._copy(
-            {prefix + name: one for prefix, group in groups.items() for name, one in group.items()}
-        )
-        loss = partial.partial_loss
+        captured = progress.capture()
+        tensors, document = _tensors(progress.state, captured.gradients)
+        copied = self._buffers.copy(tensors)
+        captured = replace(captured, gradients={})  # else the thread would keep the live ones
+        loss = captured.partial_loss
         anchors = self._anchors(progress.updates)
         body = {
             **self._identity,
-            "updates": partial.updates,
+            "updates": captured.updates,
             "partial_loss": None if loss is None else [one.hex() for one in loss],
-            "document": parts.document,
+            "document": document,
             "anchors": anchors,
         }
+        self._prepared = True
         self._last_s, self._last_updates = time.monotonic(), progress.updates
         self._last_micro_steps = progress.micro_steps
-        self._thread = threading.Thread(
-            target=self._write, args=(partial, body, anchors), name="epochal-commit", daemon=True
-        )
+        self._start(partial(self._write, captured, copied, body, anchors))
+
+    def _start(self, work: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 - raised again in the training's thread
+                self._error = error
+
+        self._thread = threading.Thread(target=guarded, name="epochal-commit", daemon=True)
         self._thread.start()
 
-    def _copy(self, tensors: Mapping[str, Tensor]) -> None:
-        """Into the kept buffers; those of gradients that are not there now are dropped."""
-        import torch
-
-        for name in [name for name in self._buffers if name not in tensors]:
-            del self._buffers[name]
-        with torch.no_grad():
-            for name, tensor in tensors.items():
-                kept = self._buffers.get(name)
-                if kept is None or kept.shape != tensor.shape or kept.dtype != tensor.dtype:
-                    kept = torch.empty(
-                        tensor.shape, dtype=tensor.dtype, pin_memory=tensor.device.type == "cuda"
-                    )
-                    self._buffers[name] = kept
-                kept.copy_(tensor)
-
     def _write(
-        self, partial: PartialEpoch, body: Mapping[str, Any], anchors: list[list[int]]
+        self,
+        captured: PartialEpoch,
+        copied: Mapping[str, Tensor],
+        body: Mapping[str, Any],
+        anchors: list[list[int]],
     ) -> None:
-        from epochal.engine.serialize import save_tensors
+        from epochal.engine.tensor_bytes import safetensors_pieces
 
-        try:
-            with self._store.scratch() as scratch:
-                path = scratch / "partial.safetensors"
-                save_tensors({**self._buffers, **_arrays(partial)}, path)
-                self._partials.commit(partial.micro_steps, path, body)
-            self._saved(partial, anchors)
-        except BaseException as error:  # noqa: BLE001 - raised again in the training's own thread
-            self._error = error
+        with self._store.scratch() as scratch:
+            pieces = safetensors_pieces({**copied, **_arrays(captured)})
+            written = write_hashed(scratch / "partial.safetensors", pieces)
+            self._partials.commit(captured.micro_steps, written, body)
+        self._saved(captured, anchors)
+
+
+def _tensors(
+    state: TrainingState, gradients: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All tensors of the live state by their names in a commit, and the rest of it."""
+    from epochal.engine.serialize import split_state
+
+    parts = split_state(state)
+    groups = {
+        _MODEL: parts.model,
+        _OPTIMIZER: parts.optimizer,
+        _EMA: parts.ema,
+        _GRADIENT: gradients,
+    }
+    named = {prefix + name: one for prefix, group in groups.items() for name, one in group.items()}
+    return named, parts.document
+
+
+def _gradients(state: TrainingState) -> dict[str, Tensor]:
+    named = state.named_parameters().items()
+    return {name: one.grad for name, one in named if one.grad is not None}
 
 
 def _arrays(partial: PartialEpoch) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from epochal.tasks.explain import Comparison, most_similar
 from epochal.tasks.facts import remembered_facts
 from epochal.tasks.keys import Facts, Stage, list_stages
 from epochal.tasks.run_files import newest_plan, read_plans, run_names
+from epochal.tasks.stage_contents import look_up
 
 NOT_READ = "data not yet read"
 MAX_COMPARED = 8  # plans that a stage which is not done is compared with
@@ -60,7 +61,8 @@ def make_plan(config: RunConfig) -> PlanReport:
     store = open_store(config.store, folder=Path(config.folder))
     facts = remembered_facts(config, store)
     stages = list_stages(config, facts)
-    statuses = StageStore(store).lookup([stage.key for stage in stages if stage.key is not None])
+    keys = [stage.key for stage in stages if stage.key is not None]
+    statuses = look_up(StageStore(store), keys, stages=stages)
     return report_plan(config, facts, stages, statuses, store)
 
 

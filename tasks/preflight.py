@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.collect import check_batch_size, check_labels
@@ -27,35 +27,46 @@ def check_before_start(
 
     Raises ConfigError, TargetError or DataError, naming the field.
     """
+    from epochal.tasks.last_batch import check_last_batch
+
     train, validation = data["train_data"], data["validation_data"]
     check_batch_size(
         train.known.num_samples, config.loader.batch_size, drop_last=config.loader.drop_last
     )
     components = build_components(config, device=device)
-    output, target = _probe(config, components, train)
+
+    def scan(outputs: Any) -> None:
+        num_classes = _num_classes(outputs)
+        for one in (train, validation):
+            if num_classes is not None and one.known.label_min is not None:
+                check_labels(
+                    one.known.label_min,
+                    one.known.label_max,
+                    labels_N=one.labels_N,
+                    num_classes=num_classes,
+                    ignore_index=components.loss.ignore_index,
+                    name=one.field,
+                )
+
+    output, target = _probe(config, components, train, scan=scan)
     _check_losses(config, output, target)
     _check_metrics(components, output, target)
-    num_classes = _num_classes(output)
-    for one in (train, validation):
-        if num_classes is not None and one.known.label_min is not None:
-            check_labels(
-                one.known.label_min,
-                one.known.label_max,
-                labels_N=one.labels_N,
-                num_classes=num_classes,
-                ignore_index=components.loss.ignore_index,
-                name=one.field,
-            )
+    check_last_batch(config, components, train)
     return components
 
 
-def _probe(config: RunConfig, components: Components, data: RunData) -> tuple[StepOutput, Any]:
-    """The step's output and the target of the first samples, in evaluation mode."""
+def _probe(
+    config: RunConfig, components: Components, data: RunData, *, scan: Callable[[Any], None]
+) -> tuple[StepOutput, Any]:
+    """The step's output and the target of the first samples, in evaluation mode.
+
+    scan: takes the model's outputs, before any loss where the default step gives them.
+    """
     import torch
 
     from epochal.data.loader import validation_batches
     from epochal.engine.randomness import seeded
-    from epochal.engine.step import check_output, target_of, to_device
+    from epochal.engine.step import check_output, split_batch, target_of, to_device
 
     count = min(PROBE_SAMPLES, data.known.num_samples)
     model = components.state.model
@@ -74,7 +85,11 @@ def _probe(config: RunConfig, components: Components, data: RunData) -> tuple[St
                 )
             )
             moved = to_device(batch.data, components.device)
+            if config.step is None:  # a label that is no class ends the process on a GPU
+                scan(model(split_batch(moved)[0]))
             output = check_output(components.step(model, moved), num_samples=count)
+            if config.step is not None:
+                scan(output.outputs)
             return output, target_of(moved) if output.target is None else output.target
     except TrainingFailed as error:  # an item that cannot be read, or items that do not collate
         raise DataError(f"{data.field}: {error}") from error
@@ -107,7 +122,7 @@ def _check_losses(config: RunConfig, output: StepOutput, target: Any) -> None:
             "losses of shape (B,), or `policy: none`"
         )
     given = output.observations or {}
-    if _num_classes(output) is None and not {"confidence", "correct"} <= set(given):
+    if _num_classes(output.outputs) is None and not {"confidence", "correct"} <= set(given):
         raise ConfigError(
             f"sampling.policy: {policy!r} goes by right and confident predictions, but the model's "
             f"output is {_described(output.outputs)} for targets {_described(target)}, expected "
@@ -139,7 +154,6 @@ def _described(value: Any) -> str:
     return f"{value.dtype} of shape {tuple(shape)}"
 
 
-def _num_classes(output: StepOutput) -> int | None:
-    logits: Any = output.outputs
+def _num_classes(logits: Any) -> int | None:
     shape = getattr(logits, "shape", None)
     return int(shape[1]) if shape is not None and len(shape) == 2 else None  # noqa: PLR2004 - (B, C)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import JsonValue, ValidationError
+from pydantic import AfterValidator, Field, JsonValue, ValidationError
 
 from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import Damaged, NotFound
@@ -23,27 +23,39 @@ from epochal.tasks.config import RunConfig
 from epochal.tasks.keys import DataFacts, Facts, Stage
 
 MAX_PLAN_BYTES = 1 << 28
-_PLAN = re.compile(r"(\d{6})\.json")
+_PLAN = re.compile(r"([0-9]{6})\.json")
+_GENERATION = re.compile(r"[0-9]{1,9}")
+
+
+def _check_source(name: str) -> str:
+    # `epochal sync` copies these files to MLflow: no plan may name one outside the user's folder.
+    if name.startswith("/") or not name.endswith(".py") or {"", ".", ".."} & {*name.split("/")}:
+        message = f"{name!r:.80} is no Python file below the config's folder"
+        raise ValueError(message)
+    return name
+
+
+SourceFile = Annotated[str, AfterValidator(_check_source)]
 
 
 class PlannedStage(Frozen):
     """One line of a plan."""
 
     kind: str
-    epoch: int | None
-    key: str
+    epoch: int | None = Field(ge=0, strict=True)
+    key: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class RunPlan(Frozen):
     """The stages of a run as they were planned once, and what they were planned from."""
 
     run: str
-    generation: int
+    generation: int = Field(ge=1, strict=True)
     branched_from: str | None
-    shared_epochs: int | None
+    shared_epochs: int | None = Field(ge=0, strict=True)
     stages: tuple[PlannedStage, ...]
     config: dict[str, JsonValue]
-    sources: dict[str, dict[str, str]]
+    sources: dict[str, dict[SourceFile, str]]
     train_data: str | None
     validation_data: str | None
     num_samples: int | None = None
@@ -127,17 +139,18 @@ def _read_plan(store: Store, run: str, number: int) -> NumberedPlan | None:
         body = load_document(
             store.read(path, max_bytes=MAX_PLAN_BYTES), name=path, max_bytes=MAX_PLAN_BYTES
         )
-        return NumberedPlan(number=number, plan=RunPlan.model_validate(body))
+        plan = RunPlan.model_validate(body)
     except FileNotFoundError:
         return None
     except (Damaged, ValidationError):
         return None  # plans only explain; the records decide
+    return NumberedPlan(number=number, plan=plan) if plan.run == run else None
 
 
 def find_plan(store: Store, reference: str) -> RunPlan:
     """The newest plan of `name` or `name@generation`. Raises NotFound, naming what there is."""
     name, at, generation = reference.partition("@")
-    if at and not generation.isdigit():
+    if at and _GENERATION.fullmatch(generation) is None:
         raise NotFound(f"{reference}: expected NAME or NAME@GENERATION, for example {name}@1")
     plan = newest_plan(store, name, generation=int(generation) if at else None)
     if plan is None:

@@ -51,6 +51,14 @@ def _compute(session: Session, stage: Stage) -> StageRecord:
     except Exception as error:  # the user's model, data, loss or metric may raise anything
         session.live_key = None
         raise TrainingFailed(
-            f"{stage.label}: {type(error).__name__}: {error}; the stages before it are committed: "
-            "the same command, or Retry in Prefect's UI, goes on from there"
+            f"{stage.label}: {type(error).__name__}: {error}{_hint(error)}; the stages before it "
+            "are committed: the same command, or Retry in Prefect's UI, goes on from there"
         ) from error
+
+
+def _hint(error: Exception) -> str:
+    from epochal.tasks.last_batch import ONE_SAMPLE, REMEDY
+
+    if not str(error).startswith(ONE_SAMPLE):
+        return ""
+    return f" (a policy left an epoch whose last batch is a single sample: {REMEDY})"

@@ -91,7 +91,8 @@ def _read(found: FoundRun, kind: str, epoch: int) -> dict[str, npt.NDArray[Any]]
     assert record is not None
     name, schema = ("samples", SAMPLES) if kind == "mine" else ("observations", OBSERVATIONS)
     with found.stage_store.fetch_artifact(record, name) as path:
-        return dict(read_table(path, schema=schema).columns)
+        table = read_table(path, schema=schema, max_rows=record.values["samples"])
+        return dict(table.columns)
 
 
 def _order(

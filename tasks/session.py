@@ -7,7 +7,7 @@ works on one run at a time.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import PreflightFailed, StoreUnavailable, TrainingFailed
 from epochal.data.hashing import digest
+from epochal.data.patience import Patience
 from epochal.data.stages import StageRecord, StageStore
 from epochal.data.store import Store, open_store
 from epochal.tasks.config import RunConfig
 from epochal.tasks.data_access import RunData, read_facts
+from epochal.tasks.host_buffers import HostBuffers
 from epochal.tasks.integrity import survey
 from epochal.tasks.interruption import Interruption
 from epochal.tasks.keys import Facts, Stage, list_stages
@@ -61,6 +63,7 @@ class Session:
     outcomes: list[Outcome] = field(default_factory=list)
     resumed_at: dict[str, int] = field(default_factory=dict)
     interruption: Interruption = field(default_factory=Interruption)
+    buffers: HostBuffers = field(default_factory=HostBuffers)
 
     @property
     def environment_digest(self) -> str:
@@ -107,21 +110,28 @@ def current_session() -> Session:
     return _current[-1]
 
 
-def open_session(config: RunConfig, *, reporter: Reporter | None = None) -> Session:
+def open_session(
+    config: RunConfig,
+    *,
+    reporter: Reporter | None = None,
+    before_start: Callable[[], None] = lambda: None,
+) -> Session:
     """Reads the data, lists the stages, looks what is done and checks what is to be computed.
 
+    before_start: the caller's own checks, called if something is to be computed.
     Nothing has started when it raises: InputError for what is wrong with config, data or store.
     """
     try:
-        return _open(config, reporter or SilentReporter())
+        return _open(config, reporter or SilentReporter(), before_start)
     except StoreUnavailable as error:
         raise PreflightFailed(str(error)) from error
 
 
-def _open(config: RunConfig, told: Reporter) -> Session:
+def _open(config: RunConfig, told: Reporter, before_start: Callable[[], None]) -> Session:
     from epochal.engine.environment import numerics_environment
     from epochal.tasks.components import prepare_numerics
     from epochal.tasks.preflight import check_before_start
+    from epochal.tasks.preflight_space import check_space
 
     store = open_store(config.store, folder=Path(config.folder))
     device = prepare_numerics(config)
@@ -135,8 +145,17 @@ def _open(config: RunConfig, told: Reporter) -> Session:
     if len(records) < len({stage.known_key for stage in stages}):
         check_store()
         components = check_before_start(config, data, device=device)
+        check_space(
+            config,
+            components.state,
+            store_url=store.url,
+            epochs=sum(one.kind == "train" and one.known_key not in records for one in stages),
+            num_samples=data["train_data"].known.num_samples,
+            notice=told.notice,
+        )
+        before_start()
     refuse_or_tell(config, records, environment, told)
-    return Session(
+    session = Session(
         config=config,
         store=store,
         stage_store=stage_store,
@@ -150,6 +169,13 @@ def _open(config: RunConfig, told: Reporter) -> Session:
         reporter=told,
         components=components,
     )
+    # Until here a store that does not answer is a mistake of the config; from here on it is away.
+    store.be_patient(
+        Patience.of_environment(
+            hurried=lambda: session.interruption.came, notice=session.reporter.notice
+        )
+    )
+    return session
 
 
 def refuse_or_tell(

@@ -60,7 +60,7 @@ def call_target(target: Target, *positional: Any, field: str, folder: Path, **mo
         return function(*positional, **arguments)
     except EpochalError:
         raise
-    except Exception as error:  # whatever the user's code raises becomes one clear error
+    except (Exception, SystemExit) as error:  # whatever it raises becomes one clear error
         raise TargetError(
             f"{field}: {target.target!r} raised {type(error).__name__}: {error}"
             f"{_place(error)}; args: {target.args}"
@@ -116,7 +116,7 @@ def _import(name: str, *, field: str, folder: Path) -> ModuleType:
         raise TargetError(
             f"{field}.target: importing {name!r} failed: {error}{_place(error)}; install it"
         ) from error
-    except Exception as error:  # an import runs the user's code, which may raise anything
+    except (Exception, SystemExit) as error:  # it runs the user's code: anything may come
         raise TargetError(
             f"{field}.target: importing {name!r} raised {type(error).__name__}: {error}"
             f"{_place(error)}"

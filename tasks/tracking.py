@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 IDENTITY_TAG = "epochal.identity"
 PROBE_S = 3.0
-_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_PORTS = {"http": 80, "https": 443, **DATABASES}
 _SQLITE = "sqlite:///"
 
 
@@ -85,8 +86,8 @@ def unreachable(uri: str) -> str | None:
     MLflow's own client retries for minutes before it says so. Looks whether the port answers, or
     whether SQLite can read the file; of other addresses nothing is known.
     """
-    if uri.startswith(_SQLITE):
-        return _unreadable(_sqlite_path(uri))
+    if is_sqlite(uri):
+        return _unreadable(sqlite_path(uri))
     parts = urlsplit(uri)
     port = parts.port or _PORTS.get(parts.scheme.partition("+")[0])
     if parts.hostname is None or port is None or _by_proxy(parts.scheme):
@@ -98,7 +99,13 @@ def unreachable(uri: str) -> str | None:
     return None
 
 
-def _sqlite_path(uri: str) -> Path:
+def is_sqlite(uri: str) -> bool:
+    """Whether MLflow's store is an SQLite file."""
+    return uri.startswith(_SQLITE)
+
+
+def sqlite_path(uri: str) -> Path:
+    """The file of such an address."""
     return Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute()
 
 
@@ -133,8 +140,8 @@ def connect(uri: str) -> MlflowClient:
 
     # Of two processes that make the same tables one would fail. It tells of its tables.
     with tracker_lock(), quiet("mlflow.store.db.utils"):
-        if uri.startswith(_SQLITE):
-            make_database(_sqlite_path(uri))
+        if is_sqlite(uri):
+            make_database(sqlite_path(uri))
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -221,11 +228,11 @@ def _experiment_id(client: MlflowClient, *, uri: str, name: str) -> str:
 
 def _artifact_location(uri: str, name: str) -> str | None:
     """Beside the SQLite file; MLflow itself would take ./mlruns of the working folder."""
-    if not uri.startswith(_SQLITE):
+    if not is_sqlite(uri):
         return None
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:80]
     folder = plain if plain == name else f"{plain}-{digest('experiment', name)[:8]}"
-    return (_sqlite_path(uri).parent / "mlartifacts" / folder).as_uri()
+    return (sqlite_path(uri).parent / "mlartifacts" / folder).as_uri()
 
 
 def _origin_tags() -> dict[str, str]:
@@ -249,4 +256,8 @@ def tracker_lock() -> Iterator[None]:
         return
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # ends with its holder, however that ends
-        yield
+        try:
+            yield
+        finally:
+            # By name: what the loader forked meanwhile holds the same file open, for an epoch.
+            fcntl.flock(lock, fcntl.LOCK_UN)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epochal.data.errors import Damaged
 from epochal.data.partials import PartialStore
 from epochal.data.stages import Artifact, StageRecord
 from epochal.tasks.checkpoints import bring_state, put_checkpoint
 from epochal.tasks.commit import TIMES, commit_stage, consumed, number, sample_table
 from epochal.tasks.delivery import EpochPart
 from epochal.tasks.keys import Stage
-from epochal.tasks.partial_epochs import PartialSaver, restore
+from epochal.tasks.partial_epochs import PartialSaver
+from epochal.tasks.restored_epochs import checked_restore
 from epochal.tasks.schedules import rate_function
 from epochal.tasks.session import Session
-from epochal.tasks.watch import Anchors, EpochWatch
+from epochal.tasks.watch import Anchors, EpochWatch, checked_anchors
 
 if TYPE_CHECKING:
     from epochal.data.order import MicroBatchPlan
@@ -38,7 +41,7 @@ def train(session: Session, stage: Stage) -> StageRecord:
         "environment_digest": session.environment_digest,
         "consumed": consumed(session, stage),
     }
-    resume, anchors = _begin(session, stage, identity)
+    resume, anchors = _begin(session, stage, identity, plan)
     components, norm = session.ready_components(), config.batch_norm
     state = components.state
     updates_before = state.updates_tried - (0 if resume is None else resume.updates)
@@ -49,33 +52,36 @@ def train(session: Session, stage: Stage) -> StageRecord:
         identity=identity,
         anchors=anchors.until,
         saved=partial(_deliver_part, session, stage, updates_before),
+        buffers=session.buffers,
         resumed=resume is not None,
     )
+    batches = train_batches(
+        data.dataset,
+        plan,
+        sample_ids_N=data.sample_ids_N,
+        weights_N=None if table is None else table.weight_by_id(data.sample_ids_N),
+        workers=config.loader.workers,
+        seed=config.seed,
+        epoch=epoch,
+        start=0 if resume is None else resume.micro_steps,
+    )
     try:
-        result = train_epoch(
-            state,
-            train_batches(
-                data.dataset,
-                plan,
-                sample_ids_N=data.sample_ids_N,
-                weights_N=None if table is None else table.weight_by_id(data.sample_ids_N),
-                workers=config.loader.workers,
-                seed=config.seed,
+        with closing(batches):  # an error that is kept would keep its processes
+            result = train_epoch(
+                state,
+                batches,
                 epoch=epoch,
-                start=0 if resume is None else resume.micro_steps,
-            ),
-            epoch=epoch,
-            num_updates=plan.num_updates,
-            step=components.step,
-            gradients=config.gradients,
-            rate=rate_function(config, num_samples=data.known.num_samples),
-            seed=config.seed,
-            precision=config.precision,
-            on_progress=EpochWatch(session.reporter, session.interruption, saver, anchors),
-            resume=resume,
-            frozen=config.optimizer.frozen_in(epoch),
-            momentum=None if norm is None else norm.function(config.epochs),
-        )
+                num_updates=plan.num_updates,
+                step=components.step,
+                gradients=config.gradients,
+                rate=rate_function(config, num_samples=data.known.num_samples),
+                seed=config.seed,
+                precision=config.precision,
+                on_progress=EpochWatch(session.reporter, session.interruption, saver, anchors),
+                resume=resume,
+                frozen=config.optimizer.frozen_in(epoch),
+                momentum=None if norm is None else norm.function(config.epochs),
+            )
     finally:
         saver.wait()
     times = {"anchors": anchors.until(result.num_updates)}
@@ -123,7 +129,7 @@ def _plan(session: Session, stage: Stage, table: SampleTable | None) -> MicroBat
 
 
 def _begin(
-    session: Session, stage: Stage, identity: Mapping[str, Any]
+    session: Session, stage: Stage, identity: Mapping[str, Any], plan: MicroBatchPlan
 ) -> tuple[PartialEpoch | None, Anchors]:
     """Brings the live state to where the epoch goes on: its newest commit, or its parent."""
 
@@ -131,12 +137,25 @@ def _begin(
         return all(body.get(name) == value for name, value in identity.items())
 
     partials = PartialStore(session.store, stage.known_key)
-    with partials.newest(fits=fits, notice=session.reporter.notice) as commit:
-        if commit is not None:
+    while True:
+        with partials.newest(fits=fits, notice=session.reporter.notice) as commit:
+            if commit is None:
+                break
             session.live_key = None
-            resume = restore(commit, session.ready_components().state)
+            try:
+                resume = checked_restore(
+                    commit,
+                    session.ready_components().state,
+                    plan,
+                    gradients=session.config.gradients,
+                )
+                anchors = Anchors(checked_anchors(commit.body.get("anchors")))
+            except Damaged as error:
+                session.reporter.notice(f"{stage.label}: {error}; an older commit is used")
+                partials.discard(commit.micro_steps, str(error))
+                continue
             session.resumed_at[stage.known_key] = commit.micro_steps
-            return resume, Anchors(commit.body["anchors"])
+            return resume, anchors
     state = bring_state(session, stage.parents["parent"]).state
     ema = session.config.ema
     if ema is not None and ema.copy_at_epoch == stage.epoch and state.ema is not None:

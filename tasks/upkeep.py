@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from epochal.data.backends import DAMAGED
 from epochal.data.errors import Damaged, StoreRefused
 from epochal.data.stage_status import PARTIAL, THINNED, side_path, stage_folder
 from epochal.data.stages import StageRecord, StageStatus, StageStore
-from epochal.data.store import DAMAGED, Store
+from epochal.data.store import Store
 from epochal.tasks.config import RunConfig
 from epochal.tasks.keys import Stage, list_stages
 from epochal.tasks.plan import records_of
 from epochal.tasks.result import best_of_ema, validated_epochs
 from epochal.tasks.run_files import RunPlan, plan_numbers, read_plans, run_names
+from epochal.tasks.stage_contents import look_up
 
 CHECKPOINT = ("model", "optimizer", "state", "ema")
 
@@ -72,7 +74,7 @@ def verify_store(store: Store) -> VerifyReport:
     sizes, stage_store = store.listing(), StageStore(store)
     keys = stage_keys(sizes)
     problems: list[str] = []
-    statuses = stage_store.lookup(keys)
+    statuses = look_up(stage_store, keys)
     for key, status in statuses.items():
         if status.record is not None:
             problems += stage_store.verify(status.record)
@@ -114,7 +116,7 @@ def find_garbage(store: Store) -> Garbage:
             )
         plans += [entry.plan for entry in found]
     keys = stage_keys(sizes)
-    statuses = stage_store.lookup(keys)
+    statuses = look_up(stage_store, keys)
     needed = {stage.key for plan in plans for stage in plan.stages}
     objects = {path: size for path, size in sizes.items() if path.startswith(f"{DAMAGED}/")}
     for path, size in sizes.items():
@@ -143,7 +145,7 @@ def _thinnable(
         keep = _kept(config, stages, records)
         for stage in stages:
             record = records.get(stage.key or "")
-            if stage.kind == "train" and record is not None:
+            if stage.kind == "train" and record is not None and record.stage == "train":
                 if stage.epoch in keep:
                     kept.add(record.key)
                 else:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from epochal.data.errors import Damaged
 from epochal.tasks.interruption import Interruption
 from epochal.tasks.reporting import Live, Reporter
 
@@ -18,8 +19,21 @@ if TYPE_CHECKING:
 
 SHOW_EVERY_S = 0.2
 """Between two looks at the device: an eye sees no more, a GPU is not kept waiting for less."""
+_LARGEST = 1 << 53
 MAX_ANCHORS = 200
 """Of one epoch; MLflow's times between two of them are interpolated."""
+
+
+def checked_anchors(value: Any) -> list[list[int]]:
+    """`value` as it was read, if it is pairs as `Anchors` keeps them. Raises Damaged."""
+    if (
+        not isinstance(value, list)
+        or not 0 < len(value) <= MAX_ANCHORS + MAX_ANCHORS
+        or not all(isinstance(pair, list) and len(pair) == 2 for pair in value)  # noqa: PLR2004
+        or not all(type(one) is int and 0 <= one <= _LARGEST for pair in value for one in pair)
+    ):
+        raise Damaged(f"anchors: found {value!r:.80}, expected pairs (updates, milliseconds)")
+    return value
 
 
 class Anchors:

@@ -6,6 +6,7 @@ Scalars follow the JSON schema of YAML 1.2 (§10.2, with `~` and an empty value 
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from epochal.data.errors import ConfigError
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_DEPTH = 32
+MAX_NUMBER_CHARACTERS = 1000
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _PREFIX = "tag:yaml.org,2002:"
 _SCALARS = (
     ("null", re.compile(r"^(?:~|null|)$"), ["~", "n", ""]),
@@ -48,18 +51,38 @@ def _where(node: yaml.Node, name: str) -> str:
 
 def _scalar(node: yaml.ScalarNode, name: str) -> Any:
     kind = node.tag.removeprefix(_PREFIX)
-    match kind:
-        case "str":
-            return node.value
-        case "null":
-            return None
-        case "bool":
-            return node.value == "true"
-        case "int":
-            return int(node.value)
-        case "float":
-            return float(node.value)
-    raise ConfigError(f"{_where(node, name)}: the tag {node.tag!r} is not allowed; remove it")
+    if kind == "str":
+        return _text(node, name)
+    pattern = next((pattern for known, pattern, _ in _SCALARS if known == kind), None)
+    if pattern is None or pattern.match(node.value) is None:  # a tag that was written out
+        raise ConfigError(f"{_where(node, name)}: the tag {node.tag!r} is not allowed; remove it")
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return node.value == "true"
+    if len(node.value) > MAX_NUMBER_CHARACTERS:
+        raise ConfigError(
+            f"{_where(node, name)}: a number of {len(node.value)} characters; expected at most "
+            f"{MAX_NUMBER_CHARACTERS}"
+        )
+    if kind == "int":
+        return int(node.value)
+    number = float(node.value)
+    if not math.isfinite(number):
+        raise ConfigError(
+            f"{_where(node, name)}: {node.value} is larger than any floating-point number"
+        )
+    return number
+
+
+def _text(node: yaml.ScalarNode, name: str) -> str:
+    text: str = node.value
+    if _SURROGATE.search(text):
+        raise ConfigError(
+            f"{_where(node, name)}: a text holds half of a character (an escape from "
+            "\\ud800 to \\udfff); write the character itself"
+        )
+    return text
 
 
 def _plain(node: yaml.Node, name: str, depth: int = 0) -> Any:
@@ -67,7 +90,8 @@ def _plain(node: yaml.Node, name: str, depth: int = 0) -> Any:
         raise ConfigError(f"{_where(node, name)}: nested deeper than {MAX_DEPTH} levels")
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node, name)
-    if node.tag not in {f"{_PREFIX}seq", f"{_PREFIX}map"}:
+    expected = "seq" if isinstance(node, yaml.SequenceNode) else "map"
+    if node.tag != f"{_PREFIX}{expected}":
         raise ConfigError(f"{_where(node, name)}: the tag {node.tag!r} is not allowed; remove it")
     if isinstance(node, yaml.SequenceNode):
         return [_plain(item, name, depth + 1) for item in node.value]
@@ -76,7 +100,7 @@ def _plain(node: yaml.Node, name: str, depth: int = 0) -> Any:
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
             raise ConfigError(f"{_where(key_node, name)}: a key must be a word")
-        key = key_node.value
+        key = _text(key_node, name)
         if key in data:
             raise ConfigError(
                 f"{_where(key_node, name)}: the key {key!r} stands twice; remove one of the two"
@@ -121,16 +145,19 @@ def parse_yaml(text: str, *, name: str) -> Any:
         line = f", line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or str(error)
         raise ConfigError(f"{name}{line}: not valid YAML: {problem}") from error
+    except (ValueError, OverflowError) as error:  # escapes and directives with numbers too large
+        raise ConfigError(f"{name}: not valid YAML: {error}") from error
     return None if node is None else _plain(node, name)
 
 
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
     """The mapping in the file at `path`. Raises ConfigError if there is none."""
     try:
-        size = path.stat().st_size
-        if size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path}: {size} bytes; a config has at most {MAX_CONFIG_BYTES}")
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as stream:
+            data = stream.read(MAX_CONFIG_BYTES + 1)
+        if len(data) > MAX_CONFIG_BYTES:
+            raise ConfigError(f"{path}: a config has at most {MAX_CONFIG_BYTES} bytes")
+        text = data.decode("utf-8")
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: there is no such file; give the path of a YAML config"
@@ -143,8 +170,8 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    data = parse_yaml(text, name=str(path))
-    if not isinstance(data, dict):
-        found = "nothing" if data is None else f"a {type(data).__name__}"
+    mapping = parse_yaml(text, name=str(path))
+    if not isinstance(mapping, dict):
+        found = "nothing" if mapping is None else f"a {type(mapping).__name__}"
         raise ConfigError(f"{path}: expected a mapping such as `name: digits`, found {found}")
-    return data
+    return mapping

@@ -93,6 +93,17 @@ def tracker(empty_mlflow, home, tmp_path, monkeypatch):
     return f"sqlite:///{path}"
 
 
+@pytest.fixture
+def database(empty_mlflow, tmp_path, monkeypatch):
+    """An empty MLflow store of this test, to look into."""
+    from tracking_store import Database
+
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    path = tmp_path / "mlflow.db"
+    shutil.copyfile(empty_mlflow, path)
+    return Database(path)
+
+
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory):
     """One real Prefect server on loopback for all tests: its API's URL, its empty database."""

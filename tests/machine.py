@@ -4,12 +4,16 @@ import contextlib
 import functools
 import http.client
 import json
+import os
+import random
 import shutil
+import signal
 import socket
 import time
 from pathlib import Path
 
 import httpx
+from command import children
 from project import MODEL, Project, call, environment
 
 USUAL_PORTS = (4200, 5000)
@@ -38,6 +42,13 @@ class Machine:
             **variables,
         )
 
+    def kill(self, name):
+        """SIGKILL to a server and what it has started; when this returns, its port is free."""
+        server = self.servers[name]
+        for pid in (server["pid"], *children(server["pid"])):
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not listens(server["port"]))
+
     def __call__(self, *arguments, **variables):
         """One command of the command line, in this process."""
         with self.environment(**variables):
@@ -56,7 +67,7 @@ class Machine:
 class Deployed:
     """A project that is deployed on a machine where servers and a worker run.
 
-    Its model fails in epoch 3 as long as a file named `broken` is in the working folder.
+    Its model fails at the training step that a file named `broken` in the working folder names.
     """
 
     def __init__(self, machine, up, project):
@@ -73,7 +84,8 @@ class Deployed:
         loader = {"batch_size": 16, "drop_last": True}
         project = Project(machine.home / "project", loader=loader)
         fails = 'int(os.environ.get("FAIL_AT_CALL", -1))'
-        project.write("model.py", MODEL.replace(fails, '(38 if os.path.exists("broken") else -1)'))
+        told = '(int(open("broken").read() or 38) if os.path.exists("broken") else -1)'
+        project.write("model.py", MODEL.replace(fails, told))
         for name in ("prefect", "queue", "torch"):
             project.write(f"{name}.py", "raise RuntimeError('imported in place of the library')")
         return cls(machine, up.json, project)
@@ -85,12 +97,20 @@ class Deployed:
         assert self.wait(run, "COMPLETED", "FAILED", "CRASHED")["state_type"] == "COMPLETED"
         return run
 
-    def run(self, **changes):
+    def run(self, *, step_seconds=0, deployment=None, **changes):
         """The id of a new run of the deployment, with these fields of its config changed."""
-        path = f"deployments/{self.deployment['deployment_id']}"
+        path = f"deployments/{deployment or self.deployment['deployment_id']}"
         config = self.get(path)["parameters"]["config"]
-        body = {"parameters": {"config": {**config, **changes}}}
+        body = {
+            "parameters": {"config": {**config, **changes}},
+            "job_variables": {"env": {"STEP_SECONDS": str(step_seconds)}},
+        }
         return self.post(f"{path}/create_flow_run", body)["id"]
+
+    def retry(self, run):
+        """What the button of the UI sends."""
+        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
+        self.post(f"flow_runs/{run}/set_state", {"state": state, "force": True})
 
     def wait(self, run, *states, timeout_s=120.0):
         """The run as soon as its state's type is one of these."""
@@ -139,9 +159,20 @@ def taken(*ports):
 
 
 def free_port():
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return unused.getsockname()[1]
+    """A port that nobody listens at, below those that the system gives to its clients.
+
+    One of those could be taken by a client of the very server that is to be started there again.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as unused, contextlib.suppress(OSError):
+            unused.bind(("127.0.0.1", port))
+            return port
+
+
+def listens(port):
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0
 
 
 def get(url, path):

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import yaml
 
+# FAIL_AT_CALL: the training step at which the user's code raises. STEP_SECONDS: how long one takes.
 MODEL = """
     import os
+    import time
     from torch import nn
 
     class Net(nn.Module):
@@ -24,6 +26,7 @@ MODEL = """
 
         def forward(self, x):
             if self.training:
+                time.sleep(float(os.environ.get("STEP_SECONDS", 0)))
                 self.calls += 1
                 if self.calls == int(os.environ.get("FAIL_AT_CALL", -1)):
                     raise RuntimeError("the machine room is on fire")
@@ -41,6 +44,22 @@ BLOBS = """
         noise = torch.randn(size, 6, generator=generator)
         return TensorDataset(centres[labels] + noise + shift, labels)
 """
+
+ITEMS = """
+    from torch.utils.data import Dataset
+    from blobs import blobs
+
+    class Items(Dataset):
+        def __init__(self):
+            self.data = blobs("train")
+
+        def __len__(self):
+            return len(self.data)
+
+        def __getitem__(self, row):
+            return self.data[row]
+"""
+"""The blobs as items that processes of the loader read, one by one."""
 
 CONFIG = {
     "name": "blobs",
@@ -87,6 +106,7 @@ class Project:
         folder.mkdir(parents=True, exist_ok=True)
         self.write("model.py", MODEL)
         self.write("blobs.py", BLOBS)
+        self.write("items.py", ITEMS)
         self.config = folder / "run.yaml"
         self.config.write_text(yaml.safe_dump({**CONFIG, **changes}))
         self.store = folder / "store"

@@ -20,6 +20,7 @@ from proof_project import proof_project
 from s3_server import BUCKET, s3_process
 
 from epochal.data.testing import FaultPlan
+from epochal.flows.servers import down
 
 WRITES = frozenset({"put_new"})
 SWEEPS: dict[str, tuple[tuple[str, frozenset[str]], ...]] = {
@@ -102,11 +103,14 @@ def main() -> None:
                 total += prove(where, folder, every=options.every, processes=options.processes)
                 continue
             print("the real command, SIGKILL at random instants")
-            for workers in (0, 2):
-                started = time.monotonic()
-                count = random_kills(folder, kills=-(-options.kills // 2), workers=workers)
-                told(f"{workers} workers", count, time.monotonic() - started)
-                total += count
+            try:
+                for workers in (0, 2):
+                    started = time.monotonic()
+                    count = random_kills(folder, kills=-(-options.kills // 2), workers=workers)
+                    told(f"{workers} workers", count, time.monotonic() - started)
+                    total += count
+            finally:
+                down()  # the Prefect server that the commands have started
     mismatches = len(total.mismatches)
     print(f"{total.points} points, {mismatches} {'mismatches' if not mismatches else 'MISMATCHES'}")
     sys.exit(bool(mismatches))

@@ -55,7 +55,7 @@ def test_the_mlflow_server_beside_it_has_the_curves(deployed):
 
 def test_retry_after_a_failure_goes_on_where_it_broke(deployed):
     broken = deployed.project.folder / "broken"
-    broken.touch()
+    broken.write_text("38")
     try:
         run = deployed.run(name="retried", seed=5)
         failed = deployed.wait(run, "COMPLETED", "FAILED", "CRASHED")
@@ -64,9 +64,7 @@ def test_retry_after_a_failure_goes_on_where_it_broke(deployed):
     assert failed["state_type"] == "FAILED"
     assert "train · epoch 3" in failed["state"]["message"]
     assert "the machine room is on fire" in failed["state"]["message"]
-    # What the UI's button sends.
-    retry = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
-    deployed.post(f"flow_runs/{run}/set_state", {"state": retry, "force": True})
+    deployed.retry(run)
     wait_for(lambda: deployed.get(f"flow_runs/{run}")["run_count"] == 2)
     after = states(deployed, run, attempt=2)
     done = {name for name, state in after.items() if state == "Cached"}

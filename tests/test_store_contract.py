@@ -1,22 +1,13 @@
-"""What every store promises, on every backend; then what single backends promise besides."""
+"""What every store promises, on every backend."""
 
 import logging
 import os
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
-import time
-import uuid
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-from s3_server import BUCKET
 
-from epochal.data import backend_object
-from epochal.data.errors import Damaged, PreflightFailed, StoreRefused, StoreUnavailable
+from epochal.data.errors import Damaged, StoreRefused, StoreUnavailable
 from epochal.data.store import open_store
 
 ODD_SIZES = [0, 1, 70_001]
@@ -25,11 +16,6 @@ ODD_SIZES = [0, 1, 70_001]
 @pytest.fixture
 def store(store_url):
     return open_store(store_url)
-
-
-@pytest.fixture
-def local(tmp_path):
-    return open_store("./store", folder=tmp_path)
 
 
 @pytest.mark.parametrize("size", ODD_SIZES)
@@ -208,185 +194,6 @@ def test_preflight_refuses_storage_that_overwrites(store, monkeypatch):
     with pytest.raises(StoreRefused, match="overwrites"):
         store.preflight()
     assert store.listing("tmp") == {}
-
-
-# --- a folder -----------------------------------------------------------------------------------
-
-
-def test_a_scratch_file_is_linked_and_not_copied(local):
-    with local.scratch() as folder:
-        source = folder / "big"
-        source.write_bytes(b"1" * 1000)
-        inode = source.stat().st_ino
-        local.put_new("a/big", source)
-        assert not source.exists()
-    with local.fetch("a/big") as path:
-        assert path.stat().st_ino == inode
-        assert path.stat().st_nlink == 1
-
-
-@pytest.mark.parametrize("failing", ["link", "fsync"])
-def test_an_error_while_writing_leaves_nothing(local, tmp_path, monkeypatch, failing):
-    local.put_new("a/before", b"1")
-
-    def fail(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, failing, fail)
-        with pytest.raises(StoreUnavailable, match=r"a/object.*No space left.*free some space"):
-            local.put_new("a/object", b"1")
-    assert local.listing() == {"a/before": 1}
-    assert list((tmp_path / "store/tmp").iterdir()) == []
-
-
-def test_a_file_system_without_links_is_told_at_preflight(local, monkeypatch):
-    def refuse(*_, **__):
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    with pytest.raises(PreflightFailed, match="no hard links"):
-        local.preflight()
-
-
-def test_a_file_where_a_folder_should_be_fails_the_preflight(tmp_path):
-    (tmp_path / "file").write_text("")
-    for place in ("./file", "./file/below"):
-        with pytest.raises(PreflightFailed, match=r"NotADirectoryError.*name another store"):
-            open_store(place, folder=tmp_path).preflight()
-
-
-def test_a_file_in_the_way_of_a_folder_is_not_taken_for_the_object(local):
-    local.put_new("a", b"1")
-    with pytest.raises(StoreUnavailable, match="NotADirectoryError"):
-        local.put_new("a/b", b"2")
-
-
-def test_opening_and_looking_creates_nothing(local, tmp_path):
-    assert local.listing() == {}
-    assert local.size("a") is None
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_a_killed_writer_left_is_swept_and_live_scratch_is_kept(local, tmp_path):
-    program = textwrap.dedent("""
-        import os, sys, time
-        from epochal.data.store import open_store
-        store = open_store(sys.argv[1])
-        os.link = lambda *_: (print("ready", flush=True), time.sleep(600))
-        store.put_new("a/object", b"half")
-    """)
-    command = [sys.executable, "-c", program, local.url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer, local.scratch() as mine:
-        assert writer.stdout.readline() == b"ready\n"
-        left = [p for p in (tmp_path / "store/tmp").iterdir() if not p.name.startswith(mine.name)]
-        assert len(left) == 2
-        writer.send_signal(signal.SIGKILL)
-        writer.wait()
-        again = open_store(local.url)
-        assert again.listing() == {}
-        again.put_new("a/object", b"whole")
-        assert mine.exists()
-        assert not any(path.exists() for path in left)
-    assert again.read("a/object") == b"whole"
-
-
-def test_a_file_store_loads_no_storage_package():
-    program = (
-        "import sys; from epochal.data.store import open_store; import epochal.data.stages; "
-        "store = open_store('/nowhere/at/all'); store.listing(); "
-        "print({'fsspec', 's3fs', 'botocore', 'torch', 'pyarrow'} & set(sys.modules))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "set()"
-
-
-# --- S3 -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def bucket(s3_endpoint):
-    return open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}")
-
-
-def test_a_listing_of_many_pages_is_complete(bucket, monkeypatch):
-    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "2")
-    bucket.map(lambda number: bucket.put_new(f"many/{number}", b"1"), range(7))
-    assert sorted(bucket.listing("many")) == [f"many/{number}" for number in range(7)]
-
-
-def test_large_files_go_up_in_parts_and_never_replace(bucket, tmp_path, monkeypatch):
-    monkeypatch.setattr(backend_object, "PART_BYTES", 5 << 20)
-    store = open_store(bucket.url)
-    source = tmp_path / "source"
-    source.write_bytes(os.urandom(12 << 20))
-    store.put_new("big", source)
-    assert store.read("big") == source.read_bytes()
-    for other in (tmp_path / "other", b"1" * (12 << 20)):
-        if isinstance(other, Path):
-            other.write_bytes(b"2" * (12 << 20))
-        with pytest.raises(FileExistsError):
-            store.put_new("big", other)
-    assert store.read("big") == source.read_bytes()
-    assert store.listing() == {"big": 12 << 20}
-
-
-def test_a_failed_part_leaves_no_object(bucket, tmp_path, monkeypatch):
-    monkeypatch.setattr(backend_object, "PART_BYTES", 5 << 20)
-    store = open_store(bucket.url)
-    source = tmp_path / "source"
-    source.write_bytes(bytes(12 << 20))
-    call = store._backend._files._call_s3
-
-    async def fail_second_part(method, *args, **kwargs):
-        if kwargs.get("PartNumber") == 2:
-            raise OSError("the line went dead")
-        return await call(method, *args, **kwargs)
-
-    monkeypatch.setattr(store._backend._files, "_call_s3", fail_second_part)
-    with pytest.raises(StoreUnavailable, match="the line went dead"):
-        store.put_new("big", source)
-    assert open_store(bucket.url).listing() == {}
-
-
-def test_a_conflict_on_the_other_side_is_tried_again(bucket, monkeypatch):
-    from botocore.exceptions import ClientError
-
-    create = bucket._backend._create
-    answers = iter([OSError("conflict"), OSError("conflict")])
-
-    def conflict_twice(path, source):
-        for answer in answers:
-            cause = {"Error": {"Code": "ConditionalRequestConflict", "Message": "409"}}
-            raise answer from ClientError(cause, "PutObject")
-        create(path, source)
-
-    monkeypatch.setattr(bucket._backend, "_create", conflict_twice)
-    bucket.put_new("a", b"1")
-    assert bucket.read("a") == b"1"
-
-
-def test_a_missing_bucket_fails_the_preflight(s3_endpoint):
-    store = open_store("s3://no-such-bucket/x")
-    with pytest.raises(PreflightFailed, match=r"no-such-bucket.*create the bucket"):
-        store.preflight()
-
-
-def test_missing_credentials_fail_the_preflight(s3_endpoint, monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    with pytest.raises(PreflightFailed, match=r"NoCredentialsError.*AWS_ACCESS_KEY_ID"):
-        open_store(f"s3://{BUCKET}/x").preflight()
-
-
-def test_an_endpoint_that_is_away_is_told_within_seconds(s3_endpoint, monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    started = time.monotonic()
-    with pytest.raises(PreflightFailed, match=r"EndpointConnectionError.*AWS_ENDPOINT_URL"):
-        open_store(f"s3://{BUCKET}/x").preflight()
-    assert time.monotonic() - started < 15
 
 
 def test_many_who_fetch_at_once_get_the_same_bytes(store):

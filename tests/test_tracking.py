@@ -1,5 +1,6 @@
 """Where MLflow is, when each update happened, and delivery to a real MLflow server."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -22,7 +23,7 @@ from epochal.data.types import Target
 from epochal.tasks.delivery import Thinning, step_metrics, update_times_ms
 from epochal.tasks.ledger import DataEntry, ModelSource
 from epochal.tasks.tracked_run import mlflow_name, param_value
-from epochal.tasks.tracking import connect, tracking_uri, unreachable
+from epochal.tasks.tracking import connect, tracker_lock, tracking_uri, unreachable
 from epochal.tasks.tracking_config import TrackingConfig
 
 
@@ -66,6 +67,22 @@ def test_closed_port_and_unusable_file_are_unreachable_and_said_so(tmp_path):
     assert "not a database" in unreachable(f"sqlite:///{tmp_path}/text.db")
     assert unreachable(f"sqlite:///{tmp_path}/new/mlflow.db") is None
     assert unreachable("databricks") is None
+
+
+def test_a_process_that_was_forked_under_the_lock_does_not_keep_it(home):
+    reading, writing = os.pipe()
+    with tracker_lock():
+        child = os.fork()
+        if child == 0:
+            os.close(writing)
+            os.read(reading, 1)  # until the test has ended
+            os._exit(0)
+    try:
+        with (home / ".epochal" / "mlflow.lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(writing)
+        os.waitpid(child, 0)
 
 
 def test_update_times_run_evenly_between_anchors():

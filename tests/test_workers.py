@@ -33,6 +33,26 @@ def test_an_abandoned_iterator_ends_its_workers(ending):
     assert not workers_module._running
 
 
+def _fail_and_keep_the_error():
+    found = batches(Drawing(), workers=2)
+    next(found)
+    _kept.append(found)  # as the traceback of an error keeps the frames of a training step
+
+
+_kept = []
+
+
+@few_processors
+def test_workers_end_with_a_reader_that_multiprocessing_started():
+    reader = multiprocessing.get_context("spawn").Process(target=_fail_and_keep_the_error)
+    reader.start()
+    reader.join(timeout=60)
+    ended = reader.exitcode
+    reader.kill()
+    reader.join()
+    assert ended == 0
+
+
 class Slow(Drawing):
     def __getitem__(self, position):
         time.sleep(60)

@@ -144,3 +144,20 @@ class Database:
         """Everything that is in it, as text."""
         with closing(sqlite3.connect(self.path)) as connection:
             return "\n".join(connection.iterdump())
+
+
+def expected_keys_and_steps(finished, epochs, keys=UPDATE_KEYS):
+    last = [(epoch + 1) * finished.updates for epoch in range(epochs)]
+    steps = range(1, epochs * finished.updates + 1)
+    return sorted(
+        [(key, step) for key in keys for step in steps]
+        + [
+            (key, step)
+            for key in ("train/epoch_loss", "validation/accuracy", "sampling/kept")
+            for step in last
+        ]
+    )
+
+
+def keys_and_steps(database, run_id):
+    return [(key, step) for key, step, _, _ in database.points(run_id)]

@@ -1,0 +1,257 @@
+"""Commits inside epochs against `torch.save` of the same state, in turn in one process.
+
+How long training stands still for a commit, how long it takes until the commit is durable (hash
+included), and what one costs the training that goes on beside its writing. On a machine that
+others use too, run it by `nice -n -19`: both sides then have the processors to themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from epochal.data.store import open_store
+from epochal.data.types import Batch, Window
+from epochal.engine.build import build_loss
+from epochal.engine.config import GradientsConfig
+from epochal.engine.epoch import Progress, train_epoch
+from epochal.engine.state import TrainingState
+from epochal.engine.step import DefaultStep
+from epochal.tasks.config import CheckpointConfig
+from epochal.tasks.host_buffers import HostBuffers
+from epochal.tasks.partial_epochs import PartialSaver
+
+WIDTH = 1024
+BYTES_PER_WEIGHT = 12  # float32 and AdamW's two moments
+INTERVAL_S = 60.0
+MAX_BLOCKED, MIN_THROUGHPUT, MAX_LOST = 0.35, 0.8, 0.01
+
+
+@dataclass
+class Rounds:
+    """Seconds of each round, by what was timed; and of each pair of windows of training."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    windows: list[tuple[float, float]] = field(default_factory=list)
+    outlasted: int = 0
+
+    def add(self, times: dict[str, float]) -> None:
+        """Notes one round."""
+        for name, seconds in times.items():
+            self.seconds.setdefault(name, []).append(seconds)
+
+    def shown(self, name: str) -> str:
+        """Median and range."""
+        found = self.seconds[name]
+        return f"{statistics.median(found):6.3f} s  ({min(found):.3f}–{max(found):.3f})"
+
+    def ratio(self, one: str, other: str) -> float:
+        """Median over the rounds of one time to another of the same round."""
+        pairs = zip(self.seconds[one], self.seconds[other], strict=True)
+        return statistics.median(first / second for first, second in pairs)
+
+
+def new_state(megabytes: int) -> TrainingState:
+    """Layers with AdamW whose weights and moments have about that many bytes."""
+    layers = max(1, round(megabytes * 1e6 / BYTES_PER_WEIGHT / (WIDTH * WIDTH)))
+    torch.manual_seed(1)
+    model = nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in range(layers)))
+    return TrainingState(model=model, optimizer=torch.optim.AdamW(model.parameters(), lr=1e-4))
+
+
+def train(
+    state: TrainingState, updates: int, batch_size: int, watch: Callable[[Progress], None]
+) -> None:
+    """That many updates on random samples; `watch` is called after each."""
+    input_BD, target_B = torch.randn(batch_size, WIDTH), torch.zeros(batch_size, dtype=torch.long)
+    ids_B = torch.arange(batch_size).numpy()
+    window = Window(num_samples=batch_size, last=True)
+
+    def batches() -> Iterator[Batch]:
+        for index in range(updates):
+            yield Batch(data=(input_BD, target_B), sample_ids_B=ids_B, window=window, index=index)
+
+    train_epoch(
+        state,
+        batches(),
+        epoch=0,
+        num_updates=updates,
+        step=DefaultStep(build_loss(nn.CrossEntropyLoss, {})),
+        gradients=GradientsConfig(),
+        rate=lambda _: 1.0,
+        seed=1,
+        on_progress=watch,
+    )
+
+
+class Bench:
+    """One state, a store and a folder on the same disk."""
+
+    def __init__(self, megabytes: int, folder: Path) -> None:
+        self.folder = folder
+        self.state = new_state(megabytes)
+        self.buffers = HostBuffers()
+        self.rounds = Rounds()
+        self._key = "a" * 64
+        self._durable_s = 0.0
+
+    def saver(self, every_updates: int) -> PartialSaver:
+        """What the train stage makes, with commits so many updates apart."""
+        store = open_store(f"file://{self.folder}/store")
+        put_new = store.put_new
+
+        def put(path: str, source: bytes | Path) -> None:
+            put_new(path, source)
+            self._durable_s = time.perf_counter()  # the last one is that of the manifest
+
+        store.put_new = put  # type: ignore[method-assign]
+        return PartialSaver(
+            store,
+            self._key,
+            CheckpointConfig(every_updates=every_updates, every_seconds=1e9),
+            identity={},
+            anchors=lambda _: [[0, 0]],
+            saved=lambda *_: None,
+            buffers=self.buffers,
+        )
+
+    def in_turn(self, rounds: int) -> None:
+        """A commit and a `torch.save` after every second update, one after the other."""
+        saver = self.saver(2)
+
+        def watch(progress: Progress) -> None:
+            if progress.updates % 2:
+                saver.when_due(progress)  # before the first commit: makes its buffers
+                saver.wait()
+                return
+            sides = [lambda: self._ours(saver, progress), self._torch]
+            times: dict[str, float] = {}
+            for side in sides[:: 1 if progress.updates % 4 else -1]:
+                os.sync()  # what the other side left to be written
+                times |= side()
+            self.rounds.add(times)
+
+        train(self.state, 2 * rounds, 1, watch)
+        saver.clear()
+
+    def _ours(self, saver: PartialSaver, progress: Progress) -> dict[str, float]:
+        began = time.perf_counter()
+        saver.when_due(progress)
+        blocked = time.perf_counter()
+        saver.wait()
+        return {"blocked": blocked - began, "durable": self._durable_s - began}
+
+    def _torch(self) -> dict[str, float]:
+        path = self.folder / "state.pt"
+        optimizer = self.state.optimizer.state_dict()
+        began = time.perf_counter()
+        torch.save({"model": self.state.model.state_dict(), "optimizer": optimizer}, path)
+        saved = time.perf_counter()
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+        durable = time.perf_counter()
+        path.unlink()
+        return {"torch.save": saved - began, "torch.save + fsync": durable - began}
+
+    def beside_training(self, pairs: int, window: int, batch_size: int) -> None:
+        """Windows of training; every second one begins with a commit."""
+        saver = self.saver(2 * window)
+        began: list[float] = []
+
+        def watch(progress: Progress) -> None:
+            if progress.updates % window == 0:
+                began.append(time.perf_counter())
+                self.rounds.outlasted += progress.updates % (2 * window) > 0 and _writes()
+            saver.when_due(progress)
+
+        train(self.state, 2 * (1 + pairs) * window, batch_size, watch)
+        saver.wait()
+        saver.clear()
+        # The first window warms up, and has no commit before it.
+        lasted = [end - begin for begin, end in pairwise(began)][1:]
+        self.rounds.windows = list(zip(lasted[::2], lasted[1::2], strict=False))
+
+
+def _writes() -> bool:
+    return any(one.name == "epochal-commit" for one in threading.enumerate())
+
+
+def report(rounds: Rounds) -> None:
+    """The table of the rounds, and how the targets were met."""
+    print(f"  {len(rounds.seconds['blocked'])} rounds")
+    for name in ("blocked", "torch.save", "durable", "torch.save + fsync"):
+        print(f"  {name:<20} {rounds.shown(name)}")
+    blocked = rounds.ratio("blocked", "torch.save")
+    _say("blocked / torch.save", blocked, "at most", MAX_BLOCKED, met=blocked <= MAX_BLOCKED)
+    faster = rounds.ratio("torch.save + fsync", "durable")
+    name = "throughput until durable / that of torch.save + fsync"
+    _say(name, faster, "at least", MIN_THROUGHPUT, met=faster >= MIN_THROUGHPUT)
+
+
+def report_windows(rounds: Rounds, *, window: int) -> None:
+    """What a commit costs the training beside it."""
+    extra = [one - other for one, other in rounds.windows]
+    plain = statistics.median(other for _, other in rounds.windows)
+    cost = statistics.median(extra)
+    print(
+        f"  a commit costs {cost:.3f} s of training ({min(extra):.3f}–{max(extra):.3f}; "
+        f"{len(extra)} pairs of windows of {window} updates, {plain:.2f} s without)"
+    )
+    lost = cost / INTERVAL_S
+    _say(f"of {INTERVAL_S:.0f} s", lost, "at most", MAX_LOST, met=lost <= MAX_LOST)
+    if rounds.outlasted:
+        print(f"  {rounds.outlasted} commits outlasted their window: give a larger --window")
+
+
+def _tensors(state: TrainingState) -> Iterator[torch.Tensor]:
+    yield from state.model.state_dict().values()
+    for slots in state.optimizer.state.values():
+        yield from (one for one in slots.values() if isinstance(one, torch.Tensor))
+
+
+def _say(name: str, value: float, bound: str, target: float, *, met: bool) -> None:
+    verdict = "met" if met else "MISSED"
+    print(f"  {name}: {value:.3g}, {bound} {target}: {verdict}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[200, 1000])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--pairs", type=int, default=8, help="of windows; 0: none")
+    parser.add_argument("--window", type=int, default=12, help="updates in a window")
+    parser.add_argument("--batch-size", type=int, default=64, help="of the training in windows")
+    parser.add_argument("--folder", type=Path, help="where to write; none: the temporary folder")
+    options = parser.parse_args()
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads")
+    for megabytes in options.megabytes:
+        folder = Path(tempfile.mkdtemp(prefix="epochal-bench-", dir=options.folder))
+        try:
+            bench = Bench(megabytes, folder)
+            bench.in_turn(options.rounds)
+            size = sum(one.nbytes for one in _tensors(bench.state))
+            print(f"state of {size / 1e6:.0f} MB")
+            report(bench.rounds)
+            if options.pairs:
+                bench.beside_training(options.pairs, options.window, options.batch_size)
+                report_windows(bench.rounds, window=options.window)
+        finally:
+            shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

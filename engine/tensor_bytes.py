@@ -1,0 +1,80 @@
+"""Tensors as the bytes of a safetensors file, piece by piece, without a second copy of them.
+
+The bytes are those that the `safetensors` package writes; the pieces lie in the tensors' own
+memory, so a file can be written and hashed in one pass. Format: docs of safetensors, "Format".
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from epochal.data.errors import StateMismatch
+
+_ALIGNMENT = 8  # of the data, by spaces behind the header
+
+_DTYPES: dict[torch.dtype, str] = {
+    torch.uint64: "U64",
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.complex64: "C64",
+    torch.float32: "F32",
+    torch.uint32: "U32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.uint16: "U16",
+    torch.int16: "I16",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""What the format has, in the order of the file: wide numbers first, so that all are aligned."""
+_RANK = {dtype: rank for rank, dtype in enumerate(_DTYPES)}
+
+
+def safetensors_pieces(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """The file's header, then the bytes of each tensor; equal tensors give equal bytes.
+
+    Tensors that share memory are written once each. Those on a device are brought to the host one
+    by one. Raises StateMismatch for what the format does not have.
+    """
+    assert sys.byteorder == "little", "the format is little-endian"
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.dtype not in _RANK:
+            raise StateMismatch(
+                f"{name} is a {tensor.layout} tensor of {tensor.dtype}, which a safetensors file "
+                f"cannot hold; expected a dense one of {', '.join(map(str, _DTYPES))}"
+            )
+    ordered = sorted(tensors.items(), key=lambda item: (_RANK[item[1].dtype], item[0]))
+    yield _header(ordered)
+    for _, tensor in ordered:
+        if tensor.numel():
+            yield _raw(tensor)
+
+
+def _header(ordered: list[tuple[str, Tensor]]) -> bytes:
+    entries, end = {}, 0
+    for name, tensor in ordered:
+        begin, end = end, end + tensor.nbytes
+        entries[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _raw(tensor: Tensor) -> memoryview:
+    one = tensor.detach().resolve_conj().resolve_neg().to("cpu").contiguous()
+    return one.reshape(-1).view(torch.uint8).numpy().data

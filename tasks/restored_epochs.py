@@ -1,0 +1,90 @@
+"""A commit inside an epoch that was read again, compared with the epoch that would go on from it.
+
+Its bytes have the digests that they should; whether they are a state of this epoch is asked here,
+before anything is trained on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from epochal.data.errors import Damaged, StateMismatch
+from epochal.data.partials import PartialCommit
+from epochal.data.schemas import OBSERVATIONS
+from epochal.tasks.partial_epochs import restore
+
+if TYPE_CHECKING:
+    from epochal.data.order import MicroBatchPlan
+    from epochal.engine.config import GradientsConfig
+    from epochal.engine.progress import PartialEpoch
+    from epochal.engine.state import TrainingState
+
+# U updates done, N samples trained on
+
+
+def checked_restore(
+    commit: PartialCommit, state: TrainingState, plan: MicroBatchPlan, *, gradients: GradientsConfig
+) -> PartialEpoch:
+    """Loads a commit into the live state; gives what `train_epoch` goes on from.
+
+    Raises Damaged, naming the commit, if no epoch of this plan could have written it; the state is
+    then of no use.
+    """
+    name = f"the commit at micro-step {commit.micro_steps}"
+    try:
+        epoch = restore(commit, state)
+        _check_columns(epoch, state, gradients)
+    except (Damaged, StateMismatch) as error:
+        raise Damaged(f"{name}: {error}") from error
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise Damaged(f"{name} lacks or misstates {error}") from error
+    problem = next(_problems(epoch, state, plan), None)
+    if problem is not None:
+        raise Damaged(f"{name}: {problem}")
+    return epoch
+
+
+def _check_columns(epoch: PartialEpoch, state: TrainingState, config: GradientsConfig) -> None:
+    """Raises StateMismatch unless the columns are those that this epoch goes on with."""
+    from epochal.engine.gradients import Gradients
+    from epochal.engine.observe import Observer
+    from epochal.engine.progress import new_recorder
+
+    recorder = new_recorder(state, Gradients(state, config), config)
+    recorder.restore(epoch.metrics, partial_loss=epoch.partial_loss, device=state.device)
+    Observer().restore(epoch.observations)
+
+
+def _problems(epoch: PartialEpoch, state: TrainingState, plan: MicroBatchPlan) -> Iterator[str]:
+    done = epoch.micro_steps
+    if not 0 < done <= plan.num_micro_steps:
+        yield f"the epoch has {plan.num_micro_steps} micro-steps"
+        return
+    whole = done == plan.num_micro_steps
+    updates = plan.num_updates if whole else done // plan.accumulate
+    size = plan.batch_size * plan.accumulate
+    ends = tuple(min((index + 1) * size, plan.num_samples) for index in range(updates))
+    if (epoch.updates, epoch.update_ends) != (updates, ends):
+        yield f"{epoch.updates} updates, expected {updates} that end where this epoch's do"
+    if state.updates_tried < epoch.updates:
+        yield f"{state.updates_tried} updates in the run, {epoch.updates} of them in the epoch"
+    yield from _column_problems(
+        epoch, updates=updates, samples=min(done * plan.batch_size, plan.num_samples)
+    )
+    named = state.named_parameters()
+    for name, gradient in epoch.gradients.items():
+        if name not in named or gradient.shape != named[name].shape:
+            yield f"a gradient of {name}, which the model does not have in its shape"
+        elif gradient.dtype != named[name].dtype:
+            yield f"a gradient of {name} in {gradient.dtype}"
+
+
+def _column_problems(epoch: PartialEpoch, *, updates: int, samples: int) -> Iterator[str]:
+    for name, column_U in epoch.metrics.items():
+        if column_U.shape != (updates,) or column_U.dtype != "float64":
+            yield f"the metric {name} is {column_U.dtype} of shape {column_U.shape}"
+    for name, column_N in epoch.observations.items():
+        known = OBSERVATIONS.column(name)
+        if known is None or column_N.shape != (samples,) or column_N.dtype != known.dtype:
+            yield f"the observation {name} is {column_N.dtype} of shape {column_N.shape}"
