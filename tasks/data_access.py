@@ -25,6 +25,7 @@ from epochal.tasks.facts import (
 )
 from epochal.tasks.keys import DataFacts, Facts
 from epochal.tasks.reporting import Reporter
+from epochal.tasks.start import start_sha256
 from epochal.tasks.targets import call_target
 
 if TYPE_CHECKING:
@@ -134,7 +135,11 @@ def read_facts(
     }
     facts = Facts(
         sources=sources,
-        train_data=DataFacts(data["train_data"].fingerprint),
+        train_data=DataFacts(
+            data["train_data"].fingerprint,
+            None if config.max_updates is None else data["train_data"].known.num_samples,
+        ),
         validation_data=DataFacts(data["validation_data"].fingerprint),
+        start=start_sha256(config),
     )
     return facts, data

@@ -23,6 +23,7 @@ from epochal.data.types import Frozen, Target
 from epochal.tasks.config import RunConfig
 from epochal.tasks.keys import DataFacts, Facts
 from epochal.tasks.source import source_digests
+from epochal.tasks.start import start_sha256
 from epochal.tasks.targets import resolved_args
 
 MAX_DESCRIPTION_BYTES = 1 << 16
@@ -129,14 +130,17 @@ def remembered_facts(config: RunConfig, store: Store) -> Facts:
     facts: dict[str, DataFacts] = {}
     for name in DATA_FIELDS:
         data: DataConfig = getattr(config, name)
-        fingerprint = stated_fingerprint(data)
-        if fingerprint is None:
+        fingerprint, counted = stated_fingerprint(data), None
+        by_updates = config.max_updates is not None and name == "train_data"
+        if fingerprint is None or by_updates:
             path = description_path(data, sources=sources.get(name, {}), folder=Path(config.folder))
             known = read_known(store, path)
-            fingerprint = None if known is None else known.fingerprint
-        facts[name] = DataFacts(fingerprint=fingerprint)
+            fingerprint = None if known is None else fingerprint or known.fingerprint
+            counted = known.num_samples if by_updates and known is not None else None
+        facts[name] = DataFacts(fingerprint=fingerprint, num_samples=counted)
     return Facts(
         sources=sources,
         train_data=facts["train_data"],
         validation_data=facts["validation_data"],
+        start=start_sha256(config),
     )

@@ -15,6 +15,7 @@ from epochal.data.hashing import digest
 from epochal.data.types import Target
 from epochal.engine import schedule
 from epochal.tasks.config import RunConfig
+from epochal.tasks.limits import updates_left
 
 STAGE_VERSIONS: dict[str, int] = {"initialise": 1, "train": 2, "validate": 1, "mine": 1}
 """Raised by hand when a stage's code changes its numbers; part of the key."""
@@ -24,9 +25,13 @@ STAGE_KINDS = tuple(STAGE_VERSIONS)
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What keys need to know of a data set: the digest of its content, or None if not yet read."""
+    """What keys need to know of a data set: the digest of its content, or None if not yet read.
+
+    num_samples: None where nothing needs it, or it is not known.
+    """
 
     fingerprint: str | None
+    num_samples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,13 @@ class Facts:
     """What keys need beyond the config.
 
     sources: config field of a target → relative file → sha256 (`tasks.source`).
+    start: sha256 of the weights that the run starts from, or None.
     """
 
     sources: Mapping[str, Mapping[str, str]]
     train_data: DataFacts
     validation_data: DataFacts
+    start: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,10 @@ def _with_source(facts: Facts, name: str, value: Any) -> dict[str, Any]:
 
 
 def _initialise_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
-    return {"seed": config.seed, **_with_source(facts, "model", _target(config.model))}
+    inputs = {"seed": config.seed, **_with_source(facts, "model", _target(config.model))}
+    if config.start is not None:
+        inputs["start"] = {"sha256": facts.start, **config.start.key_slice()}
+    return inputs
 
 
 def _loss_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
@@ -144,29 +154,49 @@ def _train_stage(
         },
         "gradients": config.gradients.key_slice(epoch),
         **_precision_inputs(config),
+        **({} if config.mixing is None else {"mixing": config.mixing.key_slice()}),
         **({} if config.ema is None else {"ema": config.ema.key_slice(epoch)}),
+        **_inside_inputs(config, facts),
         **_with_source(facts, "train_data", facts.train_data.fingerprint),
     }
+    left = updates_left(config, epoch, num_samples=facts.train_data.num_samples)
+    if left is not None:
+        inputs["max_updates"] = left
     parents = {"parent": checkpoint}
     if table is not None:
         parents["samples"] = table
     return _stage("train", epoch, inputs, parents)
 
 
-def _validate_stage(config: RunConfig, facts: Facts, epoch: int, train: Stage) -> Stage:
+def _measuring_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
     inputs = {
-        "seed": config.seed,
-        **_loss_inputs(config, facts),
         "metrics": config.metrics.key_slice(),
-        **_precision_inputs(config),
-        "loader": {
-            "validation_batch_size": config.loader.validation_batch_size or config.loader.batch_size
-        },
         **_with_source(facts, "validation_data", facts.validation_data.fingerprint),
     }
     for name, files in facts.sources.items():
         if name.startswith("metrics.") and files:
             inputs[f"{name}.source"] = dict(files)
+    return inputs
+
+
+def _inside_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
+    acting = config.validation.key_slice()
+    if not acting:
+        return {}
+    acting["batch_size"] = config.loader.validation_batch_size or config.loader.batch_size
+    return {"validation": acting, **_measuring_inputs(config, facts)}
+
+
+def _validate_stage(config: RunConfig, facts: Facts, epoch: int, train: Stage) -> Stage:
+    inputs = {
+        "seed": config.seed,
+        **_loss_inputs(config, facts),
+        **_precision_inputs(config),
+        "loader": {
+            "validation_batch_size": config.loader.validation_batch_size or config.loader.batch_size
+        },
+        **_measuring_inputs(config, facts),
+    }
     return _stage("validate", epoch, inputs, {"parent": train})
 
 

@@ -34,6 +34,8 @@ def check_before_start(
     components = build_components(config, device=device)
     output, target = _probe(config, components, train)
     _check_losses(config, output, target)
+    if config.mixing is not None:
+        _probe(config, components, train, mixed=True)
     _check_metrics(components, output, target)
     num_classes = _num_classes(output)
     for one in (train, validation):
@@ -49,11 +51,17 @@ def check_before_start(
     return components
 
 
-def _probe(config: RunConfig, components: Components, data: RunData) -> tuple[StepOutput, Any]:
-    """The step's output and the target of the first samples, in evaluation mode."""
+def _probe(
+    config: RunConfig, components: Components, data: RunData, *, mixed: bool = False
+) -> tuple[StepOutput, Any]:
+    """The step's output and the target of the first samples, in evaluation mode.
+
+    mixed: of a mixture of them, as training sees it.
+    """
     import torch
 
     from epochal.data.loader import validation_batches
+    from epochal.engine.mixing import Mixer
     from epochal.engine.randomness import seeded
     from epochal.engine.step import check_output, target_of, to_device
 
@@ -74,6 +82,9 @@ def _probe(config: RunConfig, components: Components, data: RunData) -> tuple[St
                 )
             )
             moved = to_device(batch.data, components.device)
+            if mixed and config.mixing is not None:
+                mixer = Mixer(config.mixing, seed=config.seed, epoch=0)
+                moved = mixer(moved, batch.sample_ids_B)
             output = check_output(components.step(model, moved), num_samples=count)
             return output, target_of(moved) if output.target is None else output.target
     except TrainingFailed as error:  # an item that cannot be read, or items that do not collate
