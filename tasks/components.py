@@ -92,8 +92,8 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
         if config.mixing is not None and not getattr(step, "takes_mixed_batches", False):
             raise ConfigError(
                 f"mixing: step.target {config.step.target!r} is not known to take mixed batches; "
-                "give its object the attribute `takes_mixed_batches = True` if training may give it an "
-                "epochal.engine.mixing.MixedBatch, or leave `mixing` out"
+                "give its object the attribute `takes_mixed_batches = True` if it knows what an "
+                "epochal.engine.mixing.MixedBatch is, or leave `mixing` out"
             )
     optimizer = build_optimizer(
         model,

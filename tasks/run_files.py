@@ -46,7 +46,7 @@ class RunPlan(Frozen):
     sources: dict[str, dict[str, str]]
     train_data: str | None
     validation_data: str | None
-    train_samples: int | None = None
+    num_samples: int | None = None
     start: str | None = None
 
     @property
@@ -64,7 +64,7 @@ class RunPlan(Frozen):
         """The facts that the keys were made from."""
         return Facts(
             sources=self.sources,
-            train_data=DataFacts(self.train_data, self.train_samples),
+            train_data=DataFacts(self.train_data, self.num_samples),
             validation_data=DataFacts(self.validation_data),
             start=self.start,
         )
@@ -193,7 +193,7 @@ def _next_plan(
         sources={name: dict(files) for name, files in facts.sources.items()},
         train_data=facts.train_data.fingerprint,
         validation_data=facts.validation_data.fingerprint,
-        train_samples=facts.train_data.num_samples,
+        num_samples=facts.train_data.num_samples,
         start=facts.start,
     )
 

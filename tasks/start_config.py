@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Any, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_serializer, model_validator
 
 from epochal.data.types import Frozen
 
@@ -15,8 +15,6 @@ SAFE = ".safetensors"
 
 class StartConfig(Frozen):
     """The weights that a run starts from, instead of the model's own initial ones."""
-
-    model_config = ConfigDict(populate_by_name=True)
 
     source: str = Field(
         alias="from",

@@ -7,12 +7,15 @@ import sklearn.metrics as reference
 import torch
 import torchmetrics.regression
 import torchmetrics.text
+from bare_run import BareRun
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from project import Project
 
 from epochal.data.errors import TargetError
 from epochal.engine.built_in_metrics import make
 from epochal.engine.config import BUILT_IN_METRICS, MetricsConfig
+from epochal.tasks.result import metric_values
 
 CLASSES, COUNT = 4, 61
 OF_CLASSES = (
@@ -188,3 +191,14 @@ def test_a_matrix_is_never_the_best():
         MetricsConfig.model_validate(
             {"validation": ["confusion_matrix", "f1"], "best": "confusion_matrix"}
         )
+
+
+def test_a_record_keeps_the_matrix_and_tables_for_people_leave_its_recalls_out(tmp_path, home):
+    project = Project(tmp_path / "project", epochs=1, sampling={"policy": "none"})
+    run = BareRun(project.config, metrics="{validation: [confusion_matrix, f1]}", ema="{}")()
+    record = run.session.record_of(run.session.stage("validate", 0))
+    assert set(record.values["matrices"]) == {"confusion_matrix", "ema/confusion_matrix"}
+    assert sum(map(sum, record.values["matrices"]["confusion_matrix"])) == 90
+    assert "confusion_matrix_recall_2" in record.values["metrics"]
+    shown = metric_values(run.session.stage("validate", 0), record)
+    assert list(shown) == ["f1", "loss", "ema/f1", "ema/loss"]
