@@ -8,10 +8,17 @@ from pydantic import Field, field_validator, model_validator
 
 from epochal.data.types import Frozen, Target
 
-BUILT_IN_METRICS = ("accuracy", "top5_accuracy", "loss")
+BUILT_IN_METRICS = (
+    *("accuracy", "top5_accuracy", "loss"),
+    *("auroc", "average_precision", "f1", "precision", "recall", "balanced_accuracy"),
+    *("confusion_matrix", "calibration_error", "perplexity", "mse", "mae", "r2"),
+)
+MATRIX = "confusion_matrix"
+"""The one built-in metric that is no number."""
 EMA = "ema/"
 """Before the name of a metric: that of the average of the weights, not of the weights."""
 _FALLING = ("loss", "error", "perplexity")
+_FALLING_NAMES = ("mse", "mae")
 
 
 class PrecisionConfig(Frozen):
@@ -139,7 +146,7 @@ class MetricsConfig(Frozen):
     best_mode: Literal["max", "min"] | None = Field(
         default=None,
         description="whether the largest or the smallest value is best; none: the smallest of a "
-        "loss, error or perplexity, else the largest",
+        "loss, error, perplexity, mse or mae, else the largest",
     )
 
     @field_validator("validation")
@@ -158,10 +165,11 @@ class MetricsConfig(Frozen):
 
     @model_validator(mode="after")
     def _best_is_measured(self) -> Self:
-        if self.best is not None and self.best.removeprefix(EMA) not in self.names:
+        if self.best is not None and self.best.removeprefix(EMA) not in self.numbers:
+            what = "no single number" if self.best.removeprefix(EMA) == MATRIX else "not measured"
             raise ValueError(
-                f"best: {self.best!r} is not measured; there is {', '.join(self.names)}, and each "
-                f"as {EMA}… where `ema` is given"
+                f"best: {self.best!r} is {what}; there is {', '.join(self.numbers)}, and each as "
+                f"{EMA}… where `ema` is given"
             )
         return self
 
@@ -172,14 +180,20 @@ class MetricsConfig(Frozen):
         return (*names, *(() if "loss" in names else ("loss",)))
 
     @property
+    def numbers(self) -> tuple[str, ...]:
+        """Those that are one number, of which one can be the best."""
+        return tuple(name for name in self.names if name != MATRIX)
+
+    @property
     def best_metric(self) -> str:
         """The metric that says which epoch is best."""
-        return self.best or self.names[0]
+        return self.best or self.numbers[0]
 
     @property
     def best_direction(self) -> Literal["max", "min"]:
         """Whether the largest or the smallest value is best."""
-        falling = any(word in self.best_metric for word in _FALLING)
+        metric = self.best_metric.removeprefix(EMA)
+        falling = metric in _FALLING_NAMES or any(word in metric for word in _FALLING)
         return self.best_mode or ("min" if falling else "max")
 
     def key_slice(self) -> list[Any]:

@@ -22,13 +22,17 @@ from epochal.engine.batch_norm import annealed
 from epochal.engine.config import GradientsConfig, PrecisionConfig
 from epochal.engine.freezing import freeze, set_training_mode
 from epochal.engine.gradients import SKIPPED, Gradients
+from epochal.engine.inside import InsideValidation, inside_of, without_inside
+from epochal.engine.inside_config import INSIDE
+from epochal.engine.mixing import Mixer
+from epochal.engine.mixing_config import MixingConfig
 from epochal.engine.observe import Columns, Observer
 from epochal.engine.precision import Precision
 from epochal.engine.progress import PartialEpoch, Progress, new_recorder
 from epochal.engine.randomness import borrowed_generators
 from epochal.engine.recorder import CLIPPED, LOSS, NORM, READ_EVERY
 from epochal.engine.state import TrainingState
-from epochal.engine.step import Step, StepOutput, check_output, target_of
+from epochal.engine.step import Step, StepOutput, check_output, target_of, to_device
 
 # B samples of a micro-batch, N of the epoch, U updates of the epoch
 
@@ -73,6 +77,9 @@ def train_epoch(
     rate: Callable[[float], float],
     seed: int,
     precision: PrecisionConfig | None = None,
+    mixing: MixingConfig | None = None,
+    inside: InsideValidation | None = None,
+    updates_per_epoch: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     resume: PartialEpoch | None = None,
     frozen: Collection[str] = (),
@@ -82,8 +89,10 @@ def train_epoch(
 
     num_updates: that `batches` lead to, the part before `resume` included. rate: factor of the
     base learning rate at a fractional epoch. seed: the run's; every micro-step's random numbers
-    follow from it, the epoch and the micro-step's index. precision: none is float32. resume: goes
-    on from there, with the state as it was then and `batches` from that micro-step on.
+    follow from it, the epoch and the micro-step's index. precision: none is float32. mixing: the
+    step then gets a `MixedBatch`. inside: validates between updates. updates_per_epoch: what the
+    rate goes by in an epoch that is cut short; none: num_updates. resume: goes on from there, with
+    the state as it was then and `batches` from that micro-step on.
 
     frozen: patterns of parameters that do not train. momentum: of a BatchNorm layer, from the
     fractional epoch and its own; none: its own.
@@ -96,14 +105,21 @@ def train_epoch(
     progress = _start(state, grads, gradients, epoch=epoch, num_updates=num_updates, resume=resume)
     recorder, observer, device = progress.recorder, progress.observer, state.device
     how = Precision(precision or PrecisionConfig(), device)
+    mixer = None if mixing is None else Mixer(mixing, seed=seed, epoch=epoch)
     first_update = state.updates_tried - progress.updates + 1
+    per_epoch = updates_per_epoch or num_updates
     further_rates = tuple(state.further_rates.values())
     set_training_mode(state, frozen)
+    if inside is not None:
+        inside.when_due(progress)  # where a resume goes on before it was measured
     with borrowed_generators(device) as reseed, annealed(state.model, momentum) as anneal:
         for batch in batches:
-            anneal(epoch + (progress.updates + 0.5) / num_updates)
+            anneal(epoch + (progress.updates + 0.5) / per_epoch)
             reseed(seed_64(seed, "step", epoch, batch.index))
-            data = how.place(batch.data)
+            data = batch.data
+            if mixer is not None:
+                data = mixer(to_device(data, device), batch.sample_ids_B)
+            data = how.place(data)
             size, window = batch.num_samples, batch.window
             with how.autocast():
                 output = check_output(step(state.module, data), num_samples=size)
@@ -115,7 +131,7 @@ def train_epoch(
             progress.micro_steps += 1
             progress.rows += size
             if window.last:
-                factor = rate(epoch + (progress.updates + 0.5) / num_updates)
+                factor = rate(epoch + (progress.updates + 0.5) / per_epoch)
                 state.set_rate_factor(factor)
                 recorder.end_update(
                     grads.update(recorder.loss),
@@ -126,6 +142,8 @@ def train_epoch(
                 progress.update_ends.append(progress.rows)
                 if progress.updates % READ_EVERY == 0:
                     progress.check_finite()
+                if inside is not None:
+                    inside.when_due(progress)
             if on_progress is not None:
                 on_progress(progress)
     if progress.updates != num_updates:
@@ -152,7 +170,10 @@ def _start(
     progress = Progress(state, epoch, num_updates, recorder=recorder, observer=observer)
     if resume is None:
         return progress
-    recorder.restore(resume.metrics, partial_loss=resume.partial_loss, device=state.device)
+    progress.inside = inside_of(resume.metrics)
+    recorder.restore(
+        without_inside(resume.metrics), partial_loss=resume.partial_loss, device=state.device
+    )
     observer.restore(resume.observations)
     named = state.named_parameters()
     for name, gradient in resume.gradients.items():
@@ -202,7 +223,7 @@ def _part(batch: Batch) -> float:
 
 
 def _result(progress: Progress, *, first_update: int) -> EpochResult:
-    observations, updates = progress.observer.columns(), progress.recorder.columns()
+    observations, updates = progress.observer.columns(), progress.columns()
     losses_N = observations["loss"].astype(np.float64)
     mean_loss = float(losses_N.mean()) if len(losses_N) else math.nan
     if math.isnan(mean_loss) and progress.updates:  # one loss per batch: from the updates
@@ -245,11 +266,17 @@ def spikes(norm_U: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
 
 
 def updates_table(result: EpochResult) -> dict[str, npt.NDArray[Any]]:
-    """The step metrics in long form: `step` int64, `key`, `value` float64; key by key."""
+    """The step metrics in long form: `step` int64, `key`, `value` float64; key by key.
+
+    Metrics of a validation inside the epoch have rows where they were measured.
+    """
     step_U = np.arange(result.num_updates, dtype=np.int64) + result.first_update
     names = list(result.updates)
+    value = np.concatenate([result.updates[name] for name in names])
+    sparse = np.repeat([name.startswith(INSIDE) for name in names], result.num_updates)
+    held = ~(sparse & np.isnan(value))
     return {
-        "step": np.tile(step_U, len(names)),
-        "key": np.repeat(np.array(names, dtype=object), result.num_updates),
-        "value": np.concatenate([result.updates[name] for name in names]),
+        "step": np.tile(step_U, len(names))[held],
+        "key": np.repeat(np.array(names, dtype=object), result.num_updates)[held],
+        "value": value[held],
     }

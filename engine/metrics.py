@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from epochal.data.errors import TargetError
+from epochal.engine import built_in_metrics
 from epochal.engine.config import MetricsConfig, MetricTarget
 
 # B samples of a batch, C classes; … further dimensions
@@ -125,7 +126,18 @@ class ValidationMetrics:
                 found[one.name] = _checked(one, self._make(one))
             elif one in TOP_K:
                 found[one] = TopKAccuracy(one, TOP_K[one])
+            elif one != "loss":
+                found[one] = built_in_metrics.make(one)
         return found
+
+    def matrices(self, metrics: Mapping[str, Metric]) -> dict[str, list[list[int]]]:
+        """Name → confusion matrix of the metrics that have one of a size to be kept."""
+        made = {
+            name: one.matrix()
+            for name, one in metrics.items()
+            if isinstance(one, built_in_metrics.ConfusionMatrix)
+        }
+        return {name: matrix for name, matrix in made.items() if matrix is not None}
 
     def values(self, metrics: Mapping[str, Metric], *, loss: float) -> dict[str, float]:
         """Name → value, in the config's order, the loss with them. Raises TargetError."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from epochal.data.errors import NonFinite
 from epochal.engine.config import GradientsConfig
 from epochal.engine.gradients import Gradients
+from epochal.engine.inside import inside_columns
 from epochal.engine.observe import Columns, Observer
 from epochal.engine.recorder import LOSS, NORM, UpdateRecorder
 from epochal.engine.state import TrainingState
@@ -49,7 +50,10 @@ class PartialEpoch:
 
 @dataclass
 class Progress:
-    """An epoch at work, as `on_progress` sees it after each micro-step; valid during the call."""
+    """An epoch at work, as `on_progress` sees it after each micro-step; valid during the call.
+
+    inside: update of the epoch, from 1 → what was validated after it.
+    """
 
     state: TrainingState
     epoch: int
@@ -58,6 +62,7 @@ class Progress:
     updates: int = 0
     rows: int = 0
     update_ends: list[int] = field(default_factory=list)
+    inside: dict[int, dict[str, float]] = field(default_factory=dict)
     recorder: UpdateRecorder = field(repr=False, kw_only=True)
     observer: Observer = field(repr=False, kw_only=True)
 
@@ -85,10 +90,14 @@ class Progress:
             updates=self.updates,
             gradients=gradients,
             partial_loss=self.recorder.partial_loss(),
-            metrics=self.recorder.columns(),
+            metrics=self.columns(),
             observations=self.observer.columns(),
             update_ends=tuple(self.update_ends),
         )
+
+    def columns(self) -> dict[str, npt.NDArray[np.float64]]:
+        """The step metrics so far, each of shape (U,); what was measured inside the epoch last."""
+        return self.recorder.columns() | inside_columns(self.inside, num_updates=self.updates)
 
     def check_finite(self) -> None:
         """Raises NonFinite if an update so far had a loss or norm that is NaN or infinite."""

@@ -58,6 +58,11 @@ class DefaultStep:
         """batch: `(input, target)`, or a dict with `input` or `image`, `target` or `label`."""
         model_input, target = split_batch(batch)
         outputs = model(model_input)
+        loss, parts = self.losses(outputs, target)
+        return StepOutput(loss, outputs, target=target, parts=parts)
+
+    def losses(self, outputs: Any, target: Any) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """The loss, per sample where it can be, and its parts if it has some."""
         found = self._loss.function(outputs, target)
         parts = None
         if isinstance(found, Mapping):
@@ -67,7 +72,7 @@ class DefaultStep:
         if self._loss.per_sample and loss.ndim > 1:
             _check_shapes(loss, outputs, target)
             loss = _sample_means(loss, target, ignore_index=self._loss.ignore_index)
-        return StepOutput(loss, outputs, target=target, parts=parts)
+        return loss, parts
 
 
 def _of_parts(found: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,10 +25,14 @@ from epochal.engine.step import Step, check_output, target_of
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """num_samples: that were measured. values: metric → value, the mean loss with them."""
+    """num_samples: that were measured. values: metric → value, the mean loss with them.
+
+    matrices: name → confusion matrix, rows are true classes, where one was asked for.
+    """
 
     num_samples: int
     values: Mapping[str, float]
+    matrices: Mapping[str, list[list[int]]] = field(default_factory=dict)
 
 
 def validate_epoch(
@@ -82,7 +86,9 @@ def validate_epoch(
             values |= {f"loss/{name}": _mean_loss(part, sizes) for name, part in parts.items()}
     finally:
         model.train(was_training)
-    return ValidationResult(num_samples=sum(sizes), values=values)
+    return ValidationResult(
+        num_samples=sum(sizes), values=values, matrices=metrics.matrices(measured)
+    )
 
 
 def _mean_loss(losses: list[Tensor], sizes: list[int]) -> float:

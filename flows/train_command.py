@@ -61,9 +61,9 @@ def run_training(
     reporter.done()
     return FinishedRun(
         result=result,
-        rows=epoch_rows(session.stages, session.records, session.outcomes),
+        rows=epoch_rows(session.needed, session.records, session.outcomes),
         where_to_look=_where_to_look(
-            config, result, server.ui_url, store=session.store.url, given=given
+            session.config, result, server.ui_url, store=session.store.url, given=given
         ),
     )
 

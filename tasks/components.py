@@ -65,6 +65,7 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
     from epochal.engine.ema import WeightAverage
     from epochal.engine.freezing import check_frozen
     from epochal.engine.metrics import build_metrics
+    from epochal.engine.mixing import MixedStep
     from epochal.engine.parameter_groups import check_options, make_groups
     from epochal.engine.precision import compiled, new_scaler, prepared
     from epochal.engine.state import TrainingState
@@ -82,13 +83,20 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
     )
     if loss.module is not None:
         loss.module.to(device)
-    step: Step = DefaultStep(loss)
+    plain = DefaultStep(loss)
+    step: Step = plain if config.mixing is None else MixedStep(plain)
     if config.step is not None:
         step = call_target(config.step, field="step", folder=folder)
         if not callable(step):
             raise TargetError(
                 f"step: {config.step.target!r} returned a {type(step).__name__}; expected a "
                 "callable (model, batch) -> StepOutput"
+            )
+        if config.mixing is not None and not getattr(step, "takes_mixed_batches", False):
+            raise ConfigError(
+                f"mixing: step.target {config.step.target!r} is not known to take mixed batches; "
+                "give its object the attribute `takes_mixed_batches = True` if it knows what an "
+                "epochal.engine.mixing.MixedBatch is, or leave `mixing` out"
             )
     grouped = make_groups(model, config.optimizer) if config.optimizer.is_grouped else None
     optimizer = build_optimizer(

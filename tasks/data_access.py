@@ -26,6 +26,7 @@ from epochal.tasks.facts import (
 from epochal.tasks.keys import DataFacts, Facts
 from epochal.tasks.reporting import Reporter
 from epochal.tasks.schedules import sample_digests
+from epochal.tasks.start import start_sha256
 from epochal.tasks.targets import call_target
 
 if TYPE_CHECKING:
@@ -148,5 +149,6 @@ def read_facts(
         train_data=DataFacts(data["train_data"].fingerprint, num_samples),
         validation_data=DataFacts(data["validation_data"].fingerprint),
         schedule=sample_digests(config, num_samples),
+        start=start_sha256(config),
     )
     return facts, data

@@ -25,6 +25,7 @@ from epochal.tasks.config import RunConfig
 from epochal.tasks.keys import DataFacts, Facts
 from epochal.tasks.schedules import sample_digests
 from epochal.tasks.source import source_digests
+from epochal.tasks.start import start_sha256
 from epochal.tasks.targets import resolved_args
 
 MAX_DESCRIPTION_BYTES = 1 << 16
@@ -134,7 +135,8 @@ def remembered_facts(config: RunConfig, store: Store) -> Facts:
         data: DataConfig = getattr(config, name)
         fingerprint = stated_fingerprint(data)
         known = None
-        if fingerprint is None or config.schedule.unit == "updates":
+        by_updates = config.schedule.unit == "updates" or config.max_updates is not None
+        if fingerprint is None or by_updates:
             path = description_path(data, sources=sources.get(name, {}), folder=Path(config.folder))
             known = read_known(store, path)
         if fingerprint is None and known is not None:
@@ -146,4 +148,5 @@ def remembered_facts(config: RunConfig, store: Store) -> Facts:
         train_data=facts["train_data"],
         validation_data=facts["validation_data"],
         schedule=sample_digests(config, facts["train_data"].num_samples),
+        start=start_sha256(config),
     )

@@ -16,6 +16,7 @@ from epochal.data.types import Target
 from epochal.engine import schedule
 from epochal.engine.schedule_kinds import CustomSchedule
 from epochal.tasks.config import RunConfig
+from epochal.tasks.limits import updates_left
 from epochal.tasks.schedules import in_epochs
 
 STAGE_VERSIONS: dict[str, int] = {"initialise": 1, "train": 2, "validate": 2, "mine": 1}
@@ -41,12 +42,14 @@ class Facts:
 
     sources: config field of a target → relative file → sha256 (`tasks.source`).
     schedule: of a user's own function, a digest of its samples for each epoch.
+    start: sha256 of the weights that the run starts from, or None.
     """
 
     sources: Mapping[str, Mapping[str, str]]
     train_data: DataFacts
     validation_data: DataFacts
     schedule: tuple[str, ...] = ()
+    start: str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,10 @@ def _with_source(facts: Facts, name: str, value: Any) -> dict[str, Any]:
 
 
 def _initialise_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
-    return {"seed": config.seed, **_with_source(facts, "model", _target(config.model))}
+    inputs = {"seed": config.seed, **_with_source(facts, "model", _target(config.model))}
+    if config.start is not None:
+        inputs["start"] = {"sha256": facts.start, **config.start.key_slice()}
+    return inputs
 
 
 def _loss_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
@@ -179,30 +185,50 @@ def _train_stage(
         },
         "gradients": config.gradients.key_slice(epoch),
         **_precision_inputs(config),
+        **({} if config.mixing is None else {"mixing": config.mixing.key_slice()}),
         **({} if config.ema is None else {"ema": config.ema.key_slice(epoch)}),
         **_batch_norm_inputs(config, epoch),
+        **_inside_inputs(config, facts),
         **_with_source(facts, "train_data", facts.train_data.fingerprint),
     }
+    left = updates_left(config, epoch, num_samples=facts.train_data.num_samples)
+    if left is not None:
+        inputs["max_updates"] = left
     parents = {"parent": checkpoint}
     if table is not None:
         parents["samples"] = table
     return _stage("train", epoch, inputs, parents)
 
 
-def _validate_stage(config: RunConfig, facts: Facts, epoch: int, train: Stage) -> Stage:
+def _measuring_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
     inputs = {
-        "seed": config.seed,
-        **_loss_inputs(config, facts),
         "metrics": config.metrics.key_slice(),
-        **_precision_inputs(config),
-        "loader": {
-            "validation_batch_size": config.loader.validation_batch_size or config.loader.batch_size
-        },
         **_with_source(facts, "validation_data", facts.validation_data.fingerprint),
     }
     for name, files in facts.sources.items():
         if name.startswith("metrics.") and files:
             inputs[f"{name}.source"] = dict(files)
+    return inputs
+
+
+def _inside_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
+    acting = config.validation.key_slice()
+    if not acting:
+        return {}
+    acting["batch_size"] = config.loader.validation_batch_size or config.loader.batch_size
+    return {"validation": acting, **_measuring_inputs(config, facts)}
+
+
+def _validate_stage(config: RunConfig, facts: Facts, epoch: int, train: Stage) -> Stage:
+    inputs = {
+        "seed": config.seed,
+        **_loss_inputs(config, facts),
+        **_precision_inputs(config),
+        "loader": {
+            "validation_batch_size": config.loader.validation_batch_size or config.loader.batch_size
+        },
+        **_measuring_inputs(config, facts),
+    }
     return _stage("validate", epoch, inputs, {"parent": train})
 
 

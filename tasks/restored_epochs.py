@@ -49,10 +49,12 @@ def _check_columns(epoch: PartialEpoch, state: TrainingState, config: GradientsC
     """Raises StateMismatch unless the columns are those that this epoch goes on with."""
     from epochal.engine.gradients import Gradients
     from epochal.engine.observe import Observer
+    from epochal.engine.inside import without_inside
     from epochal.engine.progress import new_recorder
 
     recorder = new_recorder(state, Gradients(state, config), config)
-    recorder.restore(epoch.metrics, partial_loss=epoch.partial_loss, device=state.device)
+    kept = without_inside(epoch.metrics)
+    recorder.restore(kept, partial_loss=epoch.partial_loss, device=state.device)
     Observer().restore(epoch.observations)
 
 

@@ -60,6 +60,7 @@ class RunPlan(Frozen):
     validation_data: str | None
     num_samples: int | None = None
     schedule: tuple[str, ...] = ()
+    start: str | None = None
 
     @property
     def reference(self) -> str:
@@ -79,6 +80,7 @@ class RunPlan(Frozen):
             train_data=DataFacts(self.train_data, self.num_samples),
             validation_data=DataFacts(self.validation_data),
             schedule=self.schedule,
+            start=self.start,
         )
 
     def run_config(self) -> RunConfig | None:
@@ -208,6 +210,7 @@ def _next_plan(
         validation_data=facts.validation_data.fingerprint,
         num_samples=facts.train_data.num_samples,
         schedule=facts.schedule,
+        start=facts.start,
     )
 
 

@@ -15,10 +15,12 @@ from epochal.tasks.checkpoints import bring_state, put_checkpoint
 from epochal.tasks.commit import TIMES, commit_stage, consumed, number, sample_table
 from epochal.tasks.delivery import EpochPart
 from epochal.tasks.keys import Stage
+from epochal.tasks.limits import updates_left, updates_of
 from epochal.tasks.partial_epochs import PartialSaver
 from epochal.tasks.restored_epochs import checked_restore
 from epochal.tasks.schedules import rate_function
 from epochal.tasks.session import Session
+from epochal.tasks.validation import inside_validation
 from epochal.tasks.watch import Anchors, EpochWatch, checked_anchors
 
 if TYPE_CHECKING:
@@ -77,6 +79,11 @@ def train(session: Session, stage: Stage) -> StageRecord:
                 rate=rate_function(config, num_samples=data.known.num_samples),
                 seed=config.seed,
                 precision=config.precision,
+                mixing=config.mixing,
+                inside=inside_validation(config.validation, session, saver, epoch=epoch),
+                updates_per_epoch=updates_of(config, epoch, num_samples=len(data.sample_ids_N))
+                if _cut(session, stage) is not None
+                else None,
                 on_progress=EpochWatch(session.reporter, session.interruption, saver, anchors),
                 resume=resume,
                 frozen=config.optimizer.frozen_in(epoch),
@@ -120,12 +127,21 @@ def _plan(session: Session, stage: Stage, table: SampleTable | None) -> MicroBat
         sample_ids_N=ids_N,
         keep_N=None if table is None else table.keep_by_id(ids_N),
     )
+    accumulate = config.gradients.accumulated(stage.number)
+    if (updates := _cut(session, stage)) is not None:
+        order = order[: updates * accumulate * config.loader.batch_size]
     return micro_batches(
         order,
         batch_size=config.loader.batch_size,
-        accumulate=config.gradients.accumulated(stage.number),
+        accumulate=accumulate,
         drop_last=config.loader.drop_last,
     )
+
+
+def _cut(session: Session, stage: Stage) -> int | None:
+    """The updates after which `max_updates` cuts this epoch, or None for a whole one."""
+    count = len(session.data["train_data"].sample_ids_N)
+    return updates_left(session.config, stage.number, num_samples=count)
 
 
 def _begin(

@@ -101,6 +101,10 @@ def test_golden_keys_are_pinned():
         ({"device": "cpu"}, set()),
         ({"reproducibility": "strict"}, set()),
         ({"metrics": {"best": "accuracy"}}, set()),
+        ({"early_stopping": {"patience": 3}}, set()),
+        ({"mixing": {"mixup": 0.2}}, all_of("train", "validate", "mine")),
+        ({"validation": {"every_updates": 10}}, all_of("train", "validate", "mine")),
+        ({"start": {"from": "./w.safetensors"}}, EVERYTHING),
     ],
 )
 def test_a_change_reaches_exactly_the_stages_that_depend_on_it(changes, expected):
