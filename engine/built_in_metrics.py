@@ -113,7 +113,7 @@ class Ranked(_OfClasses):
         """Keeps all probabilities: a curve over fixed thresholds would be no exact one."""
         from torchmetrics import classification
 
-        kinds = {
+        kinds: dict[str, Any] = {
             "auroc": classification.MulticlassAUROC,
             "average_precision": classification.MulticlassAveragePrecision,
         }

@@ -129,7 +129,10 @@ def _where_to_look(
     mlflow_ui = mlflow_ui_of(result["mlflow_tracking_uri"])
     mlflow = mlflow_ui or f"{result['mlflow_tracking_uri']} (`epochal up` shows it in a browser)"
     program = _program()
-    longer = f"{program} plan {given} --set epochs={config.epochs + 4}"
+    more = f"epochs={config.epochs + 4}"
+    if config.max_updates is not None:
+        more = f"max_updates={2 * config.max_updates}"
+    longer = f"{program} plan {given} --set {more}"
     hardest = f"{program} samples {config.name} --store {shown_store(store)} --hardest 10"
     return [
         f"Prefect  {ui_url}",

@@ -5,6 +5,7 @@ import torch
 from bare_run import BareRun
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow import MlflowClient
 from project import Project, environment
 from small import batches, cross_entropy, new_state, samples
 from test_keys import FACTS, config
@@ -148,3 +149,18 @@ def test_a_cut_epoch_goes_on_to_the_same_bytes(tmp_path, project):
     again = BareRun(project.config, **options)()
     assert ("train", 1) in again.resumed
     assert again.digests == whole.digests
+
+
+def test_the_command_needs_no_epochs_beside_a_limit(tmp_path, tracker, prefect_api):
+    project = Project(tmp_path / "project", sampling={"policy": "none"})
+    project.config.write_text(project.config.read_text().replace("epochs: 4\n", ""))
+    done = project("train", max_updates=8)
+    assert done.code == 0, done.err
+    assert done.stages(stage="train") == [("train", 0), ("train", 1)]
+    client, run_id = MlflowClient(tracker), done.json["mlflow_run_id"]
+    steps = [point.step for point in client.get_metric_history(run_id, "train/loss")]
+    assert sorted(steps) == list(range(1, 9))
+    assert client.get_run(run_id).data.tags["epochs"] == "2"
+    longer = project("train", max_updates=12)
+    assert longer.json["mlflow_run_id"] != run_id, "the epoch that was cut is another one now"
+    assert longer.stages(cached=False) == [("train", 1), ("validate", 1)]
