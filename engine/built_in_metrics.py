@@ -135,8 +135,7 @@ class Ranked(_OfClasses):
         with warnings.catch_warnings():
             # Of classes without a sample, which are left out below.
             warnings.filterwarnings("ignore", category=UserWarning, module="torchmetrics")
-            computed: Any = self._metric.compute()
-            value_C = computed.double()
+            value_C = torch.as_tensor(self._metric.compute()).double()
         measured_C = self._true_C > 0
         if self.name == "auroc":
             measured_C &= self._true_C < self._true_C.sum()

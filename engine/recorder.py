@@ -193,6 +193,11 @@ class UpdateRecorder:
         self._done = {name: [np.asarray(columns[name], np.float64)] for name in self.names}
         self._num_read = len(self._done[LOSS][0])
         if partial_loss is not None:
+            if len(partial_loss) != 1 + len(parts):
+                raise StateMismatch(
+                    f"step metrics: the loss of the update under way has {len(partial_loss)} "
+                    f"numbers, expected one and {len(parts)} parts"
+                )
             self._partial = tuple(
                 torch.tensor(one, dtype=torch.float32, device=device) for one in partial_loss
             )

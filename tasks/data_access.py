@@ -24,6 +24,7 @@ from epochal.tasks.facts import (
     write_known,
 )
 from epochal.tasks.keys import DataFacts, Facts
+from epochal.tasks.limits import with_epochs
 from epochal.tasks.reporting import Reporter
 from epochal.tasks.schedules import sample_digests
 from epochal.tasks.start import start_sha256
@@ -148,7 +149,7 @@ def read_facts(
         sources=sources,
         train_data=DataFacts(data["train_data"].fingerprint, num_samples),
         validation_data=DataFacts(data["validation_data"].fingerprint),
-        schedule=sample_digests(config, num_samples),
+        schedule=sample_digests(with_epochs(config, num_samples=num_samples), num_samples),
         start=start_sha256(config),
     )
     return facts, data

@@ -23,6 +23,7 @@ from epochal.data.types import Frozen, Target
 from epochal.engine.schedule_kinds import CustomSchedule
 from epochal.tasks.config import RunConfig
 from epochal.tasks.keys import DataFacts, Facts
+from epochal.tasks.limits import with_epochs
 from epochal.tasks.schedules import sample_digests
 from epochal.tasks.source import source_digests
 from epochal.tasks.start import start_sha256
@@ -143,10 +144,11 @@ def remembered_facts(config: RunConfig, store: Store) -> Facts:
             fingerprint = known.fingerprint
         num_samples = None if known is None else known.num_samples
         facts[name] = DataFacts(fingerprint=fingerprint, num_samples=num_samples)
+    num_samples = facts["train_data"].num_samples
     return Facts(
         sources=sources,
         train_data=facts["train_data"],
         validation_data=facts["validation_data"],
-        schedule=sample_digests(config, facts["train_data"].num_samples),
+        schedule=sample_digests(with_epochs(config, num_samples=num_samples), num_samples),
         start=start_sha256(config),
     )

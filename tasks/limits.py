@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from epochal.data.errors import ConfigError
 from epochal.tasks.config import MAX_EPOCHS, RunConfig
+from epochal.tasks.schedules import in_epochs
 
 
 def updates_of(config: RunConfig, epoch: int, *, num_samples: int) -> int:
     """The updates of a whole epoch on all samples; as `data.order` cuts it."""
-    size = config.loader.batch_size
-    whole = num_samples // size
-    micro_steps = whole if config.loader.drop_last and whole else -(-num_samples // size)
-    return -(-micro_steps // config.gradients.accumulated(epoch))
+    accumulate = config.gradients.accumulated(epoch)
+    return config.loader.num_updates(num_samples, accumulate=accumulate)
 
 
 def updates_left(config: RunConfig, epoch: int, *, num_samples: int | None) -> int | None:
@@ -52,11 +51,15 @@ def with_epochs(config: RunConfig, *, num_samples: int | None) -> RunConfig:
     found = config.model_copy(update={"epochs": epochs})
     try:
         if num_samples is not None:
-            found.schedule.check(epochs)
+            in_epochs(found, num_samples)
+            if found.schedule.unit == "epochs":
+                found.schedule.check(epochs)
+            if found.batch_norm is not None:
+                found.batch_norm.check(epochs)
     except ValueError as error:
         raise ConfigError(
-            f"schedule: {error}, which max_updates: {config.max_updates} leaves of {num_samples} "
-            "samples; raise max_updates or shorten the schedule"
+            f"schedule, batch_norm: {error}, which max_updates: {config.max_updates} leaves of "
+            f"{num_samples} samples; raise max_updates or shorten the schedule"
         ) from None
     return found
 

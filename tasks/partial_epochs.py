@@ -213,6 +213,15 @@ def _arrays(partial: PartialEpoch) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
+def _numbers(texts: Any) -> list[float] | None:
+    if texts is None:
+        return None
+    if not isinstance(texts, list) or not texts:
+        message = f"partial_loss: {texts!r:.100}"
+        raise ValueError(message)
+    return [float.fromhex(one) for one in texts]
+
+
 def restore(commit: PartialCommit, state: TrainingState) -> PartialEpoch:
     """Loads a commit into the live state; gives what `train_epoch` goes on from.
 
@@ -242,7 +251,7 @@ def restore(commit: PartialCommit, state: TrainingState) -> PartialEpoch:
         micro_steps=commit.micro_steps,
         updates=int(body["updates"]),
         gradients=of(_GRADIENT),
-        partial_loss=None if loss is None else [float.fromhex(one) for one in loss],
+        partial_loss=_numbers(loss),
         metrics={name: one.numpy() for name, one in of(_METRIC).items()},
         observations={name: one.numpy() for name, one in of(_OBSERVED).items()},
         update_ends=tuple(tensors[_ENDS].tolist()),

@@ -48,8 +48,8 @@ def checked_restore(
 def _check_columns(epoch: PartialEpoch, state: TrainingState, config: GradientsConfig) -> None:
     """Raises StateMismatch unless the columns are those that this epoch goes on with."""
     from epochal.engine.gradients import Gradients
-    from epochal.engine.observe import Observer
     from epochal.engine.inside import without_inside
+    from epochal.engine.observe import Observer
     from epochal.engine.progress import new_recorder
 
     recorder = new_recorder(state, Gradients(state, config), config)

@@ -14,7 +14,13 @@ from epochal.data.config import DataConfig, LoaderConfig, SamplingConfig
 from epochal.data.errors import StoreRefused
 from epochal.data.types import Target
 from epochal.engine.batch_norm_config import BatchNormConfig
-from epochal.engine.config import EmaConfig, GradientsConfig, MetricsConfig, MetricTarget
+from epochal.engine.config import (
+    EmaConfig,
+    GradientsConfig,
+    MetricsConfig,
+    MetricTarget,
+    PrecisionConfig,
+)
 from epochal.engine.inside_config import ValidationConfig
 from epochal.engine.mixing_config import MixingConfig
 from epochal.engine.optimizer_config import FrozenParameters, OptimizerConfig, ParameterGroup
@@ -38,6 +44,7 @@ PARTS: dict[str, tuple[type[BaseModel], ...]] = {
     "schedule.": get_args(get_args(ScheduleConfig)[0]),
     "batch_norm.": (BatchNormConfig,),
     "gradients.": (GradientsConfig,),
+    "precision.": (PrecisionConfig,),
     "ema.": (EmaConfig,),
     "mixing.": (MixingConfig,),
     "validation.": (ValidationConfig,),
@@ -189,7 +196,7 @@ def test_every_command_is_in_the_readmes_table_and_no_other(commands):
 
 def test_every_option_that_the_docs_name_is_one(commands):
     known = {name for one in commands.values() for param in one.params for name in param.opts}
-    known |= {"--pool", "--type"}  # of `prefect worker start`
+    known |= {"--pool", "--type", "--entrypoint"}  # of `prefect`
     for text in (README, *DOCS.values()):
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known
 
