@@ -67,6 +67,12 @@ class LoaderConfig(Frozen):
         "for data in memory. Changes no number and is in no stage key",
     )
 
+    def num_updates(self, num_samples: int, *, accumulate: int) -> int:
+        """Updates of an epoch that trains on that many samples."""
+        whole, rest = divmod(num_samples, self.batch_size)
+        micro_steps = whole + (1 if rest and not (self.drop_last and whole) else 0)
+        return -(-micro_steps // accumulate)
+
 
 class SamplingConfig(Frozen):
     """Which samples the next epoch trains on."""

@@ -65,10 +65,17 @@ class TensorSource:
         self._tensors = dataset.tensors
         self._order_K = torch.from_numpy(np.array(order_K, dtype=np.int64))
         self._size = size
+        # As in validation: a copy of a slice takes a fifth of the time of a gather.
+        self._first = int(order_K[0]) if len(order_K) else 0
+        self._in_order = bool((np.diff(order_K) == 1).all())
 
     def __call__(self, micro_step: int) -> tuple[torch.Tensor, ...]:
         """`(input, target)`, each of shape (B, …)."""
         start = micro_step * self._size
+        if self._in_order:
+            low = self._first + start
+            high = self._first + min(start + self._size, len(self._order_K))
+            return tuple(one[low:high].clone() for one in self._tensors)
         index_B = self._order_K[start : start + self._size]
         # On the CPU `index_select` takes half the time of `[]`; elsewhere it wants the index there.
         return tuple(

@@ -7,14 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
-from epochal.data.hashing import seed_64
+from epochal.data.hashing import hash_u64, hash_uniform, seed_64
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import torch
 
-__all__ = ["Batch", "Frozen", "Target", "TargetName", "Window", "seed_64"]
+__all__ = [
+    "Batch",
+    "Frozen",
+    "Target",
+    "TargetName",
+    "Window",
+    "hash_u64",
+    "hash_uniform",
+    "seed_64",
+]
 
 
 class Frozen(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -123,13 +123,21 @@ def _ignored(loss: Any, given: Mapping[str, Any]) -> int | None:
 
 
 def build_optimizer(
-    model: nn.Module, factory: Callable[..., Any], args: Mapping[str, Any]
+    model: nn.Module,
+    factory: Callable[..., Any],
+    args: Mapping[str, Any],
+    *,
+    groups: Sequence[dict[str, Any]] | None = None,
 ) -> Optimizer:
     """`factory(parameters, **args)` over the parameters that require a gradient.
 
+    groups: given instead of the parameters, as torch takes them.
+
     Raises TargetError if it refuses them, is no optimizer or needs a closure.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parameters: list[Any] = [one for one in model.parameters() if one.requires_grad]
+    if groups is not None:
+        parameters = list(groups)
     try:
         optimizer = factory(parameters, **args)
     except (TypeError, ValueError) as error:

@@ -1,43 +1,66 @@
-"""Config of the numbers: optimizer, gradients, metrics. Pure pydantic; no torch."""
+"""Config of the numbers: precision, gradients, average, metrics. Pure pydantic; no torch."""
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from epochal.data.types import Frozen, Target
 
-BUILT_IN_METRICS = ("accuracy", "top5_accuracy", "loss")
+BUILT_IN_METRICS = (
+    *("accuracy", "top5_accuracy", "loss"),
+    *("auroc", "average_precision", "f1", "precision", "recall", "balanced_accuracy"),
+    *("confusion_matrix", "calibration_error", "perplexity", "mse", "mae", "r2"),
+)
+MATRIX = "confusion_matrix"
+"""The one built-in metric that is no number."""
 EMA = "ema/"
 """Before the name of a metric: that of the average of the weights, not of the weights."""
 _FALLING = ("loss", "error", "perplexity")
+_FALLING_NAMES = ("mse", "mae")
 
 
-class OptimizerConfig(Target):
-    """A class of `torch.optim` or of the user's, called with the parameters and `args`."""
+class PrecisionConfig(Frozen):
+    """In which numbers, and in which memory order, the model computes."""
 
-    @model_validator(mode="after")
-    def _has_rate(self) -> Self:
-        rate = self.args.get("lr")
-        number = isinstance(rate, int | float) and not isinstance(rate, bool)
-        if not number or not math.isfinite(rate) or rate <= 0:  # type: ignore[arg-type,operator]
-            found = "nothing" if rate is None else repr(rate)
-            raise ValueError(
-                f"args.lr: found {found}; expected the base learning rate, a finite number above 0"
-            )
-        return self
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32",
+        description="of forward passes, by autocast; weights stay as they are. float16 scales the "
+        "loss, and skips updates that overflow",
+    )
+    channels_last: bool = Field(
+        default=False,
+        description="images as (batch, height, width, channel) in memory: faster convolutions on "
+        "GPUs and some CPUs",
+    )
+    compile: bool = Field(
+        default=False, description="run the model through torch.compile; needs a C++ compiler"
+    )
+
+    def key_slice(self) -> dict[str, Any]:
+        """What acts on numbers: what is not as usual."""
+        return self.model_dump(mode="json", exclude_defaults=True)
 
 
 class GradientsConfig(Frozen):
-    """Accumulation and clipping of gradients."""
+    """Accumulation, clipping and what is measured of gradients."""
 
     accumulate: int = Field(
         default=1,
         ge=1,
         description="micro-batches per update; their losses are weighted by their true sample "
         "counts, and the tail of an epoch is stepped",
+    )
+    accumulate_from: int = Field(
+        default=0,
+        ge=0,
+        description="epoch from which `accumulate` holds; before it, one per update",
+    )
+    zeroing: Literal["none", "zero"] = Field(
+        default="none",
+        description="what a gradient is before the backward pass: none, so that a weight that gets "
+        "none is left alone, or zero, so that weight decay and momentum act on it",
     )
     clip_norm: float | None = Field(
         default=None,
@@ -49,14 +72,30 @@ class GradientsConfig(Frozen):
         gt=0,
         description="largest absolute value of one gradient, clipped before `clip_norm`; none: any",
     )
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        default="stop",
+        description="what an update whose loss or norm is NaN or infinite does: end the run, "
+        "naming its samples, or change nothing. `skip` looks at each update, which waits for a GPU",
+    )
+    depth: int = Field(
+        default=1, ge=1, le=10, description="names of a module's path that make a group of norms"
+    )
+    update_ratio: bool = Field(
+        default=False,
+        description="record how far each update moves the weights, relative to their norm",
+    )
     per_group: bool = Field(
-        default=True,
-        description="deliver a norm per top-level module; all are recorded in any case",
+        default=True, description="deliver a norm per group; all are recorded in any case"
     )
 
-    def key_slice(self) -> dict[str, Any]:
-        """What acts on numbers."""
-        return self.model_dump(mode="json", exclude={"per_group"})
+    def accumulated(self, epoch: int) -> int:
+        """Micro-batches per update in that epoch."""
+        return self.accumulate if epoch >= self.accumulate_from else 1
+
+    def key_slice(self, epoch: int) -> dict[str, Any]:
+        """What acts on the numbers of that epoch."""
+        acting = self.model_dump(mode="json", exclude={"per_group", "accumulate_from"})
+        return acting | {"accumulate": self.accumulated(epoch)}
 
 
 class EmaConfig(Frozen):
@@ -107,7 +146,7 @@ class MetricsConfig(Frozen):
     best_mode: Literal["max", "min"] | None = Field(
         default=None,
         description="whether the largest or the smallest value is best; none: the smallest of a "
-        "loss, error or perplexity, else the largest",
+        "loss, error, perplexity, mse or mae, else the largest",
     )
 
     @field_validator("validation")
@@ -126,10 +165,11 @@ class MetricsConfig(Frozen):
 
     @model_validator(mode="after")
     def _best_is_measured(self) -> Self:
-        if self.best is not None and self.best.removeprefix(EMA) not in self.names:
+        if self.best is not None and self.best.removeprefix(EMA) not in self.numbers:
+            what = "no single number" if self.best.removeprefix(EMA) == MATRIX else "not measured"
             raise ValueError(
-                f"best: {self.best!r} is not measured; there is {', '.join(self.names)}, and each "
-                f"as {EMA}… where `ema` is given"
+                f"best: {self.best!r} is {what}; there is {', '.join(self.numbers)}, and each as "
+                f"{EMA}… where `ema` is given"
             )
         return self
 
@@ -140,14 +180,20 @@ class MetricsConfig(Frozen):
         return (*names, *(() if "loss" in names else ("loss",)))
 
     @property
+    def numbers(self) -> tuple[str, ...]:
+        """Those that are one number, of which one can be the best."""
+        return tuple(name for name in self.names if name != MATRIX)
+
+    @property
     def best_metric(self) -> str:
         """The metric that says which epoch is best."""
-        return self.best or self.names[0]
+        return self.best or self.numbers[0]
 
     @property
     def best_direction(self) -> Literal["max", "min"]:
         """Whether the largest or the smallest value is best."""
-        falling = any(word in self.best_metric for word in _FALLING)
+        metric = self.best_metric.removeprefix(EMA)
+        falling = metric in _FALLING_NAMES or any(word in metric for word in _FALLING)
         return self.best_mode or ("min" if falling else "max")
 
     def key_slice(self) -> list[Any]:

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from epochal.data.errors import TargetError
+from epochal.engine import built_in_metrics
 from epochal.engine.config import MetricsConfig, MetricTarget
 
 # B samples of a batch, C classes; … further dimensions
 
+MAX_WAITING = 1 << 20  # numbers in the logits that wait, 4 MiB in float32
 TOP_K = {"accuracy": 1, "top5_accuracy": 5}
 
 
@@ -35,26 +37,51 @@ class TopKAccuracy:
         self._k = k
         self._right: list[Tensor] = []
         self._counted: list[Tensor] = []
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._numbers = 0
+        self._form: tuple[Any, ...] | None = None
 
     def update(self, outputs: Any, target: Any) -> None:
         """outputs: logits (B, C, …); target: classes, integers (B, …). Raises TargetError."""
+        form = tuple(
+            (one.dtype, one.shape[1:]) if isinstance(one, Tensor) else None
+            for one in (outputs, target)
+        )
+        if form != self._form:
+            self._flush()
+            self._check(outputs, target)
+            self._form = form
+        self._waiting.append((outputs.detach(), target))
+        self._numbers += outputs.numel()
+        if self._numbers >= MAX_WAITING:
+            self._flush()
+
+    def _check(self, outputs: Any, target: Any) -> None:
         if not _is_classification(outputs, target):
             raise TargetError(
                 f"metrics.validation: {self._name!r} needs outputs of shape (B, C, …) and integer "
                 f"targets of shape (B, …), found {_described(outputs)} and {_described(target)}; "
                 "set metrics.validation to [loss], or to metrics that fit"
             )
+
+    def _flush(self) -> None:
+        """Counts what waits: many batches at once, since one is little work in many calls."""
+        if not self._waiting:
+            return
+        logits, target = (torch.cat(one) for one in zip(*self._waiting, strict=True))
         counted = target >= 0
         if self._k == 1:
-            right = outputs.argmax(dim=1) == target
+            right = logits.argmax(dim=1) == target
         else:
-            best = outputs.topk(min(self._k, outputs.shape[1]), dim=1).indices
+            best = logits.topk(min(self._k, logits.shape[1]), dim=1).indices
             right = (best == target.unsqueeze(1)).any(dim=1)
         self._right.append((right & counted).sum())
         self._counted.append(counted.sum())
+        self._waiting, self._numbers = [], 0
 
     def compute(self) -> float:
         """In [0, 1]; NaN if nothing counted."""
+        self._flush()
         counted = _total(self._counted)
         return _total(self._right) / counted if counted else math.nan
 
@@ -99,7 +126,18 @@ class ValidationMetrics:
                 found[one.name] = _checked(one, self._make(one))
             elif one in TOP_K:
                 found[one] = TopKAccuracy(one, TOP_K[one])
+            elif one != "loss":
+                found[one] = built_in_metrics.make(one)
         return found
+
+    def matrices(self, metrics: Mapping[str, Metric]) -> dict[str, list[list[int]]]:
+        """Name → confusion matrix of the metrics that have one of a size to be kept."""
+        made = {
+            name: one.matrix()
+            for name, one in metrics.items()
+            if isinstance(one, built_in_metrics.ConfusionMatrix)
+        }
+        return {name: matrix for name, matrix in made.items() if matrix is not None}
 
     def values(self, metrics: Mapping[str, Metric], *, loss: float) -> dict[str, float]:
         """Name → value, in the config's order, the loss with them. Raises TargetError."""

@@ -101,7 +101,13 @@ def split_state(state: TrainingState) -> StateParts:
             zip(state.optimizer.param_groups, state.parameter_names, strict=True)
         )
     ]
-    document = {"updates_done": state.updates_done, "slots": slots, "groups": groups}
+    document = {
+        "updates_done": state.updates_done,
+        "updates_skipped": state.updates_skipped,
+        "scaler": None if state.scaler is None else _encode(state.scaler.state_dict(), "", tensors),
+        "slots": slots,
+        "groups": groups,
+    }
     return StateParts(
         model=model_tensors(state.model),
         optimizer=tensors,
@@ -157,6 +163,8 @@ def load_state(state: TrainingState, parts: StateParts) -> None:
         stored = [list(group["parameters"]) for group in groups]
         options = [dict(group["options"]) for group in groups]
         updates_done = _count(document["updates_done"])
+        updates_skipped = _count(document["updates_skipped"])
+        scaler = _scaler(_decode(document["scaler"], parts.optimizer))
         decoded = {name: _decode(values, parts.optimizer) for name, values in slots.items()}
         decoded_options = [_decode(one, parts.optimizer) for one in options]
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -188,7 +196,8 @@ def load_state(state: TrainingState, parts: StateParts) -> None:
         }
     for group, values in zip(state.optimizer.param_groups, decoded_options, strict=True):
         group.update(values)
-    state.updates_done = updates_done
+    _load_scaler(state, scaler)
+    state.updates_done, state.updates_skipped = updates_done, updates_skipped
     state.set_rate_factor(1.0)
 
 
@@ -197,6 +206,26 @@ def _count(value: Any) -> int:
         message = f"updates_done: {value!r:.80} is no count"
         raise ValueError(message)
     return value
+
+
+def _scaler(values: Any) -> dict[str, Any] | None:
+    """What a GradScaler's `state_dict` gave, or None. Raises ValueError for anything else."""
+    if values is None:
+        return None
+    kinds = {name: type(one) for name, one in torch.amp.GradScaler("cpu").state_dict().items()}
+    if {name: type(one) for name, one in values.items()} != kinds or not all(
+        math.isfinite(one) and one >= 0 for one in values.values()
+    ):
+        message = f"the scale of the loss: {values!r:.200}"
+        raise ValueError(message)
+    return dict(values)
+
+
+def _load_scaler(state: TrainingState, values: dict[str, Any] | None) -> None:
+    if (values is None) != (state.scaler is None):
+        raise StateMismatch("scaler: stored and configured precision differ; see precision.dtype")
+    if state.scaler is not None and values is not None:
+        state.scaler.load_state_dict(values)
 
 
 def _group_of(state: TrainingState, name: str) -> int:

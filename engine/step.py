@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +15,7 @@ from epochal.engine.build import Loss
 
 # B samples of a micro-batch, C classes; … further dimensions
 
+_TOTALS = ("loss", "total_loss", "total")
 _TARGET_NAMES = ("target", "label", "labels")
 _INPUT_NAMES = ("input", "inputs", "image", "images")
 _PAIR = 2
@@ -27,6 +29,7 @@ class StepOutput:
     outputs: the model's output, for metrics; logits of shape (B, C) give observations too.
     observations: columns of shape (B,) that replace those made from the logits: `confidence`,
     `p_true`, `margin`, `el2n`, `correct`, `label`.
+    parts: name → tensor of shape () or (B,), of a loss with several terms: logged, not trained on.
     target: what the outputs are measured against; None: the batch's second part, or its `target`,
     `label` or `labels`.
     """
@@ -35,6 +38,7 @@ class StepOutput:
     outputs: Any = None
     observations: Mapping[str, Tensor] | None = None
     target: Any = None
+    parts: Mapping[str, Tensor] | None = None
 
 
 class Step(Protocol):
@@ -54,11 +58,40 @@ class DefaultStep:
         """batch: `(input, target)`, or a dict with `input` or `image`, `target` or `label`."""
         model_input, target = split_batch(batch)
         outputs = model(model_input)
-        loss = self._loss.function(outputs, target)
+        loss, parts = self.losses(outputs, target)
+        return StepOutput(loss, outputs, target=target, parts=parts)
+
+    def losses(self, outputs: Any, target: Any) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """The loss, per sample where it can be, and its parts if it has some."""
+        found = self._loss.function(outputs, target)
+        parts = None
+        if isinstance(found, Mapping):
+            loss, parts = _of_parts(found)
+        else:
+            loss = found
         if self._loss.per_sample and loss.ndim > 1:
             _check_shapes(loss, outputs, target)
             loss = _sample_means(loss, target, ignore_index=self._loss.ignore_index)
-        return StepOutput(loss, outputs, target=target)
+        return loss, parts
+
+
+def _of_parts(found: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss that a dict stands for, and its parts; more dimensions than one are averaged."""
+    for name, part in found.items():
+        if not isinstance(part, Tensor):
+            raise TargetError(
+                f"loss: its part {name!r} is a {type(part).__name__}, expected a tensor of shape "
+                "() or (B,)"
+            )
+    tensors = {
+        name: part.flatten(1).mean(1) if part.ndim > 1 else part for name, part in found.items()
+    }
+    total = next((tensors.pop(name) for name in _TOTALS if name in tensors), None)
+    if total is None:
+        if not tensors:
+            raise TargetError("loss: it returned an empty dict, expected named parts")
+        total = reduce(torch.add, tensors.values())
+    return total, tensors
 
 
 def _check_shapes(loss: Tensor, outputs: Any, target: Any) -> None:
@@ -111,6 +144,12 @@ def target_of(batch: Any) -> Any:
 
 def to_device(data: Any, device: torch.device) -> Any:
     """`data` with every tensor on `device`, inside tuples, lists and dicts."""
+    if type(data) is tuple:  # the usual batch, already there: no copy of the tuple
+        for one in data:
+            if type(one) is not Tensor or one.device != device:
+                break
+        else:
+            return data
     if isinstance(data, Tensor):
         return data if data.device == device else data.to(device, non_blocking=True)
     if isinstance(data, tuple) and hasattr(data, "_fields"):
@@ -135,4 +174,10 @@ def check_output(output: Any, *, num_samples: int) -> StepOutput:
             f"step: its loss has shape {shape}, expected ({num_samples},), one for each sample, or "
             "() for the whole batch"
         )
+    for name, part in (output.parts or {}).items():
+        if tuple(part.shape) not in {(), (num_samples,)}:
+            raise TargetError(
+                f"step: the part {name!r} of its loss has shape {tuple(part.shape)}, expected "
+                f"({num_samples},) or ()"
+            )
     return output

@@ -7,25 +7,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from epochal.data.types import Batch, seed_64
+from epochal.engine.config import PrecisionConfig
 from epochal.engine.metrics import ValidationMetrics
+from epochal.engine.precision import Precision
 from epochal.engine.randomness import borrowed_generators
-from epochal.engine.step import Step, check_output, target_of, to_device
+from epochal.engine.step import Step, check_output, target_of
 
 # B samples of a batch
 
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """num_samples: that were measured. values: metric → value, the mean loss with them."""
+    """num_samples: that were measured. values: metric → value, the mean loss with them.
+
+    matrices: name → confusion matrix, rows are true classes, where one was asked for.
+    """
 
     num_samples: int
     values: Mapping[str, float]
+    matrices: Mapping[str, list[list[int]]] = field(default_factory=dict)
 
 
 def validate_epoch(
@@ -35,39 +42,53 @@ def validate_epoch(
     step: Step,
     metrics: ValidationMetrics,
     seed: int,
+    precision: PrecisionConfig | None = None,
+    forward: Callable[..., Any] | None = None,
     on_batch: Callable[[], None] | None = None,
 ) -> ValidationResult:
     """Measures `model` over all batches; every sample counts once, whatever the batch size.
 
-    seed: of random numbers that the model may draw in evaluation mode. on_batch: called after
-    each batch. Raises TargetError for what a step or metric may not give.
+    seed: of random numbers that the model may draw in evaluation mode. precision: none is float32.
+    forward: called instead of the model, such as a compiled one that shares its weights. on_batch:
+    called after each batch. The parts of a loss that has some are values too: `loss/<part>`.
+
+    Raises TargetError for what a step or metric may not give.
     """
     device = next(model.parameters()).device
     measured = metrics.fresh()
     for metric in measured.values():
         if isinstance(metric, nn.Module):
             metric.to(device)
+    how = Precision(precision or PrecisionConfig(), device)
+    called: Any = model if forward is None else forward
     losses: list[Tensor] = []
+    parts: dict[str, list[Tensor]] = {}
     sizes: list[int] = []
     was_training = model.training
     model.eval()
     try:
         with borrowed_generators(device) as reseed, torch.inference_mode():
+            reseed(seed_64(seed, "validate"))
             for batch in batches:
-                reseed(seed_64(seed, "step", batch.index))
-                data = to_device(batch.data, device)
-                output = check_output(step(model, data), num_samples=batch.num_samples)
+                data = how.place(batch.data)
+                with how.autocast():
+                    output = check_output(step(called, data), num_samples=batch.num_samples)
                 target = target_of(data) if output.target is None else output.target
                 losses.append(output.loss_B)
+                for name, part in (output.parts or {}).items():
+                    parts.setdefault(name, []).append(part)
                 sizes.append(batch.num_samples)
                 for metric in measured.values():
                     metric.update(output.outputs, target)
                 if on_batch is not None:
                     on_batch()
             values = metrics.values(measured, loss=_mean_loss(losses, sizes))
+            values |= {f"loss/{name}": _mean_loss(part, sizes) for name, part in parts.items()}
     finally:
         model.train(was_training)
-    return ValidationResult(num_samples=sum(sizes), values=values)
+    return ValidationResult(
+        num_samples=sum(sizes), values=values, matrices=metrics.matrices(measured)
+    )
 
 
 def _mean_loss(losses: list[Tensor], sizes: list[int]) -> float:

@@ -10,7 +10,14 @@ import typer
 from epochal.data.errors import InputError, NotFound
 from epochal.flows import console
 from epochal.tasks.locate import FoundRun, find_run
-from epochal.tasks.result import best_epoch, best_of_ema, epoch_rows, flat_metrics, weights_sha256
+from epochal.tasks.result import (
+    best_epoch,
+    best_of_ema,
+    epoch_rows,
+    flat_metrics,
+    stopping_line,
+    weights_sha256,
+)
 
 RunName = Annotated[
     str,
@@ -54,7 +61,8 @@ def runs(
     rows = [
         [
             run.plan.reference,
-            f"{len(epoch_rows(run.stages, run.records))} of {run.config.epochs}",
+            f"{len(epoch_rows(run.stages, run.records))} of {run.config.epochs}"
+            + (", stopped early" if run.stopped_after is not None else ""),
             _best(run),
             (weights_sha256(run.stages, run.records) or console.NOTHING)[:SHORT],
             run.plan.branched_from or console.NOTHING,
@@ -81,6 +89,8 @@ def show(run: RunName, store: StoreOption = None, as_json: AsJson = False) -> No
     console.out.print(f"store    {found.store.url}")
     weights = weights_sha256(found.stages, found.records)
     console.out.print(f"weights  sha256 {weights or 'the last epoch is not trained yet'}")
+    if found.stopped_after is not None:
+        console.out.print(f"stopped  early, with epoch {found.stopped_after}")
     if found.plan.branched_from is not None:
         console.out.print(
             f"branched from {found.plan.branched_from}, sharing {found.plan.shared_epochs} epochs"
@@ -177,6 +187,7 @@ def _summary(found: FoundRun) -> dict[str, Any]:
         "epochs_done": len(epoch_rows(found.stages, found.records)),
         "weights_sha256": weights_sha256(found.stages, found.records),
         "metrics": flat_metrics(found.config, found.stages, found.records),
+        **stopping_line(found.config, found.stopped_after),
     }
 
 

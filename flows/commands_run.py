@@ -12,6 +12,7 @@ from epochal.flows import console
 from epochal.tasks.config import RunConfig
 from epochal.tasks.load_config import load_config
 from epochal.tasks.plan import PlanReport, make_plan
+from epochal.tasks.result import stopping_line
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML config of the run.")]
 Overrides = Annotated[
@@ -51,10 +52,12 @@ def plan(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fals
         return
     console.out.print(console.plan_table(report))
     console.out.print()
-    total = len(report.reports)
+    total = report.num_needed
     console.out.print(
         f"{report.num_done} of {total} stages done, {total - report.num_done} would run"
     )
+    if report.stopping is not None:
+        console.out.print(report.stopping)
     for name in report.unread:
         console.out.print(f"{name}: data not yet read; `epochal train` reads it")
     if not report.bitwise:
@@ -67,7 +70,7 @@ def plan_object(report: PlanReport) -> dict[str, Any]:
     return {
         "run": config.name,
         "done": report.num_done,
-        "would_run": len(report.reports) - report.num_done,
+        "would_run": report.num_needed - report.num_done,
         "bitwise": report.bitwise,
         "data_not_read": list(report.unread),
         "stages": [
@@ -77,7 +80,9 @@ def plan_object(report: PlanReport) -> dict[str, Any]:
                 "key": one.stage.key,
                 "done": one.done,
                 "why": list(one.why),
+                **({} if config.early_stopping is None else {"needed": one.needed}),
             }
             for one in report.reports
         ],
+        **stopping_line(config, report.stopped_after),
     }

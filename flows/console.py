@@ -213,6 +213,8 @@ def plan_table(report: PlanReport) -> Table:
         why = "as above" if one.why and one.why == before else "; ".join(one.why)
         before = one.why
         state = "[green]done[/]" if one.done else "[yellow]would run[/]"
+        if not one.needed:
+            state, why = "[dim]not needed[/]", ""
         table.add_row(one.stage.label, state, (one.stage.key or NOTHING)[:8], escape(why))
     return table
 

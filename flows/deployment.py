@@ -161,9 +161,15 @@ def _online_workers(client: SyncPrefectClient) -> tuple[str, ...]:
     return tuple(one.name for one in workers if one.status == "ONLINE")
 
 
+def _length(config: RunConfig) -> str:
+    if config.max_updates is not None:
+        return f"{config.max_updates} updates"
+    return f"{config.epochs} epochs"
+
+
 def _description(config: RunConfig, source: Path) -> str:
     return (
-        f"Trains `{config.name}` for {config.epochs} epochs: `{config.model.target}` on "
+        f"Trains `{config.name}` for {_length(config)}: `{config.model.target}` on "
         f"`{config.train_data.target}`.\n\nDeployed from `{source.name}` in `{config.folder}`. "
         "Epochs that the store already has are not computed again."
     )

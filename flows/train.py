@@ -38,9 +38,11 @@ def train(config: RunConfig) -> dict[str, Any]:
     ):
         checkpoint = initialise()
         table = None
-        for epoch in range(config.epochs):
+        for epoch in run.epochs:
             checkpoint = train_epoch(epoch, checkpoint, table)
             validate_epoch(epoch, checkpoint)
             if config.sampling.policy != "none":
                 table = mine_epoch(epoch, checkpoint, table)
+            if run.ends_with(epoch):
+                break
     return run.result()

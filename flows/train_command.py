@@ -61,9 +61,9 @@ def run_training(
     reporter.done()
     return FinishedRun(
         result=result,
-        rows=epoch_rows(session.stages, session.records, session.outcomes),
+        rows=epoch_rows(session.needed, session.records, session.outcomes),
         where_to_look=_where_to_look(
-            config, result, server.ui_url, store=session.store.url, given=given
+            session.config, result, server.ui_url, store=session.store.url, given=given
         ),
     )
 
@@ -129,7 +129,10 @@ def _where_to_look(
     mlflow_ui = mlflow_ui_of(result["mlflow_tracking_uri"])
     mlflow = mlflow_ui or f"{result['mlflow_tracking_uri']} (`epochal up` shows it in a browser)"
     program = _program()
-    longer = f"{program} plan {given} --set epochs={config.epochs + 4}"
+    more = f"epochs={config.epochs + 4}"
+    if config.max_updates is not None:
+        more = f"max_updates={2 * config.max_updates}"
+    longer = f"{program} plan {given} --set {more}"
     hardest = f"{program} samples {config.name} --store {shown_store(store)} --hardest 10"
     return [
         f"Prefect  {ui_url}",

@@ -6,21 +6,20 @@ Nothing here asks whether the stage is done; `tasks.runner` does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 from epochal.data.stages import StageRecord
 from epochal.data.types import seed_64
-from epochal.engine.config import EMA
 from epochal.tasks.checkpoints import load_ema, load_model, put_model
 from epochal.tasks.commit import commit_stage, number, put_moment
 from epochal.tasks.keys import Stage
 from epochal.tasks.session import Session
+from epochal.tasks.start import load_weights
 from epochal.tasks.train_stage import train
+from epochal.tasks.validation import measure
 
 if TYPE_CHECKING:
     from epochal.data.samples import SampleTable
-    from epochal.engine.validate import ValidationResult
 
 
 def initialise(session: Session, stage: Stage) -> StageRecord:
@@ -31,6 +30,8 @@ def initialise(session: Session, stage: Stage) -> StageRecord:
     if session.components is None or session.live_key is not None:
         session.components = build_components(session.config, device=session.device)
     state = session.components.state
+    if session.config.start is not None:
+        load_weights(session.config, session.components, sha256=session.facts.start)
     with session.store.scratch() as scratch:
         artifact = put_model(session.stage_store, stage.known_key, state, scratch)
     parameters = sum(parameter.numel() for parameter in state.model.parameters())
@@ -49,46 +50,23 @@ def validate(session: Session, stage: Stage) -> StageRecord:
         load_model(session.stage_store, record, components)
         if ema is not None:
             load_ema(session.stage_store, record, ema)
-    result = _validated(session, stage)
-    values = dict(result.values)
-    if ema is not None:
-        with ema.applied():
-            averaged = _validated(session, stage)
-        values |= {f"{EMA}{name}": value for name, value in averaged.values.items()}
+    found = measure(
+        session,
+        seed=seed_64(session.config.seed, "validate", stage.number),
+        on_batch=session.interruption.obey,
+    )
     put_moment(session, stage)
     return commit_stage(
         session,
         stage,
         {},
         {
-            "samples": result.num_samples,
+            "samples": found.num_samples,
             "updates_done": record.values["updates_done"],
-            "metrics": {name: number(value) for name, value in values.items()},
+            "metrics": {name: number(value) for name, value in found.values.items()},
+            **({"matrices": dict(found.matrices)} if found.matrices else {}),
         },
     )
-
-
-def _validated(session: Session, stage: Stage) -> ValidationResult:
-    from epochal.data.loader import validation_batches
-    from epochal.engine.validate import validate_epoch
-
-    config, data = session.config, session.data["validation_data"]
-    components = session.ready_components()
-    batches = validation_batches(
-        data.dataset,
-        batch_size=config.loader.validation_batch_size or config.loader.batch_size,
-        sample_ids_N=data.sample_ids_N,
-        workers=config.loader.workers,
-    )
-    with closing(batches):
-        return validate_epoch(
-            components.state.model,
-            batches,
-            step=components.step,
-            metrics=components.metrics,
-            seed=seed_64(config.seed, "validate", stage.number),
-            on_batch=session.interruption.obey,
-        )
 
 
 def mine(session: Session, stage: Stage) -> StageRecord:

@@ -60,9 +60,14 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
 
     Raises TargetError or ConfigError, naming the field, if a part cannot be built.
     """
+    from epochal.engine.batch_norm import check_batch_norm
     from epochal.engine.build import build_loss, build_model, build_optimizer
     from epochal.engine.ema import WeightAverage
+    from epochal.engine.freezing import check_frozen
     from epochal.engine.metrics import build_metrics
+    from epochal.engine.mixing import MixedStep
+    from epochal.engine.parameter_groups import check_options, make_groups
+    from epochal.engine.precision import compiled, new_scaler, prepared
     from epochal.engine.state import TrainingState
     from epochal.engine.step import DefaultStep
 
@@ -71,13 +76,15 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
         lambda: call_target(config.model, field="model", folder=folder),
         seed=seed_64(config.seed, "initialise"),
     ).to(device)
+    prepared(model, config.precision)
     loss = build_loss(
         resolve_target(config.loss, field="loss", folder=folder),
         resolved_args(config.loss.args, folder=folder),
     )
     if loss.module is not None:
         loss.module.to(device)
-    step: Step = DefaultStep(loss)
+    plain = DefaultStep(loss)
+    step: Step = plain if config.mixing is None else MixedStep(plain)
     if config.step is not None:
         step = call_target(config.step, field="step", folder=folder)
         if not callable(step):
@@ -85,24 +92,40 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
                 f"step: {config.step.target!r} returned a {type(step).__name__}; expected a "
                 "callable (model, batch) -> StepOutput"
             )
+        if config.mixing is not None and not getattr(step, "takes_mixed_batches", False):
+            raise ConfigError(
+                f"mixing: step.target {config.step.target!r} is not known to take mixed batches; "
+                "give its object the attribute `takes_mixed_batches = True` if it knows what an "
+                "epochal.engine.mixing.MixedBatch is, or leave `mixing` out"
+            )
+    grouped = make_groups(model, config.optimizer) if config.optimizer.is_grouped else None
     optimizer = build_optimizer(
         model,
         resolve_target(config.optimizer, field="optimizer", folder=folder),
         resolved_args(config.optimizer.args, folder=folder),
+        groups=None if grouped is None else grouped.groups,
     )
+    check_options(optimizer, config.optimizer)
     metrics = build_metrics(
         config.metrics,
         lambda target: call_target(
             target, field=f"metrics.{getattr(target, 'name', target.target)}", folder=folder
         ),
     )
+    state = TrainingState(
+        model=model,
+        optimizer=optimizer,
+        ema=None if config.ema is None else WeightAverage(model, config.ema),
+        scaler=new_scaler(config.precision, device),
+        forward=compiled(model, config.precision),
+        rate_names=() if grouped is None else grouped.rate_names,
+    )
+    check_frozen(state, config.optimizer.frozen_in(0))
+    if config.batch_norm is not None:
+        check_batch_norm(model)
     return Components(
         device=device,
-        state=TrainingState(
-            model=model,
-            optimizer=optimizer,
-            ema=None if config.ema is None else WeightAverage(model, config.ema),
-        ),
+        state=state,
         step=step,
         loss=loss,
         metrics=metrics,

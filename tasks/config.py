@@ -7,17 +7,32 @@ No torch, no Prefect, no MLflow.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from epochal.data.config import DataConfig, LoaderConfig, SamplingConfig
 from epochal.data.types import Frozen, Target
-from epochal.engine.config import EMA, EmaConfig, GradientsConfig, MetricsConfig, OptimizerConfig
-from epochal.engine.schedule import ConstantSchedule, ScheduleConfig
+from epochal.engine.batch_norm_config import BatchNormConfig
+from epochal.engine.config import (
+    EMA,
+    EmaConfig,
+    GradientsConfig,
+    MetricsConfig,
+    PrecisionConfig,
+)
+from epochal.engine.inside_config import ValidationConfig
+from epochal.engine.mixing_config import MixingConfig
+from epochal.engine.optimizer_config import OptimizerConfig
+from epochal.engine.schedule import ScheduleConfig
+from epochal.engine.schedule_kinds import ConstantSchedule
+from epochal.tasks.early_stopping import EarlyStoppingConfig, rule
+from epochal.tasks.start_config import StartConfig
 from epochal.tasks.tracking_config import TrackingConfig
 
 RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+MAX_EPOCHS = 1_000_000
+"""Also stands for a number that `max_updates` alone decides."""
 DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
 
 
@@ -60,7 +75,15 @@ class RunConfig(Frozen):
     seed: int = Field(
         default=0, ge=0, lt=2**63, description="seed of the weights, the order and all randomness"
     )
-    epochs: int = Field(ge=1, le=1_000_000, description="number of epochs")
+    epochs: int = Field(
+        ge=1, le=MAX_EPOCHS, description="number of epochs; with `max_updates` it may be left out"
+    )
+    max_updates: int | None = Field(
+        default=None,
+        ge=1,
+        description="updates of the whole run, exactly: the epoch in which they are reached is cut "
+        "there. none: whole epochs. Needs `sampling.policy: none`",
+    )
     store: str = Field(
         default="./store",
         description="where stages are kept: ./x, ../x, /x or scheme://x; relative to `folder`",
@@ -86,13 +109,33 @@ class RunConfig(Frozen):
     gradients: GradientsConfig = Field(
         default=GradientsConfig(), description="accumulation and clipping"
     )
+    precision: PrecisionConfig = Field(
+        default=PrecisionConfig(), description="in which numbers the model computes"
+    )
+    mixing: MixingConfig | None = Field(
+        default=None, description="mixup, CutMix and smoothed labels; none: samples as they are"
+    )
     ema: EmaConfig | None = Field(
         default=None, description="an average of the weights beside the model; none: not kept"
+    )
+    batch_norm: BatchNormConfig | None = Field(
+        default=None, description="how BatchNorm's momentum changes; none: it does not"
     )
     sampling: SamplingConfig = Field(
         default=SamplingConfig(), description="which samples the next epoch trains on"
     )
     metrics: MetricsConfig = Field(default=MetricsConfig(), description="what validation measures")
+    validation: ValidationConfig = Field(
+        default=ValidationConfig(), description="validation inside epochs"
+    )
+    early_stopping: EarlyStoppingConfig | None = Field(
+        default=None,
+        description="ends the run when a metric no longer improves; none: all epochs. In no "
+        "stage key",
+    )
+    start: StartConfig | None = Field(
+        default=None, description="weights to start from; none: the model's own initial ones"
+    )
     checkpoint: CheckpointConfig = Field(
         default=CheckpointConfig(), description="commits inside epochs; in no stage key"
     )
@@ -122,14 +165,68 @@ class RunConfig(Frozen):
         description="absolute folder of the user's modules and relative paths; in no stage key",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_by_updates(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "epochs" not in data and data.get("max_updates") is not None:
+            return {**data, "epochs": MAX_EPOCHS}
+        return data
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         try:
-            self.schedule.check(self.epochs)
+            if self.schedule.unit == "epochs":  # else the data's size must be known first
+                self.schedule.check(self.epochs)
         except ValueError as error:
             raise ValueError(f"schedule: {error}") from None
+        if self.schedule.unit == "updates":
+            self._check_updates_are_fixed()
+        if self.batch_norm is not None:
+            self._check_batch_norm(self.batch_norm)
         if self.ema is None and self.metrics.best_metric.startswith(EMA):
             raise ValueError(
                 f"metrics.best: {self.metrics.best!r} is of the average of the weights; give `ema`"
             )
+        if self.max_updates is not None and self.sampling.policy != "none":
+            raise ValueError(
+                f"max_updates: it needs the same number of updates in every epoch, which "
+                f"sampling.policy: {self.sampling.policy} changes; use epochs, or policy: none"
+            )
+        self._check_stopping()
         return self
+
+    def _check_batch_norm(self, batch_norm: BatchNormConfig) -> None:
+        try:
+            batch_norm.check(self.epochs)
+        except ValueError as error:
+            raise ValueError(f"batch_norm: {error}") from None
+        if self.precision.compile:
+            raise ValueError(
+                "batch_norm: with precision.compile the model would be compiled anew at every "
+                "update, since compiled code holds the momentum as a constant; leave one out"
+            )
+
+    def _check_updates_are_fixed(self) -> None:
+        gradients, policy = self.gradients, self.sampling.policy
+        if policy != "none":
+            cause = f"sampling.policy: {policy!r} changes it"
+        elif gradients.accumulate > 1 and gradients.accumulate_from > 0:
+            cause = f"gradients.accumulate_from: {gradients.accumulate_from} changes it"
+        else:
+            return
+        raise ValueError(
+            "schedule.unit: 'updates' needs one number of updates in every epoch, and "
+            f"{cause}; give the durations in epochs"
+        )
+
+    def _check_stopping(self) -> None:
+        if self.early_stopping is None:
+            return
+        metric = rule(self.early_stopping, self.metrics)[0]
+        measured = self.metrics.numbers
+        if self.ema is not None:
+            measured = (*measured, *(EMA + name for name in measured))
+        if metric not in measured:
+            raise ValueError(
+                f"early_stopping.metric: {metric!r} is not measured; there is {', '.join(measured)}"
+            )

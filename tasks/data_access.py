@@ -24,7 +24,10 @@ from epochal.tasks.facts import (
     write_known,
 )
 from epochal.tasks.keys import DataFacts, Facts
+from epochal.tasks.limits import with_epochs
 from epochal.tasks.reporting import Reporter
+from epochal.tasks.schedules import sample_digests
+from epochal.tasks.start import start_sha256
 from epochal.tasks.targets import call_target
 
 if TYPE_CHECKING:
@@ -141,9 +144,12 @@ def read_facts(
         )
         for name in DATA_FIELDS
     }
+    num_samples = data["train_data"].known.num_samples
     facts = Facts(
         sources=sources,
-        train_data=DataFacts(data["train_data"].fingerprint),
+        train_data=DataFacts(data["train_data"].fingerprint, num_samples),
         validation_data=DataFacts(data["validation_data"].fingerprint),
+        schedule=sample_digests(with_epochs(config, num_samples=num_samples), num_samples),
+        start=start_sha256(config),
     )
     return facts, data

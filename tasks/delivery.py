@@ -20,6 +20,7 @@ from epochal.data.documents import dump_document
 from epochal.data.errors import Damaged
 from epochal.data.stage_status import side_path
 from epochal.data.stages import StageRecord, StageStore
+from epochal.engine.inside_config import INSIDE
 from epochal.tasks.tracked_run import MAX_ROWS, Row, TrackedRun, mlflow_name
 from epochal.tasks.tracking import tracker_lock
 from epochal.tasks.watch import checked_anchors
@@ -34,7 +35,13 @@ TIMES = "times.json"
 NON_FINITE_TAG = "epochal.non_finite"
 MAX_KEYS = 1 << 14  # of an update: one for each group of parameters, and some more
 _GROUP = "gradients/norm/"
-_OF_VALUES = {"loss": "train/epoch_loss", "accuracy": "train/epoch_accuracy"}
+_OF_VALUES = {
+    "loss": "train/epoch_loss",
+    "accuracy": "train/epoch_accuracy",
+    "clip_rate": "gradients/clip_rate",
+    "updates_skipped": "gradients/skipped_in_epoch",
+    "spikes": "gradients/spikes",
+}
 
 
 @dataclass(frozen=True)
@@ -147,6 +154,9 @@ def step_metrics(
     wanted_N = step_N % thinning.log_every_updates == 0
     if whole:
         wanted_N |= step_N == updates_done
+    # What is measured now and then is not thinned; a commit's columns hold NaN in between.
+    inside_N = np.array([key.startswith(INSIDE) for key in key_N], dtype=bool)
+    wanted_N = np.where(inside_N, ~np.isnan(value_N), wanted_N)
     if not thinning.per_group:
         wanted_N &= np.array([not key.startswith(_GROUP) for key in key_N], dtype=bool)
     chosen = np.flatnonzero(wanted_N)

@@ -20,10 +20,13 @@ SHORT_DIGEST = 8
 
 _FIELDS_OF_SECTION: dict[str, tuple[str, ...]] = {
     "schedule": ("schedule", "epochs"),
+    "batch_norm": ("batch_norm", "epochs"),
     "sampling": ("sampling",),
     "sampling.full": ("sampling.final_full", "sampling.warm_up", "epochs"),
     "loader": ("loader.batch_size", "loader.drop_last", "loader.validation_batch_size"),
     "metrics": ("metrics.validation",),
+    "validation": ("validation", "loader.validation_batch_size"),
+    "max_updates": ("max_updates",),
 }
 _FIELD_OF_ROLE = {"samples": "sampling.policy", "parent": "epochs", "observations": "epochs"}
 

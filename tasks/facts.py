@@ -20,9 +20,13 @@ from epochal.data.errors import Damaged
 from epochal.data.hashing import digest
 from epochal.data.store import Store
 from epochal.data.types import Frozen, Target
+from epochal.engine.schedule_kinds import CustomSchedule
 from epochal.tasks.config import RunConfig
 from epochal.tasks.keys import DataFacts, Facts
+from epochal.tasks.limits import with_epochs
+from epochal.tasks.schedules import sample_digests
 from epochal.tasks.source import source_digests
+from epochal.tasks.start import start_sha256
 from epochal.tasks.targets import resolved_args
 
 MAX_DESCRIPTION_BYTES = 1 << 16
@@ -55,6 +59,7 @@ def source_facts(config: RunConfig) -> dict[str, dict[str, str]]:
         "loss": config.loss,
         "step": config.step,
         "optimizer": config.optimizer,
+        "schedule": config.schedule if isinstance(config.schedule, CustomSchedule) else None,
     }
     for name in DATA_FIELDS:
         data: DataConfig = getattr(config, name)
@@ -130,13 +135,20 @@ def remembered_facts(config: RunConfig, store: Store) -> Facts:
     for name in DATA_FIELDS:
         data: DataConfig = getattr(config, name)
         fingerprint = stated_fingerprint(data)
-        if fingerprint is None:
+        known = None
+        by_updates = config.schedule.unit == "updates" or config.max_updates is not None
+        if fingerprint is None or by_updates:
             path = description_path(data, sources=sources.get(name, {}), folder=Path(config.folder))
             known = read_known(store, path)
-            fingerprint = None if known is None else known.fingerprint
-        facts[name] = DataFacts(fingerprint=fingerprint)
+        if fingerprint is None and known is not None:
+            fingerprint = known.fingerprint
+        num_samples = None if known is None else known.num_samples
+        facts[name] = DataFacts(fingerprint=fingerprint, num_samples=num_samples)
+    num_samples = facts["train_data"].num_samples
     return Facts(
         sources=sources,
         train_data=facts["train_data"],
         validation_data=facts["validation_data"],
+        schedule=sample_digests(with_epochs(config, num_samples=num_samples), num_samples),
+        start=start_sha256(config),
     )

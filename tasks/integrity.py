@@ -85,7 +85,9 @@ def _to_hash(
     thinned: Mapping[str, frozenset[str]],
 ) -> Iterator[tuple[str, str]]:
     small = SMALL_BYTES
-    last = next((stage for stage in reversed(stages) if stage.kind == "train"), None)
+    # Of a run that was stopped early it is the last one that is done.
+    done = [stage for stage in stages if stage.kind == "train" and stage.known_key in records]
+    last = done[-1] if done else None
     for stage in stages:
         record = records.get(stage.known_key)
         if record is None:

@@ -14,9 +14,12 @@ from typing import Any
 from epochal.data.hashing import digest
 from epochal.data.types import Target
 from epochal.engine import schedule
+from epochal.engine.schedule_kinds import CustomSchedule
 from epochal.tasks.config import RunConfig
+from epochal.tasks.limits import updates_left
+from epochal.tasks.schedules import in_epochs
 
-STAGE_VERSIONS: dict[str, int] = {"initialise": 1, "train": 1, "validate": 1, "mine": 1}
+STAGE_VERSIONS: dict[str, int] = {"initialise": 1, "train": 2, "validate": 2, "mine": 1}
 """Raised by hand when a stage's code changes its numbers; part of the key."""
 
 STAGE_KINDS = tuple(STAGE_VERSIONS)
@@ -24,9 +27,13 @@ STAGE_KINDS = tuple(STAGE_VERSIONS)
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What keys need to know of a data set: the digest of its content, or None if not yet read."""
+    """What keys need to know of a data set: the digest of its content, and how much it is.
+
+    None stands for what is not yet read.
+    """
 
     fingerprint: str | None
+    num_samples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -34,11 +41,15 @@ class Facts:
     """What keys need beyond the config.
 
     sources: config field of a target → relative file → sha256 (`tasks.source`).
+    schedule: of a user's own function, a digest of its samples for each epoch.
+    start: sha256 of the weights that the run starts from, or None.
     """
 
     sources: Mapping[str, Mapping[str, str]]
     train_data: DataFacts
     validation_data: DataFacts
+    schedule: tuple[str, ...] = ()
+    start: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,7 @@ def _stage(
 
 
 def _is_unread(inputs: Mapping[str, Any]) -> bool:
-    return any(name.endswith("_data") and value is None for name, value in inputs.items())
+    return any(value is None for value in inputs.values())
 
 
 def _target(target: Target) -> dict[str, Any]:
@@ -115,7 +126,10 @@ def _with_source(facts: Facts, name: str, value: Any) -> dict[str, Any]:
 
 
 def _initialise_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
-    return {"seed": config.seed, **_with_source(facts, "model", _target(config.model))}
+    inputs = {"seed": config.seed, **_with_source(facts, "model", _target(config.model))}
+    if config.start is not None:
+        inputs["start"] = {"sha256": facts.start, **config.start.key_slice()}
+    return inputs
 
 
 def _loss_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
@@ -125,41 +139,96 @@ def _loss_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
     return inputs
 
 
+def _precision_inputs(config: RunConfig) -> dict[str, Any]:
+    acting = config.precision.key_slice()
+    return {"precision": acting} if acting else {}
+
+
+def _optimizer_inputs(config: RunConfig, facts: Facts, epoch: int) -> dict[str, Any]:
+    optimizer = config.optimizer
+    acting = {**_target(optimizer), **optimizer.key_slice()}
+    frozen = optimizer.frozen_in(epoch)
+    return {
+        **_with_source(facts, "optimizer", acting),
+        **({"optimizer.frozen": list(frozen)} if frozen else {}),
+    }
+
+
+def _batch_norm_inputs(config: RunConfig, epoch: int) -> dict[str, Any]:
+    if config.batch_norm is None:
+        return {}
+    acting = config.batch_norm.key_slice(epoch, epochs=config.epochs)
+    return {"batch_norm": acting} if acting else {}
+
+
+def _schedule_inputs(config: RunConfig, facts: Facts, epoch: int) -> dict[str, Any]:
+    found = in_epochs(config, facts.train_data.num_samples)
+    if found is None or (isinstance(found, CustomSchedule) and not facts.schedule):
+        return {"schedule": None}  # how many updates an epoch has is not yet known
+    if isinstance(found, CustomSchedule):
+        acting = {**_target(found), "samples": facts.schedule[epoch]}
+        return _with_source(facts, "schedule", acting)
+    return {"schedule": schedule.segments(found, epoch, epochs=config.epochs)}
+
+
 def _train_stage(
     config: RunConfig, facts: Facts, epoch: int, checkpoint: Stage, table: Stage | None
 ) -> Stage:
     inputs = {
         "seed": config.seed,
         **_loss_inputs(config, facts),
-        **_with_source(facts, "optimizer", _target(config.optimizer)),
-        "schedule": schedule.segments(config.schedule, epoch, epochs=config.epochs),
+        **_optimizer_inputs(config, facts, epoch),
+        **_schedule_inputs(config, facts, epoch),
         "loader": {
             "batch_size": config.loader.batch_size,
             "drop_last": config.loader.drop_last,
         },
-        "gradients": config.gradients.key_slice(),
+        "gradients": config.gradients.key_slice(epoch),
+        **_precision_inputs(config),
+        **({} if config.mixing is None else {"mixing": config.mixing.key_slice()}),
         **({} if config.ema is None else {"ema": config.ema.key_slice(epoch)}),
+        **_batch_norm_inputs(config, epoch),
+        **_inside_inputs(config, facts),
         **_with_source(facts, "train_data", facts.train_data.fingerprint),
     }
+    left = updates_left(config, epoch, num_samples=facts.train_data.num_samples)
+    if left is not None:
+        inputs["max_updates"] = left
     parents = {"parent": checkpoint}
     if table is not None:
         parents["samples"] = table
     return _stage("train", epoch, inputs, parents)
 
 
-def _validate_stage(config: RunConfig, facts: Facts, epoch: int, train: Stage) -> Stage:
+def _measuring_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
     inputs = {
-        "seed": config.seed,
-        **_loss_inputs(config, facts),
         "metrics": config.metrics.key_slice(),
-        "loader": {
-            "validation_batch_size": config.loader.validation_batch_size or config.loader.batch_size
-        },
         **_with_source(facts, "validation_data", facts.validation_data.fingerprint),
     }
     for name, files in facts.sources.items():
         if name.startswith("metrics.") and files:
             inputs[f"{name}.source"] = dict(files)
+    return inputs
+
+
+def _inside_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
+    acting = config.validation.key_slice()
+    if not acting:
+        return {}
+    acting["batch_size"] = config.loader.validation_batch_size or config.loader.batch_size
+    return {"validation": acting, **_measuring_inputs(config, facts)}
+
+
+def _validate_stage(config: RunConfig, facts: Facts, epoch: int, train: Stage) -> Stage:
+    inputs = {
+        "seed": config.seed,
+        **_loss_inputs(config, facts),
+        **_precision_inputs(config),
+        "loader": {
+            "validation_batch_size": config.loader.validation_batch_size or config.loader.batch_size
+        },
+        **_measuring_inputs(config, facts),
+    }
     return _stage("validate", epoch, inputs, {"parent": train})
 
 

@@ -26,6 +26,8 @@ __all__ = ["DataEntry", "Ledger", "LedgerResult", "ModelSource", "RunIdentity", 
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
+STOPPED_TAG = "epochal.stopped_early"
+"""The epoch that early stopping ended the run with."""
 AWAY_S = 8.0
 """How long `finish` waits for a tracker that no longer answers."""
 STUCK_S = 60.0
@@ -259,6 +261,8 @@ class Ledger:
 
     def _finish_run(self, run: TrackedRun, finish: _Finish) -> None:
         tags = {**self._initial_tags, **finish.tags}
+        if STOPPED_TAG not in tags and run.tag(STOPPED_TAG) is not None:
+            tags[STOPPED_TAG] = "no"  # it went on with more patience
         if finish.status == FINISHED and finish.best_epoch is not None:
             tags["epochal.best_epoch"] = str(finish.best_epoch)
         try:

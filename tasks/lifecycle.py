@@ -14,7 +14,14 @@ from epochal.tasks.config import RunConfig
 from epochal.tasks.ledger import Status
 from epochal.tasks.preflight_tracker import check_tracker
 from epochal.tasks.reporting import Reporter, current_reporter
-from epochal.tasks.result import artifact_of, best_epoch, flat_metrics, stage_lines, weights_sha256
+from epochal.tasks.result import (
+    artifact_of,
+    best_epoch,
+    flat_metrics,
+    stage_lines,
+    stopping_line,
+    weights_sha256,
+)
 from epochal.tasks.run_ledger import final_tags, make_ledger
 from epochal.tasks.session import Session, open_session, working_on
 from epochal.tasks.tracking import tracking_uri
@@ -36,10 +43,26 @@ class ActiveRun:
             "run": session.config.name,
             "mlflow_run_id": None if delivered is None else delivered.run_id,
             "mlflow_tracking_uri": session.ledger.uri,
-            "weights_sha256": weights_sha256(session.stages, session.records),
-            "metrics": dict(flat_metrics(session.config, session.stages, session.records)),
+            "weights_sha256": weights_sha256(session.needed, session.records),
+            "metrics": dict(flat_metrics(session.config, session.needed, session.records)),
             "stages": stage_lines(session.outcomes),
+            **stopping_line(session.config, session.stopped_after),
         }
+
+    @property
+    def epochs(self) -> range:
+        """The epochs of the run, if nothing ends it sooner."""
+        return range(self.session.config.epochs)
+
+    def ends_with(self, epoch: int) -> bool:
+        """Whether early stopping ends the run with this epoch; tells so."""
+        stopped = self.session.stopped_after == epoch
+        if stopped:
+            self.session.reporter.notice(
+                f"early stopping ends the run with epoch {epoch} of {len(self.epochs)}; with a "
+                "larger early_stopping.patience it goes on from here"
+            )
+        return stopped
 
 
 def prepare(config: RunConfig, *, reporter: Reporter, local_mlflow: str | None = None) -> Session:
@@ -68,6 +91,7 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
     session = _prepared.pop(_identity(config), None)
     if session is None:
         session = _open(config, current_reporter(), local_mlflow)
+    config = session.config
     session.ledger = make_ledger(
         config,
         session.plan,
@@ -77,7 +101,7 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
         local_mlflow=local_mlflow,
         tags={"epochal.device": str(session.device)},
     )
-    computing = any(stage.known_key not in session.records for stage in session.stages)
+    computing = any(stage.known_key not in session.records for stage in session.needed)
     session.ledger.start(computing=computing, forks=computing and config.loader.workers > 0)
     if computing:
         _log_attempt(session)
@@ -90,12 +114,12 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
         status = "FAILED"
         raise
     finally:
-        best = best_epoch(session.config.metrics, session.stages, session.records)
+        best = best_epoch(session.config.metrics, session.needed, session.records)
         session.delivered = session.ledger.finish(
             status,
             best_epoch=None if best is None else best.epoch,
             best_artifact="model" if best is None else artifact_of(best.metric),
-            tags=final_tags(session.stages, session.records),
+            tags=final_tags(session.needed, session.records, stopped=session.stopped_after),
         )
 
 

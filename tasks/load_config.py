@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from epochal.data.errors import ConfigError
@@ -115,7 +116,7 @@ def _step(models: list[type[BaseModel]], part: int | str) -> list[type[BaseModel
         return tagged
     found: list[type[BaseModel]] = []
     for model in models:
-        field = model.model_fields.get(str(part))
+        field = _fields(model).get(str(part))
         if field is not None:
             found.extend(_models(field.annotation))
     return found if found or not isinstance(part, int) else models
@@ -126,11 +127,16 @@ def _kind_of(model: type[BaseModel]) -> Any:
     return None if field is None else field.default
 
 
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields by the names that a config gives them: `from` is no name in Python."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
 def _known_keys(location: Sequence[int | str]) -> set[str]:
     models: list[type[BaseModel]] = [RunConfig]
     for part in location:
         models = _step(models, part)
-    return {key for model in models for key in model.model_fields}
+    return {key for model in models for key in _fields(model)}
 
 
 def _help(location: Sequence[int | str]) -> str:
@@ -138,7 +144,7 @@ def _help(location: Sequence[int | str]) -> str:
     for part in location[:-1]:
         models = _step(models, part)
     for model in models:
-        field = model.model_fields.get(str(location[-1]) if location else "")
+        field = _fields(model).get(str(location[-1]) if location else "")
         if field is not None and field.description:
             return f"it is {field.description}"
     return "see the reference of the config"

@@ -15,6 +15,7 @@ from epochal.data.errors import EpochalError, NotFound
 from epochal.data.stages import StageRecord, StageStore
 from epochal.data.store import Store, open_store
 from epochal.tasks.config import RunConfig
+from epochal.tasks.early_stopping import needed_stages, stopped_after
 from epochal.tasks.keys import Stage, list_stages
 from epochal.tasks.load_config import load_config
 from epochal.tasks.plan import records_of
@@ -27,7 +28,10 @@ MAX_NAMED_STORES = 3
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A run in a store: its newest plan, its stages, and the records of those that are done."""
+    """A run in a store: its newest plan, its stages, and the records of those that are done.
+
+    stopped_after: the epoch that early stopping ended it with; stages after it are not listed.
+    """
 
     store: Store
     stage_store: StageStore
@@ -35,6 +39,7 @@ class FoundRun:
     config: RunConfig
     stages: tuple[Stage, ...]
     records: dict[str, StageRecord]
+    stopped_after: int | None = None
 
     def newest_epoch(self, kind: str) -> int | None:
         """The last epoch that has a stage of this kind done, or None."""
@@ -133,11 +138,13 @@ def _found(store: Store, plan: RunPlan) -> FoundRun:
     stages = tuple(list_stages(config, plan.facts()))
     stage_store = StageStore(store)
     statuses = look_up(stage_store, [stage.known_key for stage in stages], stages=stages)
+    records = records_of(statuses)
     return FoundRun(
         store=store,
         stage_store=stage_store,
         plan=plan,
         config=config,
-        stages=stages,
-        records=records_of(statuses),
+        stages=needed_stages(config, stages, records),
+        records=records,
+        stopped_after=stopped_after(config, stages, records),
     )

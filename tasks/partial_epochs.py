@@ -28,7 +28,7 @@ from epochal.tasks.host_buffers import HostBuffers
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from epochal.engine.epoch import PartialEpoch, Progress
+    from epochal.engine.progress import PartialEpoch, Progress
     from epochal.engine.state import TrainingState
 
 _MODEL, _OPTIMIZER, _EMA, _GRADIENT = "model/", "optimizer/", "ema/", "gradient/"
@@ -149,7 +149,7 @@ class PartialSaver:
         body = {
             **self._identity,
             "updates": captured.updates,
-            "partial_loss": None if loss is None else loss.hex(),
+            "partial_loss": None if loss is None else [one.hex() for one in loss],
             "document": document,
             "anchors": anchors,
         }
@@ -226,12 +226,21 @@ def _arrays(partial: PartialEpoch) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
+def _numbers(texts: Any) -> list[float] | None:
+    if texts is None:
+        return None
+    if not isinstance(texts, list) or not texts:
+        message = f"partial_loss: {texts!r:.100}"
+        raise ValueError(message)
+    return [float.fromhex(one) for one in texts]
+
+
 def restore(commit: PartialCommit, state: TrainingState) -> PartialEpoch:
     """Loads a commit into the live state; gives what `train_epoch` goes on from.
 
     Raises StateMismatch or Damaged.
     """
-    from epochal.engine.epoch import PartialEpoch
+    from epochal.engine.progress import PartialEpoch
     from epochal.engine.serialize import StateParts, load_state, load_tensors
 
     tensors = load_tensors(Path(commit.tensors), device="cpu")
@@ -255,7 +264,7 @@ def restore(commit: PartialCommit, state: TrainingState) -> PartialEpoch:
         micro_steps=commit.micro_steps,
         updates=int(body["updates"]),
         gradients=of(_GRADIENT),
-        partial_loss=None if loss is None else float.fromhex(loss),
+        partial_loss=_numbers(loss),
         metrics={name: one.numpy() for name, one in of(_METRIC).items()},
         observations={name: one.numpy() for name, one in of(_OBSERVED).items()},
         update_ends=tuple(tensors[_ENDS].tolist()),

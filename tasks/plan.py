@@ -9,9 +9,11 @@ from pathlib import Path
 from epochal.data.stages import StageRecord, StageStatus, StageStore
 from epochal.data.store import Store, open_store
 from epochal.tasks.config import RunConfig
+from epochal.tasks.early_stopping import stopped_after
 from epochal.tasks.explain import Comparison, most_similar
 from epochal.tasks.facts import remembered_facts
 from epochal.tasks.keys import Facts, Stage, list_stages
+from epochal.tasks.limits import with_epochs
 from epochal.tasks.run_files import newest_plan, read_plans, run_names
 from epochal.tasks.stage_contents import look_up
 
@@ -23,12 +25,14 @@ MAX_COMPARED = 8  # plans that a stage which is not done is compared with
 class StageReport:
     """One stage of a plan.
 
-    why: empty where the stage is done; else at least one reason.
+    why: empty where the stage is done; else at least one reason. needed: whether it belongs to the
+    run, or comes after the epoch that early stopping ended it with.
     """
 
     stage: Stage
     done: bool
     why: tuple[str, ...]
+    needed: bool = True
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,29 @@ class PlanReport:
     reports: tuple[StageReport, ...]
     statuses: Mapping[str, StageStatus]
     bitwise: bool
+    stopped_after: int | None = None
 
     @property
     def num_done(self) -> int:
-        """Stages that the store has."""
-        return sum(report.done for report in self.reports)
+        """Stages of the run that the store has."""
+        return sum(report.done for report in self.reports if report.needed)
+
+    @property
+    def num_needed(self) -> int:
+        """Stages that belong to the run, by what is known of it now."""
+        return sum(report.needed for report in self.reports)
+
+    @property
+    def stopping(self) -> str | None:
+        """What early stopping does to the run, in one sentence, or None."""
+        if self.stopped_after is not None:
+            return (
+                f"early stopping ended the run with epoch {self.stopped_after}: "
+                "later epochs are not needed"
+            )
+        if self.config.early_stopping is None or self.num_done == self.num_needed:
+            return None
+        return "early stopping may end the run sooner: later epochs may not be needed"
 
     @property
     def unread(self) -> tuple[str, ...]:
@@ -60,6 +82,7 @@ def make_plan(config: RunConfig) -> PlanReport:
     """The plan of `config` from what the store remembers; no data is read."""
     store = open_store(config.store, folder=Path(config.folder))
     facts = remembered_facts(config, store)
+    config = with_epochs(config, num_samples=facts.train_data.num_samples)
     stages = list_stages(config, facts)
     keys = [stage.key for stage in stages if stage.key is not None]
     statuses = look_up(StageStore(store), keys, stages=stages)
@@ -74,6 +97,8 @@ def report_plan(
     store: Store,
 ) -> PlanReport:
     """Joins stages with what the store has of them, and explains what it has not."""
+    records = records_of(statuses)
+    stopped = stopped_after(config, stages, records)
     missing = [stage for stage in stages if not _done(stage, statuses)]
     comparison = _comparison(config, stages, store) if missing else None
     reports = [
@@ -81,6 +106,7 @@ def report_plan(
             stage=stage,
             done=_done(stage, statuses),
             why=() if _done(stage, statuses) else _why(stage, statuses, comparison),
+            needed=stopped is None or stage.epoch is None or stage.epoch <= stopped,
         )
         for stage in stages
     ]
@@ -89,7 +115,8 @@ def report_plan(
         facts=facts,
         reports=tuple(reports),
         statuses=statuses,
-        bitwise=is_bitwise(stages, records_of(statuses)),
+        bitwise=is_bitwise(stages, records),
+        stopped_after=stopped,
     )
 
 

@@ -50,21 +50,30 @@ def check_before_start(
 
     output, target = _probe(config, components, train, scan=scan)
     _check_losses(config, output, target)
+    if config.mixing is not None:
+        _probe(config, components, train, mixed=True)
     _check_metrics(components, output, target)
     check_last_batch(config, components, train)
     return components
 
 
 def _probe(
-    config: RunConfig, components: Components, data: RunData, *, scan: Callable[[Any], None]
+    config: RunConfig,
+    components: Components,
+    data: RunData,
+    *,
+    scan: Callable[[Any], None] = lambda _: None,
+    mixed: bool = False,
 ) -> tuple[StepOutput, Any]:
     """The step's output and the target of the first samples, in evaluation mode.
 
-    scan: takes the model's outputs, before any loss where the default step gives them.
+    scan: takes the model's outputs, before any loss where the default step gives them. mixed: of a
+    mixture of them, as training sees it.
     """
     import torch
 
     from epochal.data.loader import validation_batches
+    from epochal.engine.mixing import Mixer
     from epochal.engine.randomness import seeded
     from epochal.engine.step import check_output, split_batch, target_of, to_device
 
@@ -85,8 +94,11 @@ def _probe(
                 )
             )
             moved = to_device(batch.data, components.device)
-            if config.step is None:  # a label that is no class ends the process on a GPU
+            if config.step is None and not mixed:  # a label that is no class ends a GPU's process
                 scan(model(split_batch(moved)[0]))
+            if mixed and config.mixing is not None:
+                mixer = Mixer(config.mixing, seed=config.seed, epoch=0)
+                moved = mixer(moved, batch.sample_ids_B)
             output = check_output(components.step(model, moved), num_samples=count)
             if config.step is not None:
                 scan(output.outputs)

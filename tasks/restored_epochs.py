@@ -17,7 +17,7 @@ from epochal.tasks.partial_epochs import restore
 if TYPE_CHECKING:
     from epochal.data.order import MicroBatchPlan
     from epochal.engine.config import GradientsConfig
-    from epochal.engine.epoch import PartialEpoch
+    from epochal.engine.progress import PartialEpoch
     from epochal.engine.state import TrainingState
 
 # U updates done, N samples trained on
@@ -48,12 +48,13 @@ def checked_restore(
 def _check_columns(epoch: PartialEpoch, state: TrainingState, config: GradientsConfig) -> None:
     """Raises StateMismatch unless the columns are those that this epoch goes on with."""
     from epochal.engine.gradients import Gradients
+    from epochal.engine.inside import without_inside
     from epochal.engine.observe import Observer
-    from epochal.engine.recorder import UpdateRecorder
+    from epochal.engine.progress import new_recorder
 
-    measured = Gradients(state, config)
-    recorder = UpdateRecorder(measured.groups, measured.group_of_P)
-    recorder.restore(epoch.metrics, partial_loss=epoch.partial_loss, device=state.device)
+    recorder = new_recorder(state, Gradients(state, config), config)
+    kept = without_inside(epoch.metrics)
+    recorder.restore(kept, partial_loss=epoch.partial_loss, device=state.device)
     Observer().restore(epoch.observations)
 
 
@@ -68,8 +69,8 @@ def _problems(epoch: PartialEpoch, state: TrainingState, plan: MicroBatchPlan) -
     ends = tuple(min((index + 1) * size, plan.num_samples) for index in range(updates))
     if (epoch.updates, epoch.update_ends) != (updates, ends):
         yield f"{epoch.updates} updates, expected {updates} that end where this epoch's do"
-    if state.updates_done < epoch.updates:
-        yield f"{state.updates_done} updates in the run, {epoch.updates} of them in the epoch"
+    if state.updates_tried < epoch.updates:
+        yield f"{state.updates_tried} updates in the run, {epoch.updates} of them in the epoch"
     yield from _column_problems(
         epoch, updates=updates, samples=min(done * plan.batch_size, plan.num_samples)
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from epochal.data.stages import StageRecord
-from epochal.engine.config import EMA, MetricsConfig
+from epochal.engine.config import EMA, MATRIX, MetricsConfig
 from epochal.tasks.config import RunConfig
 from epochal.tasks.keys import Stage
 from epochal.tasks.reporting import Outcome
@@ -122,8 +122,17 @@ def stage_lines(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     ]
 
 
+def stopping_line(config: RunConfig, stopped: int | None) -> dict[str, int | None]:
+    """`stopped_early` for `--json`, where early stopping is asked for: its epoch, or None."""
+    return {} if config.early_stopping is None else {"stopped_early": stopped}
+
+
 def metric_values(stage: Stage, record: StageRecord) -> dict[str, float | None]:
-    """The metrics of a validation in the config's order; a record's own order is the alphabet's."""
+    """The metrics of a validation in the config's order; a record's own order is the alphabet's.
+
+    The recalls that stand for a confusion matrix are left out: they are many, and `show --json` and
+    MLflow have them.
+    """
     values: dict[str, float | None] = dict(record.values["metrics"])
     names = [one if isinstance(one, str) else one["name"] for one in stage.inputs["metrics"]]
 
@@ -135,7 +144,8 @@ def metric_values(stage: Stage, record: StageRecord) -> dict[str, float | None]:
         ]
         return name.startswith(EMA), known[0] if known else len(names)
 
-    return {name: values[name] for name in sorted(values, key=place)}
+    shown = [name for name in values if not name.removeprefix(EMA).startswith(f"{MATRIX}_")]
+    return {name: values[name] for name in sorted(shown, key=place)}
 
 
 def epoch_rows(

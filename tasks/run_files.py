@@ -58,6 +58,9 @@ class RunPlan(Frozen):
     sources: dict[str, dict[SourceFile, str]]
     train_data: str | None
     validation_data: str | None
+    num_samples: int | None = None
+    schedule: tuple[str, ...] = ()
+    start: str | None = None
 
     @property
     def reference(self) -> str:
@@ -74,8 +77,10 @@ class RunPlan(Frozen):
         """The facts that the keys were made from."""
         return Facts(
             sources=self.sources,
-            train_data=DataFacts(self.train_data),
+            train_data=DataFacts(self.train_data, self.num_samples),
             validation_data=DataFacts(self.validation_data),
+            schedule=self.schedule,
+            start=self.start,
         )
 
     def run_config(self) -> RunConfig | None:
@@ -203,6 +208,9 @@ def _next_plan(
         sources={name: dict(files) for name, files in facts.sources.items()},
         train_data=facts.train_data.fingerprint,
         validation_data=facts.validation_data.fingerprint,
+        num_samples=facts.train_data.num_samples,
+        schedule=facts.schedule,
+        start=facts.start,
     )
 
 

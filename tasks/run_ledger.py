@@ -10,7 +10,14 @@ from epochal.data.stages import StageRecord, StageStore
 from epochal.tasks.config import RunConfig
 from epochal.tasks.explain import flatten
 from epochal.tasks.keys import Facts, Stage
-from epochal.tasks.ledger import DataEntry, Ledger, LedgerResult, ModelSource, RunIdentity
+from epochal.tasks.ledger import (
+    STOPPED_TAG,
+    DataEntry,
+    Ledger,
+    LedgerResult,
+    ModelSource,
+    RunIdentity,
+)
 from epochal.tasks.plan import is_bitwise
 from epochal.tasks.result import artifact_of, best_epoch, weights_sha256
 from epochal.tasks.run_files import RunPlan
@@ -21,7 +28,8 @@ if TYPE_CHECKING:
     from epochal.tasks.locate import FoundRun
 
 _NOT_PARAMETERS = (
-    "name", "epochs", "store", "checkpoint", "tracking", "device", "threads", "reproducibility",
+    "name", "epochs", "max_updates", "early_stopping", "store", "checkpoint", "tracking", "device",
+    "threads", "reproducibility",
     "folder", "loader.workers", "gradients.per_group", "metrics.best", "sampling.final_full",
 )  # fmt: skip
 """Fields that may change within a generation: MLflow refuses a parameter that changes."""
@@ -85,12 +93,16 @@ def parameters(config: RunConfig) -> dict[str, str]:
     }
 
 
-def final_tags(stages: Sequence[Stage], records: Mapping[str, StageRecord]) -> dict[str, str]:
-    """What is known of a run when a command ends."""
+def final_tags(
+    stages: Sequence[Stage], records: Mapping[str, StageRecord], *, stopped: int | None = None
+) -> dict[str, str]:
+    """What is known of a run when a command ends. stopped: the epoch of early stopping, or None."""
     weights = weights_sha256(stages, records)
     tags = {"epochal.bitwise": str(is_bitwise(stages, records)).lower()}
     if weights is not None:
         tags["epochal.weights_sha256"] = weights
+    if stopped is not None:
+        tags[STOPPED_TAG] = str(stopped)
     return tags
 
 
@@ -120,6 +132,6 @@ def sync_run(
         "FINISHED" if whole else "KILLED",
         best_epoch=None if best is None else best.epoch,
         best_artifact="model" if best is None else artifact_of(best.metric),
-        tags=final_tags(found.stages, found.records),
+        tags=final_tags(found.stages, found.records, stopped=found.stopped_after),
         hurried=False,
     )

@@ -21,13 +21,16 @@ from epochal.data.stages import StageRecord, StageStore
 from epochal.data.store import Store, open_store
 from epochal.tasks.config import RunConfig
 from epochal.tasks.data_access import RunData, read_facts
+from epochal.tasks.early_stopping import needed_stages, stopped_after
 from epochal.tasks.host_buffers import HostBuffers
 from epochal.tasks.integrity import survey
 from epochal.tasks.interruption import Interruption
 from epochal.tasks.keys import Facts, Stage, list_stages
+from epochal.tasks.limits import with_epochs
 from epochal.tasks.plan import is_bitwise
 from epochal.tasks.reporting import Outcome, Reporter, SilentReporter
 from epochal.tasks.run_files import RunPlan, record_plan
+from epochal.tasks.start import check_start
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +82,16 @@ class Session:
         """The stage of that kind and epoch."""
         return next(one for one in self.stages if (one.kind, one.epoch) == (kind, epoch))
 
+    @property
+    def stopped_after(self) -> int | None:
+        """The epoch that early stopping ends the run with, as far as it is known, or None."""
+        return stopped_after(self.config, self.stages, self.records)
+
+    @property
+    def needed(self) -> tuple[Stage, ...]:
+        """The stages that belong to the run: none after `stopped_after`."""
+        return needed_stages(self.config, self.stages, self.records)
+
     def record_of(self, stage: Stage) -> StageRecord:
         """The record of a stage that is done."""
         return self.records[stage.known_key]
@@ -94,7 +107,7 @@ class Session:
     @property
     def bitwise(self) -> bool:
         """Whether all records come from one environment and each from its parents' bytes."""
-        return is_bitwise(self.stages, self.records)
+        return is_bitwise(self.needed, self.records)
 
 
 _current: list[Session] = []
@@ -137,12 +150,13 @@ def _open(config: RunConfig, told: Reporter, before_start: Callable[[], None]) -
     device = prepare_numerics(config)
     check_store = cache(store.preflight)  # before the first write, and once
     facts, data = read_facts(config, store, notice=told, before_write=check_store)
+    config = with_epochs(config, num_samples=facts.train_data.num_samples)
     stages = tuple(list_stages(config, facts))
     stage_store = StageStore(store)
     records = survey(stage_store, stages, notice=told.notice)
     environment = numerics_environment(device)
     components = None
-    if len(records) < len({stage.known_key for stage in stages}):
+    if any(stage.known_key not in records for stage in needed_stages(config, stages, records)):
         check_store()
         components = check_before_start(config, data, device=device)
         check_space(
@@ -153,6 +167,8 @@ def _open(config: RunConfig, told: Reporter, before_start: Callable[[], None]) -
             num_samples=data["train_data"].known.num_samples,
             notice=told.notice,
         )
+        if stages[0].known_key not in records:
+            check_start(config, components)
         before_start()
     refuse_or_tell(config, records, environment, told)
     session = Session(

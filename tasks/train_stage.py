@@ -11,20 +11,23 @@ from typing import TYPE_CHECKING, Any
 from epochal.data.errors import Damaged
 from epochal.data.partials import PartialStore
 from epochal.data.stages import Artifact, StageRecord
-from epochal.engine import schedule
 from epochal.tasks.checkpoints import bring_state, put_checkpoint
 from epochal.tasks.commit import TIMES, commit_stage, consumed, number, sample_table
 from epochal.tasks.delivery import EpochPart
 from epochal.tasks.keys import Stage
+from epochal.tasks.limits import updates_left, updates_of
 from epochal.tasks.partial_epochs import PartialSaver
 from epochal.tasks.restored_epochs import checked_restore
+from epochal.tasks.schedules import rate_function
 from epochal.tasks.session import Session
+from epochal.tasks.validation import inside_validation
 from epochal.tasks.watch import Anchors, EpochWatch, checked_anchors
 
 if TYPE_CHECKING:
     from epochal.data.order import MicroBatchPlan
     from epochal.data.samples import SampleTable
-    from epochal.engine.epoch import EpochResult, PartialEpoch
+    from epochal.engine.epoch import EpochResult
+    from epochal.engine.progress import PartialEpoch
 
 
 def train(session: Session, stage: Stage) -> StageRecord:
@@ -41,9 +44,9 @@ def train(session: Session, stage: Stage) -> StageRecord:
         "consumed": consumed(session, stage),
     }
     resume, anchors = _begin(session, stage, identity, plan)
-    components = session.ready_components()
+    components, norm = session.ready_components(), config.batch_norm
     state = components.state
-    updates_before = state.updates_done - (0 if resume is None else resume.updates)
+    updates_before = state.updates_tried - (0 if resume is None else resume.updates)
     saver = PartialSaver(
         session.store,
         stage.known_key,
@@ -73,10 +76,18 @@ def train(session: Session, stage: Stage) -> StageRecord:
                 num_updates=plan.num_updates,
                 step=components.step,
                 gradients=config.gradients,
-                rate=schedule.factor_function(config.schedule, epochs=config.epochs),
+                rate=rate_function(config, num_samples=data.known.num_samples),
                 seed=config.seed,
+                precision=config.precision,
+                mixing=config.mixing,
+                inside=inside_validation(config.validation, session, saver, epoch=epoch),
+                updates_per_epoch=updates_of(config, epoch, num_samples=len(data.sample_ids_N))
+                if _cut(session, stage) is not None
+                else None,
                 on_progress=EpochWatch(session.reporter, session.interruption, saver, anchors),
                 resume=resume,
+                frozen=config.optimizer.frozen_in(epoch),
+                momentum=None if norm is None else norm.function(config.epochs),
             )
     finally:
         saver.wait()
@@ -91,7 +102,10 @@ def train(session: Session, stage: Stage) -> StageRecord:
         {
             "samples": result.num_samples,
             "updates": result.num_updates,
-            "updates_done": state.updates_done,
+            "updates_done": state.updates_tried,
+            "updates_skipped": result.num_skipped,
+            "clip_rate": number(result.clip_rate),
+            "spikes": result.num_spikes,
             "loss": number(result.mean_loss),
             "accuracy": None if result.accuracy is None else number(result.accuracy),
             "gradient_norm": number(float(norms.mean())) if len(norms) else None,
@@ -113,12 +127,21 @@ def _plan(session: Session, stage: Stage, table: SampleTable | None) -> MicroBat
         sample_ids_N=ids_N,
         keep_N=None if table is None else table.keep_by_id(ids_N),
     )
+    accumulate = config.gradients.accumulated(stage.number)
+    if (updates := _cut(session, stage)) is not None:
+        order = order[: updates * accumulate * config.loader.batch_size]
     return micro_batches(
         order,
         batch_size=config.loader.batch_size,
-        accumulate=config.gradients.accumulate,
+        accumulate=accumulate,
         drop_last=config.loader.drop_last,
     )
+
+
+def _cut(session: Session, stage: Stage) -> int | None:
+    """The updates after which `max_updates` cuts this epoch, or None for a whole one."""
+    count = len(session.data["train_data"].sample_ids_N)
+    return updates_left(session.config, stage.number, num_samples=count)
 
 
 def _begin(

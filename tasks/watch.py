@@ -14,7 +14,7 @@ from epochal.tasks.interruption import Interruption
 from epochal.tasks.reporting import Live, Reporter
 
 if TYPE_CHECKING:
-    from epochal.engine.epoch import Progress
+    from epochal.engine.progress import Progress
     from epochal.tasks.partial_epochs import PartialSaver
 
 SHOW_EVERY_S = 0.2

@@ -31,12 +31,13 @@ class BareRun:
 
     def __call__(self):
         for stage in self.session.stages:
-            run_stage(self.session, stage.kind, stage.epoch)
+            if stage in self.session.needed:
+                run_stage(self.session, stage.kind, stage.epoch)
         return self
 
     @property
     def weights(self):
-        return weights_sha256(self.session.stages, self.session.records)
+        return weights_sha256(self.session.needed, self.session.records)
 
     @property
     def digests(self):

@@ -1,8 +1,8 @@
 """The run of the proof: every kind of state and of randomness that a training can have, small.
 
-A CNN with BatchNorm and dropout, augmentation, AdamW, a schedule, an average of the weights,
-accumulation with a short tail, commits inside accumulations and inside that tail, mining,
-retention.
+A CNN with BatchNorm and dropout, augmentation and mixtures, float16 with its scale, AdamW, a
+schedule, an average of the weights, validation inside epochs, accumulation with a short tail,
+commits inside accumulations and inside that tail, mining, early stopping, retention.
 """
 
 from pathlib import Path
@@ -71,6 +71,10 @@ SETTINGS = {
     "ema": {"decay": 0.9, "copy_at_epoch": 2},
     "sampling": {"policy": "easy_skip", "confidence": 0.6, "final_full": 1},
     "metrics": {"best": "loss"},
+    "mixing": {"mixup": 0.2, "cutmix": 0.5, "probability": 0.7},
+    "precision": {"dtype": "float16"},
+    "validation": {"every_updates": 2},
+    "early_stopping": {"patience": 2, "start": 2},
     "checkpoint": {"keep_last": 2, "keep_best": 1},
 }
 

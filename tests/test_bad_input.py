@@ -44,6 +44,7 @@ MODELS = """
     from torch import nn
 
     def wrong_width(): return nn.Linear(5, 3)
+    def right_width(): return nn.Linear(6, 3)
     def scalar(): return nn.Sequential(nn.Linear(6, 1), nn.Flatten(0))
     def no_module(): return 3
     def frozen(): return nn.Linear(6, 3).requires_grad_(False)
@@ -92,6 +93,25 @@ CASES = {
     ),
     "optimizer that refuses its args": (
         set_("optimizer__args", "{lr: 0.1, momentun: 1}"), ["optimizer.args", "momentun"],
+    ),
+    "group that matches nothing": (
+        set_("optimizer__groups", "[{match: 'haed.*'}]"),
+        ["optimizer.groups: 'haed.*' matches no parameter that trains", "head.weight"],
+    ),
+    "option that the optimizer lacks": (
+        set_("optimizer__groups", "[{match: 'head.*', momentun: 1}]"),
+        ["optimizer.groups: 'momentun' of 'head.*'; AdamW has no option", "betas"],
+    ),
+    "everything frozen": (
+        set_("optimizer__frozen", "[{match: '*', until: 2}]"), ["nothing to train in epoch 0"],
+    ),
+    "momentum without BatchNorm": (
+        {"batch_norm": "{final_momentum: 0.01}", "model__target": "models:right_width"},
+        ["batch_norm: Linear has no BatchNorm layer"],
+    ),
+    "updates that a policy changes": (
+        set_("schedule", "{kind: step, size: 9, unit: updates}"),
+        ["schedule.unit: 'updates' needs one number", "sampling.policy: 'easy_skip'"],
     ),
     "unknown metric": (set_("metrics__validation", "[accurracy]"), ["metrics.validation", "top5"]),
     "store of unknown scheme": (set_("store", "s4://bucket/x"), ["s4", "did you mean s3://"]),

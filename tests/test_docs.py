@@ -1,10 +1,9 @@
-"""What the README and docs/ say is so: fields, defaults, commands, examples and queries."""
+"""What the README and docs/ say is so: fields, defaults, commands and examples."""
 
 import re
 from pathlib import Path
+from typing import get_args
 
-import duckdb
-import numpy as np
 import pytest
 import yaml
 from pydantic import BaseModel
@@ -13,51 +12,60 @@ from pydantic_core import PydanticUndefined
 from epochal.data.addresses import normalise_store
 from epochal.data.config import DataConfig, LoaderConfig, SamplingConfig
 from epochal.data.errors import StoreRefused
-from epochal.data.samples import read_samples, update, write_samples
-from epochal.data.schemas import OBSERVATIONS, SAMPLES, UPDATES
-from epochal.data.tables import write_table
 from epochal.data.types import Target
-from epochal.engine import schedule
+from epochal.engine.batch_norm_config import BatchNormConfig
 from epochal.engine.config import (
     EmaConfig,
     GradientsConfig,
     MetricsConfig,
     MetricTarget,
-    OptimizerConfig,
+    PrecisionConfig,
 )
+from epochal.engine.inside_config import ValidationConfig
+from epochal.engine.mixing_config import MixingConfig
+from epochal.engine.optimizer_config import FrozenParameters, OptimizerConfig, ParameterGroup
+from epochal.engine.schedule import ScheduleConfig
 from epochal.tasks.config import CheckpointConfig, RunConfig
+from epochal.tasks.early_stopping import EarlyStoppingConfig
 from epochal.tasks.load_config import build_config, load_config
+from epochal.tasks.start_config import StartConfig
 from epochal.tasks.targets import call_target
 from epochal.tasks.tracking_config import TrackingConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 DOCS = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
-SCHEDULES = (
-    schedule.ConstantSchedule, schedule.MultiStepSchedule, schedule.CosineSchedule,
-    schedule.WarmupStableDecaySchedule,
-)  # fmt: skip
 PARTS: dict[str, tuple[type[BaseModel], ...]] = {
-    "": (RunConfig, Target, DataConfig, OptimizerConfig, MetricTarget),
+    "": (RunConfig, Target, DataConfig, MetricTarget),
     "loader.": (LoaderConfig,),
-    "schedule.": SCHEDULES,
+    "optimizer.": (OptimizerConfig,),
+    "optimizer.groups.": (ParameterGroup,),
+    "optimizer.frozen.": (FrozenParameters,),
+    "schedule.": get_args(get_args(ScheduleConfig)[0]),
+    "batch_norm.": (BatchNormConfig,),
     "gradients.": (GradientsConfig,),
+    "precision.": (PrecisionConfig,),
     "ema.": (EmaConfig,),
+    "mixing.": (MixingConfig,),
+    "validation.": (ValidationConfig,),
+    "early_stopping.": (EarlyStoppingConfig,),
+    "start.": (StartConfig,),
     "sampling.": (SamplingConfig,),
     "metrics.": (MetricsConfig,),
     "checkpoint.": (CheckpointConfig,),
     "tracking.": (TrackingConfig,),
 }
 FIELDS = {
-    f"{prefix}{name}": (model, field)
+    f"{prefix}{field.alias or name}": (model, field)
     for prefix, models in PARTS.items()
     for model in models
     for name, field in model.model_fields.items()
 }
-OWN_WORDS = ("schedule.warmup", "folder", "schedule.kind", "schedule", "name")
+OWN_WORDS = (
+    "schedule.warmup", "schedule.rise", "schedule.final", "folder", "schedule.kind", "schedule",
+    "name",
+)  # fmt: skip
 """Fields whose default the table tells in other words, or that mean two things."""
-
-NUM_SAMPLES, EPOCHS = 12, 3
 
 
 def blocks(text, language):
@@ -188,7 +196,7 @@ def test_every_command_is_in_the_readmes_table_and_no_other(commands):
 
 def test_every_option_that_the_docs_name_is_one(commands):
     known = {name for one in commands.values() for param in one.params for name in param.opts}
-    known |= {"--pool", "--type"}  # of `prefect worker start`
+    known |= {"--pool", "--type", "--entrypoint"}  # of `prefect`
     for text in (README, *DOCS.values()):
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known
 
@@ -238,82 +246,3 @@ def test_every_environment_variable_of_the_project_is_documented():
 
 UNDOCUMENTED = {"EPOCHAL_SERVER"}
 """The mark of a server that was started in the background; nobody sets it."""
-
-
-@pytest.mark.parametrize("schema", [OBSERVATIONS, SAMPLES, UPDATES], ids=lambda one: one.name)
-def test_every_column_is_documented_in_order_with_its_type(schema):
-    section = DOCS["tables.md"].partition(f"\n## {schema.name}\n")[2].partition("\n## ")[0]
-    found = [(cells[0].strip("`"), cells[1]) for cells in rows(section, "column")]
-    assert found == [(one.name, one.dtype) for one in schema.columns]
-
-
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory):
-    """The tables of a run of three epochs, as stages write them: parameters of the queries."""
-    folder = tmp_path_factory.mktemp("tables")
-    random = np.random.default_rng(0)
-    ids = np.arange(NUM_SAMPLES)
-    table, observed, updates = None, [], []
-    for epoch in range(EPOCHS):
-        p_true = random.uniform(0.1, 0.9, NUM_SAMPLES)
-        columns = {
-            "sample_id": ids,
-            "label": ids % 3,
-            "loss": -np.log(p_true),
-            "confidence": np.maximum(p_true, 1 - p_true),
-            "p_true": p_true,
-            "margin": np.where(ids == 5, -4.0, p_true),
-            "el2n": 1 - p_true,
-            "correct": p_true > 0.5,
-        }
-        table = update(table, columns, epoch=epoch, sample_ids_N=ids, labels_N=None, confidence=0.8)
-        observed.append(str(folder / f"observations-{epoch}.parquet"))
-        write_table(columns, Path(observed[-1]), schema=OBSERVATIONS, metadata={})
-        updates += [
-            (epoch + 1, "gradients/norm", 2.0 + epoch),
-            (epoch + 1, "gradients/norm_clipped", 3.0),
-        ]
-    table = table.with_plan(keep_N=ids != 7, weight_N=np.ones(NUM_SAMPLES))
-    paths = {name: str(folder / f"{name}.parquet") for name in ("samples", "updates")}
-    write_samples(table, Path(paths["samples"]), metadata={"epoch": str(EPOCHS - 1)})
-    columns = dict(zip(("step", "key", "value"), zip(*updates, strict=True), strict=True))
-    write_table(columns, Path(paths["updates"]), schema=UPDATES, metadata={})
-    return {**paths, "observations": observed}
-
-
-QUERIES = blocks(DOCS["tables.md"], "sql")
-
-
-def ask(query, tables):
-    return duckdb.execute(query, {name: tables[name] for name in re.findall(r"\$(\w+)", query)})
-
-
-@pytest.mark.parametrize("query", QUERIES)
-def test_the_queries_of_the_docs_run(query, tables):
-    assert ask(query, tables).fetchall()
-
-
-def test_the_queries_of_the_docs_find_what_they_are_for(tables):
-    suspects, resting, spread, one, clipped = (ask(query, tables).fetchall() for query in QUERIES)
-    assert suspects[0] == (5, 2, -4.0, EPOCHS)
-    assert resting == [(0, 4, 0), (1, 4, 1), (2, 4, 0)]
-    assert len(spread) == NUM_SAMPLES
-    assert [row[0] for row in one] == tables["observations"]
-    assert clipped == [(3, 4.0, 3.0)]
-
-
-def test_the_query_of_the_readme_runs(tables):
-    (query,) = blocks(README, "sql")
-    query = re.sub(r"'…[^']*'", "$samples", query)
-    assert len(ask(query, tables).fetchall()) == 3
-
-
-def test_the_pyarrow_recipe_runs(tables):
-    recipe = next(one for one in blocks(DOCS["tables.md"], "python") if "pyarrow" in one)
-    found = {"samples": tables["samples"]}
-    exec(recipe, found)
-    assert len(found["hardest"]) == 10
-    assert found["hardest"][0]["loss"] == max(row["loss"] for row in found["hardest"])
-    assert found["kept"] == pytest.approx(11 / 12)
-    assert found["about"] == b"2"
-    assert len(read_samples(Path(tables["samples"]))) == NUM_SAMPLES

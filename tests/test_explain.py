@@ -46,6 +46,16 @@ def reasons(kind, epoch, *, before=None, facts=FACTS, **after):
         ),
         (("train", 7), {"epochs": 12}, ("epochs: 8 → 12",)),
         (("train", 11), {"epochs": 12}, ("epochs: 8 → 12",)),
+        (
+            ("train", 1),
+            {"optimizer__layer_decay": 0.5},
+            ("optimizer.layer_decay: not set → 0.5",),
+        ),
+        (
+            ("train", 0),
+            {"optimizer__frozen": [{"match": "x", "until": 2}]},
+            ('optimizer.frozen: [] → [{"match": "x", "until": 2}]',),
+        ),
         (("train", 4), {"epochs": 12}, ()),
         (("train", 4), {"loader__workers": 4}, ()),
     ],

@@ -61,12 +61,12 @@ def test_golden_keys_are_pinned():
     assert found["initialise", None] == (
         "0b714d3a40fe991a6e1eece00643f55e73e694d590e89f91c190b32d8204fd49"
     )
-    assert found["train", 0] == ("622b9aa4eca7e4c5ec7500753cafc7da3c233288e5d104c77766cacf0d61c63b")
-    assert found["train", 7] == ("743adc9939daed174690892a7c369232c56e69a5c318127f3d6ac7f31e29281b")
+    assert found["train", 0] == ("0f69039c05471330e7a0d025c7bab84fd98a74cda522210ab8ee81c43d94c873")
+    assert found["train", 7] == ("f4f0d6effcff3897e0f71561c77d36df4c112567e4a969a5e78b9e77bdf9f3ed")
     assert found["validate", 7] == (
-        "67fe7612c22a7f5834663ae81c0f7c819c779e0dbc1850a14eb1ebb80aa50416"
+        "2b578271b8cda110f9f17fe8cf4ef922916e85bfb2266fa7d8df42cae3a125d9"
     )
-    assert found["mine", 7] == ("518015aec862409919bc8618f520fb0d81d2bd3e5d81425d09e37fbe0fc22f34")
+    assert found["mine", 7] == ("3157639d2973311841a0ad456d6fdd7a5c474b2e94c8b190f4497a38c295f148")
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,10 @@ def test_golden_keys_are_pinned():
         ({"device": "cpu"}, set()),
         ({"reproducibility": "strict"}, set()),
         ({"metrics": {"best": "accuracy"}}, set()),
+        ({"early_stopping": {"patience": 3}}, set()),
+        ({"mixing": {"mixup": 0.2}}, all_of("train", "validate", "mine")),
+        ({"validation": {"every_updates": 10}}, all_of("train", "validate", "mine")),
+        ({"start": {"from": "./w.safetensors"}}, EVERYTHING),
     ],
 )
 def test_a_change_reaches_exactly_the_stages_that_depend_on_it(changes, expected):

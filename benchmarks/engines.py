@@ -1,0 +1,239 @@
+"""What is compared: three workloads, and loops that train or validate each of them.
+
+A loop takes a fresh state and the same index batches in the same order, and runs to the last one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from epochal.data.loader import train_batches, validation_batches
+from epochal.data.order import micro_batches
+from epochal.engine.build import build_loss
+from epochal.engine.config import GradientsConfig, MetricsConfig
+from epochal.engine.epoch import train_epoch
+from epochal.engine.metrics import ValidationMetrics
+from epochal.engine.state import TrainingState
+from epochal.engine.step import DefaultStep
+from epochal.engine.validate import validate_epoch
+
+CLIP = 1.0
+
+
+@dataclass(frozen=True)
+class Workload:
+    """make: builds the model. batch: samples of a micro-batch. steps: of one round."""
+
+    name: str
+    make: Callable[[], nn.Module]
+    inputs: Tensor
+    targets: Tensor
+    batch: int
+    steps: int
+
+    def order(self, round_number: int) -> np.ndarray[Any, Any]:
+        """Row numbers of a round, shape (steps * batch,)."""
+        draw = np.random.default_rng(round_number)
+        return draw.integers(0, len(self.targets), self.batch * self.steps)
+
+    def fresh(self) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """A new model with the same weights each time, and its optimizer."""
+        torch.manual_seed(0)
+        model = self.make()
+        return model, torch.optim.AdamW(model.parameters(), lr=1e-3)
+
+
+class CharModel(nn.Module):
+    """A transformer over characters: (B, T) int64 to logits (B, C, T)."""
+
+    def __init__(self, *, symbols: int = 64, width: int = 96, layers: int = 2) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(symbols, width)
+        layer = nn.TransformerEncoderLayer(width, 4, 4 * width, 0.0, batch_first=True)
+        self.body = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.head = nn.Linear(width, symbols)
+
+    def forward(self, x_BT: Tensor) -> Tensor:
+        """Logits of the next character, for each position."""
+        mask = nn.Transformer.generate_square_subsequent_mask(x_BT.shape[1])
+        logits: Tensor = self.head(self.body(self.embedding(x_BT), mask=mask))
+        return logits.transpose(1, 2)
+
+
+def workloads() -> dict[str, Workload]:
+    draw = torch.Generator().manual_seed(1)
+
+    def mlp() -> nn.Module:
+        return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+
+    def cnn() -> nn.Module:
+        return nn.Sequential(
+            *(nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(64 * 64, 10)),
+        )
+
+    found = [
+        Workload(
+            "digits_mlp", mlp, torch.randn(2048, 64, generator=draw),
+            torch.randint(0, 10, (2048,), generator=draw), 32, 300,
+        ),
+        Workload(
+            "cnn32", cnn, torch.randn(512, 3, 32, 32, generator=draw),
+            torch.randint(0, 10, (512,), generator=draw), 64, 12,
+        ),
+        Workload(
+            "charlm", CharModel, torch.randint(0, 64, (256, 128), generator=draw),
+            torch.randint(0, 64, (256, 128), generator=draw), 16, 12,
+        ),
+    ]  # fmt: skip
+    return {one.name: one for one in found}
+
+
+def raw(work: Workload, order: np.ndarray[Any, Any], *, norm: bool) -> None:
+    """What a person writes; norm: with clip, and norm and loss kept for a log."""
+    model, optimizer = work.fresh()
+    criterion = nn.CrossEntropyLoss()
+    kept = []
+    model.train()
+    for start in range(0, len(order), work.batch):
+        rows = torch.from_numpy(order[start : start + work.batch])
+        optimizer.zero_grad()
+        loss = criterion(model(work.inputs[rows]), work.targets[rows])
+        loss.backward()
+        if norm:
+            total = nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+            kept.append((loss.detach(), total))
+        optimizer.step()
+
+
+def ours(work: Workload, order: np.ndarray[Any, Any]) -> None:
+    """Everything on: clip, norms of all tensors and groups, losses per sample, observations."""
+    model, optimizer = work.fresh()
+    dataset = TensorDataset(work.inputs, work.targets)
+    plan = micro_batches(order.astype(np.int64), batch_size=work.batch)
+    train_epoch(
+        TrainingState(model=model, optimizer=optimizer),
+        train_batches(
+            dataset, plan, sample_ids_N=np.arange(len(dataset), dtype=np.int64), seed=0, epoch=0
+        ),
+        epoch=0,
+        num_updates=plan.num_updates,
+        step=DefaultStep(build_loss(nn.CrossEntropyLoss, {})),
+        gradients=GradientsConfig(clip_norm=CLIP),
+        rate=lambda _: 1.0,
+        seed=0,
+    )
+
+
+def ignite(work: Workload, order: np.ndarray[Any, Any]) -> None:
+    """pytorch-ignite with the step of the raw loop."""
+    from ignite.engine import Engine
+
+    model, optimizer = work.fresh()
+    criterion = nn.CrossEntropyLoss()
+    kept = []
+
+    def step(_: Any, rows: Tensor) -> None:
+        model.train()
+        optimizer.zero_grad()
+        loss = criterion(model(work.inputs[rows]), work.targets[rows])
+        loss.backward()
+        kept.append((loss.detach(), nn.utils.clip_grad_norm_(model.parameters(), CLIP)))
+        optimizer.step()
+
+    Engine(step).run(list(torch.from_numpy(order).split(work.batch)), max_epochs=1)
+
+
+def accelerate(work: Workload, order: np.ndarray[Any, Any]) -> None:
+    """Accelerate's prepared model and optimizer in the raw loop."""
+    from accelerate import Accelerator
+
+    model, optimizer = work.fresh()
+    helper = Accelerator(cpu=True)
+    model, optimizer = helper.prepare(model, optimizer)
+    criterion = nn.CrossEntropyLoss()
+    kept = []
+    for rows in torch.from_numpy(order).split(work.batch):
+        optimizer.zero_grad()
+        loss = criterion(model(work.inputs[rows]), work.targets[rows])
+        helper.backward(loss)
+        kept.append((loss.detach(), helper.clip_grad_norm_(model.parameters(), CLIP)))
+        optimizer.step()
+
+
+def lightning(work: Workload, order: np.ndarray[Any, Any]) -> None:
+    """Lightning's Trainer, bare: no logger, no progress bar, no checkpoint."""
+    import lightning as L  # noqa: N812 - its own name
+
+    class Module(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.built = work.fresh()
+
+        def training_step(self, rows: Tensor, _: int) -> Tensor:
+            return nn.functional.cross_entropy(self.model(work.inputs[rows]), work.targets[rows])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return self.built
+
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=CLIP,
+    )  # fmt: skip
+    trainer.fit(Module(), list(torch.from_numpy(order).split(work.batch)))
+
+
+PEERS = {"ignite": ignite, "accelerate": accelerate, "lightning": lightning}
+
+
+def trainers() -> dict[str, Callable[[Workload, np.ndarray[Any, Any]], None]]:
+    """Name → loop; peers only where they are installed (`pip install epochal[bench]`)."""
+    found: dict[str, Callable[[Workload, np.ndarray[Any, Any]], None]] = {
+        "raw": lambda work, order: raw(work, order, norm=False),
+        "raw + clip, norm": lambda work, order: raw(work, order, norm=True),
+        "epochal": ours,
+    }
+    return found | {
+        name: loop for name, loop in PEERS.items() if importlib.util.find_spec(name) is not None
+    }
+
+
+def raw_validation(work: Workload) -> float:
+    """Loss and top-1 over the data, in order."""
+    model, _ = work.fresh()
+    model.eval()
+    losses, right, count = [], 0, len(work.targets)
+    with torch.inference_mode():
+        for start in range(0, count, work.batch):
+            rows = slice(start, start + work.batch)
+            logits = model(work.inputs[rows])
+            losses.append(nn.functional.cross_entropy(logits, work.targets[rows]))
+            right += (logits.argmax(1) == work.targets[rows]).sum()
+    return float(torch.stack(losses).mean())
+
+
+def our_validation(work: Workload) -> float:
+    """The validation stage's loop with accuracy."""
+    model, _ = work.fresh()
+    config = MetricsConfig(validation=("accuracy",))
+    result = validate_epoch(
+        model,
+        validation_batches(
+            TensorDataset(work.inputs, work.targets),
+            batch_size=work.batch,
+            sample_ids_N=np.arange(len(work.targets), dtype=np.int64),
+        ),
+        step=DefaultStep(build_loss(nn.CrossEntropyLoss, {})),
+        metrics=ValidationMetrics(config, lambda _: None),
+        seed=0,
+    )
+    return result.values["loss"]
