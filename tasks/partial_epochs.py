@@ -6,8 +6,6 @@ error of the thread comes up at the next micro-step.
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -35,8 +33,6 @@ _MODEL, _OPTIMIZER, _EMA, _GRADIENT = "model/", "optimizer/", "ema/", "gradient/
 _METRIC, _OBSERVED, _ENDS = "metric/", "observed/", "update_ends"
 PREPARE_AT = 0.5
 """Share of the time before the first commit after which its buffers are made in the background."""
-NICENESS = 10
-"""Of the threads that write beside the training: where both want a core, the training has it."""
 COMMIT_WITHIN_S = 15.0
 """For the commit of a run that is being ended: Prefect grants 30 s, MLflow's end takes up to 12."""
 
@@ -87,12 +83,12 @@ class PartialSaver:
             return
         if share >= 1.0:
             self._join()
-            self._begin(progress, beside=True)
+            self._begin(progress)
         elif share >= PREPARE_AT and progress.updates and not self._prepared:
             # The optimizer's moments are there by now; an epoch that is over before needs none.
             self._prepared = True
             tensors, _ = _tensors(progress.state, _gradients(progress.state))
-            self._start(partial(self._buffers.prepare, tensors), beside=True)
+            self._start(partial(self._buffers.prepare, tensors))
 
     def _share_of_interval(self, progress: Progress) -> float:
         """How much of the time or of the updates between two commits is over; 1: one is due."""
@@ -111,7 +107,7 @@ class PartialSaver:
         until_s = time.monotonic() + COMMIT_WITHIN_S
         self._join(until_s=until_s)
         if progress.micro_steps > self._last_micro_steps:
-            self._begin(progress, beside=False)
+            self._begin(progress)
             self._join(until_s=until_s)
 
     def wait(self) -> None:
@@ -139,7 +135,7 @@ class PartialSaver:
             error, self._error = self._error, None
             raise error
 
-    def _begin(self, progress: Progress, *, beside: bool) -> None:
+    def _begin(self, progress: Progress) -> None:
         captured = progress.capture()
         tensors, document = _tensors(progress.state, captured.gradients)
         copied = self._buffers.copy(tensors)
@@ -156,13 +152,11 @@ class PartialSaver:
         self._prepared = True
         self._last_s, self._last_updates = time.monotonic(), progress.updates
         self._last_micro_steps = progress.micro_steps
-        self._start(partial(self._write, captured, copied, body, anchors), beside=beside)
+        self._start(partial(self._write, captured, copied, body, anchors))
 
-    def _start(self, work: Callable[[], None], *, beside: bool) -> None:
+    def _start(self, work: Callable[[], None]) -> None:
         def guarded() -> None:
             try:
-                if beside:
-                    _give_way()
                 work()
             except BaseException as error:  # noqa: BLE001 - raised again in the training's thread
                 self._error = error
@@ -184,13 +178,6 @@ class PartialSaver:
             written = write_hashed(scratch / "partial.safetensors", pieces)
             self._partials.commit(captured.micro_steps, written, body)
         self._saved(captured, anchors)
-
-
-def _give_way() -> None:
-    if sys.platform == "linux":  # elsewhere it is the whole process that has a niceness
-        thread = threading.get_native_id()
-        niceness = os.getpriority(os.PRIO_PROCESS, thread) + NICENESS
-        os.setpriority(os.PRIO_PROCESS, thread, niceness)
 
 
 def _tensors(

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import sys
 import tempfile
 import uuid
 from contextlib import closing
@@ -39,6 +40,12 @@ def pytest_configure(config):
 
 def pytest_unconfigure(config):
     shutil.rmtree(config.test_home, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def own_path(monkeypatch):
+    """What a test's project puts on the module path does not stay there for the next one."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,8 @@
-"""Runs that Prefect's UI starts: through the worker, cached when repeated, retried, cancelled."""
-
-import time
+"""Runs that Prefect's UI starts: through the worker, cached when repeated, retried."""
 
 import httpx
 import pytest
-from machine import family, wait_for
+from machine import wait_for
 
 pytestmark = pytest.mark.server
 
@@ -69,22 +67,3 @@ def test_retry_after_a_failure_goes_on_where_it_broke(deployed):
     after = states(deployed, run, attempt=2)
     done = {name for name, state in after.items() if state == "Cached"}
     assert done == {name for name in STAGES if not name.endswith("epoch 3")}
-
-
-@pytest.mark.slow
-def test_a_run_cancelled_inside_an_epoch_ends_in_time_and_the_next_one_goes_on_from_there(deployed):
-    data = {"target": "blobs:blobs", "args": {"split": "train", "size": 60_000}}
-    wanted = {"name": "cancelled", "epochs": 1, "train_data": data}
-    run = deployed.run(**wanted)
-    wait_for(lambda: deployed.tasks(run).get("train · epoch 0") == "Running")
-    time.sleep(2)
-    cancel = {"state": {"type": "CANCELLING"}, "force": True}
-    deployed.post(f"flow_runs/{run}/set_state", cancel)
-    ended = deployed.wait(run, "CANCELLED", "CRASHED", "FAILED", "COMPLETED", timeout_s=40)
-    assert ended["state_type"] == "CANCELLED"
-    worker = deployed.machine.process("worker")
-    wait_for(lambda: not [one for one in family(worker) if "engine" in one], timeout_s=10)
-    again = deployed.run(**wanted)
-    assert deployed.wait(again, "COMPLETED", "FAILED", "CRASHED")["state_type"] == "COMPLETED"
-    (line,) = [one for one in deployed.logs(again) if "went on from micro-step " in one]
-    assert int(line.rpartition(" ")[2]) > 0

@@ -134,11 +134,10 @@ def test_a_pipe_without_an_end_is_read_to_the_limit_only(tmp_path):
     written = []
 
     def feed():
-        with path.open("wb") as stream:
+        with path.open("wb", buffering=0) as stream:
             try:
                 while True:
                     written.append(stream.write(b"# and so on\n" * 1000))
-                    stream.flush()
             except BrokenPipeError:
                 return
 

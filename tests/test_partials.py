@@ -9,7 +9,7 @@ import torch
 from bare_run import BareRun
 from project import Project, environment
 
-from epochal.data.errors import Interrupted, StoreUnavailable, TrainingFailed
+from epochal.data.errors import Interrupted, TrainingFailed
 from epochal.data.partials import PartialStore
 from epochal.data.store import open_store
 from epochal.engine.serialize import save_tensors
@@ -174,15 +174,6 @@ def test_the_metrics_of_a_commit_are_offered_for_delivery_and_are_those_of_the_e
         found = part.metrics["train/loss"]
         assert np.array_equal(found, losses[: len(found)])
         assert part.updates_before == 0
-
-
-def test_an_error_of_the_thread_comes_up_in_the_training(project, monkeypatch):
-    def fail(*_):
-        raise StoreUnavailable("the disk is full")
-
-    monkeypatch.setattr(PartialStore, "commit", fail)
-    with pytest.raises(StoreUnavailable, match="the disk is full"):
-        BareRun(project.config, **OFTEN)()
 
 
 def test_commits_of_another_environment_are_not_gone_on_from(project, whole, monkeypatch):

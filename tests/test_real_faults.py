@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from bare_run import BareRun
-from network import Door
 from project import Project, call, environment
+from relay import Door
 from s3_server import BUCKET
 
 from epochal.tasks.watch import EpochWatch
@@ -105,7 +105,6 @@ def test_a_full_disk_ends_the_run_and_a_larger_one_lets_it_go_on(project, unbrok
     done = project("train")
     stopped(done, str(small_disk), "No space left on device", "free some space")
     assert "epochs to come may need" in done.err  # it was told before
-    assert "verify" not in done.err
     assert call("verify", f"file://{small_disk}").code == 0
     assert list(small_disk.glob("stages/*/record.json"))
     remount(small_disk, "size=64m")
@@ -159,6 +158,7 @@ def bucket(request):
     return f"s3://{BUCKET}/{request.node.name[:40]}/store"
 
 
+@pytest.mark.slow
 def test_an_s3_server_that_stays_away_ends_the_run_and_the_next_goes_on(
     project, unbroken, door, request, monkeypatch
 ):
@@ -187,10 +187,3 @@ def test_a_run_goes_through_an_s3_server_that_is_away_for_some_seconds(
     assert done.json["weights_sha256"] == unbroken[0]
     assert "the store does not answer" in done.err
     assert call("verify", store).code == 0
-
-
-def test_a_server_that_is_away_at_the_start_is_a_mistake_and_told_at_once(project, door, request):
-    door.close()
-    done = project("train", store=bucket(request))
-    assert done.code == 2
-    assert "check AWS_ENDPOINT_URL" in done.err
