@@ -43,9 +43,14 @@ def pytest_unconfigure(config):
 
 
 @pytest.fixture(autouse=True)
-def own_path(monkeypatch):
-    """What a test's project puts on the module path does not stay there for the next one."""
+def own_process(monkeypatch):
+    """What a run sets for its process, the module path and torch's threads, ends with its test."""
     monkeypatch.setattr(sys, "path", list(sys.path))
+    torch = sys.modules.get("torch")
+    threads = None if torch is None else torch.get_num_threads()
+    yield
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from lives import Count, Lives
 from proof_kills import random_kills
 from proof_project import proof_project
@@ -47,6 +48,21 @@ LEVEL = {"store": "store", "disk": "disk", "s3": "store"}
 def lives(where: str, folder: Path) -> Iterator[Lives]:
     """The run, its stores and its unbroken end, in one place."""
     config = proof_project(folder / "project").config
+    with own_threads():
+        yield from _lives(where, config, folder)
+
+
+@contextmanager
+def own_threads() -> Iterator[None]:
+    """The threads that a run sets for its process are those of before at the end."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _lives(where: str, config: Path, folder: Path) -> Iterator[Lives]:
     if where != "s3":
         yield Lives.on_files(config, folder).prepare(LEVEL[where])
         return

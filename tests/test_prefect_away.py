@@ -29,9 +29,7 @@ def begin_server(machine):
         return ensure_prefect_server().api_url
 
 
-def test_a_server_that_is_away_at_the_start_is_named_and_nothing_is_lost(
-    tmp_path, tracker, unbroken, prefect_server
-):
+def test_a_server_that_is_away_at_the_start_is_named_before_anything_runs(tmp_path, tracker):
     project = Project(tmp_path / "project")
     url = f"http://127.0.0.1:{free_port()}/api"
     with environment(PREFECT_API_URL=url):
@@ -41,8 +39,6 @@ def test_a_server_that_is_away_at_the_start_is_named_and_nothing_is_lost(
     assert f"PREFECT_API_URL is {url}" in said
     assert "Connection refused" in said
     assert not list(project.store.glob("stages/*"))
-    with environment(PREFECT_API_URL=prefect_server[0]):
-        assert Unbroken.of_result(Command(project).result(), tracker) == unbroken
 
 
 @pytest.mark.slow
