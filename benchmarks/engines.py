@@ -196,7 +196,7 @@ PEERS = {"ignite": ignite, "accelerate": accelerate, "lightning": lightning}
 
 
 def trainers() -> dict[str, Callable[[Workload, np.ndarray[Any, Any]], None]]:
-    """Name → loop; peers only where they are installed (`pip install epochal[bench]`)."""
+    """Name → loop; peers only where they are installed."""
     found: dict[str, Callable[[Workload, np.ndarray[Any, Any]], None]] = {
         "raw": lambda work, order: raw(work, order, norm=False),
         "raw + clip, norm": lambda work, order: raw(work, order, norm=True),
