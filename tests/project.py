@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,9 +129,12 @@ def call(*arguments: str) -> Done:
     """One command of the command line, in this process."""
     from epochal.flows.cli import run
 
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run(list(arguments))
+    out, err, path = io.StringIO(), io.StringIO(), list(sys.path)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = run(list(arguments))
+    finally:
+        sys.path[:] = path  # the project's folder is not for the tests that come after
     return Done(code=code, out=out.getvalue(), err=err.getvalue())
 
 
