@@ -170,11 +170,11 @@ def accelerate(work: Workload, order: np.ndarray[Any, Any]) -> None:
         optimizer.step()
 
 
-def lightning(work: Workload, order: np.ndarray[Any, Any]) -> None:
+def lightning_trainer(work: Workload, order: np.ndarray[Any, Any]) -> None:
     """Lightning's Trainer, bare: no logger, no progress bar, no checkpoint."""
-    import lightning as L  # noqa: N812 - its own name
+    import lightning
 
-    class Module(L.LightningModule):
+    class Module(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.model, self.built = work.fresh()
@@ -185,14 +185,14 @@ def lightning(work: Workload, order: np.ndarray[Any, Any]) -> None:
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return self.built
 
-    trainer = L.Trainer(
+    trainer = lightning.Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=CLIP,
     )  # fmt: skip
     trainer.fit(Module(), list(torch.from_numpy(order).split(work.batch)))
 
 
-PEERS = {"ignite": ignite, "accelerate": accelerate, "lightning": lightning}
+PEERS = {"ignite": ignite, "accelerate": accelerate, "lightning": lightning_trainer}
 
 
 def trainers() -> dict[str, Callable[[Workload, np.ndarray[Any, Any]], None]]:

@@ -85,6 +85,8 @@ class PatientBackend:
             else:
                 self._told = False
                 return found
+            # A storage that is away tells nobody when it is back, so it is asked; without a pause
+            # between two tries all clients would ask a server that starts again without end.
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
 

@@ -15,6 +15,7 @@ MAX_DEPTH = 16
 MAX_VARINT_BYTES = 10
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 _INTEGERS = {_I16: 16, _I32: 32, _I64: 64}
+_MORE = 0x80  # this bit of a varint's byte: another one follows
 _LONG_LIST = 15  # the size follows as a varint
 
 
@@ -91,7 +92,7 @@ class CompactReader:
         for index in range(MAX_VARINT_BYTES):
             byte = self._byte()
             value |= (byte & 0x7F) << (7 * index)
-            if byte < 0x80:  # noqa: PLR2004 - the last byte has no eighth bit
+            if not byte & _MORE:
                 return value
         raise ThriftError(f"a number of more than {MAX_VARINT_BYTES} bytes")
 

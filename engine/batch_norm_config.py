@@ -56,7 +56,7 @@ class BatchNormConfig(Frozen):
         part = share(t)
         return part * own + (1 - part) * self.final_momentum  # at 1 and at 0 exactly either
 
-    def _share(self, epochs: int, low: float, high: float) -> Iterable[Piece]:  # noqa: ARG002
+    def _share(self, epochs: int, low: float, high: float) -> Iterable[Piece]:  # noqa: ARG002 - a `Window`: three pieces need none chosen
         end = float(epochs) if self.end is None else self.end
         if self.shape == "cosine":
             fall = Piece("cosine", self.start, end, 0.0, 1.0)

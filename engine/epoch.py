@@ -124,7 +124,7 @@ def train_epoch(
             with how.autocast():
                 output = check_output(step(state.module, data), num_samples=size)
             loss = update_share(output.loss_B, batch, device=device)
-            grads.scaled(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            torch.autograd.backward(grads.scaled(loss))
             recorder.add_loss(loss.detach(), _part_shares(output, batch, device=device))
             target = target_of(data) if output.target is None else output.target
             observer.take(batch.sample_ids_B, output, target)

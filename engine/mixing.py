@@ -25,6 +25,8 @@ from epochal.engine.step import DefaultStep, StepOutput, split_batch
 
 # B samples of a micro-batch, C classes, H and W of an image; … further dimensions
 
+HALF = 0.5  # the own sample has at least this share
+_LOGITS = 2  # dimensions: (B, C)
 _IMAGE = 3  # dimensions of a batch of images, at least
 _MAX_SOFT = 2  # dimensions of targets that are no classes
 
@@ -110,7 +112,7 @@ def plan_mixing(
         box_B4[cut_B] = boxes_B4[cut_B]
         area_B = (box_B4[:, 1] - box_B4[:, 0]) * (box_B4[:, 3] - box_B4[:, 2])
         share_B[cut_B] = (1.0 - area_B / (size_HW[0] * size_HW[1]))[cut_B]
-    swapped_B = share_B < 0.5  # noqa: PLR2004 - half
+    swapped_B = share_B < HALF
     share_B = np.where(swapped_B, 1.0 - share_B, share_B)
     return MixPlan(partner_B, share_B, cut_B, box_B4, swapped_B)
 
@@ -277,7 +279,7 @@ def _each(loss: Tensor) -> Tensor:
 
 def soft_targets(batch: MixedBatch, outputs: Any) -> Tensor:
     """Mixed and smoothed probabilities, shape (B, C); a target below 0 has none at all."""
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2:  # noqa: PLR2004 - (B, C)
+    if not isinstance(outputs, Tensor) or outputs.ndim != _LOGITS:
         raise TargetError(
             f"mixing.label_smoothing: it needs outputs of shape (batch, classes), found "
             f"{_described(outputs)}"

@@ -93,7 +93,9 @@ class OptimizerConfig(Target):
     @property
     def rate(self) -> float:
         """The base learning rate."""
-        return float(self.args["lr"])  # type: ignore[arg-type]  # checked to be a number
+        rate = self.args["lr"]
+        assert isinstance(rate, int | float), rate  # `_has_rate` has refused anything else
+        return float(rate)
 
     @property
     def is_grouped(self) -> bool:

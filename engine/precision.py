@@ -50,7 +50,11 @@ class Precision:
 
 def prepared(model: nn.Module, config: PrecisionConfig) -> nn.Module:
     """The model in the memory order of the config, in place."""
-    return model.to(memory_format=torch.channels_last) if config.channels_last else model  # type: ignore[call-overload]
+    if not config.channels_last:
+        return model
+    # Documented, but torch's type stubs know a memory format without a dtype of tensors only.
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
 
 
 def compiled(model: nn.Module, config: PrecisionConfig) -> Callable[..., Any] | None:

@@ -204,7 +204,8 @@ class UpdateRecorder:
 
 
 def _host(numbers: Sequence[Tensor | float]) -> Column:
-    if isinstance(numbers[0], Tensor):
-        stacked: Column = torch.stack(list(numbers)).double().cpu().numpy()  # type: ignore[arg-type]
+    tensors = [one for one in numbers if isinstance(one, Tensor)]
+    if tensors:
+        stacked: Column = torch.stack(tensors).double().cpu().numpy()
         return stacked
     return np.array(numbers, dtype=np.float64)

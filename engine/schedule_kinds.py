@@ -77,7 +77,7 @@ class ConstantSchedule(_Schedule):
 
     kind: Literal["constant"] = "constant"
 
-    def body(self, low: float, high: float, *, epochs: int) -> Iterable[Piece]:  # noqa: ARG002
+    def body(self, low: float, high: float, *, epochs: int) -> Iterable[Piece]:  # noqa: ARG002 - as `_Schedule` has it
         """One level piece."""
         return [level(0.0, float(epochs), 1.0)]
 
@@ -113,7 +113,7 @@ class MultiStepSchedule(_Schedule):
                 raise ValueError(f"values: {list(self.values)}; expected none below 0")
         return self
 
-    def body(self, low: float, high: float, *, epochs: int) -> Iterable[Piece]:  # noqa: ARG002
+    def body(self, low: float, high: float, *, epochs: int) -> Iterable[Piece]:  # noqa: ARG002 - as `_Schedule` has it
         """One level piece between each two milestones."""
         levels = self.values or tuple(
             self.factor**power for power in range(1, len(self.milestones) + 1)
@@ -146,7 +146,7 @@ class StepSchedule(_Schedule):
                 f"{epochs}"
             ) from None
 
-    def body(self, low: float, high: float, *, epochs: int) -> Iterable[Piece]:  # noqa: ARG002
+    def body(self, low: float, high: float, *, epochs: int) -> Iterable[Piece]:  # noqa: ARG002 - as `_Schedule` has it
         """One level piece per step."""
         number = max(0, int(low / self.size) - 1)
         while number * self.size < high:
@@ -160,7 +160,7 @@ class CosineSchedule(_Schedule):
     kind: Literal["cosine"] = "cosine"
     final: float = Field(default=0.0, ge=0, le=1, description="factor of the base rate at the end")
 
-    def body(self, low: float, high: float, *, epochs: int) -> Iterable[Piece]:  # noqa: ARG002
+    def body(self, low: float, high: float, *, epochs: int) -> Iterable[Piece]:  # noqa: ARG002 - as `_Schedule` has it
         """One wave, that starts where the warm-up ends."""
         wave = Piece("cosine", self.warmup, float(epochs), 0.0, 1.0, self.final)
         return [level(0.0, self.warmup, 1.0), wave]
@@ -175,7 +175,7 @@ class PolynomialSchedule(_Schedule):
     )
     final: float = Field(default=0.0, ge=0, le=1, description="factor of the base rate at the end")
 
-    def body(self, low: float, high: float, *, epochs: int) -> Iterable[Piece]:  # noqa: ARG002
+    def body(self, low: float, high: float, *, epochs: int) -> Iterable[Piece]:  # noqa: ARG002 - as `_Schedule` has it
         """One fall, that starts where the warm-up ends."""
         fall = Piece("power", self.warmup, float(epochs), 0.0, 1.0, self.final, self.power)
         return [level(0.0, self.warmup, 1.0), fall]
@@ -200,7 +200,7 @@ class WarmupStableDecaySchedule(_Schedule):
                 f"warmup {self.warmup:g} and decay {self.decay:g} epochs do not fit into {epochs}"
             )
 
-    def body(self, low: float, high: float, *, epochs: int) -> Iterable[Piece]:  # noqa: ARG002
+    def body(self, low: float, high: float, *, epochs: int) -> Iterable[Piece]:  # noqa: ARG002 - as `_Schedule` has it
         """A level and a fall (Hu et al. 2024, arXiv:2404.06395, §4)."""
         turn = float(epochs) - self.decay
         return [level(0.0, turn, 1.0), line(turn, float(epochs), 1.0, self.final)]
@@ -229,7 +229,7 @@ class CyclicSchedule(_Schedule):
         super().check(epochs)
         _check_length("period", self.period, pieces=2)
 
-    def body(self, low: float, high: float, *, epochs: int) -> Iterable[Piece]:  # noqa: ARG002
+    def body(self, low: float, high: float, *, epochs: int) -> Iterable[Piece]:  # noqa: ARG002 - as `_Schedule` has it
         """Two lines per triangle, from where the warm-up ends."""
         yield level(0.0, self.warmup, self.low)
         number = max(0, int((low - self.warmup) / self.period) - 1)
@@ -255,7 +255,7 @@ class OneCycleSchedule(_Schedule):
     final: float = Field(default=4e-6, ge=0, le=1, description="factor of the base rate at the end")
     shape: Literal["cosine", "linear"] = Field(default="cosine", description="of rise and fall")
 
-    def body(self, low: float, high: float, *, epochs: int) -> Iterable[Piece]:  # noqa: ARG002
+    def body(self, low: float, high: float, *, epochs: int) -> Iterable[Piece]:  # noqa: ARG002 - as `_Schedule` has it
         """A rise and a fall, that start where the warm-up ends."""
         start, end = self.warmup, float(epochs)
         peak = end if self.rise == 1 else start + self.rise * (end - start)
