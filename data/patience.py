@@ -6,6 +6,7 @@ end a run of days.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -100,7 +101,18 @@ class PatientBackend:
 
     def put_new(self, path: str, source: bytes | Path) -> None:
         """As the backend below, once it answers."""
-        self._tried(lambda: self._inner.put_new(path, source))
+        handed_over = isinstance(source, Path) and source.exists()
+
+        def put() -> None:
+            try:
+                self._inner.put_new(path, source)
+            except FileNotFoundError:
+                if handed_over and isinstance(source, Path) and not source.exists():
+                    # A try whose answer was lost has taken the file: the object is there.
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
+                raise
+
+        self._tried(put)
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
         """As the backend below, once it answers."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from epochal.data.errors import TargetError
+from epochal.engine.step import described
 
 # B samples of a batch, C classes, N elements whose class counts; … further dimensions
 
@@ -29,12 +30,6 @@ _BINS = 15  # Guo et al. 2017, arXiv:1706.04599
 def make(name: str) -> Any:
     """A new metric of that name. KeyError if there is none."""
     return _MAKERS[name](name)
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"{value.dtype} of shape {tuple(value.shape)}"
-    return "nothing" if value is None else f"a {type(value).__name__}"
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -84,7 +79,7 @@ class _OfClasses:
         raise TargetError(
             f"metrics.validation: {self.name!r} needs outputs of shape (B, C, …) and integer "
             f"targets of shape (B, …), or one logit for each target of 0 or 1, found "
-            f"{_described(outputs)} and {_described(target)}; set metrics.validation to [loss], "
+            f"{described(outputs)} and {described(target)}; set metrics.validation to [loss], "
             "or to metrics that fit"
         )
 
@@ -279,7 +274,7 @@ class Regression:
         ):
             raise TargetError(
                 f"metrics.validation: {self.name!r} needs outputs and targets of one shape, found "
-                f"{_described(outputs)} and {_described(target)}; set metrics.validation to "
+                f"{described(outputs)} and {described(target)}; set metrics.validation to "
                 "[loss], or to metrics that fit"
             )
         rows = len(target)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from epochal.data.errors import TargetError
 from epochal.engine.config import EmaConfig
 
 
@@ -31,11 +32,16 @@ class WeightAverage:
         self.reset()
 
     def reset(self) -> None:
-        """Starts anew from the model's weights as they are."""
+        """Starts anew from the model's weights as they are. Raises TargetError for no tensors."""
         copies: dict[int, Tensor] = {}
         self.tensors = {}
         for name, tensor in self._model.state_dict().items():
-            place = id(tensor) if not isinstance(tensor, Tensor) else tensor.data_ptr()
+            if not isinstance(tensor, Tensor):
+                raise TargetError(
+                    f"ema: {name} of the model's state_dict is a {type(tensor).__name__}, of which "
+                    "there is no average; let get_extra_state() return a tensor, or leave `ema` out"
+                )
+            place = tensor.data_ptr()
             if place not in copies or copies[place].shape != tensor.shape:
                 copies[place] = tensor.detach().clone()
             self.tensors[name] = copies[place]

@@ -37,6 +37,7 @@ from epochal.engine.step import Step, StepOutput, check_output, target_of, to_de
 # B samples of a micro-batch, N of the epoch, U updates of the epoch
 
 SPIKE_WINDOW, SPIKE_LEAST, SPIKE_FACTOR = 64, 16, 5.0
+SPIKE_BLOCK = 1 << 14  # updates whose windows are sorted at once: 8 MiB
 _HALF = {torch.float16, torch.bfloat16}
 
 
@@ -254,12 +255,12 @@ def spikes(norm_U: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """
     finite_U = np.isfinite(norm_U)
     norm_F = norm_U[finite_U]
-    before_F64 = np.full((len(norm_F), SPIKE_WINDOW), np.nan)
-    for back in range(1, min(SPIKE_WINDOW, len(norm_F) - 1) + 1):
-        before_F64[back:, back - 1] = norm_F[:-back]
+    padded = np.concatenate([np.full(SPIKE_WINDOW, np.nan), norm_F])
+    before_F64 = np.lib.stride_tricks.sliding_window_view(padded, SPIKE_WINDOW)
     median_F = np.full(len(norm_F), np.inf)
-    if len(norm_F) > SPIKE_LEAST:
-        median_F[SPIKE_LEAST:] = np.nanmedian(before_F64[SPIKE_LEAST:], axis=1)
+    for start in range(SPIKE_LEAST, len(norm_F), SPIKE_BLOCK):
+        block = slice(start, min(start + SPIKE_BLOCK, len(norm_F)))
+        median_F[block] = np.nanmedian(before_F64[block], axis=1)
     found_U = np.zeros(len(norm_U), dtype=bool)
     found_U[finite_U] = norm_F > SPIKE_FACTOR * median_F
     return found_U

@@ -30,9 +30,10 @@ class Update:
     """What one update measured, on the device.
 
     total and clipped: L2 norms before and after the clip, shape (). tensor_P: of each tensor before
-    the clip, float32 of shape (P,), zero where a parameter got no gradient. extras: name → number
-    of what the config asks for beside them: `gradients/update_ratio`, ‖Δw‖ / ‖w‖ over all weights;
-    `gradients/scale` of a float16 loss; `gradients/skipped`, 1 where nothing was changed.
+    the clip, float32 of shape (P,), zero where a parameter got no gradient. extras: in the order of
+    `Gradients.extras`, what the config asks for beside them: `gradients/update_ratio`, ‖Δw‖ / ‖w‖
+    over all weights; `gradients/scale` of a float16 loss; `gradients/skipped`, 1 where nothing was
+    changed.
     """
 
     total: Tensor

@@ -12,6 +12,7 @@ from torch import Tensor
 from epochal.data.errors import TargetError
 from epochal.engine import built_in_metrics
 from epochal.engine.config import MetricsConfig, MetricTarget
+from epochal.engine.step import described
 
 # B samples of a batch, C classes; … further dimensions
 
@@ -60,7 +61,7 @@ class TopKAccuracy:
         if not _is_classification(outputs, target):
             raise TargetError(
                 f"metrics.validation: {self._name!r} needs outputs of shape (B, C, …) and integer "
-                f"targets of shape (B, …), found {_described(outputs)} and {_described(target)}; "
+                f"targets of shape (B, …), found {described(outputs)} and {described(target)}; "
                 "set metrics.validation to [loss], or to metrics that fit"
             )
 
@@ -95,12 +96,6 @@ def _is_classification(outputs: Any, target: Any) -> bool:
         and outputs.ndim == target.ndim + 1
         and outputs.shape[:1] + outputs.shape[2:] == target.shape
     )
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"{value.dtype} of shape {tuple(value.shape)}"
-    return "nothing" if value is None else f"a {type(value).__name__}"
 
 
 def _total(counts: list[Tensor]) -> int:
@@ -179,6 +174,5 @@ def _numbers(name: str, value: Any) -> dict[str, float]:
     if isinstance(value, int | float):
         return {name: float(value)}
     raise TargetError(
-        f"metrics.{name}: compute() gave {_described(value)}, expected a number or a dict of "
-        "numbers"
+        f"metrics.{name}: compute() gave {described(value)}, expected a number or a dict of numbers"
     )

@@ -21,7 +21,7 @@ from torch import Tensor
 from epochal.data.errors import TargetError
 from epochal.data.types import hash_u64, hash_uniform
 from epochal.engine.mixing_config import MixingConfig
-from epochal.engine.step import DefaultStep, StepOutput, split_batch
+from epochal.engine.step import DefaultStep, StepOutput, described, split_batch
 
 # B samples of a micro-batch, C classes, H and W of an image; … further dimensions
 
@@ -167,7 +167,7 @@ class Mixer:
         ):
             raise TargetError(
                 "mixing: it takes inputs of floating-point numbers, one row for each sample, found "
-                f"{_described(model_input)}; convert them in the data set, or leave `mixing` out"
+                f"{described(model_input)}; convert them in the data set, or leave `mixing` out"
             )
         if self._config.cutmix is not None and model_input.ndim < _IMAGE:
             raise TargetError(
@@ -179,19 +179,13 @@ class Mixer:
         if not classes and not (soft and target.ndim <= _MAX_SOFT):
             raise TargetError(
                 "mixing: it takes targets of classes, shape (batch,), or of numbers, (batch,) "
-                f"or (batch, …), found {_described(target)}; leave `mixing` out"
+                f"or (batch, …), found {described(target)}; leave `mixing` out"
             )
         return model_input
 
 
 def _moved(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     return torch.from_numpy(array).to(device, non_blocking=True)
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"{value.dtype} of shape {tuple(value.shape)}"
-    return f"a {type(value).__name__}"
 
 
 def _per_row(column_B: Tensor, like: Tensor) -> Tensor:
@@ -282,7 +276,7 @@ def soft_targets(batch: MixedBatch, outputs: Any) -> Tensor:
     if not isinstance(outputs, Tensor) or outputs.ndim != _LOGITS:
         raise TargetError(
             f"mixing.label_smoothing: it needs outputs of shape (batch, classes), found "
-            f"{_described(outputs)}"
+            f"{described(outputs)}"
         )
     num_classes, smoothing = outputs.shape[1], batch.label_smoothing
 

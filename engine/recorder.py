@@ -43,8 +43,7 @@ class UpdateRecorder:
     """The step metrics of one epoch, in order of the updates.
 
     extras: names of what each update gives beside its norms. rates: names of further learning
-    rates. tolerant: whether an update that is
-    not finite is no problem, since it is skipped.
+    rates. tolerant: whether an update that is not finite is no problem, since it is skipped.
     """
 
     def __init__(

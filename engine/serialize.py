@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from epochal.data.errors import Damaged, StateMismatch
 from epochal.engine.ema import WeightAverage
 from epochal.engine.state import TrainingState
-from epochal.engine.tensor_bytes import safetensors_pieces
 from epochal.engine.tensor_header import check_header
 
 _NOT_OPTIONS = frozenset({"params", "param_names", "lr", "initial_lr"})
@@ -38,16 +37,6 @@ class StateParts:
     optimizer: dict[str, Tensor]
     document: dict[str, Any]
     ema: dict[str, Tensor] = field(default_factory=dict)
-
-
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Writes a safetensors file without metadata; equal tensors give equal bytes.
-
-    Raises OSError as the disk does, and StateMismatch for what the format does not have.
-    """
-    with path.open("wb") as stream:
-        for piece in safetensors_pieces(tensors):
-            stream.write(piece)
 
 
 def load_tensors(path: Path, *, device: str) -> dict[str, Tensor]:

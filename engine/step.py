@@ -142,6 +142,13 @@ def target_of(batch: Any) -> Any:
     return None
 
 
+def described(value: Any) -> str:
+    """A value as an error names it: a tensor by its type and shape."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
 def to_device(data: Any, device: torch.device) -> Any:
     """`data` with every tensor on `device`, inside tuples, lists and dicts."""
     if type(data) is tuple:  # the usual batch, already there: no copy of the tuple

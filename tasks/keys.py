@@ -194,6 +194,8 @@ def _train_stage(
     left = updates_left(config, epoch, num_samples=facts.train_data.num_samples)
     if left is not None:
         inputs["max_updates"] = left
+    elif config.max_updates is not None and facts.train_data.num_samples is None:
+        inputs["max_updates"] = None  # which epoch it cuts is not yet known
     parents = {"parent": checkpoint}
     if table is not None:
         parents["samples"] = table

@@ -49,8 +49,8 @@ def log_best_model(
 ) -> None:
     """The weights of the train stage `record` as a model that MLflow can load.
 
-    artifact: which of them, `model` or `ema`.
-    One of more than 100 MiB is only linked. Raises what MLflow and the store raise.
+    artifact: which of them, `model` or `ema`. One of more than 100 MiB is only linked. Raises what
+    MLflow and the store raise.
     """
     sha256 = record.artifacts[artifact].sha256
     if run.tag(MODEL_SHA256_TAG) == sha256:

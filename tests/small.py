@@ -5,11 +5,13 @@ import torch
 from torch import nn
 
 from epochal.data.types import Batch, Window
+from epochal.data.written_file import write_hashed
 from epochal.engine.build import build_loss, build_model
 from epochal.engine.config import GradientsConfig
 from epochal.engine.epoch import train_epoch
 from epochal.engine.state import TrainingState
 from epochal.engine.step import DefaultStep
+from epochal.engine.tensor_bytes import safetensors_pieces
 
 NUM_CLASSES, WIDTH = 4, 6
 
@@ -97,3 +99,9 @@ def bits(state):
     parts = split_state(state)
     tensors = {**parts.model, **parts.optimizer}
     return {name: one.numpy().tobytes() for name, one in tensors.items()}, parts.document
+
+
+def save_tensors(tensors, path):
+    """A safetensors file as checkpoints and commits are written; one that is there is replaced."""
+    path.unlink(missing_ok=True)
+    return write_hashed(path, safetensors_pieces(tensors))

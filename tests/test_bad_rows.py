@@ -10,6 +10,7 @@ import pytest
 import torch
 from bare_run import BareRun
 from project import Project
+from small import save_tensors
 from test_hostile_runs import plant, undo
 
 from epochal.data.data_checks import check_labels
@@ -26,7 +27,7 @@ from epochal.data.errors import (
 from epochal.data.samples import read_samples, write_samples
 from epochal.data.store import open_store
 from epochal.data.tables import UPDATES, read_table, write_table
-from epochal.engine.serialize import load_tensors, save_tensors
+from epochal.engine.serialize import load_tensors
 
 DATA = """
     import torch

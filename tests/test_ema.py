@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from small import Net, bits, new_state, run_epoch, samples
 from torch import nn
 
-from epochal.data.errors import StateMismatch
+from epochal.data.errors import StateMismatch, TargetError
 from epochal.engine.config import EmaConfig
 from epochal.engine.ema import WeightAverage
 from epochal.engine.serialize import load_state, split_state
@@ -76,6 +76,18 @@ def test_inside_the_block_the_model_is_the_average_and_after_it_its_own():
         assert name == "body.1.num_batches_tracked" or not torch.equal(
             tensor, state.ema.tensors[name]
         )
+
+
+def test_a_state_that_is_no_tensor_has_no_average():
+    class Noted(Net):
+        def get_extra_state(self):
+            return {"note": "text"}
+
+        def set_extra_state(self, state):
+            pass
+
+    with pytest.raises(TargetError, match="ema: _extra_state of the model's state_dict is a dict"):
+        WeightAverage(new_state(Noted).model, EmaConfig())
 
 
 def test_tied_weights_are_averaged_once():

@@ -7,12 +7,13 @@ import torch
 from bare_run import BareRun
 from hostile import rewritten
 from project import Project, environment
+from small import save_tensors
 
 from epochal.data.errors import Damaged, TrainingFailed
 from epochal.data.hashing import bytes_sha256
 from epochal.data.partials import PartialStore
 from epochal.data.store import open_store
-from epochal.engine.serialize import load_tensors, save_tensors
+from epochal.engine.serialize import load_tensors
 from epochal.tasks.commit import sample_table
 from epochal.tasks.partial_epochs import PartialSaver
 from epochal.tasks.restored_epochs import checked_restore

@@ -11,14 +11,13 @@ import torch
 from hostile import STRANGE, mangled, mutated, safetensors_bytes, single_changes, told
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from small import bits, new_state, run_epoch, samples
+from small import bits, new_state, run_epoch, samples, save_tensors
 
 from epochal.data.errors import Damaged, StateMismatch
 from epochal.engine.serialize import (
     StateParts,
     load_state,
     load_tensors,
-    save_tensors,
     split_state,
 )
 from epochal.engine.tensor_header import MAX_HEADER_BYTES

@@ -68,6 +68,12 @@ def test_only_the_epoch_that_is_cut_has_the_limit_in_its_key():
     assert keys(max_updates=100, epochs=3) == whole, "`epochs` is the upper bound"
 
 
+def test_epochs_have_no_key_while_it_is_not_known_which_of_them_is_cut():
+    found = keys(count=None, max_updates=10, epochs=3)  # the data's `version` is stated, not read
+    assert found["initialise", None]
+    assert {key for (kind, _), key in found.items() if kind != "initialise"} == {None}
+
+
 def test_a_limit_needs_epochs_of_one_length():
     with pytest.raises(ValueError, match="max_updates: it needs the same number of updates"):
         config(schedule={"kind": "constant"}, max_updates=5)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from bare_run import BareRun
 from project import Project, environment
+from small import save_tensors
 
 from epochal.data.errors import Interrupted, TrainingFailed
 from epochal.data.partials import PartialStore
 from epochal.data.store import open_store
-from epochal.engine.serialize import save_tensors
 from epochal.tasks.interruption import Interruption
 from epochal.tasks.watch import MAX_ANCHORS, Anchors
 

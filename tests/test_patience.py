@@ -98,6 +98,22 @@ def test_a_write_whose_answer_got_lost_says_that_something_is_there(tmp_path):
     assert store.read("a") == b"1"
 
 
+def test_a_file_whose_handing_over_lost_its_answer_is_there(tmp_path):
+    store = patient_store(tmp_path, FaultPlan("lost_answer", at=2), [])
+    with store.scratch() as folder:
+        source = folder / "object"
+        source.write_bytes(b"12345678")
+        with pytest.raises(FileExistsError):  # as of any object that is there already
+            store.put_new("a", source)
+    assert store.read("a") == b"12345678"
+
+
+def test_a_file_that_was_never_there_is_named(tmp_path):
+    store = patient_store(tmp_path, FaultPlan(), [])
+    with pytest.raises(FileNotFoundError):
+        store.put_new("a", tmp_path / "absent")
+
+
 def test_a_silent_or_busy_storage_is_known_from_a_wrong_one():
     pytest.importorskip("botocore")
     from aiohttp import ClientConnectionError

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from small import Net, bits, new_state, run_epoch, samples
+from small import Net, bits, new_state, run_epoch, samples, save_tensors
 from torch import nn
 
 from epochal.data.documents import dump_document, load_document
@@ -18,7 +18,6 @@ from epochal.engine.serialize import (
     load_model_tensors,
     load_state,
     load_tensors,
-    save_tensors,
     split_state,
 )
 from epochal.engine.state import TrainingState, fresh_optimizer
