@@ -119,10 +119,15 @@ class FaultyBackend:
             plan.die()
         if fails and kind in _ERRNO and (kind != "enospc" or name in _WRITES):
             raise OSError(_ERRNO[kind], os.strerror(_ERRNO[kind]), path)
-        yield
-        if fails and kind == "kill_after":
+        after = fails and kind in {"kill_after", "lost_answer"}
+        try:
+            yield
+        except Exception:
+            if not after:  # else this answer, that something is there already, is the lost one
+                raise
+        if after and kind == "kill_after":
             plan.die()
-        if fails and kind == "lost_answer":
+        if after:
             raise OSError(errno.ETIMEDOUT, "the answer got lost", path)
 
     def _tear(self, source: bytes | Path) -> None:

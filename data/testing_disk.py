@@ -127,9 +127,11 @@ class FaultyDisk:
             plan.die()
         if fails and kind in _ERRNO and (kind != "enospc" or name in _WRITES):
             raise OSError(_ERRNO[kind], os.strerror(_ERRNO[kind]), str(path))
-        yield fails
-        if fails and kind == "kill_after":
-            plan.die()
+        try:
+            yield fails
+        finally:
+            if fails and kind == "kill_after":
+                plan.die()
 
 
 def _version(path: Path) -> tuple[int, int, int]:

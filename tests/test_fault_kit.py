@@ -26,6 +26,31 @@ def test_a_death_leaves_all_or_nothing(kind, tmp_path):
     assert found == ({"a/b": 8} if kind == "kill_after" else {})
 
 
+@pytest.mark.parametrize("level", KINDS)
+def test_a_death_after_an_operation_comes_also_where_that_fails(level, tmp_path):
+    url = f"file://{tmp_path}/store"
+    open_store(url).put_new("a/b", b"1")
+    with injected(FaultPlan("kill_after", level=level, die=die)) as plan:
+        store = open_store(url)
+        with pytest.raises(FileExistsError):
+            store.put_new("a/b", b"2")
+        named = [at for at, one in enumerate(plan.operations, 1) if one in {"put_new", "link"}]
+        assert len(named) == 1, plan.operations
+    with injected(FaultPlan("kill_after", at=named[0], level=level, die=die)):
+        store = open_store(url)
+        with pytest.raises(Died):
+            store.put_new("a/b", b"2")
+
+
+def test_a_lost_answer_may_be_that_something_is_there(tmp_path):
+    url = f"file://{tmp_path}/store"
+    open_store(url).put_new("a/b", b"1")
+    with injected(FaultPlan("lost_answer", at=1)):
+        store = open_store(url)
+        with pytest.raises(StoreUnavailable, match="the answer got lost"):
+            store.put_new("a/b", b"2")
+
+
 @pytest.mark.parametrize("kind", ["enospc", "eio", "timeout", "lost_answer"])
 def test_an_error_of_the_storage_is_told_with_its_object(kind, tmp_path):
     url = f"file://{tmp_path}/store"
