@@ -58,6 +58,11 @@ def gc(
     garbage = find_garbage(opened)
     if yes or garbage.problem is not None:
         collect(opened, garbage)
+    for path in garbage.lost_plans:
+        console.say_note(
+            f"{opened.address(path)} is a damaged plan: stages that no other plan has are kept "
+            "while that file is there"
+        )
     if as_json:
         body: dict[str, Any] = {
             "store": opened.url,

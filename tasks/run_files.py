@@ -135,18 +135,24 @@ def newest_plan(store: Store, run: str, *, generation: int | None = None) -> Run
     return None
 
 
+def _plan_path(run: str, number: int) -> str:
+    return f"runs/{run}/plans/{number:06d}.json"
+
+
 def _read_plan(store: Store, run: str, number: int) -> NumberedPlan | None:
-    path = f"runs/{run}/plans/{number:06d}.json"
+    path = _plan_path(run, number)
     try:
-        body = load_document(
-            store.read(path, max_bytes=MAX_PLAN_BYTES), name=path, max_bytes=MAX_PLAN_BYTES
-        )
-        plan = RunPlan.model_validate(body)
+        plan = RunPlan.model_validate(_document(store, path))
     except FileNotFoundError:
         return None
     except (Damaged, ValidationError):
         return None  # plans only explain; the records decide
     return NumberedPlan(number=number, plan=plan) if plan.run == run else None
+
+
+def _document(store: Store, path: str) -> Any:
+    data = store.read(path, max_bytes=MAX_PLAN_BYTES)
+    return load_document(data, name=path, max_bytes=MAX_PLAN_BYTES)
 
 
 def find_plan(store: Store, reference: str) -> RunPlan:
@@ -166,7 +172,11 @@ def find_plan(store: Store, reference: str) -> RunPlan:
 
 
 def record_plan(store: Store, config: RunConfig, facts: Facts, stages: Sequence[Stage]) -> RunPlan:
-    """The plan of these stages: the newest one if it is the same, else a new one, written."""
+    """The plan of these stages: the newest one if it is the same, else a new one, written.
+
+    What is no document any more is moved to `damaged/` first: it would bar `gc` for ever.
+    """
+    _set_damaged_aside(store, config.name)
     listed = tuple(
         PlannedStage(kind=stage.kind, epoch=stage.epoch, key=stage.known_key) for stage in stages
     )
@@ -177,12 +187,23 @@ def record_plan(store: Store, config: RunConfig, facts: Facts, stages: Sequence[
             return plan
         numbers = plan_numbers(store.listing(f"runs/{config.name}/plans"), config.name)
         number = numbers[0] + 1 if numbers else 1
-        path = f"runs/{config.name}/plans/{number:06d}.json"
+        path = _plan_path(config.name, number)
         try:
             store.put_new(path, dump_document(plan.model_dump(mode="json")))
         except FileExistsError:
             continue  # another process has just planned this run: look again
         return plan
+
+
+def _set_damaged_aside(store: Store, run: str) -> None:
+    for number in plan_numbers(store.listing(f"runs/{run}/plans"), run):
+        path = _plan_path(run, number)
+        try:
+            _document(store, path)
+        except FileNotFoundError:
+            continue
+        except Damaged as error:
+            store.set_aside(path, str(error))
 
 
 def _next_plan(

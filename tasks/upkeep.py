@@ -2,11 +2,12 @@
 
 Nothing is removed here that a run could go on from: the last checkpoint of each plan, and each
 whose next epoch is not done. Plans say what is needed; a store whose plans cannot all be read
-loses nothing.
+loses nothing, and one that has lost a plan no stage.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ from epochal.tasks.result import best_of_ema, validated_epochs
 from epochal.tasks.run_files import RunPlan, plan_numbers, read_plans, run_names
 from epochal.tasks.stage_contents import look_up
 
+_LOST_PLAN = re.compile(rf"{DAMAGED}/runs/[^/]+/plans/")
 CHECKPOINT = ("model", "optimizer", "state", "ema")
 
 
@@ -41,12 +43,15 @@ class Garbage:
 
     objects: path → bytes, of folders of stages that no plan has, commits of finished epochs and
     what was set aside. thinned: stage key → artifacts of checkpoints that the runs' `checkpoint:`
-    does not keep. problem: why nothing may be removed, or None.
+    does not keep. problem: why nothing may be removed, or None. lost_plans: damaged plans that were
+    set aside; while one is there, stages that no plan has are none of the objects: it may have had
+    them.
     """
 
     objects: Mapping[str, int]
     thinned: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     problem: str | None = None
+    lost_plans: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -118,15 +123,21 @@ def find_garbage(store: Store) -> Garbage:
     keys = stage_keys(sizes)
     statuses = look_up(stage_store, keys)
     needed = {stage.key for plan in plans for stage in plan.stages}
-    objects = {path: size for path, size in sizes.items() if path.startswith(f"{DAMAGED}/")}
+    lost = tuple(path for path in sorted(sizes) if _LOST_PLAN.match(path))
+    objects = {
+        path: size
+        for path, size in sizes.items()
+        if path.startswith(f"{DAMAGED}/") and path not in lost
+    }
     for path, size in sizes.items():
         parts = path.split("/")
         if parts[0] != "stages" or not _is_key(parts[1]):
             continue
         done = statuses[parts[1]].record is not None
-        if parts[1] not in needed or (done and parts[2] == PARTIAL):
+        if (parts[1] not in needed and not lost) or (done and parts[2] == PARTIAL):
             objects[path] = size
-    return Garbage(dict(sorted(objects.items())), _thinnable(plans, statuses, sizes))
+    thinned = _thinnable(plans, statuses, sizes)
+    return Garbage(dict(sorted(objects.items())), thinned, lost_plans=lost)
 
 
 def _thinnable(

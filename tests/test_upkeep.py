@@ -146,3 +146,26 @@ def _initial_model(project):
         if body["stage"] == "initialise":
             return body["artifacts"]["model"]["sha256"]
     raise AssertionError
+
+
+def test_a_damaged_plan_bars_gc_until_its_run_is_planned_again_and_then_no_stage_goes(project):
+    other = BareRun(project.config, optimizer__args__lr=0.5)()
+    whole = BareRun(project.config)()
+    (plans,) = (project.store / "runs").glob("*/plans")
+    first, second = sorted(plans.iterdir())
+    first.write_bytes(first.read_bytes()[:400])
+    refused = call("gc", str(project.store))
+    assert refused.code == 2
+    assert "cannot be read; see `epochal verify`" in refused.err
+    assert BareRun(project.config)().weights == whole.weights
+    assert sorted(plans.iterdir()) == [second]
+    done = call("gc", str(project.store), "--json", "--yes")
+    assert done.json["objects"] == {}
+    assert "is a damaged plan: stages that no other plan has are kept" in done.err
+    status = whole.session.stage_store.lookup(list(other.session.records))
+    assert all(one.record is not None for one in status.values())
+    (lost,) = (project.store / "damaged" / "runs").glob("*/plans/*")
+    lost.unlink()
+    assert gc(project, "--yes")["objects"]
+    status = whole.session.stage_store.lookup(list(other.session.records))
+    assert any(one.record is None for one in status.values())
