@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from epochal.data.errors import DataError
 from epochal.data.hashing import hash_repeated, hash_u64
-from epochal.data.order import MicroBatchPlan, epoch_order, micro_batches
+from epochal.data.order import MicroBatchPlan, epoch_order
 from epochal.data.sampler_config import SamplerConfig
 
 # N samples of the data set, K rows of the epoch, L of them before repetition, M micro-batches,
@@ -109,28 +109,38 @@ def sampler_plan(
     accumulate, drop_last: as `micro_batches` takes them; with `variable_batch` the batch size is
     that at `config.size`.
     """
-    if config.kind == "fixed":
-        plan = micro_batches(
-            order_K, batch_size=batch_size, accumulate=accumulate, drop_last=drop_last
-        )
-        offsets_M1, sizes_M2 = plan.offsets_M1, None
-    else:
-        sizes_S2 = np.array(config.sizes_in(epoch), dtype=np.int64)
-        batch_S = np.array(config.batch_sizes_in(epoch, batch_size=batch_size), dtype=np.int64)
-        most = -(-len(order_K) // int(batch_S.min()))  # micro-batches, if all were the smallest
-        hash_M = hash_u64(np.arange(most, dtype=np.int64), "sampler", seed, epoch)
-        draw_M = (hash_M % np.uint64(len(batch_S))).astype(np.int64)
-        offsets_M1 = _offsets(batch_S[draw_M], len(order_K), drop_last=drop_last)
-        sizes_M2 = sizes_S2[draw_M[: len(offsets_M1) - 1]]
+    offsets_M1, sizes_M2 = sampler_cut(
+        config, len(order_K), batch_size=batch_size, drop_last=drop_last, seed=seed, epoch=epoch
+    )
     order_K = order_K[: offsets_M1[-1]]
+    repeated = config.repeats > 1 or config.class_balanced
     return MicroBatchPlan(
         order_K=order_K,
         offsets_M1=offsets_M1,
         accumulate=accumulate,
-        repeats_K=None if config.repeats == 1 and not config.class_balanced
-        else occurrences(order_K),
+        repeats_K=occurrences(order_K) if repeated else None,
         sizes_M2=sizes_M2,
-    )  # fmt: skip
+    )
+
+
+def sampler_cut(
+    config: SamplerConfig, count: int, *, batch_size: int, drop_last: bool, seed: int, epoch: int
+) -> tuple[Ints, Ints | None]:
+    """Offsets (M + 1,) and resolutions (M, 2) of the micro-batches that `count` rows are cut into.
+
+    The last offset is below `count` where `drop_last` drops rows.
+    """
+    if config.kind == "fixed":
+        whole = count // batch_size * batch_size
+        count = whole if drop_last and whole else count
+        return np.append(np.arange(0, count, batch_size, dtype=np.int64), count), None
+    sizes_S2 = np.array(config.sizes_in(epoch), dtype=np.int64)
+    batch_S = np.array(config.batch_sizes_in(epoch, batch_size=batch_size), dtype=np.int64)
+    most = -(-count // int(batch_S.min()))  # micro-batches, if all were the smallest
+    hash_M = hash_u64(np.arange(most, dtype=np.int64), "sampler", seed, epoch)
+    draw_M = (hash_M % np.uint64(len(batch_S))).astype(np.int64)
+    offsets_M1 = _offsets(batch_S[draw_M], count, drop_last=drop_last)
+    return offsets_M1, sizes_S2[draw_M[: len(offsets_M1) - 1]]
 
 
 def _offsets(batch_M: Ints, count: int, *, drop_last: bool) -> Ints:

@@ -87,8 +87,8 @@ def plan_mixing(
 ) -> MixPlan:
     """The mixtures of these samples; size_HW is needed for CutMix alone.
 
-    repeats_B: how often each came before in the epoch: it is mixed anew each time. A row's partner follows it in the order of the hashed ids, so none is its own partner in a
-    batch of two or more.
+    repeats_B: how often each came before in the epoch: it is mixed anew each time. A row's partner
+    follows it in the order of the hashed ids, so none is its own partner in a batch of two or more.
     """
 
     def drawn(use: str) -> Floats:

@@ -31,7 +31,7 @@ def resized(data: Any, size_HW: tuple[int, int]) -> Any:
     elif isinstance(data, tuple | list) and data and not hasattr(data, "_fields"):
         return type(data)([_interpolated(data[0], size_HW), *data[1:]])
     raise TargetError(
-        f"sampler: it takes items (image, target) or {{image: …, target: …}}, found batches that are "
+        "sampler: it takes items (image, target) or {image: …, target: …}, found batches that are "
         f"{described(data)}; use sampler.kind: fixed"
     )
 
