@@ -51,10 +51,11 @@ def check_last_batch(config: RunConfig, components: Components, data: RunData) -
     except ValueError as error:
         if not str(error).startswith(ONE_SAMPLE):
             raise
+        which = "batch" if config.sampler.varies_updates else "last batch"
         raise ConfigError(
             f"loader.batch_size: found {config.loader.batch_size}, and {rows} samples of "
-            f"train_data leave a {'' if config.sampler.varies_updates else 'last '}batch of a single one, on which the "
-            f"model cannot train ({error}); {REMEDY}"
+            f"train_data leave a {which} of a single one, on which the model cannot train "
+            f"({error}); {REMEDY}"
         ) from error
 
 
