@@ -135,6 +135,29 @@ def hash_u64(ids_N: npt.NDArray[np.int64], *stream: int | str) -> npt.NDArray[np
 
 def hash_uniform(ids_N: npt.NDArray[np.int64], *stream: int | str) -> npt.NDArray[np.float64]:
     """A number in [0, 1) for each id: the upper 53 bits of `hash_u64`. Shape (N,)."""
+    return as_uniform(hash_u64(ids_N, *stream))
+
+
+def as_uniform(hash_N: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) for each hash: its upper 53 bits. Shape (N,)."""
     import numpy as np
 
-    return (hash_u64(ids_N, *stream) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (hash_N >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def hash_repeated(
+    ids_N: npt.NDArray[np.int64], repeats_N: npt.NDArray[np.int64] | None, *stream: int | str
+) -> npt.NDArray[np.uint64]:
+    """`hash_u64` of samples that come more than once: another number each time.
+
+    repeats_N: how often the id came before, int64 of shape (N,), or None where each comes once. The
+    first time a sample has the number of `hash_u64`.
+    """
+    import numpy as np
+
+    found_N = hash_u64(ids_N, *stream)
+    if repeats_N is not None:
+        for repeat in np.unique(repeats_N[repeats_N > 0]).tolist():
+            rows = repeats_N == repeat
+            found_N[rows] = hash_u64(ids_N[rows], *stream, "repeat", repeat)
+    return found_N

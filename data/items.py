@@ -10,6 +10,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from operator import getitem
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ import torch
 from torch.utils.data import Subset, TensorDataset, default_collate
 
 from epochal.data.errors import EpochalError, TrainingFailed
-from epochal.data.hashing import hash_u64, seed_64
+from epochal.data.hashing import hash_repeated, seed_64
 from epochal.data.order import MicroBatchPlan
 
 _SEED_32 = (1 << 32) - 1  # NumPy's global generator takes 32 bits
@@ -61,22 +63,26 @@ def in_tensors(
 class TensorSource:
     """Micro-batches out of whole tensors: one gather for each."""
 
-    def __init__(self, dataset: TensorDataset, order_K: npt.NDArray[np.int64], size: int) -> None:
+    def __init__(
+        self,
+        dataset: TensorDataset,
+        order_K: npt.NDArray[np.int64],
+        offsets_M1: npt.NDArray[np.int64],
+    ) -> None:
         self._tensors = dataset.tensors
         self._order_K = torch.from_numpy(np.array(order_K, dtype=np.int64))
-        self._size = size
+        self._offsets: list[int] = offsets_M1.tolist()
         # As in validation: a copy of a slice takes a fifth of the time of a gather.
         self._first = int(order_K[0]) if len(order_K) else 0
         self._in_order = bool((np.diff(order_K) == 1).all())
 
     def __call__(self, micro_step: int) -> tuple[torch.Tensor, ...]:
         """`(input, target)`, each of shape (B, …)."""
-        start = micro_step * self._size
+        start, end = self._offsets[micro_step], self._offsets[micro_step + 1]
         if self._in_order:
-            low = self._first + start
-            high = self._first + min(start + self._size, len(self._order_K))
+            low, high = self._first + start, self._first + end
             return tuple(one[low:high].clone() for one in self._tensors)
-        index_B = self._order_K[start : start + self._size]
+        index_B = self._order_K[start:end]
         # On the CPU `index_select` takes half the time of `[]`; elsewhere it wants the index there.
         return tuple(
             one.index_select(0, index_B) if one.is_cpu else one[index_B] for one in self._tensors
@@ -85,6 +91,9 @@ class TensorSource:
 
 class ItemSource:
     """Micro-batches out of single items, or of `__getitems__` where the data set has it.
+
+    Where the plan has resolutions, and the data set `item_at_size(position, height, width)`, out of
+    that.
 
     stream: names the use, as in (`train`, seed, epoch): other streams draw other numbers.
     `__getitems__` reads a whole batch at once, so there the generators are seeded by micro-step.
@@ -103,7 +112,9 @@ class ItemSource:
         self._plan = plan
         self._sample_ids_N = sample_ids_N
         self._stream = stream
-        self._read = self._by_batch if _reads_batches(dataset) else self._by_item
+        self._item_at_size = None if plan.sizes_M2 is None else _item_at_size(dataset)
+        by_batch = self._item_at_size is None and _reads_batches(dataset)
+        self._read = self._by_batch if by_batch else self._by_item
 
     def __call__(self, micro_step: int) -> Any:
         """Raises TrainingFailed, naming sample and cause, if an item cannot be read or collated."""
@@ -114,14 +125,17 @@ class ItemSource:
         return tuple(data) if isinstance(items[0], list | tuple) and type(data) is list else data
 
     def _by_item(
-        self, _: int, positions_B: npt.NDArray[np.int64], ids_B: npt.NDArray[np.int64]
+        self, micro_step: int, positions_B: npt.NDArray[np.int64], ids_B: npt.NDArray[np.int64]
     ) -> list[Any]:
-        seeds = hash_u64(ids_B, "item", *self._stream).tolist()
+        repeats_B, item = self._plan.repeats(micro_step), partial(getitem, self._dataset)
+        if self._item_at_size is not None and (size_HW := self._plan.size_HW(micro_step)):
+            item = partial(self._item_at_size, height=size_HW[0], width=size_HW[1])
+        seeds = hash_repeated(ids_B, repeats_B, "item", *self._stream).tolist()
         items = []
         for row, position in enumerate(positions_B.tolist()):
             seed_generators(seeds[row])
             try:
-                items.append(self._dataset[position])
+                items.append(item(position))
             except EpochalError:
                 raise
             except Exception as error:  # a user's data set may raise anything
@@ -146,6 +160,18 @@ def _reads_batches(dataset: Any) -> bool:
     while type(dataset) is Subset:  # its own __getitems__ only passes on what it wraps
         dataset = dataset.dataset
     return callable(getattr(dataset, "__getitems__", None))
+
+
+def _item_at_size(dataset: Any) -> Callable[..., Any] | None:
+    """The data set's own way to an item at a resolution, by position in `dataset`; None: none."""
+    if type(dataset) is Subset:
+        within = _item_at_size(dataset.dataset)
+        if within is None:
+            return None
+        indices = dataset.indices
+        return lambda position, **size: within(indices[position], **size)
+    found = getattr(dataset, "item_at_size", None)
+    return found if callable(found) else None
 
 
 def _told(work: Callable[[], Any], doing: str, ids_B: npt.NDArray[np.int64]) -> Any:

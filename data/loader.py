@@ -40,7 +40,9 @@ def train_batches(
     `Subset` of one, is read in this process, where it is a hundred times as fast.
 
     Items that draw from the global generators of torch, NumPy or `random` get numbers that depend
-    on (seed, epoch, sample id) alone; this process's generators are left as they were.
+    on (seed, epoch, sample id, how often it came before in the epoch) alone; this process's
+    generators are left as they were. Where the plan has resolutions, a data set with a method
+    `item_at_size(position, height, width)` gives its items by that.
 
     Raises TrainingFailed, naming the sample, if an item cannot be read. Close the iterator, or
     drop it, to end its workers.
@@ -92,7 +94,7 @@ def _batches(
     micro_steps = range(start, plan.num_micro_steps)
     parts: Generator[Any, None, None]
     if (found := in_tensors(dataset, plan.order_K)) is not None:
-        tensors = TensorSource(*found, plan.batch_size)
+        tensors = TensorSource(*found, plan.offsets_M1)
         parts = (tensors(micro_step) for micro_step in micro_steps)
     else:
         items = ItemSource(dataset, plan, sample_ids_N=sample_ids_N, stream=stream)
@@ -111,6 +113,8 @@ def _batches(
                 window=plan.window(index),
                 index=index,
                 weights_B=None if weights_N is None else torch.from_numpy(weights_N[positions_B]),
+                repeats_B=plan.repeats(index),
+                size_HW=plan.size_HW(index),
             )
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from epochal.data.hashing import hash_u64
 from epochal.data.types import Window
 
-# N samples of the data set, K of them kept, B of a micro-batch
+# N samples of the data set, K rows of the epoch, B of a micro-batch, M micro-batches
 
 
 def epoch_order(
@@ -49,22 +49,27 @@ class MicroBatchPlan:
     """An epoch cut into micro-batches, in updates of `accumulate` each; the tail's may be smaller.
 
     order_K: positions in order, int64 of shape (K,), without what `drop_last` drops.
+    offsets_M1: where each micro-batch begins in it, and its end: int64 of shape (M + 1,).
+    repeats_K: how often the sample came before in this epoch, int64; None: each comes once.
+    sizes_M2: height and width of each micro-batch's images, int64; None: as they are.
     Any micro-step is found in constant time.
     """
 
     order_K: npt.NDArray[np.int64]
-    batch_size: int
+    offsets_M1: npt.NDArray[np.int64]
     accumulate: int
+    repeats_K: npt.NDArray[np.int64] | None = None
+    sizes_M2: npt.NDArray[np.int64] | None = None
 
     @property
     def num_samples(self) -> int:
-        """Samples of the epoch."""
+        """Rows of the epoch: its samples, each as often as it comes."""
         return len(self.order_K)
 
     @property
     def num_micro_steps(self) -> int:
         """Micro-batches of the epoch."""
-        return -(-self.num_samples // self.batch_size)
+        return len(self.offsets_M1) - 1
 
     @property
     def num_updates(self) -> int:
@@ -74,19 +79,36 @@ class MicroBatchPlan:
     def slice(self, micro_step: int) -> npt.NDArray[np.int64]:
         """Positions of the samples of that micro-step, from 0: int64 of shape (B,)."""
         self._check(micro_step)
-        start = micro_step * self.batch_size
-        return self.order_K[start : start + self.batch_size]
+        return self.order_K[self.offsets_M1[micro_step] : self.offsets_M1[micro_step + 1]]
+
+    def repeats(self, micro_step: int) -> npt.NDArray[np.int64] | None:
+        """How often each of these samples came before: int64 of shape (B,); None: never."""
+        if self.repeats_K is None:
+            return None
+        self._check(micro_step)
+        return self.repeats_K[self.offsets_M1[micro_step] : self.offsets_M1[micro_step + 1]]
+
+    def size_HW(self, micro_step: int) -> tuple[int, int] | None:
+        """Height and width of that micro-step's images; None: as they are."""
+        if self.sizes_M2 is None:
+            return None
+        self._check(micro_step)
+        height, width = self.sizes_M2[micro_step].tolist()
+        return height, width
 
     def window(self, micro_step: int) -> Window:
         """The update that the micro-step belongs to."""
         self._check(micro_step)
-        size = self.batch_size * self.accumulate
-        start = micro_step // self.accumulate * size
-        ends_update = micro_step % self.accumulate == self.accumulate - 1
+        first = micro_step // self.accumulate * self.accumulate
+        end = min(first + self.accumulate, self.num_micro_steps)
         return Window(
-            num_samples=min(size, self.num_samples - start),
-            last=ends_update or micro_step == self.num_micro_steps - 1,
+            num_samples=int(self.offsets_M1[end] - self.offsets_M1[first]),
+            last=micro_step == end - 1,
         )
+
+    def rows_after(self, micro_steps: int) -> int:
+        """Rows of the first `micro_steps` micro-batches, 0 to all of them."""
+        return int(self.offsets_M1[micro_steps])
 
     def _check(self, micro_step: int) -> None:
         if not 0 <= micro_step < self.num_micro_steps:
@@ -105,4 +127,5 @@ def micro_batches(
     assert accumulate >= 1, accumulate
     whole = len(order_K) // batch_size * batch_size
     kept_K = order_K[:whole] if drop_last and whole else order_K
-    return MicroBatchPlan(order_K=kept_K, batch_size=batch_size, accumulate=accumulate)
+    offsets_M1 = np.append(np.arange(0, len(kept_K), batch_size, dtype=np.int64), len(kept_K))
+    return MicroBatchPlan(order_K=kept_K, offsets_M1=offsets_M1, accumulate=accumulate)

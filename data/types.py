@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
-from epochal.data.hashing import hash_u64, hash_uniform, seed_64
+from epochal.data.hashing import as_uniform, hash_repeated, hash_u64, hash_uniform, seed_64
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +20,8 @@ __all__ = [
     "Target",
     "TargetName",
     "Window",
+    "as_uniform",
+    "hash_repeated",
     "hash_u64",
     "hash_uniform",
     "seed_64",
@@ -81,6 +83,8 @@ class Batch:
     weights_B: float32 tensor of shape (B,), or None where every weight is one.
     index: micro-step within the epoch, from 0.
     window: the update it belongs to.
+    repeats_B: how often each sample came before in this epoch, int64 of shape (B,), or None where
+    none did. size_HW: height and width of the images that are trained on; None: as they are.
     """
 
     data: Any
@@ -88,6 +92,8 @@ class Batch:
     window: Window
     index: int = 0
     weights_B: torch.Tensor | None = field(default=None)
+    repeats_B: npt.NDArray[np.int64] | None = field(default=None)
+    size_HW: tuple[int, int] | None = None
 
     @property
     def num_samples(self) -> int:

@@ -31,6 +31,7 @@ from epochal.engine.precision import Precision
 from epochal.engine.progress import PartialEpoch, Progress, new_recorder
 from epochal.engine.randomness import borrowed_generators
 from epochal.engine.recorder import CLIPPED, LOSS, NORM, READ_EVERY
+from epochal.engine.resize import resized
 from epochal.engine.state import TrainingState
 from epochal.engine.step import Step, StepOutput, check_output, target_of, to_device
 
@@ -118,8 +119,10 @@ def train_epoch(
             anneal(epoch + (progress.updates + 0.5) / per_epoch)
             reseed(seed_64(seed, "step", epoch, batch.index))
             data = batch.data
+            if batch.size_HW is not None:
+                data = resized(to_device(data, device), batch.size_HW)
             if mixer is not None:
-                data = mixer(to_device(data, device), batch.sample_ids_B)
+                data = mixer(to_device(data, device), batch.sample_ids_B, batch.repeats_B)
             data = how.place(data)
             size, window = batch.num_samples, batch.window
             with how.autocast():

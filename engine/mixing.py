@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from epochal.data.errors import TargetError
-from epochal.data.types import hash_u64, hash_uniform
+from epochal.data.types import as_uniform, hash_repeated
 from epochal.engine.mixing_config import MixingConfig
 from epochal.engine.step import DefaultStep, StepOutput, described, split_batch
 
@@ -83,18 +83,22 @@ def plan_mixing(
     seed: int,
     epoch: int,
     size_HW: tuple[int, int] | None,
+    repeats_B: npt.NDArray[np.int64] | None = None,
 ) -> MixPlan:
     """The mixtures of these samples; size_HW is needed for CutMix alone.
 
-    A row's partner follows it in the order of the hashed ids, so none is its own partner in a
-    batch of two or more.
+    repeats_B: how often each came before in the epoch: it is mixed anew each time. A row's partner
+    follows it in the order of the hashed ids, so none is its own partner in a batch of two or more.
     """
 
     def drawn(use: str) -> Floats:
-        return hash_uniform(sample_ids_B, "mixing", seed, epoch, use)
+        return as_uniform(hashed(use))
+
+    def hashed(use: str) -> npt.NDArray[np.uint64]:
+        return hash_repeated(sample_ids_B, repeats_B, "mixing", seed, epoch, use)
 
     count = len(sample_ids_B)
-    order_B = np.argsort(hash_u64(sample_ids_B, "mixing", seed, epoch, "partner"), kind="stable")
+    order_B = np.argsort(hashed("partner"), kind="stable")
     partner_B = np.empty(count, dtype=np.int64)
     partner_B[order_B] = np.roll(order_B, -1)
     mixed_B = drawn("whether") < config.probability
@@ -137,7 +141,12 @@ class Mixer:
         self._seed = seed
         self._epoch = epoch
 
-    def __call__(self, data: Any, sample_ids_B: npt.NDArray[np.int64]) -> MixedBatch:
+    def __call__(
+        self,
+        data: Any,
+        sample_ids_B: npt.NDArray[np.int64],
+        repeats_B: npt.NDArray[np.int64] | None = None,
+    ) -> MixedBatch:
         """data: `(input, target)` or a dict, on the device. Raises TargetError if it fits not."""
         found, target = split_batch(data)
         model_input = self._checked(found, target, count=len(sample_ids_B))
@@ -152,6 +161,7 @@ class Mixer:
             seed=self._seed,
             epoch=self._epoch,
             size_HW=(shape[-2], shape[-1]) if len(shape) >= _IMAGE else None,
+            repeats_B=repeats_B,
         )
         device = model_input.device
         partner_B = _moved(plan.partner_B, device)

@@ -120,7 +120,8 @@ def split_batch(batch: Any) -> tuple[Any, Any]:
             return batch[0], batch[1]
         found = f"{len(batch)} parts"
     elif isinstance(batch, Mapping):
-        given = next((batch[name] for name in _INPUT_NAMES if name in batch), None)
+        name = input_name(batch)
+        given = None if name is None else batch[name]
         target = target_of(batch)
         if given is not None and target is not None:
             return given, target
@@ -131,6 +132,11 @@ def split_batch(batch: Any) -> tuple[Any, Any]:
         f"the default step takes items (input, target) or {{input: …, target: …}}, found {found}; "
         "give a `step:` that knows these batches"
     )
+
+
+def input_name(batch: Mapping[str, Any]) -> str | None:
+    """What a batch's input is called in it, or None if it is not to be told."""
+    return next((name for name in _INPUT_NAMES if name in batch), None)
 
 
 def target_of(batch: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from epochal.data.config import DataConfig, LoaderConfig, SamplingConfig
+from epochal.data.sampler_config import SamplerConfig
 from epochal.data.types import Frozen, Target
 from epochal.engine.batch_norm_config import BatchNormConfig
 from epochal.engine.config import (
@@ -106,6 +107,10 @@ class RunConfig(Frozen):
         default=ConstantSchedule(), description="the learning rate as a function of the epoch"
     )
     loader: LoaderConfig = Field(description="batches")
+    sampler: SamplerConfig = Field(
+        default=SamplerConfig(),
+        description="resolution and number of the samples of a micro-batch, and repetition",
+    )
     gradients: GradientsConfig = Field(
         default=GradientsConfig(), description="accumulation and clipping"
     )
@@ -192,6 +197,11 @@ class RunConfig(Frozen):
                 f"max_updates: it needs the same number of updates in every epoch, which "
                 f"sampling.policy: {self.sampling.policy} changes; use epochs, or policy: none"
             )
+        if self.max_updates is not None and self.sampler.varies_updates:
+            raise ValueError(
+                f"max_updates: it needs the same number of updates in every epoch, which "
+                f"sampler.kind: {self.sampler.kind} changes; use epochs, or kind: multi_scale"
+            )
         self._check_stopping()
         return self
 
@@ -210,6 +220,8 @@ class RunConfig(Frozen):
         gradients, policy = self.gradients, self.sampling.policy
         if policy != "none":
             cause = f"sampling.policy: {policy!r} changes it"
+        elif self.sampler.varies_updates:
+            cause = f"sampler.kind: {self.sampler.kind!r} changes it"
         elif gradients.accumulate > 1 and gradients.accumulate_from > 0:
             cause = f"gradients.accumulate_from: {gradients.accumulate_from} changes it"
         else:

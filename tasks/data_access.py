@@ -62,6 +62,15 @@ class RunData:
         assert self.read_ids_N is not None
         return self.read_ids_N
 
+    @cached_property
+    def classes_N(self) -> npt.NDArray[np.int64]:
+        """The class of each sample, by position; read where unknown. Raises DataError."""
+        from epochal.data.class_labels import class_labels
+
+        return class_labels(
+            self.dataset, count=self.known.num_samples, read_N=self.labels_N, name=self.field
+        )
+
 
 def open_data(
     config: RunConfig,

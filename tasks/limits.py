@@ -14,7 +14,8 @@ from epochal.tasks.schedules import in_epochs
 def updates_of(config: RunConfig, epoch: int, *, num_samples: int) -> int:
     """The updates of a whole epoch on all samples; as `data.order` cuts it."""
     accumulate = config.gradients.accumulated(epoch)
-    return config.loader.num_updates(num_samples, accumulate=accumulate)
+    rows = config.sampler.epoch_length(num_samples)
+    return config.loader.num_updates(rows, accumulate=accumulate)
 
 
 def updates_left(config: RunConfig, epoch: int, *, num_samples: int | None) -> int | None:

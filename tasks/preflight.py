@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.data.collect import check_batch_size, check_labels
 from epochal.data.errors import ConfigError, DataError, EpochalError, TargetError, TrainingFailed
-from epochal.data.types import Batch, seed_64
+from epochal.data.types import seed_64
 from epochal.tasks.components import Components, build_components
 from epochal.tasks.config import RunConfig
 from epochal.tasks.data_access import RunData
@@ -27,12 +27,17 @@ def check_before_start(
 
     Raises ConfigError, TargetError or DataError, naming the field.
     """
+    from epochal.tasks.first_batch import all_sizes
     from epochal.tasks.last_batch import check_last_batch
 
     train, validation = data["train_data"], data["validation_data"]
     check_batch_size(
-        train.known.num_samples, config.loader.batch_size, drop_last=config.loader.drop_last
+        config.sampler.epoch_length(train.known.num_samples),
+        config.loader.batch_size,
+        drop_last=config.loader.drop_last,
     )
+    if config.sampler.class_balanced:
+        _ = train.classes_N
     components = build_components(config, device=device)
 
     def scan(outputs: Any) -> None:
@@ -52,6 +57,8 @@ def check_before_start(
     _check_losses(config, output, target)
     if config.mixing is not None:
         _probe(config, components, train, mixed=True)
+    for size_HW in all_sizes(config):
+        _probe(config, components, train, mixed=config.mixing is not None, size_HW=size_HW)
     _check_metrics(components, output, target)
     check_last_batch(config, components, train)
     return components
@@ -64,18 +71,19 @@ def _probe(
     *,
     scan: Callable[[Any], None] = lambda _: None,
     mixed: bool = False,
+    size_HW: tuple[int, int] | None = None,
 ) -> tuple[StepOutput, Any]:
     """The step's output and the target of the first samples, in evaluation mode.
 
     scan: takes the model's outputs, before any loss where the default step gives them. mixed: of a
-    mixture of them, as training sees it.
+    mixture of them, as training sees it. size_HW: of images at that resolution of the sampler.
     """
     import torch
 
-    from epochal.data.loader import validation_batches
     from epochal.engine.mixing import Mixer
     from epochal.engine.randomness import seeded
-    from epochal.engine.step import check_output, split_batch, target_of, to_device
+    from epochal.engine.step import check_output, split_batch, target_of
+    from epochal.tasks.first_batch import first_batch
 
     count = min(PROBE_SAMPLES, data.known.num_samples)
     model = components.state.model
@@ -83,17 +91,7 @@ def _probe(
     model.eval()
     try:
         with torch.no_grad(), seeded(seed_64(config.seed, "probe")):
-            batch: Batch = next(
-                iter(
-                    validation_batches(
-                        data.dataset,
-                        batch_size=count,
-                        sample_ids_N=data.sample_ids_N[:count],
-                        workers=0,
-                    )
-                )
-            )
-            moved = to_device(batch.data, components.device)
+            batch, moved = first_batch(config, data, components, count=count, size_HW=size_HW)
             if config.step is None and not mixed:  # a label that is no class ends a GPU's process
                 scan(model(split_batch(moved)[0]))
             if mixed and config.mixing is not None:
@@ -108,16 +106,21 @@ def _probe(
     except EpochalError:
         raise
     except Exception as error:  # the user's model, loss or step may raise anything
-        raise TargetError(_probe_message(config, batch_of=data, error=error)) from error
+        raise TargetError(
+            _probe_message(config, batch_of=data, size_HW=size_HW, error=error)
+        ) from error
     finally:
         model.train(was_training)
 
 
-def _probe_message(config: RunConfig, *, batch_of: RunData, error: Exception) -> str:
+def _probe_message(
+    config: RunConfig, *, batch_of: RunData, size_HW: tuple[int, int] | None, error: Exception
+) -> str:
     step = "loss(model(input), target)" if config.step is None else config.step.target
+    sized = "" if size_HW is None else f" at {size_HW[0]} x {size_HW[1]} pixels of the sampler"
     return (
-        f"model, loss, train_data: trying {step} on the first samples of "
-        f"{batch_of.field} raised {type(error).__name__}: {error}; model.target is "
+        f"model, loss, train_data{sized and ', sampler'}: trying {step} on the first samples of "
+        f"{batch_of.field}{sized} raised {type(error).__name__}: {error}; model.target is "
         f"{config.model.target!r}, loss.target is {config.loss.target!r}"
     )
 

@@ -65,15 +65,15 @@ def _problems(epoch: PartialEpoch, state: TrainingState, plan: MicroBatchPlan) -
         return
     whole = done == plan.num_micro_steps
     updates = plan.num_updates if whole else done // plan.accumulate
-    size = plan.batch_size * plan.accumulate
-    ends = tuple(min((index + 1) * size, plan.num_samples) for index in range(updates))
+    ends = tuple(
+        plan.rows_after(min((index + 1) * plan.accumulate, plan.num_micro_steps))
+        for index in range(updates)
+    )
     if (epoch.updates, epoch.update_ends) != (updates, ends):
         yield f"{epoch.updates} updates, expected {updates} that end where this epoch's do"
     if state.updates_tried < epoch.updates:
         yield f"{state.updates_tried} updates in the run, {epoch.updates} of them in the epoch"
-    yield from _column_problems(
-        epoch, updates=updates, samples=min(done * plan.batch_size, plan.num_samples)
-    )
+    yield from _column_problems(epoch, updates=updates, samples=plan.rows_after(done))
     named = state.named_parameters()
     for name, gradient in epoch.gradients.items():
         if name not in named or gradient.shape != named[name].shape:

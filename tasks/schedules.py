@@ -25,7 +25,8 @@ def in_epochs(config: RunConfig, num_samples: int | None) -> ScheduleConfig | No
         return config.schedule
     if num_samples is None:
         return None
-    num_updates = config.loader.num_updates(num_samples, accumulate=config.gradients.accumulate)
+    rows = config.sampler.epoch_length(num_samples)
+    num_updates = config.loader.num_updates(rows, accumulate=config.gradients.accumulate)
     found = config.schedule.in_epochs(num_updates=num_updates)
     try:
         found.check(config.epochs)

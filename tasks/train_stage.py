@@ -118,23 +118,29 @@ def train(session: Session, stage: Stage) -> StageRecord:
 
 
 def _plan(session: Session, stage: Stage, table: SampleTable | None) -> MicroBatchPlan:
-    from epochal.data.order import epoch_order, micro_batches
+    from epochal.data.sampler import sampler_order, sampler_plan
 
-    config, ids_N = session.config, session.data["train_data"].sample_ids_N
-    order = epoch_order(
+    config, data = session.config, session.data["train_data"]
+    ids_N = data.sample_ids_N
+    order = sampler_order(
+        config.sampler,
         seed=config.seed,
         epoch=stage.number,
         sample_ids_N=ids_N,
         keep_N=None if table is None else table.keep_by_id(ids_N),
+        labels_N=data.classes_N if config.sampler.class_balanced else None,
     )
     accumulate = config.gradients.accumulated(stage.number)
     if (updates := _cut(session, stage)) is not None:
         order = order[: updates * accumulate * config.loader.batch_size]
-    return micro_batches(
+    return sampler_plan(
+        config.sampler,
         order,
         batch_size=config.loader.batch_size,
         accumulate=accumulate,
         drop_last=config.loader.drop_last,
+        seed=config.seed,
+        epoch=stage.number,
     )
 
 

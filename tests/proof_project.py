@@ -1,8 +1,9 @@
 """The run of the proof: every kind of state and of randomness that a training can have, small.
 
 A CNN with BatchNorm and dropout, augmentation and mixtures, float16 with its scale, AdamW, a
-schedule, an average of the weights, validation inside epochs, accumulation with a short tail,
-commits inside accumulations and inside that tail, mining, early stopping, retention.
+schedule, an average of the weights, validation inside epochs, micro-batches of variable size and
+resolution with balanced classes, accumulation with a short tail, commits inside accumulations and
+inside that tail, mining, early stopping, retention.
 """
 
 from pathlib import Path
@@ -18,7 +19,8 @@ MODEL = """
         def __init__(self):
             super().__init__()
             self.body = nn.Sequential(
-                nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+                nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(),
+                nn.AdaptiveAvgPool2d(6), nn.Flatten(),
             )
             self.dropout = nn.Dropout(0.2)
             self.head = nn.Linear(4 * 36, 3)
@@ -57,7 +59,8 @@ IMAGES = """
             return image, self.labels[row]
 """
 
-# 38 samples in micro-batches of 4, four to an update: windows of 4, 4 and 2 micro-batches.
+# 38 samples in micro-batches of 4, 2 or 1, by their resolution, four to an update. The first epoch
+# has 14 of them: windows of 4, 4, 4 and 2.
 SETTINGS = {
     "name": "proof",
     "epochs": 3,
@@ -65,6 +68,13 @@ SETTINGS = {
     "train_data": {"target": "images:Images", "args": {"split": "train", "size": 38}},
     "validation_data": {"target": "images:Images", "args": {"split": "validation", "size": 9}},
     "loader": {"batch_size": 4},
+    "sampler": {
+        "kind": "variable_batch",
+        "size": 6,
+        "sizes": [6, 8, 10],
+        "divisible_by": 2,
+        "class_balanced": True,
+    },
     "gradients": {"accumulate": 4, "clip_norm": 1.0},
     "optimizer": {"target": "torch.optim:AdamW", "args": {"lr": 0.02, "weight_decay": 0.05}},
     "schedule": {"kind": "warmup_stable_decay", "warmup": 0.5, "decay": 1},
@@ -81,7 +91,7 @@ SETTINGS = {
 
 def commits_here(micro_steps: int) -> bool:
     """Inside the first accumulation of an epoch, and inside its tail."""
-    return micro_steps % 7 == 2
+    return micro_steps % 11 == 2
 
 
 def proof_project(folder: Path, **changes) -> Project:
