@@ -11,6 +11,7 @@ from epochal.data.errors import InputError, NotFound
 from epochal.flows import console
 from epochal.tasks.locate import FoundRun, find_run
 from epochal.tasks.result import (
+    average_text,
     best_epoch,
     best_of_ema,
     epoch_rows,
@@ -89,6 +90,8 @@ def show(run: RunName, store: StoreOption = None, as_json: AsJson = False) -> No
     console.out.print(f"store    {found.store.url}")
     weights = weights_sha256(found.stages, found.records)
     console.out.print(f"weights  sha256 {weights or 'the last epoch is not trained yet'}")
+    if (average := average_text(found.stages, found.records)) is not None:
+        console.out.print(f"average  {average}")
     if found.stopped_after is not None:
         console.out.print(f"stopped  early, with epoch {found.stopped_after}")
     if found.plan.branched_from is not None:
@@ -136,13 +139,21 @@ def export(
         str | None, typer.Option(help="An epoch, or `best`; none: the last one.")
     ] = None,
     ema: OfAverage = False,  # noqa: FBT002 - typer's way of a flag
+    average: Annotated[
+        bool, typer.Option("--average", help="The mean of the checkpoints, of `averaging:`.")
+    ] = False,  # noqa: FBT002 - typer's way of a flag
     store: StoreOption = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Write a run's weights to a file that `safetensors.torch.load_file` reads."""
     from epochal.tasks.export import export_weights
 
+    if average and (ema or epoch is not None):
+        raise InputError("--average: it is of several epochs; leave --epoch and --ema out")
     found = find_run(run, store=store)
+    if average:
+        _export_average(found, out, as_json=as_json)
+        return
     number = _epoch_number(found, epoch, ema=ema)
     artifact = "ema" if ema else "model"
     written = export_weights(found, epoch=number, out=out, artifact=artifact)
@@ -152,6 +163,25 @@ def export(
         )
         return
     console.out.print(f"{out}  epoch {number}  sha256 {written}")
+
+
+def _export_average(found: FoundRun, out: Path, *, as_json: bool) -> None:
+    from epochal.tasks.export import export_average
+
+    record = export_average(found, out=out)
+    epochs, sha256 = record.values["epochs"], record.artifacts["model"].sha256
+    if as_json:
+        console.print_json(
+            {
+                "run": found.plan.run,
+                "epoch": None,
+                "epochs": epochs,
+                "file": str(out),
+                "weights_sha256": sha256,
+            }
+        )
+        return
+    console.out.print(f"{out}  mean of epochs {', '.join(map(str, epochs))}  sha256 {sha256}")
 
 
 def _epoch_number(found: FoundRun, epoch: str | None, *, ema: bool) -> int:

@@ -150,7 +150,9 @@ def _numbers(outcome: Outcome) -> list[str]:
                 f"gradient norm {number(values['gradient_norm'])}",
                 f"{values['samples']} samples",
             ]
-        case "validate":
+        case "average":
+            return [f"mean of epochs {', '.join(map(str, values['epochs']))}"]
+        case "validate" | "validate_average":
             metrics = metric_values(outcome.stage, outcome.record)
             return [f"{name} {number(value)}" for name, value in metrics.items()]
         case "mine":

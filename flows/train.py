@@ -17,7 +17,14 @@ from epochal.flows.place import working_place
 from epochal.flows.servers import local_mlflow_uri
 from epochal.tasks.config import RunConfig
 from epochal.tasks.lifecycle import active_run
-from epochal.tasks.prefect_tasks import initialise, mine_epoch, train_epoch, validate_epoch
+from epochal.tasks.prefect_tasks import (
+    average,
+    initialise,
+    mine_epoch,
+    train_epoch,
+    validate_average,
+    validate_epoch,
+)
 
 
 @flow(name="train", flow_run_name="{config.name}")
@@ -45,4 +52,6 @@ def train(config: RunConfig) -> dict[str, Any]:
                 table = mine_epoch(epoch, checkpoint, table)
             if run.ends_with(epoch):
                 break
+        if config.averaging is not None:
+            validate_average(average(checkpoint))
     return run.result()

@@ -27,7 +27,7 @@ from epochal.tasks.config import RunConfig
 from epochal.tasks.lifecycle import prepare
 from epochal.tasks.locate import remember_store
 from epochal.tasks.reporting import reporting_to
-from epochal.tasks.result import EpochRow, epoch_rows
+from epochal.tasks.result import EpochRow, average_text, epoch_rows
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,12 @@ def run_training(
         result=result,
         rows=epoch_rows(session.needed, session.records, session.outcomes),
         where_to_look=_where_to_look(
-            session.config, result, server.ui_url, store=session.store.url, given=given
+            session.config,
+            result,
+            server.ui_url,
+            store=session.store.url,
+            given=given,
+            average=average_text(session.needed, session.records),
         ),
     )
 
@@ -124,7 +129,13 @@ def shown_store(url: str) -> str:
 
 
 def _where_to_look(
-    config: RunConfig, result: dict[str, Any], ui_url: str, *, store: str, given: str
+    config: RunConfig,
+    result: dict[str, Any],
+    ui_url: str,
+    *,
+    store: str,
+    given: str,
+    average: str | None,
 ) -> list[str]:
     mlflow_ui = mlflow_ui_of(result["mlflow_tracking_uri"])
     mlflow = mlflow_ui or f"{result['mlflow_tracking_uri']} (`epochal up` shows it in a browser)"
@@ -139,6 +150,7 @@ def _where_to_look(
         f"MLflow   {mlflow}",
         f"store    {store}",
         f"weights  sha256 {result['weights_sha256']}",
+        *([] if average is None else [f"average  {average}"]),
         "",
         "Next:",
         f"  {program} train {given}   # again: everything is cached",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from epochal.data.stages import StageRecord
 from epochal.data.types import seed_64
+from epochal.tasks.average_stage import average, validate_average
 from epochal.tasks.checkpoints import load_ema, load_model, put_model
 from epochal.tasks.commit import commit_stage, number, put_moment
 from epochal.tasks.keys import Stage
@@ -130,4 +131,6 @@ BODIES: dict[str, Callable[[Session, Stage], StageRecord]] = {
     "train": train,
     "validate": validate,
     "mine": mine,
+    "average": average,
+    "validate_average": validate_average,
 }

@@ -27,7 +27,7 @@ def put_model(stage_store: StageStore, key: str, state: TrainingState, scratch: 
     """Writes the weights and buffers; the file holds no metadata, plain torch loads it."""
     from epochal.engine.serialize import split_state
 
-    return _put(stage_store, key, "model", split_state(state).model, scratch)
+    return put_tensors(stage_store, key, "model", split_state(state).model, scratch)
 
 
 def put_checkpoint(
@@ -38,18 +38,19 @@ def put_checkpoint(
 
     parts = split_state(state)
     artifacts = {
-        "model": _put(stage_store, key, "model", parts.model, scratch),
-        "optimizer": _put(stage_store, key, "optimizer", parts.optimizer, scratch),
+        "model": put_tensors(stage_store, key, "model", parts.model, scratch),
+        "optimizer": put_tensors(stage_store, key, "optimizer", parts.optimizer, scratch),
         "state": stage_store.put_artifact(key, "json", dump_document(parts.document)),
     }
     if parts.ema:
-        artifacts["ema"] = _put(stage_store, key, "ema", parts.ema, scratch)
+        artifacts["ema"] = put_tensors(stage_store, key, "ema", parts.ema, scratch)
     return artifacts
 
 
-def _put(
+def put_tensors(
     stage_store: StageStore, key: str, name: str, tensors: Mapping[str, Tensor], scratch: Path
 ) -> Artifact:
+    """Writes tensors under their names, without metadata. name: of the file in `scratch`."""
     from epochal.engine.tensor_bytes import safetensors_pieces
 
     written = write_hashed(scratch / f"{name}.safetensors", safetensors_pieces(tensors))

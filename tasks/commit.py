@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.stages import Artifact, StageRecord
-from epochal.tasks.integrity import LOADED
+from epochal.tasks.integrity import loaded
 from epochal.tasks.keys import Stage
 from epochal.tasks.session import Session
 from epochal.tasks.watch import now_ms
@@ -33,8 +33,9 @@ def consumed(session: Session, stage: Stage) -> dict[str, str]:
     return {
         f"{role}/{name}": artifact.sha256
         for role, parent in stage.parents.items()
+        if (names := loaded(stage, role, session.records))
         for name, artifact in session.record_of(parent).artifacts.items()
-        if name in LOADED[(stage.kind, role)]
+        if name in names
     }
 
 

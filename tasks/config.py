@@ -27,6 +27,7 @@ from epochal.engine.mixing_config import MixingConfig
 from epochal.engine.optimizer_config import OptimizerConfig
 from epochal.engine.schedule import ScheduleConfig
 from epochal.engine.schedule_kinds import ConstantSchedule
+from epochal.tasks.averaging import AveragingConfig
 from epochal.tasks.early_stopping import EarlyStoppingConfig, rule
 from epochal.tasks.start_config import StartConfig
 from epochal.tasks.tracking_config import TrackingConfig
@@ -138,6 +139,10 @@ class RunConfig(Frozen):
         description="ends the run when a metric no longer improves; none: all epochs. In no "
         "stage key",
     )
+    averaging: AveragingConfig | None = Field(
+        default=None,
+        description="the mean of some epochs' weights, after the last one; none: not made",
+    )
     start: StartConfig | None = Field(
         default=None, description="weights to start from; none: the model's own initial ones"
     )
@@ -203,6 +208,11 @@ class RunConfig(Frozen):
                 f"sampler.kind: {self.sampler.kind} changes; use epochs, or kind: multi_scale"
             )
         self._check_stopping()
+        try:
+            if self.averaging is not None:
+                self.averaging.check(self.epochs)
+        except ValueError as error:
+            raise ValueError(f"averaging: {error}") from None
         return self
 
     def _check_batch_norm(self, batch_norm: BatchNormConfig) -> None:

@@ -21,6 +21,7 @@ from epochal.data.errors import Damaged
 from epochal.data.stage_status import side_path
 from epochal.data.stages import StageRecord, StageStore
 from epochal.engine.inside_config import INSIDE
+from epochal.tasks.averaging import AVERAGE, VALIDATE_AVERAGE
 from epochal.tasks.tracked_run import MAX_ROWS, Row, TrackedRun, mlflow_name
 from epochal.tasks.tracking import tracker_lock
 from epochal.tasks.watch import checked_anchors
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 TIMES = "times.json"
 NON_FINITE_TAG = "epochal.non_finite"
 MAX_KEYS = 1 << 14  # of an update: one for each group of parameters, and some more
+_SILENT = ("initialise", AVERAGE)
+"""Stages that have no points."""
 _GROUP = "gradients/norm/"
 _OF_VALUES = {
     "loss": "train/epoch_loss",
@@ -186,6 +189,8 @@ def epoch_metrics(record: StageRecord, *, timestamp_ms: int) -> tuple[Row, ...]:
         found = {f"validation/{name}": value for name, value in values["metrics"].items()}
     elif record.stage == "mine":
         found = {"sampling/kept": values["kept_fraction"]}
+    elif record.stage == VALIDATE_AVERAGE:
+        found = {f"average/{name}": value for name, value in values["metrics"].items()}
     else:
         found = {name: values.get(value) for value, name in _OF_VALUES.items()}
     return tuple(
@@ -218,7 +223,7 @@ class Delivery:
 
     def is_delivered(self, record: StageRecord) -> bool:
         """Whether nothing of the stage is left to deliver."""
-        return record.stage == "initialise" or self._marker(record) in self._marked
+        return record.stage in _SILENT or self._marker(record) in self._marked
 
     def deliver(self, records: Sequence[StageRecord]) -> DeliveryReport:
         """Delivers the stages that are not, several in one request.

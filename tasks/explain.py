@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from epochal.tasks.averaging import END_KINDS
 from epochal.tasks.config import RunConfig
 from epochal.tasks.keys import Stage, list_stages
 from epochal.tasks.run_files import RunPlan
@@ -27,6 +28,7 @@ _FIELDS_OF_SECTION: dict[str, tuple[str, ...]] = {
     "metrics": ("metrics.validation",),
     "validation": ("validation", "loader.validation_batch_size"),
     "max_updates": ("max_updates",),
+    "metrics.best": ("metrics.best", "metrics.best_mode", "metrics.validation"),
 }
 _FIELD_OF_ROLE = {"samples": "sampling.policy", "parent": "epochs", "observations": "epochs"}
 
@@ -85,10 +87,7 @@ class Comparison:
             return
         old = self._old.get((stage.kind, stage.epoch))
         if old is None:
-            field = (
-                "sampling.policy" if stage.kind == "mine" and self._has_epoch(stage) else "epochs"
-            )
-            yield from self._fields((field,))
+            yield from self._fields((self._cause(stage),))
             return
         for section in {**old.inputs, **stage.inputs}:
             before, now = old.inputs.get(section), stage.inputs.get(section)
@@ -97,12 +96,17 @@ class Comparison:
         for role in {**old.parents, **stage.parents}:
             parent = stage.parents.get(role)
             if parent is None or role not in old.parents:
-                yield from self._fields((_FIELD_OF_ROLE[role],))
+                # Roles of an average name an epoch: `train.3`.
+                yield from self._fields((_FIELD_OF_ROLE.get(role, "epochs"),))
             else:
                 yield from self.reasons(parent)
 
-    def _has_epoch(self, stage: Stage) -> bool:
-        return ("train", stage.epoch) in self._old
+    def _cause(self, stage: Stage) -> str:
+        """The field that a stage is there for, which was not there before."""
+        if stage.kind in END_KINDS:
+            return "averaging"
+        has_epoch = ("train", stage.epoch) in self._old
+        return "sampling.policy" if stage.kind == "mine" and has_epoch else "epochs"
 
     def _section(self, section: str, before: Any, now: Any) -> Iterator[str]:
         if section.endswith(".source"):

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 from epochal.data.errors import InputError, NotFound
+from epochal.data.stages import StageRecord
+from epochal.tasks.averaging import AVERAGE
 from epochal.tasks.locate import FoundRun
 
 
@@ -27,6 +29,28 @@ def export_weights(found: FoundRun, *, epoch: int, out: Path, artifact: str = "m
             f"{found.plan.reference}, epoch {epoch}: no average of the weights was kept; give "
             "`ema` in the config, and train"
         )
+    _copy(found, record, artifact, out=out)
+    return record.artifacts[artifact].sha256
+
+
+def export_average(found: FoundRun, *, out: Path) -> StageRecord:
+    """Copies the average of the checkpoints to `out`, as `export_weights`; gives its record."""
+    if found.config.averaging is None:
+        raise NotFound(
+            f"{found.plan.reference} has no average of its checkpoints; give `averaging` in the "
+            "config, and train: no epoch is computed again for it"
+        )
+    record = found.record(AVERAGE, None)
+    if record is None:
+        raise NotFound(
+            f"{found.plan.reference} has no average yet; it comes after the last epoch: run "
+            "`epochal train` to its end"
+        )
+    _copy(found, record, "model", out=out)
+    return record
+
+
+def _copy(found: FoundRun, record: StageRecord, artifact: str, *, out: Path) -> None:
     temporary = out.with_name(f"{out.name}.{os.getpid()}.part")
     try:
         with found.stage_store.fetch_artifact(record, artifact) as path:
@@ -37,9 +61,8 @@ def export_weights(found: FoundRun, *, epoch: int, out: Path, artifact: str = "m
             raise InputError(
                 f"--out {out}: there is no folder {out.parent}; make it first"
             ) from None
-        raise NotFound(f"{found.plan.reference}, epoch {epoch}: {error}") from error
+        raise NotFound(f"{found.plan.reference}, {record.title}: {error}") from error
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return record.artifacts[artifact].sha256

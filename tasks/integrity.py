@@ -13,21 +13,30 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from epochal.data.errors import Damaged
 from epochal.data.stage_status import STARTED
 from epochal.data.stages import StageRecord, StageStore
+from epochal.tasks.averaging import AVERAGE, averaged_artifact, averaged_epoch
 from epochal.tasks.keys import Stage
 from epochal.tasks.stage_contents import look_up
 
 SMALL_BYTES = 256 << 20
 
-LOADED: dict[tuple[str, str], tuple[str, ...]] = {
+_LOADED: dict[tuple[str, str], tuple[str, ...]] = {
     ("train", "parent"): ("model", "optimizer", "state", "ema"),
     ("train", "samples"): ("samples",),
     ("validate", "parent"): ("model", "ema"),
+    ("validate_average", "parent"): ("model",),
     ("mine", "observations"): ("observations",),
     ("mine", "samples"): ("samples",),
 }
 """(kind, role of the parent) → the parent's artifacts that the stage loads, where it has them."""
 
 TABLES = frozenset({"observations", "updates", "samples"})
+
+
+def loaded(stage: Stage, role: str, records: Mapping[str, StageRecord]) -> tuple[str, ...]:
+    """The artifacts that `stage` loads of its parent in that role, where the parent has them."""
+    if stage.kind != AVERAGE:
+        return _LOADED[(stage.kind, role)]
+    return (averaged_artifact(stage),) if averaged_epoch(stage, role, records) else ()
 
 
 def survey(
@@ -110,6 +119,6 @@ def _parents_artifacts(
         record = records.get(parent.known_key)
         if record is None:
             continue
-        for name in LOADED[(stage.kind, role)]:
+        for name in loaded(stage, role, records):
             if name in record.artifacts:
                 yield parent.known_key, name

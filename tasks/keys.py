@@ -15,14 +15,16 @@ from epochal.data.hashing import digest
 from epochal.data.types import Target
 from epochal.engine import schedule
 from epochal.engine.schedule_kinds import CustomSchedule
+from epochal.tasks.averaging import AVERAGE, VALIDATE_AVERAGE, average_inputs, average_parents
 from epochal.tasks.config import RunConfig
 from epochal.tasks.limits import updates_left
 from epochal.tasks.schedules import in_epochs
 
-STAGE_VERSIONS: dict[str, int] = {"initialise": 1, "train": 2, "validate": 2, "mine": 1}
+STAGE_VERSIONS: dict[str, int] = {
+    **{"initialise": 1, "train": 2, "validate": 2, "mine": 1},
+    **{AVERAGE: 1, VALIDATE_AVERAGE: 1},
+}
 """Raised by hand when a stage's code changes its numbers; part of the key."""
-
-STAGE_KINDS = tuple(STAGE_VERSIONS)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Stage:
 
     key: 64 hex digits, or None while a data set that it needs is not yet read.
     inputs: section → what of it acts here.
-    parents: role (`parent`, `samples`, `observations`) → the stage that is consumed.
+    parents: role (`parent`, `samples`, `observations`, `train.3` …) → the stage that is consumed.
     """
 
     kind: str
@@ -97,6 +99,10 @@ def list_stages(config: RunConfig, facts: Facts) -> list[Stage]:
             table = _mine_stage(config, facts, epoch, train, table)
             stages.append(table)
         checkpoint = train
+    if config.averaging is not None:
+        average = _stage(AVERAGE, None, average_inputs(config), average_parents(config, stages))
+        inputs = _validate_inputs(config, facts)
+        stages += [average, _stage(VALIDATE_AVERAGE, None, inputs, {"parent": average})]
     return stages
 
 
@@ -227,8 +233,8 @@ def _inside_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
     return {"validation": acting, **_measuring_inputs(config, facts)}
 
 
-def _validate_stage(config: RunConfig, facts: Facts, epoch: int, train: Stage) -> Stage:
-    inputs = {
+def _validate_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
+    return {
         "seed": config.seed,
         **_loss_inputs(config, facts),
         **_precision_inputs(config),
@@ -237,7 +243,10 @@ def _validate_stage(config: RunConfig, facts: Facts, epoch: int, train: Stage) -
         },
         **_measuring_inputs(config, facts),
     }
-    return _stage("validate", epoch, inputs, {"parent": train})
+
+
+def _validate_stage(config: RunConfig, facts: Facts, epoch: int, train: Stage) -> Stage:
+    return _stage("validate", epoch, _validate_inputs(config, facts), {"parent": train})
 
 
 def _mine_stage(

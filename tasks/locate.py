@@ -50,7 +50,7 @@ class FoundRun:
         ]
         return max(done, default=None)
 
-    def record(self, kind: str, epoch: int) -> StageRecord | None:
+    def record(self, kind: str, epoch: int | None) -> StageRecord | None:
         """The record of that stage, or None if it is not done."""
         for stage in self.stages:
             if (stage.kind, stage.epoch) == (kind, epoch):

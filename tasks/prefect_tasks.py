@@ -1,4 +1,4 @@
-"""The four stages as Prefect tasks. They exchange references only, and ask the store first.
+"""The stages as Prefect tasks. They exchange references only, and ask the store first.
 
 Prefect persists no result: a task whose stage the store has ends in a state named `Cached`.
 Tasks are called directly, in the main thread, where signals and cancellation arrive.
@@ -62,4 +62,23 @@ def validate_epoch(epoch: int, checkpoint: StageRef) -> StageRef:
 def mine_epoch(epoch: int, checkpoint: StageRef, table: StageRef | None) -> StageRef:
     """The sample table after `epoch`: who is kept in the next one."""
     reference: StageRef = _run("mine", epoch)
+    return reference
+
+
+@task(name="average", task_run_name="average", cache_policy=NO_CACHE, persist_result=False)
+def average(checkpoint: StageRef) -> StageRef:
+    """The mean of some epochs' weights, once the last one is done."""
+    reference: StageRef = _run("average", None)
+    return reference
+
+
+@task(
+    name="validate_average",
+    task_run_name="validate · average",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def validate_average(checkpoint: StageRef) -> StageRef:
+    """The metrics of the mean over the validation data."""
+    reference: StageRef = _run("validate_average", None)
     return reference

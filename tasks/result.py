@@ -8,6 +8,7 @@ from typing import Any
 
 from epochal.data.stages import StageRecord
 from epochal.engine.config import EMA, MATRIX, MetricsConfig
+from epochal.tasks.averaging import END_KINDS, VALIDATE_AVERAGE
 from epochal.tasks.config import RunConfig
 from epochal.tasks.keys import Stage
 from epochal.tasks.reporting import Outcome
@@ -62,7 +63,7 @@ def validated_epochs(
 def flat_metrics(
     config: RunConfig, stages: Sequence[Stage], records: Mapping[str, StageRecord]
 ) -> dict[str, float | None]:
-    """`validation/<metric>`, `train/…` and `sampling/kept` of the last epoch, and `best/…`."""
+    """Of the last epoch `validation/<metric>`, `train/…` and `sampling/kept`; `best/…`; `average/…`."""
     metrics: dict[str, float | None] = {}
     for stage in stages:
         record = records.get(stage.key or "")
@@ -77,6 +78,9 @@ def flat_metrics(
             metrics |= {f"validation/{name}": value for name, value in values.items()}
         elif stage.kind == "mine":
             metrics["sampling/kept"] = record.values["kept_fraction"]
+        elif stage.kind == VALIDATE_AVERAGE:
+            values = record.values["metrics"]
+            metrics |= {f"average/{name}": value for name, value in values.items()}
     best = best_epoch(config.metrics, stages, records)
     if best is not None:
         metrics[f"best/{best.metric}"] = best.value
@@ -105,6 +109,19 @@ def weights_sha256(stages: Sequence[Stage], records: Mapping[str, StageRecord]) 
     last = [stage for stage in stages if stage.kind == "train"][-1]
     record = records.get(last.key or "")
     return None if record is None else record.artifacts["model"].sha256
+
+
+def average_text(stages: Sequence[Stage], records: Mapping[str, StageRecord]) -> str | None:
+    """The average of the checkpoints in one line, or None while there is none that is measured."""
+    found = {stage.kind: stage for stage in stages if stage.kind in END_KINDS}
+    if not all((stage.key or "") in records for stage in found.values()) or not found:
+        return None
+    made, measured = (records[found[kind].known_key] for kind in END_KINDS)
+    values = metric_values(found[VALIDATE_AVERAGE], measured)
+    numbers = ", ".join(
+        f"{name} {'–' if value is None else f'{value:.4g}'}" for name, value in values.items()
+    )
+    return f"of epochs {', '.join(map(str, made.values['epochs']))}: {numbers}"
 
 
 def stage_lines(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

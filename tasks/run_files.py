@@ -19,6 +19,7 @@ from epochal.data.errors import Damaged, NotFound
 from epochal.data.hashing import digest
 from epochal.data.store import Store
 from epochal.data.types import Frozen
+from epochal.tasks.averaging import END_KINDS
 from epochal.tasks.config import RunConfig
 from epochal.tasks.keys import DataFacts, Facts, Stage
 
@@ -209,8 +210,7 @@ def _set_damaged_aside(store: Store, run: str) -> None:
 def _next_plan(
     config: RunConfig, facts: Facts, listed: tuple[PlannedStage, ...], known: list[RunPlan]
 ) -> RunPlan:
-    keys = [stage.key for stage in listed]
-    same = _same_generation(keys, known)
+    same = _same_generation(_keys_in_epochs(listed), known)
     generation, branched_from, shared = 1, None, None
     if same is not None:
         generation = same.generation
@@ -245,7 +245,12 @@ def _same_generation(keys: list[str], known: list[RunPlan]) -> RunPlan | None:
     for plan in known:
         generations.setdefault(plan.generation, []).append(plan)
     fitting = [plans for plans in generations.values() if all(_agree(keys, plan) for plan in plans)]
-    equal = (plan for plans in fitting for plan in plans if len(plan.stages) == len(keys))
+    equal = (
+        plan
+        for plans in fitting
+        for plan in plans
+        if len(_keys_in_epochs(plan.stages)) == len(keys)
+    )
     return next(equal, fitting[0][0] if fitting else None)
 
 
@@ -255,7 +260,13 @@ def _plain(config: RunConfig) -> dict[str, Any]:
 
 def _agree(keys: list[str], plan: RunPlan) -> bool:
     # The shorter list is a prefix of the longer one, or they are equal.
-    return all(new == old.key for new, old in zip(keys, plan.stages, strict=False))
+    old_keys = _keys_in_epochs(plan.stages)
+    return all(new == old for new, old in zip(keys, old_keys, strict=False))
+
+
+def _keys_in_epochs(stages: Sequence[PlannedStage]) -> list[str]:
+    # An average at the end is another one when the run grows, and the run is the same.
+    return [stage.key for stage in stages if stage.kind not in END_KINDS]
 
 
 def shared_epochs(new: Sequence[PlannedStage], old: Sequence[PlannedStage]) -> int:

@@ -46,6 +46,11 @@ class _Validated(_Values):
     metrics: dict[str, _Number | None]
 
 
+class _Averaged(_Values):
+    epochs: Annotated[list[_Count], Field(min_length=1)]
+    updates_done: _Count
+
+
 class _Mined(_Values):
     kept: _Count
     samples: _Count
@@ -78,6 +83,8 @@ _KINDS = {
     ),
     "validate": _Kind(_Validated, {}),
     "mine": _Kind(_Mined, {"samples": _TABLE}),
+    "average": _Kind(_Averaged, {"model": _TENSORS}, in_epoch=False),
+    "validate_average": _Kind(_Validated, {}, in_epoch=False),
 }
 
 

@@ -1,8 +1,8 @@
 """Looking after a store: every digest checked; what nothing needs found, and removed if told to.
 
 Nothing is removed here that a run could go on from: the last checkpoint of each plan, and each
-whose next epoch is not done. Plans say what is needed; a store whose plans cannot all be read
-loses nothing, and one that has lost a plan no stage.
+whose next epoch is not done, and those that are averaged. Plans say what is needed; a store whose
+plans cannot all be read loses nothing, and one that has lost a plan no stage.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from epochal.data.errors import Damaged, StoreRefused
 from epochal.data.stage_status import PARTIAL, THINNED, side_path, stage_folder
 from epochal.data.stages import StageRecord, StageStatus, StageStore
 from epochal.data.store import Store
+from epochal.tasks.averaging import AVERAGE, chosen_epochs
 from epochal.tasks.config import RunConfig
 from epochal.tasks.keys import Stage, list_stages
 from epochal.tasks.plan import records_of
@@ -191,8 +192,12 @@ def _kept(
     else:
         ranked = ranked[: config.checkpoint.keep_best]
     kept |= {best.epoch for best in ranked}
-    # What a stage that is not done would start from.
+    # What a stage that is not done would start from; what is averaged now or, once it grows, then.
     for stage in stages:
+        if stage.kind == AVERAGE:
+            kept |= {*chosen_epochs(stage, records)}
+            if config.averaging is not None and config.averaging.last is not None:
+                kept |= {*trained[-config.averaging.last :]}
         parent = stage.parents.get("parent")
         if stage.key not in records and parent is not None and parent.epoch is not None:
             kept.add(parent.epoch)

@@ -31,8 +31,10 @@ class Measured:
     matrices: Mapping[str, list[list[int]]]
 
 
-def measure(session: Session, *, seed: int, on_batch: Callable[[], None]) -> Measured:
-    """The metrics of the live weights, and of their average if there is one.
+def measure(
+    session: Session, *, seed: int, on_batch: Callable[[], None], with_ema: bool = True
+) -> Measured:
+    """The metrics of the live weights, and of their average if there is one and `with_ema`.
 
     seed: of what the model may draw. on_batch: called after each batch; what it raises goes
     through, with the weights as they were.
@@ -40,7 +42,7 @@ def measure(session: Session, *, seed: int, on_batch: Callable[[], None]) -> Mea
     result = _validated(session, seed=seed, on_batch=on_batch)
     values, matrices = dict(result.values), dict(result.matrices)
     ema = session.ready_components().state.ema
-    if ema is not None:
+    if ema is not None and with_ema:
         with ema.applied():
             averaged = _validated(session, seed=seed, on_batch=on_batch)
         values |= {f"{EMA}{name}": value for name, value in averaged.values.items()}
