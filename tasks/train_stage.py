@@ -130,9 +130,12 @@ def _plan(session: Session, stage: Stage, table: SampleTable | None) -> MicroBat
     accumulate = config.gradients.accumulated(stage.number)
     if (updates := _cut(session, stage)) is not None:
         order = order[: updates * accumulate * config.loader.batch_size]
+    size = config.loader.batch_size
     return micro_batches(
         order,
-        batch_size=config.loader.batch_size,
+        batch_size=size
+        if table is None
+        else config.sampling.batch_size(size, kept=len(order), total=len(ids_N)),
         accumulate=accumulate,
         drop_last=config.loader.drop_last,
     )
