@@ -6,73 +6,24 @@ number of epochs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, JsonValue, model_validator
 
+from epochal.data.sampling_policies import (
+    BUDGET,
+    CONFIDENCE,
+    NOISE_ESTIMATES,
+    REVISIT,
+    STAGES,
+    USERS,
+    BatchRule,
+    Policy,
+    SamplingPhase,
+)
 from epochal.data.types import Frozen, Target, TargetName
 
-Policy = Literal[
-    "none", "easy_skip", "importance", "infobatch", "kakurenbo", "cvnets", "seta", "hard_mining",
-    "selective_backprop", "curriculum", "random", "custom",
-]  # fmt: skip
-BatchRule = Literal["fixed", "sqrt", "proportional"]
 Share = Annotated[float, Field(gt=0, le=1)]
-
-STAGES = 4
-"""In so many equal steps KAKURENBO hides less and less."""
-
-NOISE_ESTIMATES = 3
-"""Epochs for which the share of wrong labels is estimated anew; then it is frozen."""
-
-_BUDGETED = {
-    "importance", "random", "hard_mining", "selective_backprop", "curriculum", "kakurenbo",
-}  # fmt: skip
-_USERS: dict[str, set[str]] = {
-    "confidence": {"easy_skip", "cvnets", "kakurenbo"},
-    "score": {"importance", "hard_mining"},
-    "budget": _BUDGETED | {"infobatch", "seta"},
-    "budget_end": _BUDGETED,
-    "shares": {"random"},
-    "min_probability": {"importance"},
-    "max_weight": {"importance", "infobatch", "custom"},
-    "every": {"cvnets"},
-    "count": {"cvnets"},
-    "groups": {"seta"},
-    "window": {"seta"},
-    "target": {"custom"},
-    "args": {"custom"},
-}
-"""Field → the policies that go by it; the fields that are not here are for all."""
-
-_CONFIDENCE = {"kakurenbo": 0.7}
-_REVISIT = {"easy_skip": 2, "cvnets": 2, "kakurenbo": 2, "seta": 10, "random": 10}
-_BUDGET = {
-    "importance": (0.8, 0.3),
-    "curriculum": (0.3, 1.0),
-    "kakurenbo": (0.7, 0.88),
-    "seta": (0.9, 0.9),
-}
-
-
-@dataclass(frozen=True)
-class SamplingPhase:
-    """What acts in one epoch beside the settings that act in all.
-
-    full: it trains on everything. budget: the policy's share in this epoch; None where the policy
-    has none, and in full epochs. noise: whether the share of wrong labels is estimated for this
-    epoch, was frozen before it, or does not act (None).
-    """
-
-    full: bool
-    budget: float | None = None
-    noise: Literal["estimate", "frozen"] | None = None
-
-    def key_slice(self) -> dict[str, Any]:
-        """What acts but for `full`; empty for a policy that goes by nothing else."""
-        acting = {"budget": self.budget, "label_noise": self.noise}
-        return {name: value for name, value in acting.items() if value is not None}
 
 
 class SamplingConfig(Frozen):
@@ -215,7 +166,7 @@ class SamplingConfig(Frozen):
     def _fields_fit_the_policy(self) -> Self:
         if self.policy == "none":  # switched off, with its settings left as they are
             return self
-        for name, users in _USERS.items():
+        for name, users in USERS.items():
             field = type(self).model_fields[name]
             if self.policy not in users and getattr(self, name) != field.get_default(
                 call_default_factory=True
@@ -238,7 +189,7 @@ class SamplingConfig(Frozen):
     @property
     def easy_from(self) -> float:
         """`confidence`, or the policy's own."""
-        return self.confidence or _CONFIDENCE.get(self.policy, 0.9)
+        return self.confidence or CONFIDENCE.get(self.policy, 0.9)
 
     @property
     def longest_absence(self) -> int:
@@ -247,7 +198,7 @@ class SamplingConfig(Frozen):
             return self.revisit
         if self.policy == "importance":
             return min(1000, max(1, round(1 / self.min_probability)))
-        return _REVISIT.get(self.policy, 4)
+        return REVISIT.get(self.policy, 4)
 
     @property
     def batch_rule(self) -> BatchRule:
@@ -257,17 +208,24 @@ class SamplingConfig(Frozen):
     @property
     def observations(self) -> frozenset[str]:
         """What must be observed of each sample beside its loss; a model with classes gives all."""
-        needed = {"confidence", "correct"} if self.policy in _USERS["confidence"] else set()
-        if self.policy in _USERS["score"] and self.score != "loss":
+        needed = {"confidence", "correct"} if self.policy in USERS["confidence"] else set()
+        if self.policy in USERS["score"] and self.score != "loss":
             needed.add(self.score)
         if self.label_noise == "drop":
             needed |= {"confidence", "correct", "margin", "label"}
         return frozenset(needed)
 
     def batch_size(self, full: int, *, kept: int, total: int) -> int:
-        """Samples of a micro-batch where `kept` of `total` train, and `full` where all do."""
+        """Samples of a micro-batch where `kept` of `total` train, and `full` where all do.
+
+        Where the last one would be a single sample, which BatchNorm refuses, all are a little
+        larger: which epoch a policy would leave such a rest in, nobody can foresee.
+        """
         power = {"fixed": 0.0, "sqrt": 0.5, "proportional": 1.0}[self.batch_rule]
-        return full if power == 0 else max(1, round(full * (kept / total) ** power))
+        size = full if power == 0 else max(1, round(full * (kept / total) ** power))
+        while 1 < size < kept < total and kept % size == 1:
+            size += 1
+        return size
 
     def is_full(self, epoch: int, *, epochs: int) -> bool:
         """Whether `epoch`, of a run of `epochs`, trains on everything.
@@ -292,7 +250,7 @@ class SamplingConfig(Frozen):
         Fields that came later are left out where they do nothing.
         """
         acting: dict[str, Any] = {"policy": self.policy}
-        for name, users in _USERS.items():
+        for name, users in USERS.items():
             if self.policy in users and name not in {"budget", "budget_end", "shares"}:
                 acting[name] = self.easy_from if name == "confidence" else getattr(self, name)
         return {**acting, "revisit": self.longest_absence, "floor": self.floor}
@@ -303,11 +261,11 @@ class SamplingConfig(Frozen):
         return 0 if self.policy == "importance" or self.shares else -(-epochs // 8)
 
     def _budget(self, epoch: int, *, epochs: int) -> float | None:
-        if self.policy not in _USERS["budget"]:
+        if self.policy not in USERS["budget"]:
             return None
         if self.shares:
             return self.shares[min(epoch, len(self.shares) - 1)]
-        start, end = _BUDGET.get(self.policy, (0.5, 0.5))
+        start, end = BUDGET.get(self.policy, (0.5, 0.5))
         if self.budget is not None:
             start, end = self.budget, self.budget if self.budget_end is None else self.budget_end
         elif self.budget_end is not None:
