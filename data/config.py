@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
 from pydantic import Field, field_validator
 
+from epochal.data.sampling_config import SamplingConfig
 from epochal.data.types import Frozen, Target
+
+__all__ = ["DataConfig", "LoaderConfig", "SamplingConfig"]
 
 MAX_WORKERS = 256
 
@@ -72,59 +73,3 @@ class LoaderConfig(Frozen):
         whole, rest = divmod(num_samples, self.batch_size)
         micro_steps = whole + (1 if rest and not (self.drop_last and whole) else 0)
         return -(-micro_steps // accumulate)
-
-
-class SamplingConfig(Frozen):
-    """Which samples the next epoch trains on."""
-
-    policy: Literal["none", "easy_skip"] = Field(
-        default="none",
-        description="none: all samples in every epoch. easy_skip: leaves out samples whose last "
-        "prediction in training was right and confident, for a few epochs at a time",
-    )
-    confidence: float = Field(
-        default=0.9,
-        gt=0,
-        le=1,
-        description="probability of the predicted class from which a right prediction counts as "
-        "easy, in (0, 1]; at 0.5 accuracy fell by more than a point, at 0.9 hardly",
-    )
-    warm_up: int = Field(
-        default=1,
-        ge=0,
-        description="epochs at the start that train on everything; scores of the first epoch say "
-        "little",
-    )
-    final_full: int | None = Field(
-        default=None,
-        ge=0,
-        description="epochs at the end that train on everything; none: an eighth of `epochs`, "
-        "rounded up. With 0 a longer run recomputes nothing",
-    )
-    revisit: int = Field(
-        default=2,
-        ge=1,
-        le=1000,
-        description="epochs in a row that a sample is left out at most; 2: a verdict is at most "
-        "three epochs old",
-    )
-    floor: float = Field(
-        default=0.1,
-        gt=0,
-        le=1,
-        description="share of all samples, and of each class, that is kept at least, in (0, 1]; a "
-        "tenth: no class is forgotten however easy it is",
-    )
-
-    def is_full(self, epoch: int, *, epochs: int) -> bool:
-        """Whether `epoch`, of a run of `epochs`, trains on everything.
-
-        The epoch after the last one, which the last mining plans as if the run went on, is in no
-        final phase.
-        """
-        final_full = -(-epochs // 8) if self.final_full is None else self.final_full
-        return epoch < self.warm_up or epochs - final_full <= epoch < epochs
-
-    def key_slice(self) -> dict[str, Any]:
-        """What acts on numbers, but for the phase: a key holds the truth value of `is_full`."""
-        return self.model_dump(mode="json", exclude={"warm_up", "final_full"})

@@ -32,7 +32,7 @@ _MAX_COUNT = np.iinfo(np.int16).max
 class SampleTable:
     """One row for each sample of a data set, sorted by id.
 
-    columns: the names of `epochal.data.tables.SAMPLES` → array of shape (N,).
+    columns: the names of `epochal.data.tables.SAMPLES` that it has → array of shape (N,).
     """
 
     columns: Mapping[str, npt.NDArray[Any]]
@@ -55,12 +55,23 @@ class SampleTable:
         return self._by_id("weight", ids_Q)
 
     def with_plan(
-        self, *, keep_N: npt.NDArray[np.bool_], weight_N: npt.NDArray[np.float32]
+        self,
+        *,
+        keep_N: npt.NDArray[np.bool_],
+        weight_N: npt.NDArray[np.float32],
+        more: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> SampleTable:
-        """The same scores with another plan for the next epoch; arrays in the table's order."""
+        """The same scores with another plan for the next epoch; arrays in the table's order.
+
+        more: further columns, of a policy's own state (`epochal.data.policies.carry_state`).
+        """
         assert keep_N.shape == weight_N.shape == (len(self),), (keep_N.shape, weight_N.shape)
         plan = {"keep": keep_N.astype(bool), "weight": weight_N.astype(np.float32)}
-        return SampleTable({**self.columns, **plan})
+        return SampleTable({**self.columns, **(more or {}), **plan})
+
+    def with_columns(self, more: Mapping[str, npt.NDArray[Any]]) -> SampleTable:
+        """The same table with these columns, of shape (N,), in its order."""
+        return SampleTable({**self.columns, **more})
 
     def _by_id(self, name: str, ids_Q: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         ids_N = self.columns["sample_id"]
@@ -120,6 +131,10 @@ def read_samples(path: Path, *, max_rows: int = MAX_ROWS) -> SampleTable:
         raise Damaged(f"{path}: its plan keeps no sample")
     if not (np.isfinite(weight_N) & (weight_N >= 0)).all():
         raise Damaged(f"{path}: its plan has weights that are negative or not finite")
+    for name in ("probability", "credit"):
+        share_N = table.columns.get(name, weight_N[:0])
+        if not ((share_N >= 0) & (share_N <= 1)).all():
+            raise Damaged(f"{path}: its column {name!r} has values that are not from 0 to 1")
     return table
 
 
@@ -168,6 +183,8 @@ def _empty(ids_N: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
     fills: dict[str, Any] = {"label": -1, "epoch_seen": NEVER}
     table: dict[str, npt.NDArray[Any]] = {"sample_id": ids_N}
     for column in SAMPLES.columns[1:]:
+        if not column.required:
+            continue
         dtype = np.dtype(column.dtype)
         fill = fills.get(column.name, np.nan if dtype.kind == "f" else 0)
         table[column.name] = np.full(len(ids_N), fill, dtype=dtype)

@@ -97,6 +97,9 @@ SAMPLES = Schema(
         Column("flags", "uint8", "dictionary"),
         Column("keep", "bool", "plain"),
         Column("weight", "float32", "dictionary"),
+        Column("probability", "float32", "split", required=False),
+        Column("credit", "float32", "split", required=False),
+        Column("easy_count", "int16", "dictionary", required=False),
     ),
 )
 """What all epochs so far saw of each sample, and who trains in the next one.
@@ -105,7 +108,9 @@ epoch_seen: the last epoch that trained on it, -1: none did; n_seen: how many di
 as last observed; easy_streak: easy verdicts in a row; forget_count: how often a right prediction
 became wrong (Toneva et al. 2019); margin_sum, p_true_sum, p_true_sq: sums over the observations,
 for AUM and data maps (Swayamdipta et al. 2020); flags: bits of `epochal.data.samples`; keep,
-weight: the plan of the next epoch. Scores are NaN until the sample is seen.
+weight: the plan of the next epoch; probability: with which it was to be kept, credit: what of it
+was saved up before (`importance`); easy_count: of `cvnets`. Scores are NaN until the sample is
+seen.
 """
 
 UPDATES = Schema(

@@ -139,9 +139,9 @@ def export(
         str | None, typer.Option(help="An epoch, or `best`; none: the last one.")
     ] = None,
     ema: OfAverage = False,  # noqa: FBT002 - typer's way of a flag
-    average: Annotated[
+    average: Annotated[  # noqa: FBT002 - typer's way of a flag
         bool, typer.Option("--average", help="The mean of the checkpoints, of `averaging:`.")
-    ] = False,  # noqa: FBT002 - typer's way of a flag
+    ] = False,
     store: StoreOption = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:

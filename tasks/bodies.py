@@ -6,7 +6,6 @@ Nothing here asks whether the stage is done; `tasks.runner` does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from epochal.data.stages import StageRecord
 from epochal.data.types import seed_64
@@ -14,13 +13,11 @@ from epochal.tasks.average_stage import average, validate_average
 from epochal.tasks.checkpoints import load_ema, load_model, put_model
 from epochal.tasks.commit import commit_stage, number, put_moment
 from epochal.tasks.keys import Stage
+from epochal.tasks.mine_stage import mine
 from epochal.tasks.session import Session
 from epochal.tasks.start import load_weights
 from epochal.tasks.train_stage import train
 from epochal.tasks.validation import measure
-
-if TYPE_CHECKING:
-    from epochal.data.samples import SampleTable
 
 
 def initialise(session: Session, stage: Stage) -> StageRecord:
@@ -66,62 +63,6 @@ def validate(session: Session, stage: Stage) -> StageRecord:
             "updates_done": record.values["updates_done"],
             "metrics": {name: number(value) for name, value in found.values.items()},
             **({"matrices": dict(found.matrices)} if found.matrices else {}),
-        },
-    )
-
-
-def mine(session: Session, stage: Stage) -> StageRecord:
-    """The sample table: scores of what was seen so far, and who is kept in the next epoch."""
-    from epochal.data.policies import PlanContext, plan_epoch
-    from epochal.data.samples import read_samples, update, write_samples
-    from epochal.data.tables import OBSERVATIONS, read_table
-
-    config, data = session.config, session.data["train_data"]
-    epoch = stage.number
-    trained = session.record_of(stage.parents["observations"])
-    with session.stage_store.fetch_artifact(trained, "observations") as path:
-        observations = read_table(path, schema=OBSERVATIONS, max_rows=len(data.sample_ids_N))
-    previous: SampleTable | None = None
-    if "samples" in stage.parents:
-        mined = session.record_of(stage.parents["samples"])
-        with session.stage_store.fetch_artifact(mined, "samples") as path:
-            previous = read_samples(path, max_rows=len(data.sample_ids_N))
-    table = update(
-        previous,
-        observations.columns,
-        epoch=epoch,
-        sample_ids_N=data.sample_ids_N,
-        labels_N=None,  # what was not observed stays unknown: reading labels may be too slow
-        confidence=config.sampling.confidence,
-    )
-    full = config.sampling.is_full(epoch + 1, epochs=config.epochs)
-    context = PlanContext(epoch=epoch + 1, full=full, seed=config.seed)
-    planned = plan_epoch(table, context, config.sampling)
-    table = table.with_plan(keep_N=planned.keep_N, weight_N=planned.weight_N)
-    with session.store.scratch() as scratch:
-        path = scratch / "samples.parquet"
-        metadata = {
-            "stage": stage.kind,
-            "epoch": str(epoch),
-            "key": stage.known_key,
-            "policy": config.sampling.policy,
-            "seed": str(config.seed),
-            "score_source": "train",
-        }
-        write_samples(table, path, metadata=metadata)
-        artifact = session.stage_store.put_artifact(stage.known_key, "parquet", path)
-    put_moment(session, stage)
-    kept, total = int(planned.keep_N.sum()), len(planned.keep_N)
-    return commit_stage(
-        session,
-        stage,
-        {"samples": artifact},
-        {
-            "kept": kept,
-            "samples": total,
-            "kept_fraction": kept / total,
-            "full": full,
-            "updates_done": trained.values["updates_done"],
         },
     )
 

@@ -188,7 +188,11 @@ def epoch_metrics(record: StageRecord, *, timestamp_ms: int) -> tuple[Row, ...]:
     if record.stage == "validate":
         found = {f"validation/{name}": value for name, value in values["metrics"].items()}
     elif record.stage == "mine":
-        found = {"sampling/kept": values["kept_fraction"]}
+        found = {
+            "sampling/kept": values["kept_fraction"],
+            "sampling/label_noise": values["label_noise"],
+            "sampling/suspects": values["suspects"] / values["samples"],
+        }
     elif record.stage == VALIDATE_AVERAGE:
         found = {f"average/{name}": value for name, value in values["metrics"].items()}
     else:

@@ -24,6 +24,7 @@ _FIELDS_OF_SECTION: dict[str, tuple[str, ...]] = {
     "batch_norm": ("batch_norm", "epochs"),
     "sampling": ("sampling",),
     "sampling.full": ("sampling.final_full", "sampling.warm_up", "epochs"),
+    "sampling.phase": ("sampling", "epochs"),
     "loader": ("loader.batch_size", "loader.drop_last", "loader.validation_batch_size"),
     "metrics": ("metrics.validation",),
     "validation": ("validation", "loader.validation_batch_size"),

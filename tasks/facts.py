@@ -60,6 +60,7 @@ def source_facts(config: RunConfig) -> dict[str, dict[str, str]]:
         "step": config.step,
         "optimizer": config.optimizer,
         "schedule": config.schedule if isinstance(config.schedule, CustomSchedule) else None,
+        "sampling": config.sampling.callable_target,
     }
     for name in DATA_FIELDS:
         data: DataConfig = getattr(config, name)

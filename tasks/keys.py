@@ -21,8 +21,12 @@ from epochal.tasks.limits import updates_left
 from epochal.tasks.schedules import in_epochs
 
 STAGE_VERSIONS: dict[str, int] = {
-    **{"initialise": 1, "train": 2, "validate": 2, "mine": 1},
-    **{AVERAGE: 1, VALIDATE_AVERAGE: 1},
+    "initialise": 1,
+    "train": 2,
+    "validate": 2,
+    "mine": 2,
+    AVERAGE: 1,
+    VALIDATE_AVERAGE: 1,
 }
 """Raised by hand when a stage's code changes its numbers; part of the key."""
 
@@ -211,6 +215,9 @@ def _train_stage(
     parents = {"parent": checkpoint}
     if table is not None:
         parents["samples"] = table
+        rule, phase = config.sampling.batch_rule, config.sampling.phase(epoch, epochs=config.epochs)
+        if rule != "fixed" and not (phase.full and phase.noise is None):
+            inputs["sampling.batch"] = rule
     return _stage("train", epoch, inputs, parents)
 
 
@@ -252,10 +259,13 @@ def _validate_stage(config: RunConfig, facts: Facts, epoch: int, train: Stage) -
 def _mine_stage(
     config: RunConfig, facts: Facts, epoch: int, train: Stage, previous: Stage | None
 ) -> Stage:
+    phase = config.sampling.phase(epoch + 1, epochs=config.epochs)
+    acting = phase.key_slice()
     inputs = {
         "seed": config.seed,
-        "sampling": config.sampling.key_slice(),
-        "sampling.full": config.sampling.is_full(epoch + 1, epochs=config.epochs),
+        **_with_source(facts, "sampling", config.sampling.key_slice()),
+        "sampling.full": phase.full,
+        **({"sampling.phase": acting} if acting else {}),
         "train_data": facts.train_data.fingerprint,
     }
     parents = {"observations": train}

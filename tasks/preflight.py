@@ -11,6 +11,7 @@ from epochal.data.types import seed_64
 from epochal.tasks.components import Components, build_components
 from epochal.tasks.config import RunConfig
 from epochal.tasks.data_access import RunData
+from epochal.tasks.mine_stage import check_own_policy
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +56,7 @@ def check_before_start(
 
     output, target = _probe(config, components, train, scan=scan)
     _check_losses(config, output, target)
+    check_own_policy(config)
     if config.mixing is not None:
         _probe(config, components, train, mixed=True)
     for size_HW in all_sizes(config):
@@ -136,13 +138,14 @@ def _check_losses(config: RunConfig, output: StepOutput, target: Any) -> None:
             "single number for the batch; use a loss that takes `reduction`, a step that returns "
             "losses of shape (B,), or `policy: none`"
         )
-    given = output.observations or {}
-    if _num_classes(output.outputs) is None and not {"confidence", "correct"} <= set(given):
+    needed = config.sampling.observations
+    if _num_classes(output.outputs) is None and not needed <= set(output.observations or {}):
+        names = " and ".join(f"`{name}`" for name in sorted(needed))
         raise ConfigError(
-            f"sampling.policy: {policy!r} goes by right and confident predictions, but the model's "
+            f"sampling.policy: {policy!r} goes by {names} of predictions, but the model's "
             f"output is {_described(output.outputs)} for targets {_described(target)}, expected "
-            "logits of shape (B, C); use a step that returns the observations `confidence` and "
-            "`correct`, or `policy: none`"
+            f"logits of shape (B, C); use a step that returns the observations {names}, a policy "
+            "that goes by losses alone, or `policy: none`"
         )
 
 

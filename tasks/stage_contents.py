@@ -56,6 +56,8 @@ class _Mined(_Values):
     samples: _Count
     kept_fraction: _Share
     full: bool
+    label_noise: _Share | None
+    suspects: _Count
     updates_done: _Count
 
 

@@ -130,13 +130,16 @@ def _plan(session: Session, stage: Stage, table: SampleTable | None) -> MicroBat
         keep_N=None if table is None else table.keep_by_id(ids_N),
         labels_N=data.classes_N if config.sampler.class_balanced else None,
     )
-    accumulate = config.gradients.accumulated(stage.number)
+    size, accumulate = config.loader.batch_size, config.gradients.accumulated(stage.number)
+    if table is not None:
+        kept = int(table["keep"].sum())
+        size = config.sampling.batch_size(size, kept=kept, total=len(ids_N))
     if (updates := _cut(session, stage)) is not None:
-        order = order[: updates * accumulate * config.loader.batch_size]
+        order = order[: updates * accumulate * size]
     return sampler_plan(
         config.sampler,
         order,
-        batch_size=config.loader.batch_size,
+        batch_size=size,
         accumulate=accumulate,
         drop_last=config.loader.drop_last,
         seed=config.seed,

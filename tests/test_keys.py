@@ -62,11 +62,11 @@ def test_golden_keys_are_pinned():
         "0b714d3a40fe991a6e1eece00643f55e73e694d590e89f91c190b32d8204fd49"
     )
     assert found["train", 0] == ("0f69039c05471330e7a0d025c7bab84fd98a74cda522210ab8ee81c43d94c873")
-    assert found["train", 7] == ("f4f0d6effcff3897e0f71561c77d36df4c112567e4a969a5e78b9e77bdf9f3ed")
+    assert found["train", 7] == ("50f470150d67527f37ddf77631227bd80238fd7791160f13141732375b59ebdf")
     assert found["validate", 7] == (
-        "2b578271b8cda110f9f17fe8cf4ef922916e85bfb2266fa7d8df42cae3a125d9"
+        "bf683f5133beedf0478c3167a9aa07543f1f81c1f7824d94496e0ec307f170ff"
     )
-    assert found["mine", 7] == ("3157639d2973311841a0ad456d6fdd7a5c474b2e94c8b190f4497a38c295f148")
+    assert found["mine", 7] == ("cacbf240e94b196dc0d63fca678290c699056a8da949e4b995d4a894aed80d85")
 
 
 @pytest.mark.parametrize(

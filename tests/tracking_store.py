@@ -47,7 +47,8 @@ class Finished:
         values = {"updates_done": done, "metrics": {"accuracy": 0.9, "loss": None}}
         self.records.append(self._put("validate", epoch, {}, values))
         self._times("mine", epoch, [[0, begun + 12_000]])
-        values = {"updates_done": done, "kept_fraction": 0.75}
+        values = {"updates_done": done, "kept_fraction": 0.75, "samples": 40}
+        values |= {"label_noise": None, "suspects": 2}
         self.records.append(self._put("mine", epoch, {}, values))
 
     def _table(self, epoch):
@@ -153,7 +154,12 @@ def expected_keys_and_steps(finished, epochs, keys=UPDATE_KEYS):
         [(key, step) for key in keys for step in steps]
         + [
             (key, step)
-            for key in ("train/epoch_loss", "validation/accuracy", "sampling/kept")
+            for key in (
+                "train/epoch_loss",
+                "validation/accuracy",
+                "sampling/kept",
+                "sampling/suspects",
+            )
             for step in last
         ]
     )

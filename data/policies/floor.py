@@ -21,12 +21,13 @@ def raise_to_floor(
     floor: float,
     epoch: int,
     seed: int,
+    last_N: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[np.bool_]:
     """`keep_N` with as many more samples as the floor needs: bool of shape (N,).
 
     Of every class at least its size times `floor`, rounded up, is kept. Samples whose label is
     unknown are one more class, so the floor holds overall, too. Those with the highest last loss
-    come back first, ties by a hash of (seed, epoch, sample id).
+    come back first, ties by a hash of (seed, epoch, sample id); those of `last_N` after all others.
     """
     if not keep_N.size or keep_N.all():
         return keep_N
@@ -43,6 +44,7 @@ def raise_to_floor(
             ids_R,
             hash_u64(ids_R, "floor", seed, epoch),
             -columns["loss"][rows_R].astype(np.float64),
+            np.zeros(len(rows_R), dtype=bool) if last_N is None else last_N[rows_R],
             class_N[rows_R],
         )
     )

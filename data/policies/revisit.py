@@ -36,3 +36,22 @@ def may_rest(
         block = slice(start, start + _BLOCK)
         rests_E[block] &= hash_u64(ids_E[block], "revisit", seed) % period != due
     return rests_E
+
+
+def is_due(
+    ids_N: npt.NDArray[np.int64],
+    epoch_seen_N: npt.NDArray[np.int32],
+    *,
+    epoch: int,
+    revisit: int,
+    seed: int,
+    phases: bool,
+) -> npt.NDArray[np.bool_]:
+    """Whether these samples have to train in `epoch`: bool of shape (N,).
+
+    phases: as `may_rest` staggers them; without, only who was unseen for `revisit` epochs is due,
+    which is enough for policies whose choice is by lot.
+    """
+    if phases:
+        return ~may_rest(ids_N, epoch_seen_N, epoch=epoch, revisit=revisit, seed=seed)
+    return epoch - 1 - epoch_seen_N.astype(np.int64) >= revisit

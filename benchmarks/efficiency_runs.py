@@ -1,0 +1,213 @@
+"""One run of `sample_efficiency.py`: the product's own parts, without Prefect, MLflow and a store.
+
+`engine.train_epoch` trains, `data.samples.update` and `data.policies` plan; batches come from
+tensors in memory.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from efficiency_sets import TaskSet
+from torch import Tensor, nn
+
+from epochal.data.config import SamplingConfig
+from epochal.data.hashing import hash_u64
+from epochal.data.order import MicroBatchPlan, epoch_order, micro_batches
+from epochal.data.policies import PlanContext, carry_state, noise_rate, plan_epoch
+from epochal.data.policies.noise import num_suspects
+from epochal.data.samples import SampleTable, update
+from epochal.data.types import Batch
+from epochal.engine.build import build_loss, build_model
+from epochal.engine.config import GradientsConfig
+from epochal.engine.epoch import train_epoch
+from epochal.engine.state import TrainingState
+from epochal.engine.step import DefaultStep
+
+# N samples of the set, K of them in an epoch
+
+WEIGHT_DECAY, MOMENTUM = 5e-4, 0.9
+
+
+@dataclass
+class Result:
+    """What a run cost and reached. kept: the share of each epoch. cpu_s: without the test.
+
+    precision: of the suspects, the share whose label is wrong, at their number in the end.
+    """
+
+    accuracy: float
+    gradients: int
+    extra_forwards: int
+    updates: int
+    cpu_s: float
+    kept: list[float] = field(default_factory=list)
+    label_noise: float | None = None
+    suspects: int = 0
+    precision: float | None = None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """As a JSON line holds it."""
+        return asdict(self)
+
+
+def train_once(
+    task: TaskSet, config: SamplingConfig, *, seed: int, length: float | None = None
+) -> Result:
+    """Trains from that seed's weights; the last epoch's model is measured, no best one is picked.
+
+    length: epochs of a shorter schedule, a fraction of one at the end; none: those of the task.
+    """
+    epochs = math.ceil(length or task.epochs)
+    length = float(length or task.epochs)
+    ids_N = np.arange(len(task.labels_N), dtype=np.int64)
+    model = build_model(task.model, seed=seed)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=task.rate,
+        momentum=MOMENTUM,
+        nesterov=True,
+        weight_decay=WEIGHT_DECAY,
+    )
+    state = TrainingState(model=model, optimizer=optimizer)
+    step = DefaultStep(build_loss(nn.CrossEntropyLoss, {}))
+    found = Result(0.0, 0, 0, 0, 0.0)
+    table: SampleTable | None = None
+    begun = time.process_time()
+    for epoch in range(epochs):
+        part = min(1.0, length - epoch)
+        keep_N = None if table is None else table["keep"]
+        order_K = epoch_order(seed=seed, epoch=epoch, sample_ids_N=ids_N, keep_N=keep_N)
+        size = config.batch_size(task.batch_size, kept=len(order_K), total=len(ids_N))
+        plan = micro_batches(order_K[: round(part * len(order_K))], batch_size=size)
+        weights_N = None if table is None else table["weight"]
+        result = train_epoch(
+            state,
+            _batches(task, plan, weights_N, seed=seed, epoch=epoch),
+            epoch=epoch,
+            num_updates=plan.num_updates,
+            step=step,
+            gradients=GradientsConfig(),
+            rate=lambda t, start=epoch, part=part: _cosine((start + (t - start) * part) / length),
+            seed=seed,
+        )
+        found.gradients += result.num_samples
+        found.updates += result.num_updates
+        found.kept.append(result.num_samples / len(ids_N))
+        if config.policy != "none" and epoch + 1 < epochs:
+            table = _mine(
+                table, result.observations, config, ids_N, epoch=epoch, epochs=epochs, seed=seed
+            )
+    found.cpu_s = time.process_time() - begun
+    if table is not None:
+        _judge(found, table, task)
+    found.accuracy = _accuracy(model, task)
+    return found
+
+
+def _mine(
+    previous: SampleTable | None,
+    observations: Any,
+    config: SamplingConfig,
+    ids_N: npt.NDArray[np.int64],
+    *,
+    epoch: int,
+    epochs: int,
+    seed: int,
+) -> SampleTable:
+    table = update(
+        previous,
+        observations,
+        epoch=epoch,
+        sample_ids_N=ids_N,
+        labels_N=None,
+        confidence=config.easy_from,
+    )
+    before = None if previous is None else previous.columns
+    table = table.with_columns(
+        carry_state(table.columns, before, epoch=epoch, seed=seed, config=config)
+    )
+    phase = config.phase(epoch + 1, epochs=epochs)
+    context = PlanContext(
+        epoch=epoch + 1, full=phase.full, seed=seed, budget=phase.budget, noise=phase.noise
+    )
+    planned = plan_epoch(table, context, config)
+    return table.with_plan(keep_N=planned.keep_N, weight_N=planned.weight_N, more=planned.more)
+
+
+def _batches(
+    task: TaskSet,
+    plan: MicroBatchPlan,
+    weights_N: npt.NDArray[np.float32] | None,
+    *,
+    seed: int,
+    epoch: int,
+) -> Iterator[Batch]:
+    ids_K = plan.order_K
+    images_K = augmented(task, ids_K, seed=seed, epoch=epoch)
+    labels_K = task.labels_N[torch.from_numpy(ids_K)]
+    for index in range(plan.num_micro_steps):
+        rows = slice(index * plan.batch_size, (index + 1) * plan.batch_size)
+        ids_B = ids_K[rows]
+        yield Batch(
+            data=(images_K[rows], labels_K[rows]),
+            sample_ids_B=ids_B,
+            window=plan.window(index),
+            index=index,
+            weights_B=None if weights_N is None else torch.from_numpy(weights_N[ids_B]),
+        )
+
+
+def augmented(task: TaskSet, ids_K: npt.NDArray[np.int64], *, seed: int, epoch: int) -> Tensor:
+    """The images in this order, mirrored and moved by what (seed, epoch, id) says."""
+    rows_K = torch.from_numpy(ids_K)
+    if not task.shift and not task.flip:
+        return task.images_N1HW[rows_K]
+    height, width = task.images_N1HW.shape[2:]
+    lot_K = hash_u64(ids_K, "augment", seed, epoch)
+    shifts = np.uint64(2 * task.shift + 1)
+    down_K, right_K = lot_K % shifts, lot_K // shifts % shifts
+    mirror_K = (lot_K // (shifts * shifts) % np.uint64(2)).astype(bool) & task.flip
+    column_KW = np.broadcast_to(np.arange(width), (len(ids_K), width))
+    column_KW = np.where(mirror_K[:, None], width - 1 - column_KW, column_KW)
+    column_KW = column_KW + right_K[:, None].astype(np.int64)
+    row_KH = np.arange(height) + down_K[:, None].astype(np.int64)
+    padded = nn.functional.pad(task.images_N1HW[:, 0], [task.shift] * 4)
+    return padded[
+        rows_K[:, None, None],
+        torch.from_numpy(row_KH)[:, :, None],
+        torch.from_numpy(column_KW)[:, None, :],
+    ].unsqueeze(1)
+
+
+def _cosine(t: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * min(t, 1.0)))
+
+
+def _judge(found: Result, table: SampleTable, task: TaskSet) -> None:
+    """Notes the estimated noise, and how many of the lowest margins have wrong labels."""
+    found.label_noise, found.suspects = noise_rate(table.columns), num_suspects(table.columns)
+    wrong_N = (task.labels_N != task.truth_N).numpy()
+    count = int(wrong_N.sum())
+    if count:
+        mean_N = table["margin_sum"] / table["n_seen"]
+        found.precision = float(wrong_N[np.argsort(mean_N, kind="stable")[:count]].mean())
+
+
+@torch.no_grad()
+def _accuracy(model: nn.Module, task: TaskSet) -> float:
+    model.eval()
+    right = 0
+    for images, labels in zip(
+        task.test_images.split(1000), task.test_labels.split(1000), strict=True
+    ):
+        right += int((model(images).argmax(1) == labels).sum())
+    return right / len(task.test_labels)

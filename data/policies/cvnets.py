@@ -1,0 +1,40 @@
+"""As ml-cvnets finds easy samples: a count goes up at easy verdicts and down at others.
+
+Its defects are not here: the loader comes back when nothing is easy any more, the count is in the
+table and so in every resume, the floor holds, and skipped samples return. Verdicts are those of
+the training pass; a skipped sample's next one is due after `revisit` epochs at most.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from epochal.data.policies.pool import Choice, Columns, Pool
+from epochal.data.sampling_config import SamplingConfig
+
+# N samples
+
+
+def cvnets(pool: Pool, config: SamplingConfig) -> Choice:
+    """Skips samples whose count, the table's column `easy_count`, has reached `count`."""
+    return pool.rest(pool["easy_count"] < config.count)
+
+
+def next_count(
+    columns: Columns,
+    count_N: npt.NDArray[np.int16],
+    *,
+    epoch: int,
+    config: SamplingConfig,
+) -> npt.NDArray[np.int16]:
+    """The counts after `epoch`: int16 of shape (N,).
+
+    Every `every` epochs, each sample seen since the last time counts with its last verdict.
+    """
+    if (epoch + 1) % config.every:
+        return count_N
+    easy_N = columns["correct"] & (columns["confidence"].astype(np.float64) >= config.easy_from)
+    moved_N = np.clip(count_N + np.where(easy_N, 1, -1), 0, config.count)
+    fresh_N = columns["epoch_seen"] > epoch - config.every
+    return np.where(fresh_N, moved_N, count_N).astype(np.int16)

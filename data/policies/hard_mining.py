@@ -1,0 +1,19 @@
+"""Hard mining: the hardest samples by their last score, as many as the budget allows.
+
+Wrong labels are the hardest of all: without `label_noise: drop` it trains on them most.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from epochal.data.hashing import hash_u64
+from epochal.data.policies.pool import Choice, Pool, highest
+from epochal.data.sampling_config import SamplingConfig
+
+
+def hard_mining(pool: Pool, config: SamplingConfig) -> Choice:
+    """Keeps the highest scores."""
+    context = pool.context
+    lot_R = hash_u64(pool.ids_R, "hard_mining", context.seed, context.epoch)
+    return pool.rest(highest(pool[config.score].astype(np.float64), lot_R, count=pool.picks))

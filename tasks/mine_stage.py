@@ -1,0 +1,144 @@
+"""The mine stage: scores of all that was seen so far, and who trains in the next epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epochal.data.errors import TargetError
+from epochal.data.stages import StageRecord
+from epochal.tasks.commit import commit_stage, put_moment
+from epochal.tasks.config import RunConfig
+from epochal.tasks.keys import Stage
+from epochal.tasks.session import Session
+from epochal.tasks.targets import call_target
+
+if TYPE_CHECKING:
+    from epochal.data.samples import SampleTable
+
+PROBE_SAMPLES = 8
+
+
+def mine(session: Session, stage: Stage) -> StageRecord:
+    """The sample table after an epoch, with the plan of the next one."""
+    from epochal.data.policies import PlanContext, carry_state, noise_rate, plan_epoch
+    from epochal.data.policies.noise import num_suspects
+    from epochal.data.samples import read_samples, update, write_samples
+    from epochal.data.tables import OBSERVATIONS, read_table
+
+    config, data = session.config, session.data["train_data"]
+    sampling, epoch = config.sampling, stage.number
+    trained = session.record_of(stage.parents["observations"])
+    with session.stage_store.fetch_artifact(trained, "observations") as path:
+        observations = read_table(path, schema=OBSERVATIONS, max_rows=len(data.sample_ids_N))
+    previous: SampleTable | None = None
+    if "samples" in stage.parents:
+        mined = session.record_of(stage.parents["samples"])
+        with session.stage_store.fetch_artifact(mined, "samples") as path:
+            previous = read_samples(path, max_rows=len(data.sample_ids_N))
+    table = update(
+        previous,
+        observations.columns,
+        epoch=epoch,
+        sample_ids_N=data.sample_ids_N,
+        labels_N=None,  # what was not observed stays unknown: reading labels may be too slow
+        confidence=sampling.easy_from,
+    )
+    table = table.with_columns(
+        carry_state(
+            table.columns,
+            None if previous is None else previous.columns,
+            epoch=epoch,
+            seed=config.seed,
+            config=sampling,
+        )
+    )
+    phase = sampling.phase(epoch + 1, epochs=config.epochs)
+    context = PlanContext(
+        epoch=epoch + 1,
+        full=phase.full,
+        seed=config.seed,
+        budget=phase.budget,
+        noise=phase.noise,
+    )
+    planned = plan_epoch(table, context, sampling, own=own_policy(config))
+    table = table.with_plan(keep_N=planned.keep_N, weight_N=planned.weight_N, more=planned.more)
+    kept, total = int(planned.keep_N.sum()), len(planned.keep_N)
+    noise, suspects = noise_rate(table.columns), num_suspects(table.columns)
+    with session.store.scratch() as scratch:
+        path = scratch / "samples.parquet"
+        metadata = {
+            "stage": stage.kind,
+            "epoch": str(epoch),
+            "key": stage.known_key,
+            "policy": sampling.policy,
+            "seed": str(config.seed),
+            "score_source": "train",
+            "kept_fraction": repr(kept / total),
+            "label_noise": "unknown" if noise is None else repr(noise),
+            "suspects": str(suspects),
+        }
+        write_samples(table, path, metadata=metadata)
+        artifact = session.stage_store.put_artifact(stage.known_key, "parquet", path)
+    put_moment(session, stage)
+    return commit_stage(
+        session,
+        stage,
+        {"samples": artifact},
+        {
+            "kept": kept,
+            "samples": total,
+            "kept_fraction": kept / total,
+            "full": phase.full,
+            "label_noise": noise,
+            "suspects": suspects,
+            "updates_done": trained.values["updates_done"],
+        },
+    )
+
+
+def own_policy(config: RunConfig) -> Callable[[Any, Any], Any] | None:
+    """The function of policy custom with its arguments, or None. Its errors are TargetErrors."""
+    target = config.sampling.callable_target
+    if target is None:
+        return None
+    folder = Path(config.folder)
+
+    def call(table: Any, context: Any) -> Any:
+        return call_target(target, table, context, field="sampling", folder=folder)
+
+    return call
+
+
+def check_own_policy(config: RunConfig) -> None:
+    """Tries the function of policy custom on a table of a few samples. Raises TargetError."""
+    own, target = own_policy(config), config.sampling.callable_target
+    if own is None or target is None:
+        return
+    import numpy as np
+
+    from epochal.data.policies import PlanContext, plan_epoch
+    from epochal.data.samples import update
+    from epochal.data.schemas import OBSERVATIONS
+
+    ids_N = np.arange(PROBE_SAMPLES)
+    seen = {
+        one.name: np.full(PROBE_SAMPLES, 0.5 if one.dtype == "float32" else 0, dtype=one.dtype)
+        for one in OBSERVATIONS.columns
+    }
+    seen["sample_id"] = ids_N
+    table = update(
+        None,
+        seen,
+        epoch=0,
+        sample_ids_N=ids_N,
+        labels_N=None,
+        confidence=config.sampling.easy_from,
+    )
+    try:
+        plan_epoch(
+            table, PlanContext(epoch=1, full=False, seed=config.seed), config.sampling, own=own
+        )
+    except TargetError as error:
+        raise TargetError(f"{error}; it was tried on {PROBE_SAMPLES} samples made up") from error
