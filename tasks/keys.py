@@ -21,8 +21,12 @@ from epochal.tasks.limits import updates_left
 from epochal.tasks.schedules import in_epochs
 
 STAGE_VERSIONS: dict[str, int] = {
-    **{"initialise": 1, "train": 2, "validate": 2, "mine": 1},
-    **{AVERAGE: 1, VALIDATE_AVERAGE: 1},
+    "initialise": 1,
+    "train": 2,
+    "validate": 2,
+    "mine": 1,
+    AVERAGE: 1,
+    VALIDATE_AVERAGE: 1,
 }
 """Raised by hand when a stage's code changes its numbers; part of the key."""
 

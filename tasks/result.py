@@ -63,7 +63,7 @@ def validated_epochs(
 def flat_metrics(
     config: RunConfig, stages: Sequence[Stage], records: Mapping[str, StageRecord]
 ) -> dict[str, float | None]:
-    """Of the last epoch `validation/<metric>`, `train/…` and `sampling/kept`; `best/…`; `average/…`."""
+    """`validation/…`, `train/…`, `sampling/kept` of the last epoch; `best/…` and `average/…`."""
     metrics: dict[str, float | None] = {}
     for stage in stages:
         record = records.get(stage.key or "")
