@@ -11,6 +11,7 @@ import sys
 import typer
 
 from epochal.data.errors import EpochalError
+from epochal.flows.commands_landscape import landscape
 from epochal.flows.commands_read import export, runs, samples, show
 from epochal.flows.commands_run import plan, train
 from epochal.flows.commands_servers import deploy, down, up
@@ -28,7 +29,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (train, plan, runs, show, samples, export, sync, verify, gc, deploy, up, down):
+for _command in (
+    *(train, plan, runs, show, samples, export, landscape),
+    *(sync, verify, gc, deploy, up, down),
+):
     app.command()(_command)
 
 

@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from epochal.tasks.locate import FoundRun
 
 _NOT_PARAMETERS = (
-    "name", "epochs", "max_updates", "early_stopping", "averaging",
-    "store", "checkpoint", "tracking", "device",
-    "threads", "reproducibility",
+    "name", "epochs", "max_updates", "early_stopping", "averaging", "store", "checkpoint",
+    "tracking", "device", "threads", "reproducibility",
     "folder", "loader.workers", "gradients.per_group", "metrics.best", "sampling.final_full",
 )  # fmt: skip
 """Fields that may change within a generation: MLflow refuses a parameter that changes."""
