@@ -142,13 +142,7 @@ def export(
         str | None, typer.Option(help="An epoch, or `best`; none: the last one.")
     ] = None,
     ema: OfAverage = False,  # noqa: FBT002 - typer's way of a flag
-<<<<<<< HEAD
-    average: Annotated[  # noqa: FBT002 - typer's way of a flag
-        bool, typer.Option("--average", help="The mean of the checkpoints, of `averaging:`.")
-    ] = False,
-=======
     average: OfCheckpoints = False,  # noqa: FBT002 - typer's way of a flag
->>>>>>> average
     store: StoreOption = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:

@@ -63,11 +63,7 @@ def validated_epochs(
 def flat_metrics(
     config: RunConfig, stages: Sequence[Stage], records: Mapping[str, StageRecord]
 ) -> dict[str, float | None]:
-<<<<<<< HEAD
-    """`validation/…`, `train/…` and `sampling/kept` of the last epoch; `best/…`; `average/…`."""
-=======
     """`validation/…`, `train/…`, `sampling/kept` of the last epoch; `best/…` and `average/…`."""
->>>>>>> average
     metrics: dict[str, float | None] = {}
     for stage in stages:
         record = records.get(stage.key or "")
