@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 from epochal.data.addresses import normalise_store
 from epochal.data.config import DataConfig, LoaderConfig, SamplingConfig
 from epochal.data.errors import StoreRefused
+from epochal.data.sampler_config import SamplerConfig
 from epochal.data.types import Target
 from epochal.engine.batch_norm_config import BatchNormConfig
 from epochal.engine.config import (
@@ -38,6 +39,7 @@ DOCS = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.m
 PARTS: dict[str, tuple[type[BaseModel], ...]] = {
     "": (RunConfig, Target, DataConfig, MetricTarget),
     "loader.": (LoaderConfig,),
+    "sampler.": (SamplerConfig,),
     "optimizer.": (OptimizerConfig,),
     "optimizer.groups.": (ParameterGroup,),
     "optimizer.frozen.": (FrozenParameters,),
