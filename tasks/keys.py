@@ -24,7 +24,7 @@ STAGE_VERSIONS: dict[str, int] = {
     "initialise": 1,
     "train": 2,
     "validate": 2,
-    "mine": 1,
+    "mine": 2,
     AVERAGE: 1,
     VALIDATE_AVERAGE: 1,
 }

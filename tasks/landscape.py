@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epochal.data.documents import dump_document
 from epochal.data.errors import InputError, NonFinite, NotFound
 from epochal.data.stages import StageRecord
 from epochal.data.types import seed_64
@@ -218,7 +218,7 @@ def write_grid(computed: Computed, picture: Path) -> Path:
     """Writes the numbers beside the picture. Raises InputError if they cannot be written."""
     path = grid_file(picture)
     try:
-        path.write_bytes(dump_document(computed.as_object()))
+        path.write_text(json.dumps(computed.as_object(), allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"--out {picture}: cannot write {path}: {error.strerror}") from error
     return path

@@ -3,7 +3,7 @@
 A CNN with BatchNorm and dropout, augmentation and mixtures, float16 with its scale, AdamW, a
 schedule, an average of the weights, validation inside epochs, micro-batches of variable size and
 resolution with balanced classes, accumulation with a short tail, commits inside accumulations and
-inside that tail, mining, early stopping, retention.
+inside that tail, mining, early stopping, averaging of checkpoints, retention.
 """
 
 from pathlib import Path
@@ -85,6 +85,7 @@ SETTINGS = {
     "precision": {"dtype": "float16"},
     "validation": {"every_updates": 2},
     "early_stopping": {"patience": 2, "start": 2},
+    "averaging": {"best": 2},
     "checkpoint": {"keep_last": 2, "keep_best": 1},
 }
 

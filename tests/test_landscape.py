@@ -94,7 +94,7 @@ def test_the_grid_is_that_of_a_loop_by_hand_and_the_model_is_as_before():
             model = Net()
             model.load_state_dict(before)
             for name, one in model.named_parameters():
-                one.data = own[name] + by_first * first[name] + by_second * second[name]
+                one.data = own[name] + (by_first * first[name] + by_second * second[name])
             result = validate_epoch(
                 model, batches(x, y, batch_size=8), step=cross_entropy(), metrics=metrics, seed=7
             )
