@@ -1,5 +1,8 @@
 """Checkpoint averaging: its numbers, its choice of epochs, its place in keys, stores and views."""
 
+import contextlib
+import shutil
+
 import pytest
 import torch
 from bare_run import BareRun
@@ -7,6 +10,8 @@ from project import Project, call
 from safetensors.torch import load_file
 
 from epochal.data.errors import StateMismatch
+from epochal.data.hashing import file_sha256
+from epochal.data.testing import FaultPlan, injected
 from epochal.engine.average import averaged
 
 AVERAGING = {"averaging": "{best: 2}"}
@@ -232,3 +237,41 @@ def test_a_run_without_one_says_so_at_its_export(project):
     done = call("export", str(project.config), "--out", "x", "--average")
     assert done.code == 2
     assert "no average of its checkpoints; give `averaging`" in " ".join(done.err.split())
+
+
+class _DiedError(BaseException):
+    """Stands for SIGKILL: nothing of ours catches it."""
+
+
+@pytest.mark.parametrize("kind", ["kill", "kill_after", "torn"])
+def test_a_death_at_any_operation_of_its_stages_ends_in_the_same_bytes(project, kind):
+    def die():
+        raise _DiedError
+
+    def digests():
+        files = (one for one in project.store.rglob("*") if one.is_file())
+        kept = (one for one in files if one.name != "times.json" and "partial" not in one.parts)
+        return {str(one.relative_to(project.store)): file_sha256(one) for one in kept}
+
+    BareRun(project.config)()
+    keys = [one.key for one in BareRun(project.config, **AVERAGING).session.stages[-2:]]
+    plan = FaultPlan(kind)
+    with injected(plan):
+        run = BareRun(project.config, **AVERAGING)
+        before = len(plan.operations)
+        run()
+    whole, operations = digests(), plan.operations
+    assert len(operations) - before >= 6
+    died = 0
+    for at in range(before + 1, len(operations) + 1):
+        if kind == "torn" and operations[at - 1] != "put_new":
+            continue
+        for key in keys:
+            shutil.rmtree(project.store / "stages" / key)
+        with injected(FaultPlan(kind, at=at, die=die)), contextlib.suppress(_DiedError):
+            BareRun(project.config, **AVERAGING)()
+            continue
+        died += 1
+        again = BareRun(project.config, **AVERAGING)()
+        assert (again.weights, digests()) == (run.weights, whole), (at, operations[at - 1])
+    assert died >= 4

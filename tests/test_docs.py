@@ -26,6 +26,7 @@ from epochal.engine.inside_config import ValidationConfig
 from epochal.engine.mixing_config import MixingConfig
 from epochal.engine.optimizer_config import FrozenParameters, OptimizerConfig, ParameterGroup
 from epochal.engine.schedule import ScheduleConfig
+from epochal.tasks.averaging import AveragingConfig
 from epochal.tasks.config import CheckpointConfig, RunConfig
 from epochal.tasks.early_stopping import EarlyStoppingConfig
 from epochal.tasks.load_config import build_config, load_config
@@ -51,6 +52,7 @@ PARTS: dict[str, tuple[type[BaseModel], ...]] = {
     "mixing.": (MixingConfig,),
     "validation.": (ValidationConfig,),
     "early_stopping.": (EarlyStoppingConfig,),
+    "averaging.": (AveragingConfig,),
     "start.": (StartConfig,),
     "sampling.": (SamplingConfig,),
     "metrics.": (MetricsConfig,),
