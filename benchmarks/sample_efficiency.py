@@ -4,10 +4,11 @@
 
 FOLDER holds Fashion-MNIST in IDX files. Every finished run is a line of `--runs`; the same command
 goes on from there, and two of them, `--part 1/2` and `--part 2/2`, share the seeds. `--minutes`
-ends it before a run that would begin later. `random:X` draws as many samples as X kept in each
-epoch, at weights of mean one as X's, and `random_drop:X` leaves out suspects of wrong labels too;
-`shorter:X` is full training on a schedule of X's budget. All need X's run of the same seed, and do it
-first.
+ends it before a run that would begin later.
+
+`random:X` draws as many samples as X kept in each epoch, at weights of mean one as X's, and
+`random_drop:X` leaves out suspects of wrong labels too; `shorter:X` is full training on a schedule
+of X's budget. All need X's run of the same seed, and do it first.
 """
 
 from __future__ import annotations
