@@ -150,14 +150,14 @@ def draw_shapes(count: int, *, seed: int) -> tuple[npt.NDArray[np.float32], npt.
         rows = label_N == shape
         distance[rows] = _distance(shape, u[rows], v[rows])
     image = np.clip(0.5 - distance * 6, 0, 1) * random.uniform(0.6, 1.2, (count, 1, 1))
-    image *= 1 - 0.75 * difficulty  # fainter
+    image *= 1 - 0.6 * difficulty  # fainter
     cover = random.uniform(-1, 1, (2, count, 1, 1))
-    size = 0.15 + 0.45 * difficulty * random.random((count, 1, 1))
+    size = 0.15 + 0.35 * difficulty * random.random((count, 1, 1))
     inside = (np.abs(grid[None, None, :] - cover[0]) < size) & (
         np.abs(grid[None, :, None] - cover[1]) < size
     )
     image = np.where(inside, random.uniform(0, 0.6, (count, 1, 1)), image)
-    image += random.normal(0, 1, image.shape) * (0.05 + 0.45 * difficulty)
+    image += random.normal(0, 1, image.shape) * (0.05 + 0.33 * difficulty)
     return (image - 0.2).astype(np.float32), label_N
 
 

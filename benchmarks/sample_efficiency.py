@@ -4,10 +4,11 @@
 
 FOLDER holds Fashion-MNIST in IDX files. Every finished run is a line of `--runs`; the same command
 goes on from there, and two of them, `--part 1/2` and `--part 2/2`, share the seeds. `--minutes`
-ends it before a run that would begin later. `random:X` draws as many samples as X kept in each
-epoch, at weights of mean one as X's, and `random_drop:X` leaves out suspects of wrong labels too;
-`shorter:X` is full training on a schedule of X's budget. Both
-need X's run of the same seed, and do it first.
+ends it before a run that would begin later.
+
+`random:X` draws as many samples as X kept in each epoch, at weights of mean one as X's, and
+`random_drop:X` leaves out suspects of wrong labels too; `shorter:X` is full training on a schedule
+of X's budget. All need X's run of the same seed, and do it first.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from epochal.data.config import SamplingConfig
 ARMS: dict[str, dict[str, Any]] = {
     "full": {"policy": "none"},
     "easy_skip": {"policy": "easy_skip"},
+    "easy_skip_final_1": {"policy": "easy_skip", "final_full": 1},
+    "easy_skip_final_2": {"policy": "easy_skip", "final_full": 2},
     "easy_skip_sqrt": {"policy": "easy_skip", "batch": "sqrt"},
     "easy_skip_drop": {"policy": "easy_skip", "label_noise": "drop"},
     "importance": {"policy": "importance"},
