@@ -38,6 +38,12 @@ ARMS: dict[str, dict[str, Any]] = {
     "easy_skip_drop": {"policy": "easy_skip", "label_noise": "drop"},
     "importance": {"policy": "importance"},
     "importance_85_30": {"policy": "importance", "budget": 0.85, "budget_end": 0.3},
+    "importance_85_30_unweighted": {
+        "policy": "importance", "budget": 0.85, "budget_end": 0.3, "max_weight": 1.0,
+    },
+    "importance_85_30_fixed": {
+        "policy": "importance", "budget": 0.85, "budget_end": 0.3, "batch": "fixed",
+    },
     "importance_flat_50": {"policy": "importance", "budget": 0.5},
     "importance_flat_55_45": {"policy": "importance", "budget": 0.55, "budget_end": 0.45},
     "importance_75_25": {"policy": "importance", "budget": 0.75, "budget_end": 0.25},
