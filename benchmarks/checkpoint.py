@@ -1,8 +1,10 @@
 """Commits inside epochs against `torch.save` of the same state, in turn in one process.
 
 How long training stands still for a commit, how long it takes until the commit is durable (hash
-included), and what one costs the training that goes on beside its writing. On a machine that
-others use too, run it by `nice -n -19`: both sides then have the processors to themselves.
+included), and what one costs the training that goes on beside its writing. Run it on a machine
+with nothing else to do. Niceness does not shield it: Linux weighs it only among the processes of
+one session (autogroup) and of one control group. Beside other work, ratios of one round still
+compare like with like; seconds do not.
 """
 
 from __future__ import annotations

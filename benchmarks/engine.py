@@ -1,5 +1,6 @@
 """Engine against loops by hand and peers: interleaved in one process, ratios per round.
 
+    pip install -e '.[bench]'         # the peers; those that are missing are named and left out
     python benchmarks/engine.py --rounds 15
 
 Prints, per workload, microseconds a step and the ratio to the raw loop with clip and norm: median
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from engines import our_validation, raw_validation, trainers, workloads
+from engines import missing, our_validation, raw_validation, trainers, workloads
 from torch.utils.data import TensorDataset
 
 from epochal.data.loader import train_batches
@@ -99,6 +100,12 @@ def main() -> None:
     parser.add_argument("--workloads", nargs="+", default=list(workloads()))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if absent := missing():
+        print(
+            f"not compared, since they are not installed: {', '.join(absent)}; install them by "
+            f"pip install -c constraints.txt {' '.join(absent.values())}, or all by "
+            "pip install -c constraints.txt -e '.[bench]'"
+        )
     for name in options.workloads:
         work = workloads()[name]
         ways = {

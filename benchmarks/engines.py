@@ -6,6 +6,7 @@ A loop takes a fresh state and the same index batches in the same order, and run
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -192,19 +193,63 @@ def lightning_trainer(work: Workload, order: np.ndarray[Any, Any]) -> None:
     trainer.fit(Module(), list(torch.from_numpy(order).split(work.batch)))
 
 
-PEERS = {"ignite": ignite, "accelerate": accelerate, "lightning": lightning_trainer}
+def transformers_trainer(work: Workload, order: np.ndarray[Any, Any]) -> None:
+    """The Trainer of transformers, bare: no report, no progress bar, no checkpoint."""
+    from transformers import Trainer, TrainingArguments
+
+    model, optimizer = work.fresh()
+
+    class WithLoss(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, rows: Tensor) -> dict[str, Tensor]:
+            logits = self.model(work.inputs[rows])
+            return {"loss": nn.functional.cross_entropy(logits, work.targets[rows])}
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = TrainingArguments(
+            output_dir=folder, num_train_epochs=1, per_device_train_batch_size=1, use_cpu=True,
+            max_grad_norm=CLIP, report_to="none", save_strategy="no", logging_strategy="no",
+            disable_tqdm=True, remove_unused_columns=False,
+        )  # fmt: skip
+        Trainer(
+            WithLoss(),
+            options,
+            data_collator=lambda items: {"rows": items[0]},  # an item is a batch's rows
+            train_dataset=list(torch.from_numpy(order).split(work.batch)),
+            optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)),
+        ).train()
+
+
+PEERS: dict[str, tuple[str, Callable[[Workload, np.ndarray[Any, Any]], None]]] = {
+    "ignite": ("pytorch-ignite", ignite),
+    "accelerate": ("accelerate", accelerate),
+    "lightning": ("lightning", lightning_trainer),
+    "transformers": ("transformers", transformers_trainer),
+}
+"""Module → its package, and the loop that needs it; the extra `bench` has them all."""
+
+
+def missing() -> dict[str, str]:
+    """Module → package of the peers that are not installed, and so are not compared."""
+    return {
+        module: package
+        for module, (package, _) in PEERS.items()
+        if importlib.util.find_spec(module) is None
+    }
 
 
 def trainers() -> dict[str, Callable[[Workload, np.ndarray[Any, Any]], None]]:
-    """Name → loop; peers only where they are installed."""
+    """Name → loop; peers only where they are installed, see `missing`."""
     found: dict[str, Callable[[Workload, np.ndarray[Any, Any]], None]] = {
         "raw": lambda work, order: raw(work, order, norm=False),
         "raw + clip, norm": lambda work, order: raw(work, order, norm=True),
         "epochal": ours,
     }
-    return found | {
-        name: loop for name, loop in PEERS.items() if importlib.util.find_spec(name) is not None
-    }
+    absent = missing()
+    return found | {name: loop for name, (_, loop) in PEERS.items() if name not in absent}
 
 
 def raw_validation(work: Workload) -> float:

@@ -1,6 +1,7 @@
 """Numbers: state, step, epoch, gradients, schedules. No files, no network, no clock.
 
     from epochal.engine import StepOutput, TrainingState, train_epoch, validate_epoch
+    from epochal.engine import as_batches, metrics_of, supervised_step
 
 These are looked up when they are asked for: config and schedules need no torch.
 """
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from epochal.engine.epoch import EpochResult, train_epoch
+    from epochal.engine.simple import as_batches, metrics_of, supervised_step
     from epochal.engine.state import TrainingState
     from epochal.engine.step import StepOutput
     from epochal.engine.validate import ValidationResult, validate_epoch
@@ -21,6 +23,9 @@ __all__ = [
     "StepOutput",
     "TrainingState",
     "ValidationResult",
+    "as_batches",
+    "metrics_of",
+    "supervised_step",
     "train_epoch",
     "validate_epoch",
 ]
@@ -30,6 +35,9 @@ _MODULES = {
     "StepOutput": "step",
     "TrainingState": "state",
     "ValidationResult": "validate",
+    "as_batches": "simple",
+    "metrics_of": "simple",
+    "supervised_step": "simple",
     "train_epoch": "epoch",
     "validate_epoch": "validate",
 }

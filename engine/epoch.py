@@ -40,6 +40,12 @@ from epochal.engine.step import Step, StepOutput, check_output, target_of, to_de
 SPIKE_WINDOW, SPIKE_LEAST, SPIKE_FACTOR = 64, 16, 5.0
 SPIKE_BLOCK = 1 << 14  # updates whose windows are sorted at once: 8 MiB
 _HALF = {torch.float16, torch.bfloat16}
+PLAIN_GRADIENTS = GradientsConfig()
+
+
+def constant_rate(_: float) -> float:
+    """The base learning rate, at any fractional epoch."""
+    return 1.0
 
 
 @dataclass(frozen=True)
@@ -75,9 +81,9 @@ def train_epoch(
     epoch: int,
     num_updates: int,
     step: Step,
-    gradients: GradientsConfig,
-    rate: Callable[[float], float],
-    seed: int,
+    gradients: GradientsConfig = PLAIN_GRADIENTS,
+    rate: Callable[[float], float] = constant_rate,
+    seed: int = 0,
     precision: PrecisionConfig | None = None,
     mixing: MixingConfig | None = None,
     inside: InsideValidation | None = None,

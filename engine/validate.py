@@ -41,7 +41,7 @@ def validate_epoch(
     *,
     step: Step,
     metrics: ValidationMetrics,
-    seed: int,
+    seed: int = 0,
     precision: PrecisionConfig | None = None,
     forward: Callable[..., Any] | None = None,
     on_batch: Callable[[], None] | None = None,
