@@ -178,7 +178,7 @@ def test_the_same_seed_gives_the_same_files_and_another_other_ones(project):
 
 def test_what_is_not_finite_is_a_gap(project):
     BareRun(project.config)()
-    done = drawn(project, "--points", "7", "--range", "1e6")
+    done = drawn(project, "--points", "3", "--range", "1e6")
     assert done.code == 0, done.err
     project.write(
         "losses.py",
@@ -195,7 +195,7 @@ def test_what_is_not_finite_is_a_gap(project):
     broken = {"loss": "{target: 'losses:Broken'}", "gradients.clip_norm": "null"}
     run = BareRun(project.config, epochs=3, optimizer__args="{lr: 0.02}", **broken)()
     assert math.isfinite(run.session.record_of(run.session.stages[-1]).values["metrics"]["loss"])
-    done = drawn(project, "--points", "7", "--range", "3")
+    done = drawn(project, "--points", "5", "--range", "3")
     assert done.code == 0, done.err
     grid = json.loads((project.folder / "picture.json").read_text())["losses"]
     gaps = sum(one is None for row in grid for one in row)

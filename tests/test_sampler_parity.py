@@ -72,8 +72,15 @@ def by_hand(x, y, order, *, variable, accumulate):
     return model, updates
 
 
-@pytest.mark.parametrize("accumulate", [1, 3])
-@pytest.mark.parametrize("kind", ["multi_scale", "variable_batch"])
+@pytest.mark.parametrize(
+    ("kind", "accumulate"),
+    [
+        ("multi_scale", 1),
+        pytest.param("multi_scale", 3, marks=pytest.mark.slow),
+        pytest.param("variable_batch", 1, marks=pytest.mark.slow),
+        ("variable_batch", 3),
+    ],
+)
 def test_weights_are_bitwise_those_of_the_loop(kind, accumulate):
     x, y = images(UPDATES * accumulate * BATCH)
     base = {"size": BASE} if kind == "variable_batch" else {}
