@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from epochal.data.loader import train_batches, validation_batches
 from epochal.data.order import micro_batches
@@ -190,7 +190,9 @@ def lightning_trainer(work: Workload, order: np.ndarray[Any, Any]) -> None:
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=CLIP,
     )  # fmt: skip
-    trainer.fit(Module(), list(torch.from_numpy(order).split(work.batch)))
+    # A bare list would be taken for a collection of loaders, and each tensor for one of them.
+    rows = list(torch.from_numpy(order).split(work.batch))
+    trainer.fit(Module(), DataLoader(rows, batch_size=None))
 
 
 def transformers_trainer(work: Workload, order: np.ndarray[Any, Any]) -> None:
