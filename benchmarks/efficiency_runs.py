@@ -155,7 +155,7 @@ def _batches(
     images_K = augmented(task, ids_K, seed=seed, epoch=epoch)
     labels_K = task.labels_N[torch.from_numpy(ids_K)]
     for index in range(plan.num_micro_steps):
-        rows = slice(index * plan.batch_size, (index + 1) * plan.batch_size)
+        rows = slice(*plan.offsets_M1[index : index + 2].tolist())
         ids_B = ids_K[rows]
         yield Batch(
             data=(images_K[rows], labels_K[rows]),

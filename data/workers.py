@@ -63,7 +63,7 @@ def read_ahead(
                 data = next(batches)
             except StopIteration:
                 return
-            except RuntimeError as error:
+            except (RuntimeError, ConnectionError, EOFError) as error:
                 raise TrainingFailed(
                     f"a worker of the loader ended: {error}; if it was killed, memory may have run "
                     "out: set loader.workers lower, or 0"

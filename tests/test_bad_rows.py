@@ -128,11 +128,12 @@ def test_a_last_batch_of_one_is_trained_on_where_the_model_can(project):
 
 
 def test_a_last_batch_of_one_that_a_policy_leaves_says_what_to_set(project, monkeypatch):
+    from epochal.data.order import micro_batches
     from epochal.tasks import train_stage
 
     def one_left(session, stage, table):
         plan = original(session, stage, table)
-        return type(plan)(plan.order_K[:17], plan.batch_size, plan.accumulate)
+        return micro_batches(plan.order_K[:17], batch_size=16, accumulate=plan.accumulate)
 
     original = train_stage._plan
     monkeypatch.setattr(train_stage, "_plan", one_left)

@@ -24,7 +24,7 @@ IMPORTING = {"import_module", "spec_from_file_location", "module_from_spec", "So
 MAY_IMPORT_BY_NAME = {"tasks/targets.py", "engine/__init__.py", "flows/prefect_client.py"}
 MAY_CALL_TARGETS = {
     "tasks/components.py", "tasks/data_access.py", "tasks/targets.py", "tasks/mlflow_model.py",
-    "tasks/schedules.py",
+    "tasks/schedules.py", "tasks/mine_stage.py",
 }  # fmt: skip
 """Of configs that a person wrote, and of models that a person asks MLflow for."""
 
