@@ -63,7 +63,7 @@ DEFECTS: dict[int, tuple[str, ...]] = {
 
 
 @cache
-def tests_of(file):
+def names_in(file):
     tree = ast.parse((HERE / file).read_text())
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
@@ -77,11 +77,11 @@ def test_each_has_a_test_that_is_there(number):
     assert DEFECTS[number]
     for node in DEFECTS[number]:
         file, _, name = node.partition("::")
-        assert name in tests_of(file), node
+        assert name in names_in(file), node
 
 
 def test_a_test_that_bears_a_number_is_listed_under_it():
     for path in HERE.glob("test_cvnets_defects*.py"):
-        for name in tests_of(path.name):
+        for name in names_in(path.name):
             if found := re.match(r"test_(\d\d)_", name):
                 assert f"{path.name}::{name}" in DEFECTS[int(found[1])], name
