@@ -71,12 +71,12 @@ def test_20_one_commit_for_each_due_update_and_none_before_the_first(project):
 
 def test_21_no_checkpoint_is_removed_or_overwritten_before_the_next_one_stands(project):
     """The last checkpoint was removed, then written in its own place, on local disks only."""
-    run = BareRun(project.config)()
+    BareRun(project.config)()
     paths = [path for path in project.store.glob("stages/**/*") if path.is_file()]
     before = {path: path.read_bytes() for path in paths}
     BareRun(project.config, epochs=3)()
     assert {path: path.read_bytes() for path in paths} == before
-    store = open_store(run.session.config.store)
+    store = open_store(f"file://{project.store}")
     with pytest.raises(FileExistsError):
         store.put_new(paths[0].relative_to(project.store).as_posix(), b"another")
 
