@@ -157,7 +157,8 @@ def hash_repeated(
 
     found_N = hash_u64(ids_N, *stream)
     if repeats_N is not None:
-        for repeat in np.unique(repeats_N[repeats_N > 0]).tolist():
-            rows = repeats_N == repeat
-            found_N[rows] = hash_u64(ids_N[rows], *stream, "repeat", repeat)
+        again = repeats_N > 0
+        with np.errstate(over="ignore"):
+            counted = found_N[again] + repeats_N[again].astype(np.uint64)
+        found_N[again] = hash_u64(counted.view(np.int64), *stream, "repeat")
     return found_N

@@ -125,7 +125,17 @@ def micro_batches(
     """
     assert batch_size >= 1, batch_size
     assert accumulate >= 1, accumulate
-    whole = len(order_K) // batch_size * batch_size
-    kept_K = order_K[:whole] if drop_last and whole else order_K
-    offsets_M1 = np.append(np.arange(0, len(kept_K), batch_size, dtype=np.int64), len(kept_K))
-    return MicroBatchPlan(order_K=kept_K, offsets_M1=offsets_M1, accumulate=accumulate)
+    offsets_M1 = even_offsets(len(order_K), batch_size=batch_size, drop_last=drop_last)
+    return MicroBatchPlan(
+        order_K=order_K[: offsets_M1[-1]], offsets_M1=offsets_M1, accumulate=accumulate
+    )
+
+
+def even_offsets(count: int, *, batch_size: int, drop_last: bool) -> npt.NDArray[np.int64]:
+    """Where micro-batches of that size begin in `count` rows, and their end: int64 (M + 1,).
+
+    drop_last: as in `micro_batches`.
+    """
+    whole = count // batch_size * batch_size
+    end = whole if drop_last and whole else count
+    return np.append(np.arange(0, end, batch_size, dtype=np.int64), end)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from epochal.data.errors import DataError
 from epochal.data.hashing import hash_repeated, hash_u64
-from epochal.data.order import MicroBatchPlan, epoch_order
+from epochal.data.order import MicroBatchPlan, epoch_order, even_offsets
 from epochal.data.sampler_config import SamplerConfig
 
 # N samples of the data set, K rows of the epoch, L of them before repetition, M micro-batches,
@@ -131,9 +131,7 @@ def sampler_cut(
     The last offset is below `count` where `drop_last` drops rows.
     """
     if config.kind == "fixed":
-        whole = count // batch_size * batch_size
-        count = whole if drop_last and whole else count
-        return np.append(np.arange(0, count, batch_size, dtype=np.int64), count), None
+        return even_offsets(count, batch_size=batch_size, drop_last=drop_last), None
     sizes_S2 = np.array(config.sizes_in(epoch), dtype=np.int64)
     batch_S = np.array(config.batch_sizes_in(epoch, batch_size=batch_size), dtype=np.int64)
     most = -(-count // int(batch_S.min()))  # micro-batches, if all were the smallest

@@ -122,7 +122,7 @@ class FaultyBackend:
         after = fails and kind in {"kill_after", "lost_answer"}
         try:
             yield
-        except Exception:
+        except Exception:  # whatever a file system raises
             if not after:  # else this answer, that something is there already, is the lost one
                 raise
         if after and kind == "kill_after":

@@ -52,8 +52,8 @@ def prepared(model: nn.Module, config: PrecisionConfig) -> nn.Module:
     """The model in the memory order of the config, in place."""
     if not config.channels_last:
         return model
-    # Documented, but torch's type stubs know a memory format without a dtype of tensors only.
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # Documented; the stubs of a module's `to` lack a memory format without a dtype.
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # stubs lack it
     return model
 
 

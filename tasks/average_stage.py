@@ -10,10 +10,10 @@ from epochal.data.stages import StageRecord
 from epochal.data.types import seed_64
 from epochal.tasks.averaging import averaged_artifact, chosen_epochs, is_decided, last_of_run
 from epochal.tasks.checkpoints import load_model, put_tensors
-from epochal.tasks.commit import commit_stage, number, put_moment
+from epochal.tasks.commit import commit_stage, put_moment
 from epochal.tasks.keys import Stage
 from epochal.tasks.session import Session
-from epochal.tasks.validation import measure
+from epochal.tasks.validation import commit_measured, measure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,15 +80,4 @@ def validate_average(session: Session, stage: Stage) -> StageRecord:
         on_batch=session.interruption.obey,
         with_ema=False,
     )
-    put_moment(session, stage)
-    return commit_stage(
-        session,
-        stage,
-        {},
-        {
-            "samples": found.num_samples,
-            "updates_done": parent.values["updates_done"],
-            "metrics": {name: number(value) for name, value in found.values.items()},
-            **({"matrices": dict(found.matrices)} if found.matrices else {}),
-        },
-    )
+    return commit_measured(session, stage, found, measured=parent)

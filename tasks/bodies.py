@@ -11,13 +11,13 @@ from epochal.data.stages import StageRecord
 from epochal.data.types import seed_64
 from epochal.tasks.average_stage import average, validate_average
 from epochal.tasks.checkpoints import load_ema, load_model, put_model
-from epochal.tasks.commit import commit_stage, number, put_moment
+from epochal.tasks.commit import commit_stage
 from epochal.tasks.keys import Stage
 from epochal.tasks.mine_stage import mine
 from epochal.tasks.session import Session
 from epochal.tasks.start import load_weights
 from epochal.tasks.train_stage import train
-from epochal.tasks.validation import measure
+from epochal.tasks.validation import commit_measured, measure
 
 
 def initialise(session: Session, stage: Stage) -> StageRecord:
@@ -53,18 +53,7 @@ def validate(session: Session, stage: Stage) -> StageRecord:
         seed=seed_64(session.config.seed, "validate", stage.number),
         on_batch=session.interruption.obey,
     )
-    put_moment(session, stage)
-    return commit_stage(
-        session,
-        stage,
-        {},
-        {
-            "samples": found.num_samples,
-            "updates_done": record.values["updates_done"],
-            "metrics": {name: number(value) for name, value in found.values.items()},
-            **({"matrices": dict(found.matrices)} if found.matrices else {}),
-        },
-    )
+    return commit_measured(session, stage, found, measured=record)
 
 
 BODIES: dict[str, Callable[[Session, Stage], StageRecord]] = {

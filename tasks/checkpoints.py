@@ -57,11 +57,16 @@ def put_tensors(
     return stage_store.put_artifact(key, "safetensors", written)
 
 
-def load_model(stage_store: StageStore, record: StageRecord, components: Components) -> None:
-    """Reads the weights alone into the model. Raises Damaged or StateMismatch."""
+def load_model(
+    stage_store: StageStore, record: StageRecord, components: Components, *, artifact: str = "model"
+) -> None:
+    """Reads the weights alone into the model. Raises Damaged or StateMismatch.
+
+    artifact: `ema` puts their average there.
+    """
     from epochal.engine.serialize import load_model_tensors, load_tensors
 
-    with stage_store.fetch_artifact(record, "model") as path:
+    with stage_store.fetch_artifact(record, artifact) as path:
         load_model_tensors(components.state.model, load_tensors(path, device="cpu"))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from epochal.data.errors import InputError, NonFinite, NotFound
 from epochal.data.stages import StageRecord
 from epochal.data.types import seed_64
+from epochal.tasks.checkpoints import load_model
 from epochal.tasks.commit import number
 from epochal.tasks.config import RunConfig
 from epochal.tasks.locate import FoundRun
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from epochal.data.types import Batch
     from epochal.engine.landscape import Landscape
-    from epochal.tasks.components import Components
     from epochal.tasks.data_access import RunData
 
 
@@ -99,7 +99,7 @@ def compute_landscape(
 
     config, record = found.config, _record(found, asked)
     components = build_components(config, device=prepare_numerics(config))
-    _load(found, record, asked.artifact, components)
+    load_model(found.stage_store, record, components, artifact=asked.artifact)
     data = _validation_data(found, notice)
     landscape = loss_landscape(
         components.state.model,
@@ -137,13 +137,6 @@ def _record(found: FoundRun, asked: Asked) -> StageRecord:
             "an --epoch that was kept, or raise checkpoint.keep_last and train again"
         )
     return record
-
-
-def _load(found: FoundRun, record: StageRecord, artifact: str, components: Components) -> None:
-    from epochal.engine.serialize import load_model_tensors, load_tensors
-
-    with found.stage_store.fetch_artifact(record, artifact) as path:
-        load_model_tensors(components.state.model, load_tensors(path, device="cpu"))
 
 
 class _Told(SilentReporter):

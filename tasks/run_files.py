@@ -114,10 +114,15 @@ def run_names(listing: Iterable[str]) -> list[str]:
     return sorted({path.split("/")[1] for path in listing if path.startswith("runs/")})
 
 
-def read_plans(store: Store, run: str, *, most: int | None = None) -> list[NumberedPlan]:
-    """The readable plans of `run`, newest first; of many only the newest `most`."""
+def read_plans(
+    store: Store, run: str, *, most: int | None = None, set_aside: bool = False
+) -> list[NumberedPlan]:
+    """The readable plans of `run`, newest first; of many only the newest `most`.
+
+    set_aside: moves what is no document any more to `damaged/`.
+    """
     numbers = plan_numbers(store.listing(f"runs/{run}/plans"), run)[:most]
-    plans = (_read_plan(store, run, number) for number in numbers)
+    plans = (_read_plan(store, run, number, set_aside=set_aside) for number in numbers)
     return [plan for plan in plans if plan is not None]
 
 
@@ -140,20 +145,24 @@ def _plan_path(run: str, number: int) -> str:
     return f"runs/{run}/plans/{number:06d}.json"
 
 
-def _read_plan(store: Store, run: str, number: int) -> NumberedPlan | None:
+def _read_plan(
+    store: Store, run: str, number: int, *, set_aside: bool = False
+) -> NumberedPlan | None:
     path = _plan_path(run, number)
     try:
-        plan = RunPlan.model_validate(_document(store, path))
+        body = load_document(
+            store.read(path, max_bytes=MAX_PLAN_BYTES), name=path, max_bytes=MAX_PLAN_BYTES
+        )
+        plan = RunPlan.model_validate(body)
     except FileNotFoundError:
         return None
-    except (Damaged, ValidationError):
+    except Damaged as error:
+        if set_aside:
+            store.set_aside(path, str(error))
         return None  # plans only explain; the records decide
+    except ValidationError:
+        return None  # another version's, it may be
     return NumberedPlan(number=number, plan=plan) if plan.run == run else None
-
-
-def _document(store: Store, path: str) -> Any:
-    data = store.read(path, max_bytes=MAX_PLAN_BYTES)
-    return load_document(data, name=path, max_bytes=MAX_PLAN_BYTES)
 
 
 def find_plan(store: Store, reference: str) -> RunPlan:
@@ -177,12 +186,11 @@ def record_plan(store: Store, config: RunConfig, facts: Facts, stages: Sequence[
 
     What is no document any more is moved to `damaged/` first: it would bar `gc` for ever.
     """
-    _set_damaged_aside(store, config.name)
     listed = tuple(
         PlannedStage(kind=stage.kind, epoch=stage.epoch, key=stage.known_key) for stage in stages
     )
     while True:
-        known = read_plans(store, config.name)
+        known = read_plans(store, config.name, set_aside=True)
         plan = _next_plan(config, facts, listed, [entry.plan for entry in known])
         if known and known[0].plan == plan:
             return plan
@@ -194,17 +202,6 @@ def record_plan(store: Store, config: RunConfig, facts: Facts, stages: Sequence[
         except FileExistsError:
             continue  # another process has just planned this run: look again
         return plan
-
-
-def _set_damaged_aside(store: Store, run: str) -> None:
-    for number in plan_numbers(store.listing(f"runs/{run}/plans"), run):
-        path = _plan_path(run, number)
-        try:
-            _document(store, path)
-        except FileNotFoundError:
-            continue
-        except Damaged as error:
-            store.set_aside(path, str(error))
 
 
 def _next_plan(

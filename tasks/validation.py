@@ -10,9 +10,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from epochal.data.stages import StageRecord
 from epochal.data.types import seed_64
 from epochal.engine.config import EMA
 from epochal.engine.inside_config import ValidationConfig
+from epochal.tasks.commit import commit_stage, number, put_moment
+from epochal.tasks.keys import Stage
 from epochal.tasks.session import Session
 
 if TYPE_CHECKING:
@@ -73,6 +76,24 @@ def _validated(session: Session, *, seed: int, on_batch: Callable[[], None]) -> 
             forward=components.state.forward,
             on_batch=on_batch,
         )
+
+
+def commit_measured(
+    session: Session, stage: Stage, found: Measured, *, measured: StageRecord
+) -> StageRecord:
+    """Commits a stage of metrics. measured: the record of the weights that they are of."""
+    put_moment(session, stage)
+    return commit_stage(
+        session,
+        stage,
+        {},
+        {
+            "samples": found.num_samples,
+            "updates_done": measured.values["updates_done"],
+            "metrics": {name: number(value) for name, value in found.values.items()},
+            **({"matrices": dict(found.matrices)} if found.matrices else {}),
+        },
+    )
 
 
 class _PutDownError(Exception):

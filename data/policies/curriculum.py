@@ -9,10 +9,9 @@ import numpy as np
 
 from epochal.data.hashing import hash_u64
 from epochal.data.policies.pool import Choice, Pool, highest
-from epochal.data.sampling_config import SamplingConfig
 
 
-def curriculum(pool: Pool, config: SamplingConfig) -> Choice:  # noqa: ARG001 - policies look alike
+def curriculum(pool: Pool) -> Choice:
     """Keeps the lowest losses, as many as the budget of the epoch allows."""
     context = pool.context
     lot_R = hash_u64(pool.ids_R, "curriculum", context.seed, context.epoch)

@@ -16,9 +16,9 @@ from epochal.data.sampling_config import SamplingConfig
 # N samples
 
 
-def cvnets(pool: Pool, config: SamplingConfig) -> Choice:
+def cvnets(pool: Pool) -> Choice:
     """Skips samples whose count, the table's column `easy_count`, has reached `count`."""
-    return pool.rest(pool["easy_count"] < config.count)
+    return pool.rest(pool["easy_count"] < pool.config.count)
 
 
 def next_count(

@@ -9,11 +9,10 @@ import numpy as np
 
 from epochal.data.hashing import hash_u64
 from epochal.data.policies.pool import Choice, Pool, highest
-from epochal.data.sampling_config import SamplingConfig
 
 
-def hard_mining(pool: Pool, config: SamplingConfig) -> Choice:
+def hard_mining(pool: Pool) -> Choice:
     """Keeps the highest scores."""
     context = pool.context
     lot_R = hash_u64(pool.ids_R, "hard_mining", context.seed, context.epoch)
-    return pool.rest(highest(pool[config.score].astype(np.float64), lot_R, count=pool.picks))
+    return pool.rest(highest(pool[pool.config.score].astype(np.float64), lot_R, count=pool.picks))

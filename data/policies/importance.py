@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from epochal.data.hashing import hash_uniform
 from epochal.data.policies.pool import Choice, Columns, Pool
-from epochal.data.sampling_config import SamplingConfig
 
 # N samples, R of the pool
 
@@ -21,15 +20,15 @@ OFFSET = 0.05
 _HALVINGS = 100
 
 
-def importance(pool: Pool, config: SamplingConfig) -> Choice:
+def importance(pool: Pool) -> Choice:
     """Keeps whose credit has grown to one; `credit` is the table's column, from `start_credit` on.
 
     The score EL2N is the bound of a sample's gradient norm for the cross-entropy (Katharopoulos &
     Fleuret 2018, arXiv:1803.00942: the norm of the gradient before the last layer).
     """
-    worth_R = np.maximum(pool[config.score].astype(np.float64), 0.0) + OFFSET
+    worth_R = np.maximum(pool[pool.config.score].astype(np.float64), 0.0) + OFFSET
     probability_R = keep_probability(
-        worth_R, total=pool.budget * pool.total - pool.forced, least=config.min_probability
+        worth_R, total=pool.budget * pool.total - pool.forced, least=pool.config.min_probability
     )
     kept_R = pool["credit"].astype(np.float64) + probability_R >= 1.0
     return Choice(pool.rows_R[~kept_R], probability_R)

@@ -10,12 +10,11 @@ import numpy as np
 
 from epochal.data.hashing import hash_uniform
 from epochal.data.policies.pool import Choice, Pool, stable_mean
-from epochal.data.sampling_config import SamplingConfig
 
 # R of the pool
 
 
-def infobatch(pool: Pool, config: SamplingConfig) -> Choice:  # noqa: ARG001 - policies look alike
+def infobatch(pool: Pool) -> Choice:
     """Of the samples below the mean loss the share `budget` is kept, at weight 1 / `budget`."""
     loss_R = pool["loss"]
     if not len(loss_R):

@@ -11,16 +11,15 @@ import numpy as np
 
 from epochal.data.hashing import hash_u64
 from epochal.data.policies.pool import Choice, Pool, highest
-from epochal.data.sampling_config import SamplingConfig
 
 # R of the pool
 
 
-def kakurenbo(pool: Pool, config: SamplingConfig) -> Choice:
+def kakurenbo(pool: Pool) -> Choice:
     """Hides at most the share 1 - `budget` of all samples: low loss, right and confident."""
     context = pool.context
     lot_R = hash_u64(pool.ids_R, "kakurenbo", context.seed, context.epoch)
     hidden = round((1.0 - pool.budget) * pool.total)
     lowest_R = highest(-pool["loss"].astype(np.float64), lot_R, count=hidden)
-    sure_R = pool["correct"] & (pool["confidence"].astype(np.float64) >= config.easy_from)
+    sure_R = pool["correct"] & (pool["confidence"].astype(np.float64) >= pool.config.easy_from)
     return pool.rest(~(lowest_R & sure_R))

@@ -15,7 +15,7 @@ from epochal.data.policies.pool import Columns, highest
 # N samples, S of them seen
 
 FLAG_SUSPECT = 2
-"""Bit of `flags`: the sample is left out, since its label seems to be wrong."""
+"""Bit of `flags`: its label seems to be wrong; it is left out, unless the floor needs it."""
 
 CONFIDENT = 0.3
 """Share of the samples, the most confident ones, whose disagreement with the label is measured."""

@@ -33,7 +33,7 @@ from epochal.data.sampling_config import SamplingConfig
 
 # N samples, Q that rest
 
-_POLICIES: dict[str, Callable[[Pool, SamplingConfig], Choice]] = {
+_POLICIES: dict[str, Callable[[Pool], Choice]] = {
     "importance": importance,
     "infobatch": infobatch,
     "kakurenbo": kakurenbo,
@@ -99,19 +99,19 @@ def plan_epoch(
             seed=context.seed,
             phases=config.policy not in _BY_LOT,
         )
-        pool = make_pool(columns, context, score=score, due_N=due_N, suspect_N=suspect_N)
+        pool = make_pool(columns, context, config, score=score, due_N=due_N, suspect_N=suspect_N)
         if config.policy == "custom":
             assert own is not None
             kept_R, weight_N = custom(table, pool, own, max_weight=config.max_weight)
             choice = pool.rest(kept_R)
         else:
-            choice, weight_N = _POLICIES[config.policy](pool, config), None
+            choice, weight_N = _POLICIES[config.policy](pool), None
             if choice.probability_R is not None:
-                return _weighted(pool, choice, config, suspect_N)
+                return _weighted(pool, choice, suspect_N)
     keep_N = _kept(columns, choice, context, config, suspect_N)
     if weight_N is None:
         weight_N = np.ones(len(keep_N), dtype=np.float32)
-    more = _flags(columns, keep_N, suspect_N)
+    more = _flags(columns, suspect_N)
     if config.policy == "importance":  # a full epoch: everybody is there, and nobody pays for it
         more |= {"credit": columns["credit"], "probability": keep_N.astype(np.float32)}
     elif config.policy == "cvnets":
@@ -158,11 +158,9 @@ def _easy_skip(columns: Columns, context: PlanContext, config: SamplingConfig) -
     return Choice(rows_E[rests_E])
 
 
-def _weighted(
-    pool: Pool, choice: Choice, config: SamplingConfig, suspect_N: npt.NDArray[np.bool_] | None
-) -> Planned:
+def _weighted(pool: Pool, choice: Choice, suspect_N: npt.NDArray[np.bool_] | None) -> Planned:
     """The plan of a policy that keeps by probability. Who had to train has a probability of 1."""
-    columns = pool.columns
+    columns, config = pool.columns, pool.config
     keep_N = _kept(columns, choice, pool.context, config, suspect_N)
     probability_N = np.ones(pool.total, dtype=np.float32)
     probability_N[pool.rows_R] = choice.probability_R
@@ -172,7 +170,7 @@ def _weighted(
     rested_N[choice.rest_Q] = True
     probability_N[rested_N & keep_N] = 1  # the floor has brought them back
     weight_N = inverse_weights(probability_N, keep_N, highest=config.max_weight)
-    more = _flags(columns, keep_N, suspect_N)
+    more = _flags(columns, suspect_N)
     if config.policy == "importance":
         more |= {"credit": columns["credit"], "probability": probability_N}
     return Planned(keep_N=keep_N, weight_N=weight_N, more=more)
@@ -200,11 +198,10 @@ def _kept(
 
 
 def _flags(
-    columns: Columns, keep_N: npt.NDArray[np.bool_], suspect_N: npt.NDArray[np.bool_] | None
+    columns: Columns, suspect_N: npt.NDArray[np.bool_] | None
 ) -> dict[str, npt.NDArray[Any]]:
     """The flags with the suspects marked, also those whom the floor keeps."""
     if suspect_N is None:
         return {}
-    assert suspect_N.shape == keep_N.shape
     others_N = columns["flags"] & np.uint8(0xFF ^ FLAG_SUSPECT)
     return {"flags": others_N | (suspect_N * np.uint8(FLAG_SUSPECT))}

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from epochal.data.sampling_config import SamplingConfig
+
 # N samples, R of them in the pool, P of these that are picked
 
 Columns = Mapping[str, npt.NDArray[Any]]
@@ -52,6 +54,7 @@ class Pool:
     """The rows that a policy chooses from.
 
     rows_R: int64 of shape (R,), rising. total: N. forced: how many train whatever is chosen.
+    config: of the policy.
     """
 
     columns: Columns
@@ -59,6 +62,7 @@ class Pool:
     total: int
     forced: int
     context: PlanContext
+    config: SamplingConfig
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         """A column of the pool's rows, of shape (R,)."""
@@ -89,6 +93,7 @@ class Pool:
 def make_pool(
     columns: Columns,
     context: PlanContext,
+    config: SamplingConfig,
     *,
     score: str,
     due_N: npt.NDArray[np.bool_],
@@ -104,7 +109,7 @@ def make_pool(
         suspects = int(suspect_N.sum())
     rows_R = np.flatnonzero(inside_N)
     total = len(inside_N)
-    return Pool(columns, rows_R, total, total - len(rows_R) - suspects, context)
+    return Pool(columns, rows_R, total, total - len(rows_R) - suspects, context, config)
 
 
 def highest(

@@ -9,10 +9,9 @@ import numpy as np
 
 from epochal.data.hashing import hash_u64
 from epochal.data.policies.pool import Choice, Pool, highest
-from epochal.data.sampling_config import SamplingConfig
 
 
-def random(pool: Pool, config: SamplingConfig) -> Choice:  # noqa: ARG001 - policies look alike
+def random(pool: Pool) -> Choice:
     """Keeps a random part of the pool."""
     context = pool.context
     lot_R = hash_u64(pool.ids_R, "random", context.seed, context.epoch)

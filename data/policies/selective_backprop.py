@@ -10,12 +10,11 @@ import numpy as np
 
 from epochal.data.hashing import hash_u64, hash_uniform
 from epochal.data.policies.pool import Choice, Pool
-from epochal.data.sampling_config import SamplingConfig
 
 # R of the pool
 
 
-def selective_backprop(pool: Pool, config: SamplingConfig) -> Choice:  # noqa: ARG001 - look alike
+def selective_backprop(pool: Pool) -> Choice:
     """Keeps with probability rank^(1/share - 1), whose mean is the share."""
     count, context = len(pool.rows_R), pool.context
     if pool.picks in {0, count}:

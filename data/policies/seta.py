@@ -11,21 +11,20 @@ import numpy.typing as npt
 
 from epochal.data.hashing import hash_uniform
 from epochal.data.policies.pool import Choice, Pool
-from epochal.data.sampling_config import SamplingConfig
 
 # R of the pool, G groups
 
 _MAX_ROUNDS = 50
 
 
-def seta(pool: Pool, config: SamplingConfig) -> Choice:
+def seta(pool: Pool) -> Choice:
     """Keeps who is drawn and in the window."""
     context = pool.context
     drawn_R = hash_uniform(pool.ids_R, "seta", context.seed, context.epoch) < pool.budget
-    group_R = loss_groups(pool["loss"].astype(np.float64), groups=config.groups)
-    first = (context.epoch - 1) % config.groups
-    width = max(1, round(config.window * config.groups))
-    return pool.rest(drawn_R & ((group_R - first) % config.groups < width))
+    group_R = loss_groups(pool["loss"].astype(np.float64), groups=pool.config.groups)
+    first = (context.epoch - 1) % pool.config.groups
+    width = max(1, round(pool.config.window * pool.config.groups))
+    return pool.rest(drawn_R & ((group_R - first) % pool.config.groups < width))
 
 
 def loss_groups(loss_R: npt.NDArray[np.float64], *, groups: int) -> npt.NDArray[np.int64]:
