@@ -1,6 +1,6 @@
 """One run of `sample_efficiency.py`: the product's own parts, without Prefect, MLflow and a store.
 
-`engine.train_epoch` trains, `data.samples.update` and `data.policies` plan; batches come from
+`engine.train_epoch` trains, `data.mining` plans; batches come from
 tensors in memory.
 """
 
@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from epochal.data.config import SamplingConfig
 from epochal.data.hashing import hash_u64
+from epochal.data.mining import mine_samples
 from epochal.data.order import MicroBatchPlan, epoch_order, micro_batches
-from epochal.data.policies import PlanContext, carry_state, noise_rate, plan_epoch
-from epochal.data.policies.noise import num_suspects
-from epochal.data.samples import SampleTable, update
+from epochal.data.policies.noise import noise_rate, num_suspects
+from epochal.data.samples import SampleTable
 from epochal.data.types import Batch
 from epochal.engine.build import build_loss, build_model
 from epochal.engine.config import GradientsConfig
@@ -103,44 +103,20 @@ def train_once(
         found.updates += result.num_updates
         found.kept.append(result.num_samples / len(ids_N))
         if config.policy != "none" and epoch + 1 < epochs:
-            table = _mine(
-                table, result.observations, config, ids_N, epoch=epoch, epochs=epochs, seed=seed
+            table = mine_samples(
+                table,
+                result.observations,
+                config,
+                sample_ids_N=ids_N,
+                epoch=epoch,
+                epochs=epochs,
+                seed=seed,
             )
     found.cpu_s = time.process_time() - begun
     if table is not None:
         _judge(found, table, task)
     found.accuracy = _accuracy(model, task)
     return found
-
-
-def _mine(
-    previous: SampleTable | None,
-    observations: Any,
-    config: SamplingConfig,
-    ids_N: npt.NDArray[np.int64],
-    *,
-    epoch: int,
-    epochs: int,
-    seed: int,
-) -> SampleTable:
-    table = update(
-        previous,
-        observations,
-        epoch=epoch,
-        sample_ids_N=ids_N,
-        labels_N=None,
-        confidence=config.easy_from,
-    )
-    before = None if previous is None else previous.columns
-    table = table.with_columns(
-        carry_state(table.columns, before, epoch=epoch, seed=seed, config=config)
-    )
-    phase = config.phase(epoch + 1, epochs=epochs)
-    context = PlanContext(
-        epoch=epoch + 1, full=phase.full, seed=seed, budget=phase.budget, noise=phase.noise
-    )
-    planned = plan_epoch(table, context, config)
-    return table.with_plan(keep_N=planned.keep_N, weight_N=planned.weight_N, more=planned.more)
 
 
 def _batches(

@@ -22,9 +22,9 @@ PROBE_SAMPLES = 8
 
 def mine(session: Session, stage: Stage) -> StageRecord:
     """The sample table after an epoch, with the plan of the next one."""
-    from epochal.data.policies import PlanContext, carry_state, noise_rate, plan_epoch
-    from epochal.data.policies.noise import num_suspects
-    from epochal.data.samples import read_samples, update, write_samples
+    from epochal.data.mining import mine_samples
+    from epochal.data.policies.noise import noise_rate, num_suspects
+    from epochal.data.samples import read_samples, write_samples
     from epochal.data.tables import OBSERVATIONS, read_table
 
     config, data = session.config, session.data["train_data"]
@@ -37,34 +37,17 @@ def mine(session: Session, stage: Stage) -> StageRecord:
         mined = session.record_of(stage.parents["samples"])
         with session.stage_store.fetch_artifact(mined, "samples") as path:
             previous = read_samples(path, max_rows=len(data.sample_ids_N))
-    table = update(
+    table = mine_samples(
         previous,
         observations.columns,
-        epoch=epoch,
+        sampling,
         sample_ids_N=data.sample_ids_N,
-        labels_N=None,  # what was not observed stays unknown: reading labels may be too slow
-        confidence=sampling.easy_from,
-    )
-    table = table.with_columns(
-        carry_state(
-            table.columns,
-            None if previous is None else previous.columns,
-            epoch=epoch,
-            seed=config.seed,
-            config=sampling,
-        )
-    )
-    phase = sampling.phase(epoch + 1, epochs=config.epochs)
-    context = PlanContext(
-        epoch=epoch + 1,
-        full=phase.full,
+        epoch=epoch,
+        epochs=config.epochs,
         seed=config.seed,
-        budget=phase.budget,
-        noise=phase.noise,
+        own=own_policy(config),
     )
-    planned = plan_epoch(table, context, sampling, own=own_policy(config))
-    table = table.with_plan(keep_N=planned.keep_N, weight_N=planned.weight_N, more=planned.more)
-    kept, total = int(planned.keep_N.sum()), len(planned.keep_N)
+    kept, total = int(table["keep"].sum()), len(table)
     noise, suspects = noise_rate(table.columns), num_suspects(table.columns)
     with session.store.scratch() as scratch:
         path = scratch / "samples.parquet"
@@ -90,7 +73,7 @@ def mine(session: Session, stage: Stage) -> StageRecord:
             "kept": kept,
             "samples": total,
             "kept_fraction": kept / total,
-            "full": phase.full,
+            "full": sampling.is_full(epoch + 1, epochs=config.epochs),
             "label_noise": noise,
             "suspects": suspects,
             "updates_done": trained.values["updates_done"],

@@ -1,0 +1,58 @@
+"""Mining: from the table before and one epoch's observations to the table with the next plan.
+
+Pure: the mine stage and benchmarks go through here. Knows no files, no torch and no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from epochal.data.policies import PlanContext, carry_state, plan_epoch
+from epochal.data.samples import SampleTable, update
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from epochal.data.policies.custom import UserPolicy
+    from epochal.data.sampling_config import SamplingConfig
+
+# N samples of the data set
+
+
+def mine_samples(
+    previous: SampleTable | None,
+    observations: Mapping[str, npt.NDArray[Any]],
+    config: SamplingConfig,
+    *,
+    sample_ids_N: npt.NDArray[np.int64],
+    epoch: int,
+    epochs: int,
+    seed: int,
+    own: UserPolicy | None = None,
+) -> SampleTable:
+    """The table after `epoch`, of a run of `epochs`, with the plan of the epoch after it.
+
+    previous, observations, sample_ids_N: as `epochal.data.samples.update` takes them; labels that
+    were not observed stay unknown. own: the function of policy custom. Raises StateMismatch as
+    `update` does, and TargetError for what `own` gives.
+    """
+    table = update(
+        previous,
+        observations,
+        epoch=epoch,
+        sample_ids_N=sample_ids_N,
+        labels_N=None,  # reading them may be too slow
+        confidence=config.easy_from,
+    )
+    before = None if previous is None else previous.columns
+    table = table.with_columns(
+        carry_state(table.columns, before, epoch=epoch, seed=seed, config=config)
+    )
+    phase = config.phase(epoch + 1, epochs=epochs)
+    context = PlanContext(
+        epoch=epoch + 1, full=phase.full, seed=seed, budget=phase.budget, noise=phase.noise
+    )
+    planned = plan_epoch(table, context, config, own=own)
+    return table.with_plan(keep_N=planned.keep_N, weight_N=planned.weight_N, more=planned.more)
