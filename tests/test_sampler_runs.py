@@ -102,7 +102,15 @@ def observations(run, epoch):
         return record.values, read_table(path, schema=OBSERVATIONS, max_rows=100).columns
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in {"repeats", "variable", "all"}
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in SAMPLERS
+    ],
+)
 def test_an_epoch_goes_on_to_the_same_bytes_and_workers_change_nothing(tmp_path, project, name):
     sets = {"sampler": SAMPLERS[name]}
     whole = BareRun(project.config, store=f"file://{tmp_path}/whole", loader__workers=2, **sets)()
