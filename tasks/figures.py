@@ -28,7 +28,7 @@ MAX_LINES = 20
 MAX_NAMED_ROWS, MAX_ROWS = 48, 240
 """Rows of a heat map with a class's name beside them; rows at all: more classes share them."""
 BINS = 60
-DPI = 150
+DPI = 170
 HIGHEST_SPREAD = 0.5
 """The standard deviation of numbers from 0 to 1 is no larger."""
 
@@ -90,9 +90,9 @@ def data_map_png(found: DataMap, *, theme: Theme = LIGHT) -> bytes:
     """
     import numpy as np
 
-    figure = new_figure(theme, width=8.6, height=6.4)
+    figure = new_figure(theme, width=6.6, height=5.3)
     panels = figure.subplot_mosaic(
-        [["top", "legend"], ["map", "right"]], width_ratios=[5, 1.25], height_ratios=[1, 5]
+        [["top", "legend"], ["map", "right"]], width_ratios=[5, 1.55], height_ratios=[1.25, 5]
     )
     chosen_P = np.argsort(found.lot_M, kind="stable")[:MAX_POINTS]
     colours_P = np.array(theme.states, dtype=object)[found.state_M[chosen_P]]
@@ -152,7 +152,7 @@ def _state_legend(panel: Any, by_state: Sequence[npt.NDArray[Any]], theme: Theme
         panel.plot([0.0], [y], "o", color=theme.states[state], markersize=6, clip_on=False)
         panel.text(
             0.07, y, f"{name}\n{count:,} · {count / total:.1%}", color=theme.ink, va="center",
-            fontsize=7.5,
+            fontsize=7,
         )  # fmt: skip
     panel.set(xlim=(0, 1), ylim=(0, 1))
 
@@ -162,7 +162,7 @@ def kept_png(found: KeptShares, *, theme: Theme = LIGHT) -> bytes:
     known = [place for place, label in enumerate(found.labels_C) if label >= 0]
     if len(known) > MAX_LINES:
         return _kept_heat(found, known, theme)
-    figure = new_figure(theme, width=8.6, height=4.2)
+    figure = new_figure(theme, width=6.6, height=4.2)
     panel = figure.subplots()
     if len(known) > 1:
         import matplotlib as mpl
@@ -215,7 +215,7 @@ def _kept_heat(found: KeptShares, known: Sequence[int], theme: Theme) -> bytes:
     if together > 1:
         parts = range(0, len(names), together)
         share_RK = np.stack([np.nanmean(share_RK[at : at + together], axis=0) for at in parts])
-    figure = new_figure(theme, width=8.6, height=4.6 + min(len(share_RK), 120) * 0.04)
+    figure = new_figure(theme, width=6.6, height=4.2 + min(len(share_RK), 120) * 0.04)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, 3])
     _all_line(above, found, theme)
     epochs_K = np.asarray(found.class_epochs_K, dtype=np.float64)

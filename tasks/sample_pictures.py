@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MAX_PICTURES = 1000
 MAX_COLUMNS = 10
-CELL, TEXT = 1.08, 0.52  # inches
+CELL, TEXT = 1.08, 0.54  # inches
 MARGIN, TITLE = 0.12, 0.42
 
 
@@ -94,10 +94,14 @@ def sheet_png(
     texts: Sequence[str],
     *,
     title: str = "",
+    columns: int | None = None,
     theme: Theme = LIGHT,
 ) -> bytes:
-    """Images of shape (H, W, 3), each in a square cell in its own proportions, as PNG."""
-    columns = min(MAX_COLUMNS, max(1, math.ceil(math.sqrt(1.6 * len(images)))))
+    """Images of shape (H, W, 3), each in a square cell in its own proportions, as PNG.
+
+    columns: of the grid; None: as many as make it a little wider than high, at most ten.
+    """
+    columns = columns or min(MAX_COLUMNS, max(1, math.ceil(math.sqrt(1.6 * len(images)))))
     rows = max(1, math.ceil(len(images) / columns))
     top = TITLE if title else 0.0
     width = 2 * MARGIN + columns * CELL
@@ -118,7 +122,7 @@ def sheet_png(
             interpolation="nearest" if small else "antialiased",
         )  # fmt: skip
         panel.text(
-            x, y - CELL / 2 - 0.03, text, ha="center", va="top", fontsize=6.5, color=theme.ink,
+            x, y - CELL / 2 - 0.03, text, ha="center", va="top", fontsize=7, color=theme.ink,
             linespacing=1.15,
         )  # fmt: skip
     if title:
