@@ -134,10 +134,16 @@ def _margin(
     *, sideways: bool = False,
 ) -> None:  # fmt: skip
     """Counts of all samples along one axis of the map."""
-    panel.hist(
-        values, bins=BINS, range=span, stacked=True, color=theme.states,
-        orientation="horizontal" if sideways else "vertical",
-    )  # fmt: skip
+    import numpy as np
+
+    base_B = np.zeros(BINS)
+    for values_M, colour in zip(values, theme.states, strict=True):
+        count_B, edges = np.histogram(values_M, bins=BINS, range=span)
+        panel.stairs(
+            base_B + count_B, edges, baseline=base_B, fill=True, color=colour,
+            orientation="horizontal" if sideways else "vertical",
+        )  # fmt: skip
+        base_B = base_B + count_B
     panel.set(**{"ylim" if sideways else "xlim": span})
     panel.set_xticks([])
     panel.set_yticks([])
@@ -207,14 +213,13 @@ def _kept_heat(found: KeptShares, known: Sequence[int], theme: Theme) -> bytes:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     share_CK = found.share_KC[:, known].T
-    mean_C = np.nan_to_num(np.nanmean(share_CK, axis=1))
-    order_C = np.argsort(-mean_C, kind="stable")
+    order_C = np.argsort(-_mean_of_known(share_CK, axis=1), kind="stable")
     names = [str(found.labels_C[known[place]]) for place in order_C]
     share_RK = share_CK[order_C]
     together = -(-len(names) // MAX_ROWS)
     if together > 1:
         parts = range(0, len(names), together)
-        share_RK = np.stack([np.nanmean(share_RK[at : at + together], axis=0) for at in parts])
+        share_RK = np.stack([_mean_of_known(share_RK[at : at + together], axis=0) for at in parts])
     figure = new_figure(theme, width=6.6, height=4.2 + min(len(share_RK), 120) * 0.04)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, 3])
     _all_line(above, found, theme)
@@ -242,6 +247,16 @@ def _kept_heat(found: KeptShares, known: Sequence[int], theme: Theme) -> bytes:
         below.tick_params(axis="y", labelsize=6)
     figure.suptitle(_kept_title(found), color=theme.ink, fontsize=11)
     return as_png(figure)
+
+
+def _mean_of_known(share_CK: npt.NDArray[Any], *, axis: int) -> npt.NDArray[Any]:
+    """The mean without NaN: a table may lack a class; NaN of nothing."""
+    import numpy as np
+
+    known_CK = np.isfinite(share_CK)
+    count = known_CK.sum(axis=axis)
+    mean: npt.NDArray[Any] = np.where(known_CK, share_CK, 0.0).sum(axis=axis) / np.maximum(count, 1)
+    return np.where(count > 0, mean, np.nan)
 
 
 def _dress(panel: Any, theme: Theme) -> None:
