@@ -78,7 +78,7 @@ class _Frame:
         every = max(1, (last - first) // 6)
         parts = (1, 2, 5) if last - first <= 3 else (1,)  # noqa: PLR2004 - decades
         found = [part * 10.0**ten for ten in range(first, last + 1, every) for part in parts]
-        return [one for one in found if self.low <= math.log10(one) <= self.high]
+        return [one for one in found if one > 0 and self.low <= math.log10(one) <= self.high]
 
 
 def ticks(low: float, high: float, *, most: int) -> list[float]:
