@@ -24,12 +24,14 @@ def table_of_all(
     """
     table: SampleTable | None = None
     for epoch, seen in epochs:
-        ids_S = np.unique(seen["sample_id"])
+        ids_S = seen["sample_id"]
+        if len(ids_S) > 1 and not (ids_S[1:] > ids_S[:-1]).all():  # tables are sorted: no work
+            ids_S = np.unique(ids_S)
         if table is None:
             ids_N = ids_S
         else:
             ids_N = table["sample_id"]
-            if not np.isin(ids_S, ids_N, assume_unique=True).all():
+            if not (np.array_equal(ids_S, ids_N) or np.isin(ids_S, ids_N).all()):
                 ids_N = np.union1d(ids_N, ids_S)
                 table = _with_rows(table, ids_N, confidence=confidence)
         table = update(

@@ -135,13 +135,25 @@ class RunTables:
             with self.stages.fetch_artifact(record, "samples") as path:
                 most = record.values["samples"]
                 columns = read_table(path, schema=_KEPT_ONLY, max_rows=most).columns
-            labels, place_N = np.unique(columns["label"], return_inverse=True)
-            kept = np.bincount(place_N, weights=columns["keep"], minlength=len(labels))
-            yield epoch, labels, kept / np.bincount(place_N, minlength=len(labels))
+            labels, place_N = _numbered(columns["label"])
+            count = np.bincount(place_N)
+            kept = np.bincount(place_N, weights=columns["keep"], minlength=len(count))
+            there = count > 0
+            yield epoch, labels[there], kept[there] / count[there]
 
     def _most_tables(self) -> int:
         rows = max(int(record.values["samples"]) for record in self.mined.values())
         return max(2, MAX_PICTURE_ROWS // max(rows, 1))
+
+
+def _numbered(label_N: npt.NDArray[np.int64]) -> tuple[Any, npt.NDArray[np.int64]]:
+    """Labels, rising, and the place of each sample's own among them."""
+    import numpy as np
+
+    low, high = int(label_N.min()), int(label_N.max())
+    if high - low <= 2 * len(label_N):  # no sorting
+        return np.arange(low, high + 1), label_N - low
+    return np.unique(label_N, return_inverse=True)
 
 
 def spread(values: Sequence[int], *, most: int) -> list[int]:
