@@ -6,7 +6,7 @@ They are drawn from the store's tables once a run is whole; a tag says from whic
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,15 @@ def log_pictures(
     of = _identity(source, records)
     if run.tag(PICTURES_TAG) == of:
         return
-    for name, data in _pictures(source.found(records, stages), source.images):
+    images = source.images
+
+    def read(sample_ids: Sequence[int]) -> Any:
+        may_write()
+        assert not isinstance(images, str)
+        return images(sample_ids)
+
+    found = source.found(records, stages)
+    for name, data in _pictures(found, images if isinstance(images, str) else read):
         may_write()
         with tempfile.TemporaryDirectory(prefix="epochal-pictures-") as scratch:
             path = Path(scratch) / name.rpartition("/")[2]
@@ -86,7 +94,7 @@ def _identity(source: PicturesSource, records: Mapping[str, StageRecord]) -> str
     return digest("mlflow-pictures", body)
 
 
-def _pictures(found: FoundRun, images: Images | str) -> Any:
+def _pictures(found: FoundRun, images: Images | str) -> Iterator[tuple[str, bytes]]:
     from epochal.data.sample_scores import data_map
     from epochal.tasks.figures import data_map_png, kept_png
     from epochal.tasks.report import report_html
