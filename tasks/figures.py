@@ -189,8 +189,11 @@ def kept_png(found: KeptShares, *, theme: Theme = LIGHT) -> bytes:
 
 
 def _kept_title(found: KeptShares) -> str:
-    missing = len(found.class_epochs_K) < len(found.epochs_E)
-    note = f"; classes at {len(found.class_epochs_K)} of them" if missing else ""
+    drawn, note = len(found.class_epochs_K), ""
+    if not drawn:
+        note = "; too many classes"
+    elif drawn < len(found.epochs_E):
+        note = f"; classes at {drawn} of them"
     return f"Share of the samples kept for each of {len(found.epochs_E)} epochs{note}"
 
 

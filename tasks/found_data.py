@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from epochal.tasks.config import RunConfig
 from epochal.tasks.facts import DataField
 from epochal.tasks.locate import FoundRun
 from epochal.tasks.reporting import SilentReporter
@@ -25,20 +26,26 @@ class _Told(SilentReporter):
 
 
 def found_data(
-    found: FoundRun, field: DataField, *, notice: Callable[[str], None], changed: str
+    found: FoundRun,
+    field: DataField,
+    *,
+    config: RunConfig,
+    notice: Callable[[str], None],
+    changed: str,
 ) -> RunData:
     """The data set of that field, as `train` opens it.
 
-    changed: what to tell if its content is no longer the run's. Raises as `open_data`.
+    config: names its target, which is called. changed: what to tell if its content is no longer the
+    run's. Raises as `open_data`.
     """
     from epochal.tasks.data_access import open_data
     from epochal.tasks.facts import source_facts
 
     data = open_data(
-        found.config,
+        config,
         field,
         found.store,
-        sources=source_facts(found.config).get(field, {}),
+        sources=source_facts(config).get(field, {}),
         notice=_Told(notice),
         before_write=lambda: None,
     )

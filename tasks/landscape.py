@@ -146,7 +146,13 @@ def _validation_data(found: FoundRun, notice: Callable[[str], None]) -> RunData:
     for name in ("model", "loss", "step"):
         if sources.get(name, {}) != planned.get(name, {}):
             notice(f"{name}: its source has changed since the run; the landscape is of what it is")
-    return found_data(found, "validation_data", notice=notice, changed="losses are of what it is")
+    return found_data(
+        found,
+        "validation_data",
+        config=found.config,
+        notice=notice,
+        changed="losses are of what it is",
+    )
 
 
 def _batches(config: RunConfig, data: RunData, asked: Asked) -> list[Batch]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_PICTURE_ROWS = 1 << 25
 """Rows that are read for one picture, over all its tables: a few seconds' work."""
+MAX_CLASSES = 10_000
+"""Classes up to which they are told apart: more labels than that are no classes."""
 _KEPT_ONLY = Schema(
     name=SAMPLES.name,
     version=SAMPLES.version,
@@ -38,7 +40,8 @@ class KeptShares:
     """Which share of the samples each epoch was to train on.
 
     epochs_E, share_E: of all samples, for every epoch that a `mine` stage has planned.
-    class_epochs_K, labels_C, share_KC: by class, for as many epochs as may be read.
+    class_epochs_K, labels_C, share_KC: by class, for as many epochs as may be read; all empty where
+    there are more than 10,000 classes.
     """
 
     epochs_E: Sequence[int]
@@ -112,8 +115,14 @@ class RunTables:
 
         if not self.mined:
             return None
-        read = list(self._kept_by_class())
-        labels_C = np.unique(np.concatenate([labels for _, labels, _ in read]))
+        read: list[tuple[int, Any, Any]] = []
+        labels_C = np.empty(0, dtype=np.int64)
+        for one in self._kept_by_class():
+            labels_C = np.union1d(labels_C, one[1])
+            if len(labels_C) > MAX_CLASSES:
+                read, labels_C = [], labels_C[:0]
+                break
+            read.append(one)
         share_KC = np.full((len(read), len(labels_C)), np.nan)
         for row, (_, labels, share) in enumerate(read):
             share_KC[row, np.searchsorted(labels_C, labels)] = share

@@ -27,10 +27,24 @@ class NoImage(InputError):
 
 
 def open_images(found: FoundRun, *, notice: Callable[[str], None]) -> RunData:
-    """The run's training data. Raises as `open_data` does."""
+    """The run's training data, built by the config whose path the run was named by.
+
+    Raises InputError where it was named otherwise, and as `open_data`.
+    """
     from epochal.tasks.found_data import found_data
 
-    return found_data(found, "train_data", notice=notice, changed="pictures are of what it is now")
+    if found.own is None:
+        raise InputError(
+            "images come out of the data set, and that is built by a config of yours, never by "
+            f"what a store says: name the run by its config's path instead of {found.plan.run!r}"
+        )
+    return found_data(
+        found,
+        "train_data",
+        config=found.own,
+        notice=notice,
+        changed="pictures are of what it is now",
+    )
 
 
 def read_images(data: RunData, sample_ids: Sequence[int]) -> list[npt.NDArray[np.float32]]:

@@ -132,6 +132,14 @@ def test_of_many_large_tables_some_are_read_and_the_line_of_all_has_every_epoch(
     assert kept_png(found)
 
 
+def test_labels_that_are_no_classes_are_not_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_tables, "MAX_CLASSES", 3)
+    _, tables = mined(tmp_path, [([0, 1, 2, 3 + 10**12], [1, 0, 1, 1])] * 2)
+    found = tables.kept()
+    assert (found.labels_C, found.class_epochs_K, found.share_E) == ([], [], [0.75, 0.75])
+    assert kept_png(found)
+
+
 def test_spread_keeps_the_first_and_the_last():
     assert spread([3, 4, 5], most=5) == [3, 4, 5]
     assert spread(list(range(100)), most=3) == [0, 50, 99]

@@ -126,19 +126,24 @@ def test_without_images_the_samples_are_a_table_and_the_reason_is_said(project):
     assert any("No pictures: train_data: sample " in text for text in found.text)
 
 
-def test_a_store_that_was_moved_to_where_its_code_is_not_gives_the_page(
-    project, tmp_path, monkeypatch
-):
+def test_a_store_that_was_moved_to_where_its_code_is_not_gives_the_page(project, tmp_path):
     BareRun(project.config, sampling="{policy: none}")()
     moved = tmp_path / "moved"
     shutil.move(project.store, moved)
-    for name in ("blobs.py", "model.py"):
-        (project.folder / name).unlink()
-        monkeypatch.delitem(sys.modules, name.removesuffix(".py"))
+    (project.folder / "blobs.py").unlink()
     found = checked(written(project, "--store", str(moved), run="blobs"))
     assert "Data map" in found.text
     assert "Kept samples" not in found.text  # nothing mined
+    assert any("built by a config of yours, never by what a store says" in x for x in found.text)
+
+
+def test_a_data_set_that_cannot_be_built_is_said_and_the_rest_is_there(project, monkeypatch):
+    BareRun(project.config)()
+    (project.folder / "blobs.py").unlink()
+    monkeypatch.delitem(sys.modules, "blobs")
+    found = checked(written(project))
     assert any("No pictures: train_data.target: there is no module" in one for one in found.text)
+    assert {"Data map", "Kept samples"} <= set(found.text)
 
 
 def test_a_run_without_a_finished_epoch_has_a_page(project):

@@ -1,10 +1,12 @@
 """`epochal samples --pictures`: every form of an image, and what is said where there is none."""
 
 import io
+from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from bare_run import BareRun
 from PIL import Image
 from project import Project, call
@@ -126,7 +128,10 @@ def drawn(project, name, *options):
 @pytest.mark.parametrize("order", ["suspects", "hardest", "easiest", None])
 def test_the_command_draws_the_samples_asked_for(project, order):
     data = {"target": "pictures:Pictures", "args": {"shape": [1, 2, 3]}}
-    BareRun(project.config, train_data=str(data), validation_data=str(data))()
+    config = yaml.safe_load(project.config.read_text())
+    config |= {name: deepcopy(data) for name in ("train_data", "validation_data")}
+    project.config.write_text(yaml.safe_dump(config))
+    BareRun(project.config)()
     objects = sorted(project.store.rglob("*.*"))
     state = torch.random.get_rng_state()
     options = () if order is None else (f"--{order}", "5")
@@ -139,6 +144,15 @@ def test_the_command_draws_the_samples_asked_for(project, order):
     assert out.read_bytes() == other.read_bytes()  # augmentation draws by the sample's id
     assert set(again.json) == {"run", "epoch", "samples", "tables"}
     assert sorted(project.store.rglob("*.*")) == objects
+
+
+def test_a_run_that_is_named_by_its_name_builds_no_data_set(project):
+    """What a store says that its data is must not become code."""
+    BareRun(project.config)()
+    out = project.folder / "a.png"
+    done = call("samples", "blobs", "--store", str(project.store), "--pictures", str(out))
+    assert (done.code, out.exists()) == (2, False)
+    assert "name the run by its config's path instead of 'blobs'" in " ".join(done.err.split())
 
 
 def test_a_data_set_without_images_is_refused_and_nothing_is_written(project):
