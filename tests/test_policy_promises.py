@@ -98,7 +98,7 @@ def test_weights_are_finite_positive_and_under_the_cap(name, situation):
     assert weight.dtype == np.float32
     assert (np.isfinite(weight) & (weight >= 0)).all()
     if name in WEIGHTED:
-        assert (weight <= config.max_weight * (1 + 1e-6)).all()
+        assert (weight <= config.weight_cap * (1 + 1e-6)).all()
         assert weight[plan.keep_N].mean(dtype=np.float64) == pytest.approx(1, abs=1e-6)
     elif name != "custom":
         assert (weight == 1).all()

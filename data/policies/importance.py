@@ -1,7 +1,8 @@
-"""Importance: hard samples more often, within a budget, weighed so that the mean gradient stays.
+"""Importance: hard samples more often, within a budget.
 
 The probability to keep a sample follows its last score. Who is kept follows from credit that
 grows by that probability each epoch, not from a coin: nobody waits longer than 1 / probability.
+With `max_weight` above one the losses are weighed towards the mean gradient of all samples.
 """
 
 from __future__ import annotations

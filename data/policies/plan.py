@@ -102,7 +102,7 @@ def plan_epoch(
         pool = make_pool(columns, context, config, score=score, due_N=due_N, suspect_N=suspect_N)
         if config.policy == "custom":
             assert own is not None
-            kept_R, weight_N = custom(table, pool, own, max_weight=config.max_weight)
+            kept_R, weight_N = custom(table, pool, own, max_weight=config.weight_cap)
             choice = pool.rest(kept_R)
         else:
             choice, weight_N = _POLICIES[config.policy](pool), None
@@ -169,7 +169,7 @@ def _weighted(pool: Pool, choice: Choice, suspect_N: npt.NDArray[np.bool_] | Non
     rested_N = np.zeros(pool.total, dtype=bool)
     rested_N[choice.rest_Q] = True
     probability_N[rested_N & keep_N] = 1  # the floor has brought them back
-    weight_N = inverse_weights(probability_N, keep_N, highest=config.max_weight)
+    weight_N = inverse_weights(probability_N, keep_N, highest=config.weight_cap)
     more = _flags(columns, suspect_N)
     if config.policy == "importance":
         more |= {"credit": columns["credit"], "probability": probability_N}
