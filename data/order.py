@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from epochal.data.hashing import hash_u64
+from epochal.data.hash_order import hash_order
 from epochal.data.types import Window
 
 # N samples of the data set, K rows of the epoch, B of a micro-batch, M micro-batches
@@ -36,12 +36,7 @@ def epoch_order(
         assert keep_N.shape == sample_ids_N.shape, (keep_N.shape, sample_ids_N.shape)
         positions_K = np.flatnonzero(keep_N).astype(np.int64, copy=False)
         ids_K = np.asarray(sample_ids_N[positions_K], dtype=np.int64)
-    hash_K = hash_u64(ids_K, "order", seed, epoch)
-    rank_K = np.argsort(hash_K)
-    sorted_K = hash_K[rank_K]
-    if bool(np.any(sorted_K[1:] == sorted_K[:-1])):  # once in 10^7 epochs of a million samples
-        rank_K = np.lexsort((ids_K, hash_K))
-    return positions_K[rank_K]
+    return positions_K[hash_order(ids_K, "order", seed, epoch)]
 
 
 @dataclass(frozen=True, eq=False)

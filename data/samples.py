@@ -25,6 +25,7 @@ FLAG_NON_FINITE = 1
 """Bit of `flags`: the last loss was NaN or infinite."""
 
 _SCORES = ("loss", "confidence", "p_true", "margin", "el2n")
+Rows = npt.NDArray[np.int64] | slice
 _MAX_COUNT = np.iinfo(np.int16).max
 
 
@@ -100,19 +101,24 @@ def update(
 
     Raises StateMismatch if previous table, observations and data set are not of the same samples.
     """
-    by_id = np.argsort(sample_ids_N, kind="stable")
-    ids_N = np.asarray(sample_ids_N, dtype=np.int64)[by_id]
+    ids_N = np.asarray(sample_ids_N, dtype=np.int64)
+    by_id = None if _rises(ids_N) else np.argsort(ids_N, kind="stable")
+    ids_N = ids_N if by_id is None else ids_N[by_id]
     table = _empty(ids_N) if previous is None else _copied(previous, ids_N)
     seen = {name: np.asarray(values_S) for name, values_S in observations.items()}
     first = first_of_each(seen["sample_id"])
     if first is not None:
         seen = {name: values_S[first] for name, values_S in seen.items()}
-    rows_S = _rows_of(ids_N, seen["sample_id"], asked_by="the observations")
+    # A full epoch saw every row: slices copy nothing, and gather nothing.
+    rows_S: Rows = slice(None)
+    if not np.array_equal(seen["sample_id"], ids_N):
+        rows_S = _rows_of(ids_N, seen["sample_id"], asked_by="the observations")
     _observe(table, seen, rows_S, epoch=epoch, confidence=confidence)
     labels_S = seen["label"]
     table["label"][rows_S] = np.where(labels_S < 0, table["label"][rows_S], labels_S)
     if labels_N is not None:
-        stated_N = np.maximum(np.asarray(labels_N, dtype=np.int64)[by_id], -1)
+        stated_N = np.maximum(np.asarray(labels_N, dtype=np.int64), -1)
+        stated_N = stated_N if by_id is None else stated_N[by_id]
         table["label"] = np.where(table["label"] < 0, stated_N, table["label"])
     table["keep"] = np.ones(len(ids_N), dtype=bool)
     table["weight"] = np.ones(len(ids_N), dtype=np.float32)
@@ -146,7 +152,7 @@ def write_samples(table: SampleTable, path: Path, *, metadata: Mapping[str, str]
 def _observe(
     table: dict[str, npt.NDArray[Any]],
     seen: Mapping[str, npt.NDArray[Any]],
-    rows_S: npt.NDArray[np.int64],
+    rows_S: Rows,
     *,
     epoch: int,
     confidence: float,
@@ -198,6 +204,10 @@ def _copied(previous: SampleTable, ids_N: npt.NDArray[np.int64]) -> dict[str, np
             "their ids are not the same; was the data set changed under one `version`?"
         )
     return {name: values_N.copy() for name, values_N in previous.columns.items()}
+
+
+def _rises(ids_N: npt.NDArray[np.int64]) -> bool:
+    return bool(np.all(ids_N[1:] > ids_N[:-1]))
 
 
 def _rows_of(
