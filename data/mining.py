@@ -38,6 +38,27 @@ def mine_samples(
     were not observed stay unknown. own: the function of policy custom. Raises StateMismatch as
     `update` does, and TargetError for what `own` gives.
     """
+    table = updated(
+        previous, observations, config, sample_ids_N=sample_ids_N, epoch=epoch, seed=seed
+    )
+    context = context_of(config, epoch + 1, epochs=epochs, seed=seed)
+    planned = plan_epoch(table, context, config, own=own)
+    return table.with_plan(keep_N=planned.keep_N, weight_N=planned.weight_N, more=planned.more)
+
+
+def updated(
+    previous: SampleTable | None,
+    observations: Mapping[str, npt.NDArray[Any]],
+    config: SamplingConfig,
+    *,
+    sample_ids_N: npt.NDArray[np.int64],
+    epoch: int,
+    seed: int,
+) -> SampleTable:
+    """The table after `epoch`, not yet planned: of each sample by itself, so of any part of them.
+
+    Raises StateMismatch as `update` does.
+    """
     table = update(
         previous,
         observations,
@@ -47,12 +68,14 @@ def mine_samples(
         confidence=config.easy_from,
     )
     before = None if previous is None else previous.columns
-    table = table.with_columns(
+    return table.with_columns(
         carry_state(table.columns, before, epoch=epoch, seed=seed, config=config)
     )
-    phase = config.phase(epoch + 1, epochs=epochs)
-    context = PlanContext(
-        epoch=epoch + 1, full=phase.full, seed=seed, budget=phase.budget, noise=phase.noise
+
+
+def context_of(config: SamplingConfig, epoch: int, *, epochs: int, seed: int) -> PlanContext:
+    """What `epoch`, of a run of `epochs`, is planned by."""
+    phase = config.phase(epoch, epochs=epochs)
+    return PlanContext(
+        epoch=epoch, full=phase.full, seed=seed, budget=phase.budget, noise=phase.noise
     )
-    planned = plan_epoch(table, context, config, own=own)
-    return table.with_plan(keep_N=planned.keep_N, weight_N=planned.weight_N, more=planned.more)

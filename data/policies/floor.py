@@ -34,27 +34,54 @@ def raise_to_floor(
     classes, class_N = _classes(columns["label"])
     total_C = np.bincount(class_N, minlength=classes)
     kept_C = np.bincount(class_N[keep_N], minlength=classes)
-    need_C = np.array([_at_least(int(total), floor) for total in total_C]) - kept_C
+    need_C = needed(total_C, kept_C, floor=floor)
     if not bool((need_C > 0).any()):
         return keep_N
     rows_R = np.flatnonzero(~keep_N & (need_C > 0)[class_N])
-    ids_R = columns["sample_id"][rows_R]
+    back_R = first_back(
+        class_N[rows_R],
+        columns["loss"][rows_R],
+        columns["sample_id"][rows_R],
+        need_C,
+        epoch=epoch,
+        seed=seed,
+        last_R=None if last_N is None else last_N[rows_R],
+    )
+    raised_N = keep_N.copy()
+    raised_N[rows_R[back_R]] = True
+    return raised_N
+
+
+def needed(
+    total_C: npt.NDArray[np.int64], kept_C: npt.NDArray[np.int64], *, floor: float
+) -> npt.NDArray[np.int64]:
+    """How many more of each class, of which so many are kept, the floor needs: int64 (C,)."""
+    return np.array([_at_least(int(total), floor) for total in total_C], dtype=np.int64) - kept_C
+
+
+def first_back(
+    class_R: npt.NDArray[np.int64],
+    loss_R: npt.NDArray[np.float32],
+    ids_R: npt.NDArray[np.int64],
+    need_C: npt.NDArray[np.int64],
+    *,
+    epoch: int,
+    seed: int,
+    last_R: npt.NDArray[np.bool_] | None = None,
+) -> npt.NDArray[np.int64]:
+    """Which of these resting samples come back, rows of R: of each class as many as it needs."""
     order_R = np.lexsort(
         (
             ids_R,
             hash_u64(ids_R, "floor", seed, epoch),
-            -columns["loss"][rows_R].astype(np.float64),
-            np.zeros(len(rows_R), dtype=bool) if last_N is None else last_N[rows_R],
-            class_N[rows_R],
+            -loss_R.astype(np.float64),
+            np.zeros(len(ids_R), dtype=bool) if last_R is None else last_R,
+            class_R,
         )
     )
-    rows_R = rows_R[order_R]
-    class_R = class_N[rows_R]
+    class_R = class_R[order_R]
     starts_R = np.searchsorted(class_R, class_R)
-    back_R = np.arange(len(rows_R)) - starts_R < need_C[class_R]
-    raised_N = keep_N.copy()
-    raised_N[rows_R[back_R]] = True
-    return raised_N
+    return order_R[np.arange(len(class_R)) - starts_R < need_C[class_R]]
 
 
 def _at_least(total: int, floor: float) -> int:

@@ -88,7 +88,7 @@ def plan_epoch(
     if config.policy == "none" or context.full:
         choice, weight_N = Choice(np.zeros(0, dtype=np.int64)), None
     elif config.policy == "easy_skip":
-        choice, weight_N = _easy_skip(columns, context, config), None
+        choice, weight_N = easy_rest(columns, context, config), None
     else:
         score = config.score if config.policy in {"importance", "hard_mining"} else "loss"
         due_N = revisit.is_due(
@@ -145,7 +145,7 @@ def carry_state(
     return {}
 
 
-def _easy_skip(columns: Columns, context: PlanContext, config: SamplingConfig) -> Choice:
+def easy_rest(columns: Columns, context: PlanContext, config: SamplingConfig) -> Choice:
     """An easy sample rests unless its return is due; it claims no unbiased gradient."""
     rows_E = easy_rows(columns, confidence=config.easy_from)
     rests_E = revisit.may_rest(
