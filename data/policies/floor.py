@@ -33,11 +33,12 @@ def raise_to_floor(
         return keep_N
     classes, class_N = _classes(columns["label"])
     total_C = np.bincount(class_N, minlength=classes)
-    kept_C = np.bincount(class_N[keep_N], minlength=classes)
+    rests_N = ~keep_N
+    kept_C = total_C - np.bincount(class_N[np.flatnonzero(rests_N)], minlength=classes)
     need_C = needed(total_C, kept_C, floor=floor)
     if not bool((need_C > 0).any()):
         return keep_N
-    rows_R = np.flatnonzero(~keep_N & (need_C > 0)[class_N])
+    rows_R = np.flatnonzero(rests_N & (need_C > 0)[class_N])
     back_R = first_back(
         class_N[rows_R],
         columns["loss"][rows_R],
@@ -94,6 +95,7 @@ def _classes(label_N: npt.NDArray[np.int64]) -> tuple[int, npt.NDArray[np.int64]
     known_N = np.maximum(label_N, -1)
     highest = int(known_N.max())
     if highest < max(4096, len(label_N)):  # the usual labels need no sorting
-        return highest + 2, known_N + 1
+        known_N += 1
+        return highest + 2, known_N
     labels, class_N = np.unique(known_N, return_inverse=True)
     return len(labels), class_N.astype(np.int64)
