@@ -18,9 +18,10 @@ import numpy.typing as npt
 
 from epochal.data.errors import Damaged, StateMismatch
 from epochal.data.mining import context_of, updated
+from epochal.data.mining_floor import ClassCounts, raise_in_shards
 from epochal.data.policies import noise, plan
-from epochal.data.policies.floor import first_back, needed
 from epochal.data.samples import SampleTable, check_plan
+from epochal.data.schemas import Schema
 from epochal.data.tables import OBSERVATIONS, SAMPLES, TableReader, TableWriter
 
 if TYPE_CHECKING:
@@ -75,19 +76,22 @@ def mine_files(
     epochs: int,
     seed: int,
     metadata: Callable[[Mined], Mapping[str, str]],
+    scores: Path | None = None,
     own: UserPolicy | None = None,
     shard_rows: int = SHARD_ROWS,
     on_shard: Callable[[], None] = lambda: None,
 ) -> Mined:
     """Writes `mine_samples` of the tables in these files to the file `into`: the same bytes.
 
-    metadata: what is written beside the columns, of what the table came to. on_shard: called after
-    each shard; what it raises goes through. Raises as `mine_samples` and `read_samples` do.
+    scores: of the scoring pass, if one followed `epoch`. metadata: what is written beside the
+    columns, of what the table came to. on_shard: called after each shard; what it raises goes
+    through. Raises as `mine_samples` and `read_samples` do.
     """
     ids_N = np.asarray(sample_ids_N, dtype=np.int64)
     if not bool(np.all(ids_N[1:] > ids_N[:-1])):
         ids_N = np.sort(ids_N)
-    shards = _Shards(previous, observations, config, ids_N, epoch, seed, shard_rows, on_shard)
+    files = _Files(previous, observations, scores)
+    shards = _Shards(files, config, ids_N, epoch, seed, shard_rows, on_shard)
     context = context_of(config, epoch + 1, epochs=epochs, seed=seed)
     planned, rate = _planned(shards, context, config, own)
     kept, suspects = len(ids_N), 0
@@ -110,6 +114,15 @@ def mine_files(
     return mined
 
 
+@dataclass(frozen=True)
+class _Files:
+    """What is mined from; the arguments of `mine_files`."""
+
+    previous: Path | None
+    observations: Path
+    scores: Path | None
+
+
 class _Shards:
     """The updated tables of consecutive samples, with the row each begins at.
 
@@ -118,8 +131,7 @@ class _Shards:
 
     def __init__(
         self,
-        previous: Path | None,
-        observations: Path,
+        files: _Files,
         config: SamplingConfig,
         ids_N: npt.NDArray[np.int64],
         epoch: int,
@@ -127,7 +139,7 @@ class _Shards:
         shard_rows: int,
         on_shard: Callable[[], None],
     ) -> None:
-        self._previous, self._observations = previous, observations
+        self._files = files
         self._config, self._epoch, self._seed = config, epoch, seed
         self._rows, self._on_shard = shard_rows, on_shard
         self._held: list[tuple[int, SampleTable]] | None = None
@@ -151,41 +163,48 @@ class _Shards:
             self._held = found
 
     def _computed(self) -> Iterator[tuple[int, SampleTable]]:
-        count = len(self.ids_N)
+        count, files = len(self.ids_N), self._files
         with ExitStack() as stack:
-            seen = stack.enter_context(
-                TableReader(self._observations, schema=OBSERVATIONS, max_rows=count)
+
+            def opened(path: Path | None, schema: Schema) -> TableReader | None:
+                if path is None:
+                    return None
+                return stack.enter_context(TableReader(path, schema=schema, max_rows=count))
+
+            before = opened(files.previous, SAMPLES)
+            seen, scores = (
+                opened(files.observations, OBSERVATIONS),
+                opened(files.scores, OBSERVATIONS),
             )
-            before: TableReader | None = None
-            if self._previous is not None:
-                before = stack.enter_context(
-                    TableReader(self._previous, schema=SAMPLES, max_rows=count)
-                )
+            assert seen is not None
             planned = False
             for start in range(0, count, self._rows):
                 ids_B = self.ids_N[start : start + self._rows]
+                last = int(ids_B[-1])
                 previous = None
-                if before is not None and self._previous is not None:
+                if before is not None and files.previous is not None:
                     previous = SampleTable(before.take(len(ids_B)))
-                    check_plan(self._previous, previous, whole=False)
+                    check_plan(files.previous, previous, whole=False)
                     planned = planned or bool(previous["keep"].any())
                 table = updated(
                     previous,
-                    seen.take_through(int(ids_B[-1])),
+                    seen.take_through(last),
                     self._config,
                     sample_ids_N=ids_B,
                     epoch=self._epoch,
                     seed=self._seed,
+                    scores=None if scores is None else scores.take_through(last),
                 )
                 yield start, table
-            if seen.rows_taken < seen.rows:
-                raise StateMismatch(
-                    f"the observations: {seen.rows - seen.rows_taken} of their sample ids are "
-                    f"above all of the {count} in the data set; was the data set changed under "
-                    "one `version`?"
-                )
+            for one in filter(None, (seen, scores)):
+                if one.rows_taken < one.rows:
+                    raise StateMismatch(
+                        f"the observations: {one.rows - one.rows_taken} of their sample ids are "
+                        f"above all of the {count} in the data set; was the data set changed "
+                        "under one `version`?"
+                    )
             if before is not None and not planned:
-                raise Damaged(f"{self._previous}: its plan keeps no sample")
+                raise Damaged(f"{files.previous}: its plan keeps no sample")
 
 
 def _planned(
@@ -198,7 +217,7 @@ def _planned(
     each = context.full and context.noise is None and config.policy != "custom"
     easy = not each and config.policy == "easy_skip" and context.noise is None
     keep_N = np.ones(count if easy else 0, dtype=np.bool_)
-    totals, kept = _Counts(), _Counts()
+    totals, kept = ClassCounts(), ClassCounts()
     held: dict[str, npt.NDArray[Any]] = {}
     for start, table in shards:
         columns = table.columns
@@ -221,7 +240,7 @@ def _planned(
     if each:
         return _Plan(), rate
     if easy:
-        _raise_to_floor(shards, keep_N, totals, kept, context, config)
+        raise_in_shards(shards, keep_N, totals, kept, context, config)
         return _Plan(keep_N=keep_N), rate
     found = plan.plan_epoch(SampleTable(held), context, config, own=own)
     return _Plan(keep_N=found.keep_N, weight_N=found.weight_N, more=found.more), rate
@@ -250,55 +269,3 @@ def _with_plan(
         weight_N=weight_B if planned.weight_N is None else planned.weight_N[rows],
         more={name: array_N[rows] for name, array_N in (planned.more or {}).items()},
     )
-
-
-class _Counts:
-    """How many samples each class has; unknown labels are the class -1."""
-
-    def __init__(self) -> None:
-        self.of: dict[int, int] = {}
-
-    def add(self, label_B: npt.NDArray[np.int64]) -> None:
-        """Counts these."""
-        classes, counts = np.unique(np.maximum(label_B, -1), return_counts=True)
-        for label, count in zip(classes.tolist(), counts.tolist(), strict=True):
-            self.of[label] = self.of.get(label, 0) + count
-
-
-def _raise_to_floor(
-    shards: _Shards,
-    keep_N: npt.NDArray[np.bool_],
-    totals: _Counts,
-    kept: _Counts,
-    context: PlanContext,
-    config: SamplingConfig,
-) -> None:
-    """As `policies.floor.raise_to_floor`; holds, of each class, no more than have to come back."""
-    label_C = np.array(sorted(totals.of), dtype=np.int64)
-    total_C = np.array([totals.of[one] for one in label_C.tolist()], dtype=np.int64)
-    kept_C = np.array([kept.of.get(one, 0) for one in label_C.tolist()], dtype=np.int64)
-    need_C = needed(total_C, kept_C, floor=config.floor)
-    if not bool((need_C > 0).any()):
-        return
-    back: dict[str, npt.NDArray[Any]] = {}
-    for start, table in shards:
-        class_B = np.searchsorted(label_C, np.maximum(table["label"], -1))
-        rows_R = np.flatnonzero(~keep_N[start : start + len(table)] & (need_C > 0)[class_B])
-        found = {
-            "class": class_B[rows_R],
-            "row": rows_R + start,
-            "loss": table["loss"][rows_R],
-            "sample_id": table["sample_id"][rows_R],
-        }
-        if back:
-            found = {name: np.concatenate([back[name], found[name]]) for name in found}
-        first_Q = first_back(
-            found["class"],
-            found["loss"],
-            found["sample_id"],
-            need_C,
-            epoch=context.epoch,
-            seed=context.seed,
-        )
-        back = {name: array_R[first_Q] for name, array_R in found.items()}
-    keep_N[back["row"]] = True

@@ -89,6 +89,7 @@ def update(
     sample_ids_N: npt.NDArray[np.int64],
     labels_N: npt.NDArray[np.int64] | None,
     confidence: float,
+    trained_T: npt.NDArray[np.int64] | None = None,
 ) -> SampleTable:
     """The table after `epoch`: its observations are the last word on the samples that it saw.
 
@@ -96,8 +97,9 @@ def update(
     `epochal.data.tables.OBSERVATIONS`, of shape (S,), in any order; of a sample that occurs twice
     the first row counts. sample_ids_N, labels_N: of the data set, by position; a label that
     training observed goes before it, and a negative one is unknown. confidence: from which a
-    right prediction is easy. Samples that were not seen keep their scores. The plan is to keep
-    everything, until `with_plan` says otherwise.
+    right prediction is easy. trained_T: ids that the epoch trained on, where the
+    observations are of a scoring pass; None: those of the observations. Samples that were not seen
+    keep their scores. The plan is to keep everything, until `with_plan` says otherwise.
 
     Raises StateMismatch if previous table, observations and data set are not of the same samples.
     """
@@ -113,7 +115,13 @@ def update(
     rows_S: Rows = slice(None)
     if not np.array_equal(seen["sample_id"], ids_N):
         rows_S = _rows_of(ids_N, seen["sample_id"], asked_by="the observations")
+    epoch_seen_N = table["epoch_seen"]
+    if trained_T is not None:
+        epoch_seen_N = epoch_seen_N.copy()
+        epoch_seen_N[_rows_of(ids_N, trained_T, asked_by="the observations")] = epoch
     _observe(table, seen, rows_S, epoch=epoch, confidence=confidence)
+    if trained_T is not None:
+        table["epoch_seen"] = epoch_seen_N
     labels_S = seen["label"]
     table["label"][rows_S] = np.where(labels_S < 0, table["label"][rows_S], labels_S)
     if labels_N is not None:

@@ -12,6 +12,7 @@ from epochal.data.stages import StageRecord
 from epochal.tasks.commit import commit_stage, put_moment
 from epochal.tasks.config import RunConfig
 from epochal.tasks.keys import Stage
+from epochal.tasks.scoring import SCORES
 from epochal.tasks.session import Session
 from epochal.tasks.targets import call_target
 
@@ -33,7 +34,7 @@ def mine(session: Session, stage: Stage) -> StageRecord:
             "key": stage.known_key,
             "policy": sampling.policy,
             "seed": str(config.seed),
-            "score_source": "train",
+            "score_source": "train" if sampling.scoring is None else "eval",
             "kept_fraction": repr(mined.kept / mined.samples),
             "label_noise": "unknown" if mined.noise is None else repr(mined.noise),
             "suspects": str(mined.suspects),
@@ -47,6 +48,10 @@ def mine(session: Session, stage: Stage) -> StageRecord:
         if "samples" in stage.parents:
             before = session.record_of(stage.parents["samples"])
             previous = stack.enter_context(session.stage_store.fetch_artifact(before, "samples"))
+        scores: Path | None = None
+        if SCORES in stage.parents:
+            scored = session.record_of(stage.parents[SCORES])
+            scores = stack.enter_context(session.stage_store.fetch_artifact(scored, SCORES))
         path = stack.enter_context(session.store.scratch()) / "samples.parquet"
         mined = mine_files(
             previous,
@@ -58,6 +63,7 @@ def mine(session: Session, stage: Stage) -> StageRecord:
             epochs=config.epochs,
             seed=config.seed,
             metadata=metadata,
+            scores=scores,
             own=own_policy(config),
             on_shard=session.interruption.obey,
         )

@@ -126,11 +126,13 @@ def carry_state(
     epoch: int,
     seed: int,
     config: SamplingConfig,
+    scored: bool = True,
 ) -> dict[str, npt.NDArray[Any]]:
     """Columns of a policy's own that go from table to table: those after `epoch`, name → (N,).
 
     columns: of the table with the observations of `epoch`. previous: the planned table that
-    `epoch` went by, None for the first one; of the same samples in the same order.
+    `epoch` went by, None for the first one; of the same samples in the same order. scored: whether
+    a scoring pass followed `epoch`, under a config that has them.
     """
     ids_N = columns["sample_id"]
     if config.policy == "importance":
@@ -141,7 +143,8 @@ def carry_state(
         count_N = np.zeros(len(ids_N), dtype=np.int16)
         if previous is not None and "easy_count" in previous:
             count_N = previous["easy_count"]
-        return {"easy_count": next_count(columns, count_N, epoch=epoch, config=config)}
+        count_N = next_count(columns, count_N, epoch=epoch, config=config, scored=scored)
+        return {"easy_count": count_N}
     return {}
 
 
