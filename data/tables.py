@@ -18,15 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from epochal.data.schemas import OBSERVATIONS, SAMPLES, UPDATES, Column, Schema
-from epochal.data.table_reading import (
-    MAX_ROWS,
+from epochal.data.table_checks import (
     MAX_TEXT_CHARACTERS,
     PREFIX,
     SCHEMA,
     VERSION,
-    TableReader,
     arrow_type,
 )
+from epochal.data.table_reading import MAX_ROWS, TableReader
 
 __all__ = [
     "MAX_ROWS",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from policy_runs import POLICIES, config_of, learned, own
 
+from epochal.data import table_reading
 from epochal.data.errors import Damaged, StateMismatch
 from epochal.data.mining import mine_samples
 from epochal.data.mining_files import mine_files
@@ -162,3 +163,14 @@ def test_who_is_called_after_each_shard_may_end_it(tmp_path):
             seed=1, metadata=str_fields, sample_ids_N=np.arange(COUNT), on_shard=enough,
         )  # fmt: skip
     assert not (tmp_path / "made").exists()
+
+
+def test_large_tables_are_read_without_a_second_copy(tmp_path, monkeypatch):
+    made = mined_once(tmp_path)
+    whole = read_samples(made)
+    monkeypatch.setattr(table_reading, "_WHOLE_ROWS", 64)
+    parts = read_samples(made)
+    for name, column in whole.columns.items():
+        assert np.array_equal(column, parts[name], equal_nan=column.dtype.kind == "f")
+        assert parts[name].dtype == column.dtype
+        assert not parts[name].flags.writeable
