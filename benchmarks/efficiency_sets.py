@@ -70,7 +70,8 @@ def convolutions(widths: tuple[int, ...], pools: tuple[int, ...], classes: int =
             layers.append(nn.MaxPool2d(2))
         before = width
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes)]
-    return nn.Sequential(*layers)
+    # Half as fast again on a CPU: its convolutions go by channels last.
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
 
 def _digits() -> TaskSet:
@@ -80,7 +81,7 @@ def _digits() -> TaskSet:
         *test.tensors,
         truth_N=train.tensors[1],
         model=lambda: convolutions((16, 32, 32), (0,)),
-        epochs=20,
+        epochs=24,
         batch_size=32,
         rate=0.08,
         shift=0,
@@ -104,7 +105,7 @@ def _fashion(folder: Path) -> TaskSet:
         torch.cat([test_labels, all_labels[more]]),
         truth_N=all_labels[chosen_K],
         model=lambda: convolutions((12, 24, 32, 48), (0, 1, 2)),
-        epochs=15,
+        epochs=16,
         batch_size=64,
         rate=0.16,
         shift=2,
@@ -125,7 +126,7 @@ def _procedural(name: str) -> TaskSet:
         torch.from_numpy(test_labels),
         truth_N=torch.from_numpy(truth),
         model=lambda: convolutions((16, 32, 32), (0, 1)),
-        epochs=12,
+        epochs=16,
         batch_size=128,
         rate=0.16,
         shift=1,

@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from epochal.data.errors import TargetError, TrainingFailed
+from epochal.data.errors import TrainingFailed
 from epochal.data.types import Batch, seed_64
 from epochal.engine.batch_norm import annealed
 from epochal.engine.config import GradientsConfig, PrecisionConfig
@@ -32,14 +30,14 @@ from epochal.engine.progress import PartialEpoch, Progress, new_recorder
 from epochal.engine.randomness import borrowed_generators
 from epochal.engine.recorder import CLIPPED, LOSS, NORM, READ_EVERY
 from epochal.engine.resize import resized
+from epochal.engine.shares import Shares
 from epochal.engine.state import TrainingState
-from epochal.engine.step import Step, StepOutput, check_output, target_of, to_device
+from epochal.engine.step import Step, check_output, target_of, to_device
 
 # B samples of a micro-batch, N of the epoch, U updates of the epoch
 
 SPIKE_WINDOW, SPIKE_LEAST, SPIKE_FACTOR = 64, 16, 5.0
 SPIKE_BLOCK = 1 << 14  # updates whose windows are sorted at once: 8 MiB
-_HALF = {torch.float16, torch.bfloat16}
 PLAIN_GRADIENTS = GradientsConfig()
 
 
@@ -116,6 +114,7 @@ def train_epoch(
     mixer = None if mixing is None else Mixer(mixing, seed=seed, epoch=epoch)
     first_update = state.updates_tried - progress.updates + 1
     per_epoch = updates_per_epoch or num_updates
+    shares = Shares(device, state.scaler)
     further_rates = tuple(state.further_rates.values())
     set_training_mode(state, frozen)
     if inside is not None:
@@ -133,9 +132,9 @@ def train_epoch(
             size, window = batch.num_samples, batch.window
             with how.autocast():
                 output = check_output(step(state.module, data), num_samples=size)
-            loss = update_share(output.loss_B, batch, device=device)
-            torch.autograd.backward(grads.scaled(loss))
-            recorder.add_loss(loss.detach(), _part_shares(output, batch, device=device))
+            share = shares.backward(output.loss_B, batch)
+            parts = (output.parts or {}).items()
+            recorder.add_loss(share, {name: shares.of(one.detach(), batch) for name, one in parts})
             target = target_of(data) if output.target is None else output.target
             observer.take(batch.sample_ids_B, output, target)
             progress.micro_steps += 1
@@ -192,44 +191,6 @@ def _start(
     progress.update_ends = list(resume.update_ends)
     progress.rows = len(resume.observations["sample_id"])
     return progress
-
-
-def update_share(loss_B: Tensor, batch: Batch, *, device: torch.device) -> Tensor:
-    """The micro-batch's part of its update's loss: shares add up to the mean over its samples.
-
-    Raises TargetError if it does not depend on the model.
-    """
-    if not loss_B.requires_grad:
-        raise TargetError(
-            "step: its loss does not depend on the model's parameters; was it detached, or are "
-            "all of them frozen?"
-        )
-    return _share(loss_B, batch, device=device)
-
-
-def _share(loss_B: Tensor, batch: Batch, *, device: torch.device) -> Tensor:
-    num_samples = batch.window.num_samples
-    if loss_B.dtype in _HALF:
-        loss_B = loss_B.float()
-    if loss_B.ndim == 0:
-        assert batch.weights_B is None, "weights need one loss per sample"
-        return loss_B if num_samples == batch.num_samples else loss_B * _part(batch)
-    if batch.weights_B is not None:
-        return (loss_B * batch.weights_B.to(device)).sum() / num_samples
-    if num_samples == batch.num_samples:
-        return loss_B.mean()
-    return loss_B.sum() / num_samples
-
-
-def _part_shares(output: StepOutput, batch: Batch, *, device: torch.device) -> dict[str, Tensor]:
-    return {
-        name: _share(part.detach(), batch, device=device)
-        for name, part in (output.parts or {}).items()
-    }
-
-
-def _part(batch: Batch) -> float:
-    return batch.num_samples / batch.window.num_samples
 
 
 def _result(progress: Progress, *, first_update: int) -> EpochResult:

@@ -6,8 +6,10 @@ clip, and one per group, which `engine.recorder` makes of the norms per tensor.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,7 +29,7 @@ _NORM_DTYPE = torch.float32
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What one update measured, on the device.
+    """What one update measured, on the device; numbers where that is the CPU.
 
     total and clipped: L2 norms before and after the clip, shape (). tensor_P: of each tensor before
     the clip, float32 of shape (P,), zero where a parameter got no gradient. extras: in the order of
@@ -36,8 +38,8 @@ class Update:
     changed.
     """
 
-    total: Tensor
-    clipped: Tensor
+    total: Tensor | float
+    clipped: Tensor | float
     tensor_P: Tensor
     extras: tuple[Tensor | float, ...] = ()
 
@@ -91,11 +93,6 @@ class Gradients:
         for parameter in self._all:
             parameter.grad = None
 
-    def scaled(self, loss: Tensor) -> Tensor:
-        """The loss for the backward pass."""
-        scaler = self._state.scaler
-        return loss if scaler is None else scaler.scale(loss)
-
     @torch.no_grad()
     def update(self, loss: Tensor) -> Update:
         """Unscales, measures, clips, steps the optimizer and zeroes.
@@ -108,7 +105,7 @@ class Gradients:
             scaler.unscale_(optimizer)
         dense = self._dense()
         total, tensor_P = self._measured(dense)
-        skipped = self.may_skip and not bool(torch.isfinite(total) & torch.isfinite(loss))
+        skipped = self.may_skip and not _are_finite(total, loss)
         clipped = total if skipped else self._clip(dense, total)
         before = self._weights() if self._config.update_ratio else None
         if not skipped:
@@ -144,15 +141,19 @@ class Gradients:
     def _dense(self) -> list[Tensor]:
         return [_values(one) for one in self._parameters if one.grad is not None]
 
-    def _measured(self, dense: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _measured(self, dense: list[Tensor]) -> tuple[Tensor | float, Tensor]:
         if not dense:
             zero = torch.zeros((), device=self._parameters[0].device)
-            return zero, zero.expand(self.num_tensors)
+            return self._number(zero), zero.expand(self.num_tensors)
         tensor_P = tensor_norms(dense)
-        total = torch.linalg.vector_norm(tensor_P)
+        total = self._number(torch.linalg.vector_norm(tensor_P))
         return total, tensor_P if len(dense) == self.num_tensors else self._spread(tensor_P)
 
-    def _clip(self, dense: list[Tensor], total: Tensor) -> Tensor:
+    def _number(self, norm: Tensor) -> Tensor | float:
+        """On the CPU a number, which costs no wait there and is cheaper to go on with."""
+        return norm.item() if self._on_cpu else norm
+
+    def _clip(self, dense: list[Tensor], total: Tensor | float) -> Tensor | float:
         """Clips in place; gives the norm after it."""
         clipped, value, norm = total, self._config.clip_value, self._config.clip_norm
         if not dense:
@@ -160,16 +161,22 @@ class Gradients:
         if value is not None:
             torch._foreach_clamp_min_(dense, -value)
             torch._foreach_clamp_max_(dense, value)
-            clipped = torch.linalg.vector_norm(tensor_norms(dense))
+            clipped = self._number(torch.linalg.vector_norm(tensor_norms(dense)))
         return clipped if norm is None else self._scale(dense, clipped, limit=norm)
 
-    def _scale(self, dense: list[Tensor], norm: Tensor, *, limit: float) -> Tensor:
+    def _scale(self, dense: list[Tensor], norm: Tensor | float, *, limit: float) -> Tensor | float:
         """Multiplies by min(1, limit / (norm + 1e-6)), in place; gives the norm after it."""
-        factor = (limit / (norm + _EPSILON)).clamp(max=1.0)
-        if self._on_cpu and float(factor) == 1.0:  # times one changes no bit
+        if isinstance(norm, Tensor):
+            factor = (limit / (norm + _EPSILON)).clamp(max=1.0)
+            torch._foreach_mul_(dense, factor)
+            return norm * factor
+        # In float32 and in the order of torch's operations: the same bits as there.
+        number = np.float32(norm)
+        scalar = np.float32(1) / (number + np.float32(_EPSILON)) * np.float32(limit)
+        if scalar >= 1:  # times one changes no bit
             return norm
-        torch._foreach_mul_(dense, factor)
-        return norm * factor
+        torch._foreach_mul_(dense, torch.tensor(scalar))
+        return float(number * scalar)
 
     def _spread(self, norm_Q: Tensor) -> Tensor:
         """The norms of the parameters that got a gradient, among zeros for those that did not."""
@@ -188,6 +195,13 @@ class Gradients:
         torch._foreach_sub_(before, [one.detach() for one in self._parameters])
         moved: Tensor = torch.linalg.vector_norm(tensor_norms(before))
         return moved / norm.clamp(min=_EPSILON)
+
+
+def _are_finite(norm: Tensor | float, loss: Tensor) -> bool:
+    """Whether both are; waits for the device."""
+    if isinstance(norm, Tensor):
+        return bool(torch.isfinite(norm) & torch.isfinite(loss))
+    return math.isfinite(norm) and math.isfinite(loss.item())
 
 
 def _values(parameter: nn.Parameter) -> Tensor:

@@ -97,7 +97,7 @@ class UpdateRecorder:
         parts: shares of the parts of the loss, the same names each time. Raises TargetError.
         """
         parts = parts or {}
-        names = tuple(sorted(parts))
+        names = tuple(sorted(parts)) if parts else ()
         if self._part_names is None:
             self._part_names = names
         if names != self._part_names:
@@ -105,7 +105,7 @@ class UpdateRecorder:
                 f"loss: its parts were {', '.join(self._part_names) or 'none'}, now they are "
                 f"{', '.join(names) or 'none'}; give the same ones for each batch"
             )
-        shares = (loss, *(parts[name] for name in names))
+        shares = (loss, *[parts[name] for name in names])
         before = self._partial
         self._partial = (
             shares if before is None else tuple(a + b for a, b in zip(before, shares, strict=True))

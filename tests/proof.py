@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from lives import Count, Lives
 from proof_kills import random_kills
+from proof_policies import POLICIES, policy_lives
 from proof_project import proof_project
 from s3_server import BUCKET, s3_process
 
@@ -78,7 +79,7 @@ def _lives(where: str, config: Path, folder: Path) -> Iterator[Lives]:
 def told(name: str, count: Count, seconds: float) -> None:
     """One line for people."""
     print(
-        f"  {name:<12} {count.equal:>4} of {count.points:<4} equal  ({count.killed} killed, "
+        f"  {name:<18} {count.equal:>4} of {count.points:<4} equal  ({count.killed} killed, "
         f"{count.stopped} stopped, {count.finished} went through; {seconds:.0f} s)",
         flush=True,
     )
@@ -102,10 +103,25 @@ def prove(where: str, folder: Path, *, every: int, processes: int) -> Count:
     return total
 
 
+def prove_policies(folder: Path, *, every: int, processes: int) -> Count:
+    """A kill before each operation of the store, in a small run of every policy."""
+    total = Count()
+    print("every sampling policy, killed before each operation of its store")
+    for number, name in enumerate(POLICIES):
+        started = time.monotonic()
+        with own_threads():
+            proof = policy_lives(name, folder / f"policy-{number}")
+            points = proof.points("kill", every=every)
+            count = proof.shared_sweep(FaultPlan("kill"), points, processes=processes)
+        told(name, count, time.monotonic() - started)
+        total += count
+    return total
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--every", type=int, default=1, help="only every n-th operation")
-    places = [*SWEEPS, "kills"]
+    places = [*SWEEPS, "policies", "kills"]
     parser.add_argument("--where", nargs="+", default=places, choices=places)
     parser.add_argument("--kills", type=int, default=50, help="of the real command, at random")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
@@ -117,6 +133,9 @@ def main() -> None:
             os.environ["HOME"] = name
             if where in SWEEPS:
                 total += prove(where, folder, every=options.every, processes=options.processes)
+                continue
+            if where == "policies":
+                total += prove_policies(folder, every=options.every, processes=options.processes)
                 continue
             print("the real command, SIGKILL at random instants")
             try:

@@ -4,6 +4,8 @@ import shutil
 from contextlib import suppress
 
 import pytest
+from command import Unbroken
+from kills import CONFIG, HostedRun, Runner, Worker, result_of
 from machine import wait_for
 
 pytestmark = [pytest.mark.server, pytest.mark.browser]
@@ -94,16 +96,40 @@ def test_the_page_of_a_failed_run_offers_retry_and_the_retry_goes_on(browser, de
         assert deployed.wait(run, "FAILED", "COMPLETED", "CRASHED")["state_type"] == "FAILED"
     finally:
         broken.unlink()
-    browser.get(f"{deployed.ui}/runs/flow-run/{run}")
-    shown(browser, "Failed", "Retry")
-    press(browser, "Retry")
-    shown(browser, "Retry retried-in-the-ui?")  # it asks whether one is sure
-    press(browser, "Retry", last=True)
-    wait_for(lambda: deployed.get(f"flow_runs/{run}")["run_count"] == 2)
+    press_retry(browser, deployed, run, after="Failed")
     ended = deployed.wait(run, "COMPLETED", "FAILED", "CRASHED")
     assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
     after = deployed.tasks(run, attempt=2)
     assert after["train · epoch 2"] == "Cached"
+
+
+@pytest.fixture(scope="module")
+def unbroken(deployed):
+    """How the run ends that nobody disturbs."""
+    config = {**CONFIG, "name": "unbroken-beside-the-ui", "store": "./store-unbroken-beside-the-ui"}
+    return Unbroken.of_result(result_of(deployed, config), deployed.mlflow)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("host", [Worker, Runner])
+@pytest.mark.parametrize("end", ["Crashed", "Cancelled"])
+def test_the_button_for_retry_goes_on_after_a_kill_and_a_cancel(
+    browser, deployed, unbroken, host, end
+):
+    hosted = host(deployed)
+    try:
+        run = HostedRun(hosted, f"{host.__name__}-{end}-in-the-ui".lower())
+        if end == "Crashed":
+            run.kill()
+        else:
+            cancel = {"state": {"type": "CANCELLING"}, "force": True}
+            deployed.post(f"flow_runs/{run.id}/set_state", cancel)
+        assert run.wait_for_end() == end.upper()
+        press_retry(browser, deployed, run.id, after=end)
+        assert run.wait_for_end() == "COMPLETED"
+        assert run.outcome() == unbroken
+    finally:
+        hosted.stop()
 
 
 def test_the_page_of_mlflow_lists_the_run(browser, deployed):
@@ -116,6 +142,18 @@ def runs(deployed):
     """Ids of all runs of the deployment."""
     body = {"flow_runs": {"deployment_id": {"any_": [deployed.deployment["deployment_id"]]}}}
     return {one["id"] for one in deployed.post("flow_runs/filter", body)}
+
+
+def press_retry(browser, deployed, run, *, after):
+    """Retry by the button on the page of a run that ended as `after`."""
+    tries = deployed.get(f"flow_runs/{run}")["run_count"]
+    browser.get(f"{deployed.ui}/runs/flow-run/{run}")
+    shown(browser, after, "Retry")
+    press(browser, "Retry")
+    name = deployed.get(f"flow_runs/{run}")["name"]
+    shown(browser, f"Retry {name}?")  # it asks whether one is sure
+    press(browser, "Retry", last=True)
+    wait_for(lambda: deployed.get(f"flow_runs/{run}")["run_count"] == tries + 1)
 
 
 def press(browser, label, *, last=False):

@@ -1,7 +1,8 @@
 """A sample of the proof: a run that ends or fails at an operation, then one to the same bytes."""
 
 import pytest
-from proof import LEVEL, SWEEPS, WRITES, lives
+from proof import LEVEL, SWEEPS, WRITES, lives, own_threads
+from proof_policies import POLICIES, policy_lives
 
 from epochal.data.testing import FaultPlan
 
@@ -36,9 +37,29 @@ def test_a_run_goes_on_after_a_fault_to_the_same_bytes(place):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_after_a_fault_at_any_operation(place):
-    for kind, count in sweeps(place, every=1):
+def test_a_run_goes_on_after_a_fault_at_more_operations(place):
+    for kind, count in sweeps(place, every=23):
         assert (kind, count.mismatches) == (kind, ())
+
+
+@pytest.mark.parametrize(
+    ("policy", "every"),
+    [
+        ("importance, noise", 29),
+        *(pytest.param(one, 5, marks=pytest.mark.slow) for one in POLICIES),
+    ],
+)
+def test_a_policy_gives_the_same_tables_after_a_kill(policy, every, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with own_threads():
+        proof = policy_lives(policy, tmp_path)
+        count = proof.sweep(FaultPlan("kill"), proof.points("kill", every=every))
+    assert (count.mismatches, count.killed) == ((), count.points)
+    kept = [
+        one["kept"] for one in proof.unbroken.found["records"].values() if "kept_fraction" in one
+    ]
+    assert len(kept) == 4
+    assert min(kept) < 60  # it left some out
 
 
 def test_the_run_of_the_proof_has_all_that_it_should(place):
