@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from epochal.data.errors import TargetError
 from epochal.data.stages import StageRecord
-from epochal.tasks.commit import commit_stage, put_moment
+from epochal.tasks.commit import commit_stage, consumed, put_moment
 from epochal.tasks.config import RunConfig
 from epochal.tasks.keys import Stage
 from epochal.tasks.scoring import SCORES
@@ -27,8 +28,21 @@ def mine(session: Session, stage: Stage) -> StageRecord:
     sampling, epoch = config.sampling, stage.number
     trained = session.record_of(stage.parents["observations"])
 
+    read = consumed(session, stage)
+    # What is the same whatever run has the stage: no name, no path and no time.
+    settled = {
+        "settings": json.dumps(
+            {name: one for name, one in stage.inputs.items() if name.startswith("sampling")},
+            sort_keys=True,
+        ),
+        "data": str(stage.inputs["train_data"]),
+        "rows": str(len(data.sample_ids_N)),
+        "from": json.dumps(read, sort_keys=True),
+    }
+
     def metadata(mined: Mined) -> dict[str, str]:
         return {
+            **settled,
             "stage": stage.kind,
             "epoch": str(epoch),
             "key": stage.known_key,
