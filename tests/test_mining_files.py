@@ -85,6 +85,33 @@ def test_large_ids_in_any_order_and_the_floor_of_each_class(tmp_path, kind, labe
     assert min(kept) < 1
 
 
+@pytest.mark.parametrize("name", ["easy_skip", "importance", "cvnets", "custom"])
+def test_scores_of_a_pass_give_the_bytes_of_the_whole_too(tmp_path, name):
+    config = config_of(name, scoring={"every": 2})
+    table, previous, positions = None, None, np.arange(COUNT)
+    ids, labels = IDS["beyond 2^40, in no order"], LABELS["three"]
+    for epoch in range(5):
+        seen, made, passed, expected = (tmp_path / f"{one}-{epoch}" for one in "abcd")
+        columns = observed(positions, ids, labels, epoch)
+        scores = observed(np.arange(COUNT), ids, labels, epoch + 1) if epoch % 2 else None
+        write_table(columns, seen, schema=OBSERVATIONS, metadata={})
+        if scores is not None:
+            write_table(scores, passed, schema=OBSERVATIONS, metadata={})
+        told = {"sample_ids_N": ids, "epoch": epoch, "epochs": EPOCHS, "seed": 7, "own": own}
+        file = None if scores is None else passed
+        mined = mine_files(
+            previous, seen, made, config, metadata=str_fields, scores=file, shard_rows=99, **told
+        )
+        table = mine_samples(table, columns, config, scores=scores, **told)
+        write_samples(table, expected, metadata=str_fields(mined))
+        assert made.read_bytes() == expected.read_bytes()
+        assert set(np.sort(ids)[table["epoch_seen"] == epoch]) == set(ids[positions])
+        assert (table["n_seen"] == (epoch + 1) // 2).all()
+        previous = made
+        positions = np.flatnonzero(table.keep_by_id(ids))
+    assert len(positions) < COUNT
+
+
 @pytest.mark.parametrize("name", ["easy_skip", "importance", "cvnets"])
 def test_suspects_are_those_of_the_whole(tmp_path, name):
     config = config_of(name, label_noise="drop", noise_from=2)
