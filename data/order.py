@@ -29,14 +29,12 @@ def epoch_order(
     sample_ids_N: ids by position, each once. keep_N: bool of shape (N,); None: all are kept.
     Sorted by a hash of (seed, epoch, sample id), ties by id.
     """
+    ids_N = np.asarray(sample_ids_N, dtype=np.int64)
     if keep_N is None:
-        positions_K = np.arange(len(sample_ids_N), dtype=np.int64)
-        ids_K = np.asarray(sample_ids_N, dtype=np.int64)
-    else:
-        assert keep_N.shape == sample_ids_N.shape, (keep_N.shape, sample_ids_N.shape)
-        positions_K = np.flatnonzero(keep_N).astype(np.int64, copy=False)
-        ids_K = np.asarray(sample_ids_N[positions_K], dtype=np.int64)
-    return positions_K[hash_order(ids_K, "order", seed, epoch)]
+        return hash_order(ids_N, "order", seed, epoch)
+    assert keep_N.shape == ids_N.shape, (keep_N.shape, ids_N.shape)
+    rows_K = np.flatnonzero(keep_N).astype(np.int64, copy=False)
+    return hash_order(ids_N, "order", seed, epoch, rows_K=rows_K)
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,7 +48,10 @@ def test_equal_upper_halves_and_equal_hashes_are_told_apart(upper, lower):
     assert np.array_equal(found, np.lexsort((ids, hashes)))
 
 
-def test_the_order_of_an_epoch_is_of_those_that_are_kept():
+@pytest.mark.parametrize("rows", [100, 1 << 21])
+def test_the_order_of_an_epoch_is_of_those_that_are_kept(monkeypatch, rows):
+    monkeypatch.setattr(module, "BUCKET_ROWS", rows)
+    monkeypatch.setattr(module, "ONE_BUCKET_ROWS", rows)
     ids = IDS["beyond what floats hold"](5000)
     keep = np.random.default_rng(0).random(5000) < 0.4
     whole = epoch_order(seed=7, epoch=3, sample_ids_N=ids)
