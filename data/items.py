@@ -80,12 +80,12 @@ class TensorSource:
         """`(input, target)`, each of shape (B, …)."""
         start, end = self._offsets[micro_step], self._offsets[micro_step + 1]
         if self._in_order:
-            low, high = self._first + start, self._first + end
-            return tuple(one[low:high].clone() for one in self._tensors)
+            low, size = self._first + start, end - start
+            return tuple([one.narrow_copy(0, low, size) for one in self._tensors])
         index_B = self._order_K[start:end]
         # On the CPU `index_select` takes half the time of `[]`; elsewhere it wants the index there.
         return tuple(
-            one.index_select(0, index_B) if one.is_cpu else one[index_B] for one in self._tensors
+            [one.index_select(0, index_B) if one.is_cpu else one[index_B] for one in self._tensors]
         )
 
 

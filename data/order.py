@@ -7,6 +7,7 @@ the seed, the epoch and the two ids alone, not on who else is kept, on workers o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -69,17 +70,22 @@ class MicroBatchPlan:
         """Optimizer steps of the epoch."""
         return -(-self.num_micro_steps // self.accumulate)
 
+    @cached_property
+    def _offsets(self) -> list[int]:
+        """`offsets_M1` as Python's numbers, which a step asks for several times."""
+        return self.offsets_M1.tolist()
+
     def slice(self, micro_step: int) -> npt.NDArray[np.int64]:
         """Positions of the samples of that micro-step, from 0: int64 of shape (B,)."""
         self._check(micro_step)
-        return self.order_K[self.offsets_M1[micro_step] : self.offsets_M1[micro_step + 1]]
+        return self.order_K[self._offsets[micro_step] : self._offsets[micro_step + 1]]
 
     def repeats(self, micro_step: int) -> npt.NDArray[np.int64] | None:
         """How often each of these samples came before: int64 of shape (B,); None: never."""
         if self.repeats_K is None:
             return None
         self._check(micro_step)
-        return self.repeats_K[self.offsets_M1[micro_step] : self.offsets_M1[micro_step + 1]]
+        return self.repeats_K[self._offsets[micro_step] : self._offsets[micro_step + 1]]
 
     def size_HW(self, micro_step: int) -> tuple[int, int] | None:
         """Height and width of that micro-step's images; None: as they are."""
@@ -92,11 +98,12 @@ class MicroBatchPlan:
     def window(self, micro_step: int) -> Window:
         """The update that the micro-step belongs to."""
         self._check(micro_step)
+        if self.accumulate == 1:
+            return Window(self._offsets[micro_step + 1] - self._offsets[micro_step], last=True)
         first = micro_step // self.accumulate * self.accumulate
         end = min(first + self.accumulate, self.num_micro_steps)
         return Window(
-            num_samples=int(self.offsets_M1[end] - self.offsets_M1[first]),
-            last=micro_step == end - 1,
+            num_samples=self._offsets[end] - self._offsets[first], last=micro_step == end - 1
         )
 
     def rows_after(self, micro_steps: int) -> int:
@@ -104,7 +111,7 @@ class MicroBatchPlan:
         return int(self.offsets_M1[micro_steps])
 
     def _check(self, micro_step: int) -> None:
-        if not 0 <= micro_step < self.num_micro_steps:
+        if not 0 <= micro_step < len(self._offsets) - 1:
             raise IndexError(f"micro-step {micro_step} of an epoch of {self.num_micro_steps}")
 
 

@@ -40,18 +40,13 @@ class TopKAccuracy:
         self._counted: list[Tensor] = []
         self._waiting: list[tuple[Tensor, Tensor]] = []
         self._numbers = 0
-        self._form: tuple[Any, ...] | None = None
 
     def update(self, outputs: Any, target: Any) -> None:
         """outputs: logits (B, C, …); target: classes, integers (B, …). Raises TargetError."""
-        form = tuple(
-            (one.dtype, one.shape[1:]) if isinstance(one, Tensor) else None
-            for one in (outputs, target)
-        )
-        if form != self._form:
+        before = self._waiting[-1] if self._waiting else None
+        if before is None or not (_alike(outputs, before[0]) and _alike(target, before[1])):
             self._flush()
             self._check(outputs, target)
-            self._form = form
         self._waiting.append((outputs.detach(), target))
         self._numbers += outputs.numel()
         if self._numbers >= MAX_WAITING:
@@ -85,6 +80,11 @@ class TopKAccuracy:
         self._flush()
         counted = _total(self._counted)
         return _total(self._right) / counted if counted else math.nan
+
+
+def _alike(one: Any, other: Tensor) -> bool:
+    """Whether they can stand in one tensor: of one type and size, but for the number of samples."""
+    return isinstance(one, Tensor) and one.dtype is other.dtype and one.shape[1:] == other.shape[1:]
 
 
 def _is_classification(outputs: Any, target: Any) -> bool:

@@ -181,13 +181,13 @@ def check_output(output: Any, *, num_samples: int) -> StepOutput:
             f"step: it returned a {type(output).__name__}, expected an "
             "epochal.engine.step.StepOutput"
         )
-    shape = tuple(output.loss_B.shape)
-    if shape not in {(), (num_samples,)}:
+    shape = output.loss_B.shape
+    if shape not in ((num_samples,), ()):
         raise TargetError(
-            f"step: its loss has shape {shape}, expected ({num_samples},), one for each sample, or "
-            "() for the whole batch"
+            f"step: its loss has shape {tuple(shape)}, expected ({num_samples},), one for each "
+            "sample, or () for the whole batch"
         )
-    for name, part in (output.parts or {}).items():
+    for name, part in output.parts.items() if output.parts else ():
         if tuple(part.shape) not in {(), (num_samples,)}:
             raise TargetError(
                 f"step: the part {name!r} of its loss has shape {tuple(part.shape)}, expected "
