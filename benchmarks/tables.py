@@ -2,7 +2,7 @@
 
 `python benchmarks/tables.py` measures in memory, with 1.28 M samples: the lowest wall time of
 several rounds, in which all lines take turns, and the lowest processor time beside it.
-`python benchmarks/tables.py --shards --rows 100000000` mines two epochs under easy_skip from file
+`python benchmarks/tables.py shards`, of 100 M, mines two epochs under easy_skip from file
 to file, each step in a process of its own, and says how much memory each took at most.
 """
 
@@ -250,24 +250,25 @@ def in_shards(rows: int, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1_280_000)
+    parser.add_argument("where", nargs="?", choices=("memory", "shards"), default="memory")
+    parser.add_argument("--rows", type=int, help="1.28 M in memory, 100 M in shards")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--shards", action="store_true", help="from file to file")
     parser.add_argument("--folder", type=Path, help="for the files; a temporary one if left out")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    rows = asked.rows or {"memory": 1_280_000, "shards": 100_000_000}[asked.where]
     if asked.step is not None:
         started = time.perf_counter()
-        told = step(asked.step, asked.rows, asked.folder)
+        told = step(asked.step, rows, asked.folder)
         told["seconds"] = time.perf_counter() - started
         told["GiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(json.dumps(told))
         return
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        if asked.shards:
-            in_shards(asked.rows, Path(folder))
+        if asked.where == "shards":
+            in_shards(rows, Path(folder))
         else:
-            in_memory(asked.rows, asked.rounds, Path(folder))
+            in_memory(rows, asked.rounds, Path(folder))
 
 
 if __name__ == "__main__":
