@@ -13,6 +13,7 @@ import typer
 from epochal.data.errors import EpochalError
 from epochal.flows.commands_landscape import landscape
 from epochal.flows.commands_read import export, runs, samples, show
+from epochal.flows.commands_report import report
 from epochal.flows.commands_run import plan, train
 from epochal.flows.commands_servers import deploy, down, up
 from epochal.flows.commands_store import gc, sync, verify
@@ -30,7 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in (
-    *(train, plan, runs, show, samples, export, landscape),
+    *(train, plan, runs, show, samples, report, export, landscape),
     *(sync, verify, gc, deploy, up, down),
 ):
     app.command()(_command)

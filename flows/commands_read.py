@@ -110,29 +110,48 @@ def samples(
     suspects: Annotated[
         int | None, typer.Option(min=1, help="The N of lowest mean margin: perhaps mislabelled.")
     ] = None,
+    forgotten: Annotated[
+        int | None, typer.Option(min=1, help="The N that were right and then wrong most often.")
+    ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw them there as PNG, if the data set has images."),
+    ] = None,
     store: StoreOption = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Show what training saw of the samples, and where the tables are."""
+    from epochal.tasks.sample_pictures import check_pictures, draw_samples
     from epochal.tasks.sample_view import view_samples
 
-    asked = {"easiest": easiest, "hardest": hardest, "suspects": suspects}
-    given = {name: count for name, count in asked.items() if count is not None}
-    if len(given) > 1:
-        raise InputError(f"--{' and --'.join(given)}: ask for one order at a time")
-    order, count = next(iter(given.items()), (None, None))
-    view = view_samples(find_run(run, store=store), order=order, count=count)
+    order, count = _order(easiest=easiest, hardest=hardest, suspects=suspects, forgotten=forgotten)
+    if pictures is not None:
+        check_pictures(pictures, count=count)
+    found = find_run(run, store=store)
+    view = view_samples(found, order=order, count=count)
+    if pictures is not None:
+        draw_samples(found, view, pictures, notice=console.say_note)
     if as_json:
         console.print_json(view.as_object())
         return
     console.print_whole(console.plain_table(view.columns, view.rows()))
     console.out.print()
-    console.out.print(view.caption)
+    for line in (view.caption, *view.notes):
+        console.out.print(line)
     for table in view.tables:
         if table.epoch == view.epoch:
             for name, url in (("observations", table.observations), ("samples", table.samples)):
                 if url is not None:
                     console.out.print(f"{name:<12} {url}")
+    if pictures is not None:
+        console.out.print(f"{'pictures':<12} {pictures}")
+
+
+def _order(**asked: int | None) -> tuple[str | None, int | None]:
+    given = {name: count for name, count in asked.items() if count is not None}
+    if len(given) > 1:
+        raise InputError(f"--{' and --'.join(given)}: ask for one order at a time")
+    return next(iter(given.items()), (None, None))
 
 
 def export(

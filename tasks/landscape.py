@@ -16,7 +16,6 @@ from epochal.tasks.checkpoints import load_model
 from epochal.tasks.commit import number
 from epochal.tasks.config import RunConfig
 from epochal.tasks.locate import FoundRun
-from epochal.tasks.reporting import SilentReporter
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -139,37 +138,21 @@ def _record(found: FoundRun, asked: Asked) -> StageRecord:
     return record
 
 
-class _Told(SilentReporter):
-    """A reporter of notices only."""
-
-    def __init__(self, notice: Callable[[str], None]) -> None:
-        self._notice = notice
-
-    def notice(self, text: str) -> None:
-        """Passes it on."""
-        self._notice(text)
-
-
 def _validation_data(found: FoundRun, notice: Callable[[str], None]) -> RunData:
-    from epochal.tasks.data_access import open_data
     from epochal.tasks.facts import source_facts
+    from epochal.tasks.found_data import found_data
 
-    sources = source_facts(found.config)
-    planned = found.plan.sources
+    sources, planned = source_facts(found.config), found.plan.sources
     for name in ("model", "loss", "step"):
         if sources.get(name, {}) != planned.get(name, {}):
             notice(f"{name}: its source has changed since the run; the landscape is of what it is")
-    data = open_data(
-        found.config,
+    return found_data(
+        found,
         "validation_data",
-        found.store,
-        sources=sources.get("validation_data", {}),
-        notice=_Told(notice),
-        before_write=lambda: None,
+        config=found.config,
+        notice=notice,
+        changed="losses are of what it is",
     )
-    if data.fingerprint != found.plan.validation_data:
-        notice("validation_data: its content has changed since the run; losses are of what it is")
-    return data
 
 
 def _batches(config: RunConfig, data: RunData, asked: Asked) -> list[Batch]:

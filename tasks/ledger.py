@@ -18,6 +18,7 @@ from epochal.data.stages import StageRecord, StageStore
 from epochal.data.store import Store
 from epochal.tasks.delivery import Delivery, EpochPart, Thinning
 from epochal.tasks.mlflow_model import ModelSource
+from epochal.tasks.tracked_pictures import PicturesSource, log_pictures
 from epochal.tasks.tracked_results import log_best_model, log_links
 from epochal.tasks.tracked_run import FINISHED, DataEntry, TrackedRun
 from epochal.tasks.tracking import RunIdentity, connect, find_or_create_run, unreachable
@@ -65,8 +66,9 @@ class _AbandonedError(Exception):
 class Ledger:
     """One run's way to MLflow: `start`, `deliver` each stage, `finish`.
 
-    params, tags, data, model: what MLflow shows of the run. log_every_updates and per_group thin
-    what is delivered. notice: told once if MLflow is away; called from another thread.
+    params, tags, data, model, pictures: what MLflow shows of the run. log_every_updates and
+    per_group thin what is delivered. notice: told once if MLflow is away; called from another
+    thread.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Ledger:
         notice: Callable[[str], None],
         data: Sequence[DataEntry] = (),
         model: ModelSource | None = None,
+        pictures: PicturesSource | None = None,
     ) -> None:
         self._uri = uri
         self._experiment = experiment
@@ -96,6 +99,7 @@ class Ledger:
         self._notice = notice
         self._data = tuple(data)
         self._model = model
+        self._pictures = pictures
         self._queue: SimpleQueue[StageRecord | EpochPart | _Finish] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="epochal-ledger", daemon=True)
         self._settled = threading.Event()
@@ -278,6 +282,14 @@ class Ledger:
                         stages=self._stages,
                         source=self._model,
                         name=self._identity.title,
+                        may_write=self._may_write,
+                    )
+                if self._pictures is not None:
+                    log_pictures(
+                        run,
+                        self._records,
+                        stages=self._stages,
+                        source=self._pictures,
                         may_write=self._may_write,
                     )
         finally:  # the status is right even if a file could not be uploaded

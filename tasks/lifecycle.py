@@ -23,6 +23,7 @@ from epochal.tasks.result import (
     weights_sha256,
 )
 from epochal.tasks.run_ledger import final_tags, make_ledger
+from epochal.tasks.sample_images import read_images
 from epochal.tasks.session import Session, open_session, working_on
 from epochal.tasks.tracking import tracking_uri
 
@@ -100,6 +101,7 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
         notice=session.reporter.notice,
         local_mlflow=local_mlflow,
         tags={"epochal.device": str(session.device)},
+        images=partial(read_images, session.data["train_data"]),
     )
     computing = any(stage.known_key not in session.records for stage in session.needed)
     session.ledger.start(computing=computing, forks=computing and config.loader.workers > 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from epochal.data.errors import EpochalError, NotFound
@@ -31,6 +31,8 @@ class FoundRun:
     """A run in a store: its newest plan, its stages, and the records of those that are done.
 
     stopped_after: the epoch that early stopping ended it with; stages after it are not listed.
+    own: the config by whose path a person named the run, else None: `config` is what the store says
+    that it was, and nothing that a store says is to be run as code.
     """
 
     store: Store
@@ -40,6 +42,7 @@ class FoundRun:
     stages: tuple[Stage, ...]
     records: dict[str, StageRecord]
     stopped_after: int | None = None
+    own: RunConfig | None = None
 
     def newest_epoch(self, kind: str) -> int | None:
         """The last epoch that has a stage of this kind done, or None."""
@@ -95,7 +98,7 @@ def find_run(reference: str, *, store: str | None = None) -> FoundRun:
     if path.suffix in {".yaml", ".yml"}:
         config = load_config(path)
         opened = open_store(config.store, folder=Path(config.folder))
-        return _found(opened, find_plan(opened, config.name))
+        return replace(_found(opened, find_plan(opened, config.name)), own=config)
     if store is not None or "EPOCHAL_STORE" in os.environ:
         opened = open_store(store or os.environ["EPOCHAL_STORE"], folder=here)
         return _found(opened, find_plan(opened, reference))

@@ -21,12 +21,15 @@ from epochal.tasks.ledger import (
 from epochal.tasks.plan import is_bitwise
 from epochal.tasks.result import artifact_of, best_epoch, weights_sha256
 from epochal.tasks.run_files import RunPlan
+from epochal.tasks.tracked_pictures import PicturesSource
 from epochal.tasks.tracking import tracking_uri
 
 if TYPE_CHECKING:
     from epochal.data.config import DataConfig
     from epochal.tasks.locate import FoundRun
+    from epochal.tasks.report import Images
 
+NO_DATA = "the data set was not opened for this page; `epochal report` opens it"
 _NOT_PARAMETERS = (
     "name", "epochs", "max_updates", "early_stopping", "averaging", "store", "checkpoint",
     "tracking", "device", "threads", "reproducibility",
@@ -44,8 +47,12 @@ def make_ledger(
     notice: Callable[[str], None],
     local_mlflow: str | None,
     tags: Mapping[str, str] | None = None,
+    images: Images | None = None,
 ) -> Ledger:
-    """The ledger of the plan's generation. tags: more of them, for the run in MLflow."""
+    """The ledger of the plan's generation. tags: more of them, for the run in MLflow.
+
+    images: reads those of samples for the report; without it the report has none.
+    """
     return Ledger(
         uri=tracking_uri(config.tracking, local_server=local_mlflow),
         experiment=config.tracking.experiment,
@@ -72,6 +79,7 @@ def make_ledger(
             folder=Path(config.folder),
             files=tuple(facts.sources.get("model", {})),
         ),
+        pictures=PicturesSource(plan, config, images or NO_DATA),
     )
 
 

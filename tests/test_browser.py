@@ -4,9 +4,11 @@ import shutil
 from contextlib import suppress
 
 import pytest
+from bare_run import BareRun
 from command import Unbroken
 from kills import CONFIG, HostedRun, Runner, Worker, result_of
 from machine import wait_for
+from project import Project, call
 
 pytestmark = [pytest.mark.server, pytest.mark.browser]
 
@@ -136,6 +138,36 @@ def test_the_page_of_mlflow_lists_the_run(browser, deployed):
     assert deployed.complete_run
     browser.get(f"{deployed.mlflow}/#/experiments")
     shown(browser, "tests")
+
+
+@pytest.mark.slow
+def test_the_report_of_a_run_is_drawn_in_light_and_dark_and_on_a_narrow_screen(
+    browser, tmp_path, home
+):
+    project = Project(tmp_path / "project", epochs=3)
+    BareRun(project.config)()
+    place = tmp_path / "report.html"
+    assert call("report", str(project.config), "--out", str(place)).code == 0
+    colours = []
+    for scheme in ("light", "dark"):
+        wanted = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", wanted)
+        browser.get(place.as_uri())
+        shown(browser, "Loss by epoch", "Data map", "Hardest samples")
+        pictures = "[...document.images].map(one => [one.naturalWidth, one.currentSrc.length])"
+        sizes = browser.execute_script(f"return {pictures}")
+        assert len(sizes) == 2
+        assert all(width > 500 for width, _ in sizes)
+        background = "getComputedStyle(document.body).backgroundColor"
+        colours.append((browser.execute_script(f"return {background}"), sizes))
+    assert colours[0][0] != colours[1][0]
+    assert colours[0][1] != colours[1][1]  # other pictures, for the other colours
+    narrow = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
+    wide = "document.documentElement.scrollWidth"
+    assert browser.execute_script(f"return {wide}") <= 390
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert [one for one in browser.get_log("browser") if one["level"] == "SEVERE"] == []
 
 
 def runs(deployed):

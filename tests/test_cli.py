@@ -12,7 +12,8 @@ from epochal.data import errors
 from epochal.flows import cli, console
 
 COMMANDS = (
-    "train", "plan", "runs", "show", "samples", "export", "verify", "gc", "deploy", "up", "down",
+    "train", "plan", "runs", "show", "samples", "report", "export", "verify", "gc", "deploy", "up",
+    "down",
 )  # fmt: skip
 WITH_CONFIG = ("train", "plan", "deploy", "show", "samples")
 
@@ -48,6 +49,7 @@ def test_every_command_has_help_and_every_option_of_it_too(command):
         (["train", "x.yaml", "--set"], "--set"),
         (["export", "x"], "Missing option '--out'"),
         (["samples", "x", "--hardest", "0"], "--hardest"),
+        (["samples", "x", "--forgotten", "0"], "--forgotten"),
         (["up", "extra"], "unexpected extra argument"),
         (["down", "--port", "3"], "No such option: --port"),
     ],

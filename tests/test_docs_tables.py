@@ -28,7 +28,7 @@ def tables(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     random = np.random.default_rng(0)
     ids = np.arange(NUM_SAMPLES)
-    table, observed, updates = None, [], []
+    table, observed, mined, updates = None, [], [], []
     for epoch in range(EPOCHS):
         p_true = random.uniform(0.1, 0.9, NUM_SAMPLES)
         columns = {
@@ -42,6 +42,9 @@ def tables(tmp_path_factory):
             "correct": p_true > 0.5,
         }
         table = update(table, columns, epoch=epoch, sample_ids_N=ids, labels_N=None, confidence=0.8)
+        mined.append(str(folder / f"samples-{epoch}.parquet"))
+        kept = table.with_plan(keep_N=ids % 3 <= epoch, weight_N=np.ones(NUM_SAMPLES))
+        write_samples(kept, Path(mined[-1]), metadata={})
         observed.append(str(folder / f"observations-{epoch}.parquet"))
         write_table(columns, Path(observed[-1]), schema=OBSERVATIONS, metadata={})
         updates += [
@@ -53,7 +56,7 @@ def tables(tmp_path_factory):
     write_samples(table, Path(paths["samples"]), metadata={"epoch": str(EPOCHS - 1)})
     columns = dict(zip(("step", "key", "value"), zip(*updates, strict=True), strict=True))
     write_table(columns, Path(paths["updates"]), schema=UPDATES, metadata={})
-    return {**paths, "observations": observed}
+    return {**paths, "observations": observed, "mined": mined}
 
 
 QUERIES = blocks(DOCS["tables.md"], "sql")
@@ -69,7 +72,12 @@ def test_the_queries_of_the_docs_run(query, tables):
 
 
 def test_the_queries_of_the_docs_find_what_they_are_for(tables):
-    suspects, resting, spread, one, clipped = (ask(query, tables).fetchall() for query in QUERIES)
+    found = [ask(query, tables).fetchall() for query in QUERIES]
+    hardest, by_class, kept, suspects, resting, spread, one, clipped = found
+    assert len(hardest) == 5
+    assert hardest[0][-1] >= hardest[-1][-1]
+    assert by_class[0] == (2, 4, 1, 0)
+    assert kept == [(0, [1.0, 1.0, 1.0]), (1, [0.0, 1.0, 1.0]), (2, [0.0, 0.0, 1.0])]
     assert suspects[0] == (5, 2, -4.0, EPOCHS)
     assert resting == [(0, 4, 0), (1, 4, 1), (2, 4, 0)]
     assert len(spread) == NUM_SAMPLES

@@ -125,6 +125,9 @@ COMMANDS = (
     ("runs", "STORE"), ("show", "blobs", "--store", "STORE"), ("verify", "STORE"), ("gc", "STORE"),
     ("samples", "blobs", "--store", "STORE"), ("plan", "CONFIG"), ("show", "CONFIG"),
     ("export", "blobs", "--store", "STORE", "--out", "OUT"), ("samples", "CONFIG"),
+    ("report", "blobs", "--store", "STORE", "--out", "PAGE"), ("report", "CONFIG", "--out", "PAGE"),
+    ("samples", "blobs", "--store", "STORE", "--pictures", "PICTURE"),
+    ("samples", "CONFIG", "--pictures", "PICTURE"),
 )  # fmt: skip
 
 
@@ -134,6 +137,8 @@ def test_no_target_that_a_store_names_is_imported(planted, tmp_path):
         "STORE": str(project.store),
         "CONFIG": str(project.config),
         "OUT": str(tmp_path / "out.safetensors"),
+        "PAGE": str(tmp_path / "report.html"),
+        "PICTURE": str(tmp_path / "samples.png"),
     }
     for command in COMMANDS:
         done = call(*(places.get(word, word) for word in command))

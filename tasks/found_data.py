@@ -1,0 +1,55 @@
+"""The data sets of a run in a store, built again from its config, for commands that only look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from epochal.tasks.config import RunConfig
+from epochal.tasks.facts import DataField
+from epochal.tasks.locate import FoundRun
+from epochal.tasks.reporting import SilentReporter
+
+if TYPE_CHECKING:
+    from epochal.tasks.data_access import RunData
+
+
+class _Told(SilentReporter):
+    """A reporter of notices only."""
+
+    def __init__(self, notice: Callable[[str], None]) -> None:
+        self._notice = notice
+
+    def notice(self, text: str) -> None:
+        """Passes it on."""
+        self._notice(text)
+
+
+def found_data(
+    found: FoundRun,
+    field: DataField,
+    *,
+    config: RunConfig,
+    notice: Callable[[str], None],
+    changed: str,
+) -> RunData:
+    """The data set of that field, as `train` opens it.
+
+    config: names its target, which is called. changed: what to tell if its content is no longer the
+    run's. Raises as `open_data`.
+    """
+    from epochal.tasks.data_access import open_data
+    from epochal.tasks.facts import source_facts
+
+    data = open_data(
+        config,
+        field,
+        found.store,
+        sources=source_facts(config).get(field, {}),
+        notice=_Told(notice),
+        before_write=lambda: None,
+    )
+    planned = getattr(found.plan, field)
+    if data.fingerprint != planned:
+        notice(f"{field}: its content has changed since the run; {changed}")
+    return data

@@ -1,0 +1,109 @@
+"""The data map, the kept fraction and the report of a finished run, as files in MLflow.
+
+They are drawn from the store's tables once a run is whole; a tag says from which.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epochal.data.hashing import digest
+from epochal.data.stages import StageRecord, StageStore
+from epochal.tasks.config import RunConfig
+from epochal.tasks.early_stopping import needed_stages, stopped_after
+from epochal.tasks.keys import list_stages
+from epochal.tasks.locate import FoundRun
+from epochal.tasks.run_files import RunPlan
+from epochal.tasks.run_tables import MAX_PICTURE_ROWS, RunTables
+from epochal.tasks.tracked_run import TrackedRun
+
+if TYPE_CHECKING:
+    from epochal.tasks.report import Images
+
+PICTURES_TAG = "epochal.pictures"
+PICTURES_VERSION = 1
+"""Raised when the same run would get other pictures."""
+DATA_MAP, KEPT, REPORT = "figures/data_map.png", "figures/kept.png", "report.html"
+
+
+@dataclass(frozen=True)
+class PicturesSource:
+    """What pictures are of. images: as for `report_html`."""
+
+    plan: RunPlan
+    config: RunConfig
+    images: Images | str
+
+    def found(self, records: Mapping[str, StageRecord], stages: StageStore) -> FoundRun:
+        """The run as commands find it in a store."""
+        listed = tuple(list_stages(self.config, self.plan.facts()))
+        own = dict(records)
+        return FoundRun(
+            store=stages.store,
+            stage_store=stages,
+            plan=self.plan,
+            config=self.config,
+            stages=needed_stages(self.config, listed, own),
+            records=own,
+            stopped_after=stopped_after(self.config, listed, own),
+        )
+
+
+def log_pictures(
+    run: TrackedRun,
+    records: Mapping[str, StageRecord],
+    *,
+    stages: StageStore,
+    source: PicturesSource,
+    may_write: Callable[[], None],
+) -> None:
+    """Writes the files, if those of the same tables are not there. Raises what MLflow raises.
+
+    may_write: called between the pictures, too: drawing takes a while.
+    """
+    of = _identity(source, records)
+    if run.tag(PICTURES_TAG) == of:
+        return
+    images = source.images
+
+    def read(sample_ids: Sequence[int]) -> Any:
+        may_write()
+        assert not isinstance(images, str)
+        return images(sample_ids)
+
+    found = source.found(records, stages)
+    for name, data in _pictures(found, images if isinstance(images, str) else read):
+        may_write()
+        with tempfile.TemporaryDirectory(prefix="epochal-pictures-") as scratch:
+            path = Path(scratch) / name.rpartition("/")[2]
+            path.write_bytes(data)
+            run.client.log_artifact(run.run_id, str(path), name.rpartition("/")[0] or None)
+    run.set_tags({PICTURES_TAG: of})
+
+
+def _identity(source: PicturesSource, records: Mapping[str, StageRecord]) -> str:
+    made = sorted(
+        [one.key, *sorted(artifact.sha256 for artifact in one.artifacts.values())]
+        for one in records.values()
+    )
+    body: Any = [PICTURES_VERSION, source.plan.reference, source.plan.config, made]
+    return digest("mlflow-pictures", body)
+
+
+def _pictures(found: FoundRun, images: Images | str) -> Iterator[tuple[str, bytes]]:
+    from epochal.data.sample_scores import data_map
+    from epochal.tasks.figures import data_map_png, kept_png
+    from epochal.tasks.report import report_html
+
+    tables = RunTables.of(found.records, stages=found.stage_store, sampling=found.config.sampling)
+    if tables.picture_rows <= MAX_PICTURE_ROWS:
+        scores = tables.scores()
+        if scores is not None and (on_map := data_map(scores)) is not None:
+            yield DATA_MAP, data_map_png(on_map)
+    if (kept := tables.kept()) is not None:
+        yield KEPT, kept_png(kept)
+    yield REPORT, report_html(found, images=images).encode()
