@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from epochal.data.data_config import DataConfig
 from epochal.data.sampling_config import SamplingConfig
-from epochal.data.types import Frozen, Target
+from epochal.data.types import Frozen
 
 __all__ = ["DataConfig", "LoaderConfig", "SamplingConfig"]
 
 MAX_WORKERS = 256
-
-
-class DataConfig(Target):
-    """A call that returns a map-style data set, and what says that its content has changed."""
-
-    version: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=200,
-        description="names the content, so that it need not be read to know it: it replaces "
-        "content, source and `files` in the keys; change it whenever the data changes. none: the "
-        "content is read",
-        examples=["2024-05-01"],
-    )
-    files: tuple[str, ...] = Field(
-        default=(),
-        description="files or folders that the data comes from, relative to the config's folder, "
-        "or addresses: their sizes and times of change say when it must be read again",
-        examples=[["./images.npy"]],
-    )
-
-    @field_validator("files")
-    @classmethod
-    def _named(cls, files: tuple[str, ...]) -> tuple[str, ...]:
-        for name in files:
-            if not name.strip() or "\0" in name:
-                raise ValueError(f"{name!r} names no file")
-        return files
 
 
 class LoaderConfig(Frozen):

@@ -30,14 +30,49 @@ def mine_samples(
     epoch: int,
     epochs: int,
     seed: int,
+    scores: Mapping[str, npt.NDArray[Any]] | None = None,
     own: UserPolicy | None = None,
 ) -> SampleTable:
     """The table after `epoch`, of a run of `epochs`, with the plan of the epoch after it.
 
     previous, observations, sample_ids_N: as `epochal.data.samples.update` takes them; labels that
-    were not observed stay unknown. own: the function of policy custom. Raises StateMismatch as
-    `update` does, and TargetError for what `own` gives.
+    were not observed stay unknown. scores: what the scoring pass after `epoch` saw; without one,
+    and under a config that has passes, the scores before stand. own: the function of policy custom.
+    Raises StateMismatch as `update` does, and TargetError for what `own` gives.
     """
+    table = updated(
+        previous,
+        observations,
+        config,
+        sample_ids_N=sample_ids_N,
+        epoch=epoch,
+        seed=seed,
+        scores=scores,
+    )
+    context = context_of(config, epoch + 1, epochs=epochs, seed=seed)
+    planned = plan_epoch(table, context, config, own=own)
+    return table.with_plan(keep_N=planned.keep_N, weight_N=planned.weight_N, more=planned.more)
+
+
+def updated(
+    previous: SampleTable | None,
+    observations: Mapping[str, npt.NDArray[Any]],
+    config: SamplingConfig,
+    *,
+    sample_ids_N: npt.NDArray[np.int64],
+    epoch: int,
+    seed: int,
+    scores: Mapping[str, npt.NDArray[Any]] | None = None,
+) -> SampleTable:
+    """The table after `epoch`, not yet planned: of each sample by itself, so of any part of them.
+
+    Raises StateMismatch as `update` does.
+    """
+    trained_T = None
+    if config.scoring is not None:
+        trained_T = observations["sample_id"]
+        nothing = {name: values_S[:0] for name, values_S in observations.items()}
+        observations = nothing if scores is None else scores
     table = update(
         previous,
         observations,
@@ -45,14 +80,24 @@ def mine_samples(
         sample_ids_N=sample_ids_N,
         labels_N=None,  # reading them may be too slow
         confidence=config.easy_from,
+        trained_T=trained_T,
     )
     before = None if previous is None else previous.columns
-    table = table.with_columns(
-        carry_state(table.columns, before, epoch=epoch, seed=seed, config=config)
+    return table.with_columns(
+        carry_state(
+            table.columns,
+            before,
+            epoch=epoch,
+            seed=seed,
+            config=config,
+            scored=scores is not None,
+        )
     )
-    phase = config.phase(epoch + 1, epochs=epochs)
-    context = PlanContext(
-        epoch=epoch + 1, full=phase.full, seed=seed, budget=phase.budget, noise=phase.noise
+
+
+def context_of(config: SamplingConfig, epoch: int, *, epochs: int, seed: int) -> PlanContext:
+    """What `epoch`, of a run of `epochs`, is planned by."""
+    phase = config.phase(epoch, epochs=epochs)
+    return PlanContext(
+        epoch=epoch, full=phase.full, seed=seed, budget=phase.budget, noise=phase.noise
     )
-    planned = plan_epoch(table, context, config, own=own)
-    return table.with_plan(keep_N=planned.keep_N, weight_N=planned.weight_N, more=planned.more)

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from epochal.data.hashing import hash_u64
+from epochal.data.hash_order import hash_order
 from epochal.data.types import Window
 
 # N samples of the data set, K rows of the epoch, B of a micro-batch, M micro-batches
@@ -30,19 +30,12 @@ def epoch_order(
     sample_ids_N: ids by position, each once. keep_N: bool of shape (N,); None: all are kept.
     Sorted by a hash of (seed, epoch, sample id), ties by id.
     """
+    ids_N = np.asarray(sample_ids_N, dtype=np.int64)
     if keep_N is None:
-        positions_K = np.arange(len(sample_ids_N), dtype=np.int64)
-        ids_K = np.asarray(sample_ids_N, dtype=np.int64)
-    else:
-        assert keep_N.shape == sample_ids_N.shape, (keep_N.shape, sample_ids_N.shape)
-        positions_K = np.flatnonzero(keep_N).astype(np.int64, copy=False)
-        ids_K = np.asarray(sample_ids_N[positions_K], dtype=np.int64)
-    hash_K = hash_u64(ids_K, "order", seed, epoch)
-    rank_K = np.argsort(hash_K)
-    sorted_K = hash_K[rank_K]
-    if bool(np.any(sorted_K[1:] == sorted_K[:-1])):  # once in 10^7 epochs of a million samples
-        rank_K = np.lexsort((ids_K, hash_K))
-    return positions_K[rank_K]
+        return hash_order(ids_N, "order", seed, epoch)
+    assert keep_N.shape == ids_N.shape, (keep_N.shape, ids_N.shape)
+    rows_K = np.flatnonzero(keep_N).astype(np.int64, copy=False)
+    return hash_order(ids_N, "order", seed, epoch, rows_K=rows_K)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +73,8 @@ class MicroBatchPlan:
     @cached_property
     def _offsets(self) -> list[int]:
         """`offsets_M1` as Python's numbers, which a step asks for several times."""
-        return self.offsets_M1.tolist()
+        found: list[int] = self.offsets_M1.tolist()
+        return found
 
     def slice(self, micro_step: int) -> npt.NDArray[np.int64]:
         """Positions of the samples of that micro-step, from 0: int64 of shape (B,)."""

@@ -25,6 +25,7 @@ FLAG_NON_FINITE = 1
 """Bit of `flags`: the last loss was NaN or infinite."""
 
 _SCORES = ("loss", "confidence", "p_true", "margin", "el2n")
+Rows = npt.NDArray[np.int64] | slice
 _MAX_COUNT = np.iinfo(np.int16).max
 
 
@@ -88,6 +89,7 @@ def update(
     sample_ids_N: npt.NDArray[np.int64],
     labels_N: npt.NDArray[np.int64] | None,
     confidence: float,
+    trained_T: npt.NDArray[np.int64] | None = None,
 ) -> SampleTable:
     """The table after `epoch`: its observations are the last word on the samples that it saw.
 
@@ -95,24 +97,36 @@ def update(
     `epochal.data.tables.OBSERVATIONS`, of shape (S,), in any order; of a sample that occurs twice
     the first row counts. sample_ids_N, labels_N: of the data set, by position; a label that
     training observed goes before it, and a negative one is unknown. confidence: from which a
-    right prediction is easy. Samples that were not seen keep their scores. The plan is to keep
-    everything, until `with_plan` says otherwise.
+    right prediction is easy. trained_T: ids that the epoch trained on, where the
+    observations are of a scoring pass; None: those of the observations. Samples that were not seen
+    keep their scores. The plan is to keep everything, until `with_plan` says otherwise.
 
     Raises StateMismatch if previous table, observations and data set are not of the same samples.
     """
-    by_id = np.argsort(sample_ids_N, kind="stable")
-    ids_N = np.asarray(sample_ids_N, dtype=np.int64)[by_id]
+    ids_N = np.asarray(sample_ids_N, dtype=np.int64)
+    by_id = None if _rises(ids_N) else np.argsort(ids_N, kind="stable")
+    ids_N = ids_N if by_id is None else ids_N[by_id]
     table = _empty(ids_N) if previous is None else _copied(previous, ids_N)
     seen = {name: np.asarray(values_S) for name, values_S in observations.items()}
     first = first_of_each(seen["sample_id"])
     if first is not None:
         seen = {name: values_S[first] for name, values_S in seen.items()}
-    rows_S = _rows_of(ids_N, seen["sample_id"], asked_by="the observations")
+    # A full epoch saw every row: slices copy nothing, and gather nothing.
+    rows_S: Rows = slice(None)
+    if not np.array_equal(seen["sample_id"], ids_N):
+        rows_S = _rows_of(ids_N, seen["sample_id"], asked_by="the observations")
+    epoch_seen_N = table["epoch_seen"]
+    if trained_T is not None:
+        epoch_seen_N = epoch_seen_N.copy()
+        epoch_seen_N[_rows_of(ids_N, trained_T, asked_by="the observations")] = epoch
     _observe(table, seen, rows_S, epoch=epoch, confidence=confidence)
+    if trained_T is not None:
+        table["epoch_seen"] = epoch_seen_N
     labels_S = seen["label"]
     table["label"][rows_S] = np.where(labels_S < 0, table["label"][rows_S], labels_S)
     if labels_N is not None:
-        stated_N = np.maximum(np.asarray(labels_N, dtype=np.int64)[by_id], -1)
+        stated_N = np.maximum(np.asarray(labels_N, dtype=np.int64), -1)
+        stated_N = stated_N if by_id is None else stated_N[by_id]
         table["label"] = np.where(table["label"] < 0, stated_N, table["label"])
     table["keep"] = np.ones(len(ids_N), dtype=bool)
     table["weight"] = np.ones(len(ids_N), dtype=np.float32)
@@ -126,8 +140,25 @@ def read_samples(path: Path, *, max_rows: int = MAX_ROWS) -> SampleTable:
     weights that are no numbers from 0 on.
     """
     table = SampleTable(read_table(path, schema=SAMPLES, max_rows=max_rows).columns)
+    check_plan(path, table)
+    return table
+
+
+def read_plan(path: Path, *, max_rows: int = MAX_ROWS) -> SampleTable:
+    """Of the sample table in the file `path` the plan alone: `sample_id`, `keep` and `weight`.
+
+    13 bytes for a sample instead of some 70. Raises as `read_samples`.
+    """
+    only = ("keep", "weight")
+    table = SampleTable(read_table(path, schema=SAMPLES, max_rows=max_rows, only=only).columns)
+    check_plan(path, table)
+    return table
+
+
+def check_plan(path: Path, table: SampleTable, *, whole: bool = True) -> None:
+    """Raises Damaged for a plan that no policy makes; whole: the table is all of the file."""
     weight_N = table["weight"]
-    if len(table) and not table["keep"].any():
+    if whole and len(table) and not table["keep"].any():
         raise Damaged(f"{path}: its plan keeps no sample")
     if not (np.isfinite(weight_N) & (weight_N >= 0)).all():
         raise Damaged(f"{path}: its plan has weights that are negative or not finite")
@@ -135,7 +166,6 @@ def read_samples(path: Path, *, max_rows: int = MAX_ROWS) -> SampleTable:
         share_N = table.columns.get(name, weight_N[:0])
         if not ((share_N >= 0) & (share_N <= 1)).all():
             raise Damaged(f"{path}: its column {name!r} has values that are not from 0 to 1")
-    return table
 
 
 def write_samples(table: SampleTable, path: Path, *, metadata: Mapping[str, str]) -> None:
@@ -146,7 +176,7 @@ def write_samples(table: SampleTable, path: Path, *, metadata: Mapping[str, str]
 def _observe(
     table: dict[str, npt.NDArray[Any]],
     seen: Mapping[str, npt.NDArray[Any]],
-    rows_S: npt.NDArray[np.int64],
+    rows_S: Rows,
     *,
     epoch: int,
     confidence: float,
@@ -198,6 +228,10 @@ def _copied(previous: SampleTable, ids_N: npt.NDArray[np.int64]) -> dict[str, np
             "their ids are not the same; was the data set changed under one `version`?"
         )
     return {name: values_N.copy() for name, values_N in previous.columns.items()}
+
+
+def _rises(ids_N: npt.NDArray[np.int64]) -> bool:
+    return bool(np.all(ids_N[1:] > ids_N[:-1]))
 
 
 def _rows_of(

@@ -21,9 +21,11 @@ from epochal.data.sampling_policies import (
     Policy,
     SamplingPhase,
 )
+from epochal.data.scoring_config import ScoringConfig
 from epochal.data.types import Frozen, Target, TargetName
 
 Share = Annotated[float, Field(gt=0, le=1)]
+_NOT_IN_EVERY_KEY = frozenset({"budget", "budget_end", "shares", "scoring"})
 
 
 class SamplingConfig(Frozen):
@@ -163,6 +165,12 @@ class SamplingConfig(Frozen):
         "something, early enough for wrong labels not to be learned by heart",
     )
 
+    scoring: ScoringConfig | None = Field(
+        default=None,
+        description="scores from a pass of its own, in evaluation mode and without augmentation; "
+        "none: those of the training pass, which cost nothing. Not of random, which has no scores",
+    )
+
     @model_validator(mode="after")
     def _fields_fit_the_policy(self) -> Self:
         if self.policy == "none":  # switched off, with its settings left as they are
@@ -250,6 +258,13 @@ class SamplingConfig(Frozen):
         budget = None if full else self._budget(epoch, epochs=epochs)
         return SamplingPhase(full=full, budget=budget, noise=noise)
 
+    def scores_after(self, epoch: int, *, epochs: int) -> ScoringConfig | None:
+        """The scoring pass that follows `epoch` of a run of `epochs`, or None."""
+        if self.policy == "none" or self.scoring is None:
+            return None
+        next_full = self.is_full(epoch + 1, epochs=epochs)
+        return self.scoring if self.scoring.is_due(epoch, next_full=next_full) else None
+
     def key_slice(self) -> dict[str, Any]:
         """What acts on a plan in every epoch; `phase` has the rest, and `batch` acts in training.
 
@@ -258,7 +273,7 @@ class SamplingConfig(Frozen):
         acting: dict[str, Any] = {"policy": self.policy}
         resolved = {"confidence": self.easy_from, "max_weight": self.weight_cap}
         for name, users in USERS.items():
-            if self.policy in users and name not in {"budget", "budget_end", "shares"}:
+            if self.policy in users and name not in _NOT_IN_EVERY_KEY:
                 acting[name] = resolved.get(name, getattr(self, name))
         return {**acting, "revisit": self.longest_absence, "floor": self.floor}
 

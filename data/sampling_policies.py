@@ -20,6 +20,10 @@ NOISE_ESTIMATES = 3
 _BUDGETED = {
     "importance", "random", "hard_mining", "selective_backprop", "curriculum", "kakurenbo",
 }  # fmt: skip
+_SCORED = {
+    "easy_skip", "importance", "infobatch", "kakurenbo", "cvnets", "seta", "hard_mining",
+    "selective_backprop", "curriculum", "custom",
+}  # fmt: skip
 USERS: dict[str, set[str]] = {
     "confidence": {"easy_skip", "cvnets", "kakurenbo"},
     "score": {"importance", "hard_mining"},
@@ -32,6 +36,7 @@ USERS: dict[str, set[str]] = {
     "count": {"cvnets"},
     "groups": {"seta"},
     "window": {"seta"},
+    "scoring": _SCORED,
     "target": {"custom"},
     "args": {"custom"},
 }

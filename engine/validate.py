@@ -18,7 +18,7 @@ from epochal.engine.config import PrecisionConfig
 from epochal.engine.metrics import ValidationMetrics
 from epochal.engine.precision import Precision
 from epochal.engine.randomness import borrowed_generators
-from epochal.engine.step import Step, check_output, target_of
+from epochal.engine.step import Step, StepOutput, check_output, target_of
 
 # B samples of a batch
 
@@ -59,36 +59,74 @@ def validate_epoch(
     for metric in measured.values():
         if isinstance(metric, nn.Module):
             metric.to(device)
-    how = Precision(precision or PrecisionConfig(), device)
-    called: Any = model if forward is None else forward
     losses: list[Tensor] = []
     parts: dict[str, list[Tensor]] = {}
     sizes: list[int] = []
+    values: dict[str, float] = {}
+
+    def take(batch: Batch, output: StepOutput, target: Any) -> None:
+        losses.append(output.loss_B)
+        for name, part in (output.parts or {}).items():
+            parts.setdefault(name, []).append(part)
+        sizes.append(batch.num_samples)
+        for metric in measured.values():
+            metric.update(output.outputs, target)
+
+    def end() -> None:
+        values.update(metrics.values(measured, loss=_mean_loss(losses, sizes)))
+        values.update({f"loss/{name}": _mean_loss(part, sizes) for name, part in parts.items()})
+
+    evaluate(
+        model,
+        batches,
+        take,
+        step=step,
+        seed=seed_64(seed, "validate"),
+        precision=precision,
+        forward=forward,
+        on_batch=on_batch,
+        end=end,
+    )
+    return ValidationResult(
+        num_samples=sum(sizes), values=values, matrices=metrics.matrices(measured)
+    )
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    take: Callable[[Batch, StepOutput, Any], None],
+    *,
+    step: Step,
+    seed: int,
+    precision: PrecisionConfig | None = None,
+    forward: Callable[..., Any] | None = None,
+    on_batch: Callable[[], None] | None = None,
+    end: Callable[[], None] = lambda: None,
+) -> None:
+    """One pass in evaluation mode without gradients: `take` gets each batch, output and target.
+
+    end: called after the last batch, while nothing is recorded for gradients. Others as in
+    `validate_epoch`. Leaves model and generators as they were.
+    """
+    device = next(model.parameters()).device
+    how = Precision(precision or PrecisionConfig(), device)
+    called: Any = model if forward is None else forward
     was_training = model.training
     model.eval()
     try:
         with borrowed_generators(device) as reseed, torch.inference_mode():
-            reseed(seed_64(seed, "validate"))
+            reseed(seed)
             for batch in batches:
                 data = how.place(batch.data)
                 with how.autocast():
                     output = check_output(step(called, data), num_samples=batch.num_samples)
-                target = target_of(data) if output.target is None else output.target
-                losses.append(output.loss_B)
-                for name, part in (output.parts or {}).items():
-                    parts.setdefault(name, []).append(part)
-                sizes.append(batch.num_samples)
-                for metric in measured.values():
-                    metric.update(output.outputs, target)
+                take(batch, output, target_of(data) if output.target is None else output.target)
                 if on_batch is not None:
                     on_batch()
-            values = metrics.values(measured, loss=_mean_loss(losses, sizes))
-            values |= {f"loss/{name}": _mean_loss(part, sizes) for name, part in parts.items()}
+            end()
     finally:
         model.train(was_training)
-    return ValidationResult(
-        num_samples=sum(sizes), values=values, matrices=metrics.matrices(measured)
-    )
 
 
 def _mean_loss(losses: list[Tensor], sizes: list[int]) -> float:

@@ -155,6 +155,8 @@ def _numbers(outcome: Outcome) -> list[str]:
         case "validate" | "validate_average":
             metrics = metric_values(outcome.stage, outcome.record)
             return [f"{name} {number(value)}" for name, value in metrics.items()]
+        case "score":
+            return [f"{values['extra_forwards']} samples scored"]
         case "mine":
             return [f"{values['kept']} of {values['samples']} samples kept"]
     return []

@@ -21,6 +21,7 @@ from epochal.tasks.prefect_tasks import (
     average,
     initialise,
     mine_epoch,
+    score_epoch,
     train_epoch,
     validate_average,
     validate_epoch,
@@ -49,7 +50,9 @@ def train(config: RunConfig) -> dict[str, Any]:
             checkpoint = train_epoch(epoch, checkpoint, table)
             validate_epoch(epoch, checkpoint)
             if config.sampling.policy != "none":
-                table = mine_epoch(epoch, checkpoint, table)
+                scored = config.sampling.scores_after(epoch, epochs=config.epochs)
+                scores = score_epoch(epoch, checkpoint) if scored is not None else None
+                table = mine_epoch(epoch, checkpoint, table, scores)
             if run.ends_with(epoch):
                 break
         if config.averaging is not None:

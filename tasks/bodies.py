@@ -14,6 +14,7 @@ from epochal.tasks.checkpoints import load_ema, load_model, put_model
 from epochal.tasks.commit import commit_stage
 from epochal.tasks.keys import Stage
 from epochal.tasks.mine_stage import mine
+from epochal.tasks.score_stage import score
 from epochal.tasks.session import Session
 from epochal.tasks.start import load_weights
 from epochal.tasks.train_stage import train
@@ -60,6 +61,7 @@ BODIES: dict[str, Callable[[Session, Stage], StageRecord]] = {
     "initialise": initialise,
     "train": train,
     "validate": validate,
+    "score": score,
     "mine": mine,
     "average": average,
     "validate_average": validate_average,

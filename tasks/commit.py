@@ -18,14 +18,14 @@ TIMES = "times.json"
 
 
 def sample_table(session: Session, stage: Stage) -> SampleTable | None:
-    """The table that says who is trained on, or None where all are. Raises Damaged."""
-    from epochal.data.samples import read_samples
+    """The plan of who is trained on, or None where all are. Raises Damaged."""
+    from epochal.data.samples import read_plan
 
     if "samples" not in stage.parents:
         return None
     record = session.record_of(stage.parents["samples"])
     with session.stage_store.fetch_artifact(record, "samples") as path:
-        return read_samples(path, max_rows=len(session.data["train_data"].sample_ids_N))
+        return read_plan(path, max_rows=len(session.data["train_data"].sample_ids_N))
 
 
 def consumed(session: Session, stage: Stage) -> dict[str, str]:

@@ -193,10 +193,8 @@ class RunConfig(Frozen):
             self._check_updates_are_fixed()
         if self.batch_norm is not None:
             self._check_batch_norm(self.batch_norm)
-        if self.ema is None and self.metrics.best_metric.startswith(EMA):
-            raise ValueError(
-                f"metrics.best: {self.metrics.best!r} is of the average of the weights; give `ema`"
-            )
+        if self.ema is None:
+            self._check_nothing_is_of_the_average()
         if self.max_updates is not None and self.sampling.policy != "none":
             raise ValueError(
                 f"max_updates: it needs the same number of updates in every epoch, which "
@@ -214,6 +212,17 @@ class RunConfig(Frozen):
         except ValueError as error:
             raise ValueError(f"averaging: {error}") from None
         return self
+
+    def _check_nothing_is_of_the_average(self) -> None:
+        if self.metrics.best_metric.startswith(EMA):
+            raise ValueError(
+                f"metrics.best: {self.metrics.best!r} is of the average of the weights; give `ema`"
+            )
+        scoring = self.sampling.scoring
+        if scoring is not None and scoring.weights == "ema":
+            raise ValueError(
+                "sampling.scoring.weights: 'ema' is the average of the weights; give `ema`"
+            )
 
     def _check_batch_norm(self, batch_norm: BatchNormConfig) -> None:
         try:

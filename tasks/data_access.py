@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.data.collect import describe
 from epochal.data.config import DataConfig
+from epochal.data.errors import DataError
 from epochal.data.store import Store
 from epochal.tasks.config import RunConfig
 from epochal.tasks.facts import (
-    DATA_FIELDS,
     DataField,
     KnownData,
+    data_fields,
     description_path,
     read_known,
     source_facts,
@@ -27,6 +28,7 @@ from epochal.tasks.keys import DataFacts, Facts
 from epochal.tasks.limits import with_epochs
 from epochal.tasks.reporting import Reporter
 from epochal.tasks.schedules import sample_digests
+from epochal.tasks.scoring import SCORING_DATA
 from epochal.tasks.start import start_sha256
 from epochal.tasks.targets import call_target
 
@@ -86,7 +88,7 @@ def open_data(
     before_write: called before what was read is noted in the store.
     Raises TargetError if the target fails, DataError if the data set cannot be trained on.
     """
-    data: DataConfig = getattr(config, field)
+    data: DataConfig = data_fields(config)[field]
     folder = Path(config.folder)
     path = description_path(data, sources=sources, folder=folder)
     dataset = call_target(data, field=field, folder=folder)
@@ -137,6 +139,20 @@ def _is_of(known: KnownData, dataset: Any) -> bool:
     return known.index_ids and count == known.num_samples
 
 
+def check_same_samples(trained: RunData, scored: RunData) -> None:
+    """Raises DataError if the data set of the scoring pass has not the samples of training."""
+    import numpy as np
+
+    if np.array_equal(trained.sample_ids_N, scored.sample_ids_N):
+        return
+    count, own = len(trained.sample_ids_N), len(scored.sample_ids_N)
+    raise DataError(
+        f"{scored.field}: found {own} samples, train_data has {count}"
+        f"{', and other ids' if own == count else ''}; expected the same samples in the same "
+        "order, so that a score is found by the id of its sample"
+    )
+
+
 def read_facts(
     config: RunConfig, store: Store, *, notice: Reporter, before_write: Callable[[], None]
 ) -> tuple[Facts, dict[str, RunData]]:
@@ -151,8 +167,11 @@ def read_facts(
             notice=notice,
             before_write=before_write,
         )
-        for name in DATA_FIELDS
+        for name in data_fields(config)
     }
+    scored = data.get(SCORING_DATA)
+    if scored is not None:
+        check_same_samples(data["train_data"], scored)
     num_samples = data["train_data"].known.num_samples
     facts = Facts(
         sources=sources,
@@ -160,5 +179,6 @@ def read_facts(
         validation_data=DataFacts(data["validation_data"].fingerprint),
         schedule=sample_digests(with_epochs(config, num_samples=num_samples), num_samples),
         start=start_sha256(config),
+        scoring_data=None if scored is None else DataFacts(scored.fingerprint),
     )
     return facts, data

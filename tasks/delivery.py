@@ -22,6 +22,7 @@ from epochal.data.stage_status import side_path
 from epochal.data.stages import StageRecord, StageStore
 from epochal.engine.inside_config import INSIDE
 from epochal.tasks.averaging import AVERAGE, VALIDATE_AVERAGE
+from epochal.tasks.scoring import SCORE
 from epochal.tasks.tracked_run import MAX_ROWS, Row, TrackedRun, mlflow_name
 from epochal.tasks.tracking import tracker_lock
 from epochal.tasks.watch import checked_anchors
@@ -193,6 +194,8 @@ def epoch_metrics(record: StageRecord, *, timestamp_ms: int) -> tuple[Row, ...]:
             "sampling/label_noise": values["label_noise"],
             "sampling/suspects": values["suspects"] / values["samples"],
         }
+    elif record.stage == SCORE:
+        found = {"sampling/extra_forwards": values["extra_forwards"]}
     elif record.stage == VALIDATE_AVERAGE:
         found = {f"average/{name}": value for name, value in values["metrics"].items()}
     else:

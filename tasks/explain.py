@@ -15,6 +15,7 @@ from epochal.tasks.averaging import END_KINDS
 from epochal.tasks.config import RunConfig
 from epochal.tasks.keys import Stage, list_stages
 from epochal.tasks.run_files import RunPlan
+from epochal.tasks.scoring import SCORE, SCORES
 
 MAX_VALUE_CHARS = 60
 SHORT_DIGEST = 8
@@ -29,9 +30,15 @@ _FIELDS_OF_SECTION: dict[str, tuple[str, ...]] = {
     "metrics": ("metrics.validation",),
     "validation": ("validation", "loader.validation_batch_size"),
     "max_updates": ("max_updates",),
+    "sampling.scoring": ("sampling.scoring", "epochs"),
     "metrics.best": ("metrics.best", "metrics.best_mode", "metrics.validation"),
 }
-_FIELD_OF_ROLE = {"samples": "sampling.policy", "parent": "epochs", "observations": "epochs"}
+_FIELD_OF_ROLE = {
+    "samples": "sampling.policy",
+    "parent": "epochs",
+    "observations": "epochs",
+    SCORES: "sampling.scoring",
+}
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -107,6 +114,8 @@ class Comparison:
         if stage.kind in END_KINDS:
             return "averaging"
         has_epoch = ("train", stage.epoch) in self._old
+        if stage.kind == SCORE and has_epoch:
+            return "sampling.scoring"
         return "sampling.policy" if stage.kind == "mine" and has_epoch else "epochs"
 
     def _section(self, section: str, before: Any, now: Any) -> Iterator[str]:

@@ -25,14 +25,25 @@ from epochal.tasks.config import RunConfig
 from epochal.tasks.keys import DataFacts, Facts
 from epochal.tasks.limits import with_epochs
 from epochal.tasks.schedules import sample_digests
+from epochal.tasks.scoring import SCORING_DATA, own_data
 from epochal.tasks.source import source_digests
 from epochal.tasks.start import start_sha256
 from epochal.tasks.targets import resolved_args
 
 MAX_DESCRIPTION_BYTES = 1 << 16
 
-DataField = Literal["train_data", "validation_data"]
-DATA_FIELDS: tuple[DataField, DataField] = ("train_data", "validation_data")
+DataField = Literal["train_data", "validation_data", "sampling.scoring.data"]
+
+
+def data_fields(config: RunConfig) -> dict[DataField, DataConfig]:
+    """The data sets of a run by their field."""
+    found: dict[DataField, DataConfig] = {
+        "train_data": config.train_data,
+        "validation_data": config.validation_data,
+    }
+    if (scored := own_data(config)) is not None:
+        found[SCORING_DATA] = scored
+    return found
 
 
 class KnownData(Frozen):
@@ -62,10 +73,9 @@ def source_facts(config: RunConfig) -> dict[str, dict[str, str]]:
         "schedule": config.schedule if isinstance(config.schedule, CustomSchedule) else None,
         "sampling": config.sampling.callable_target,
     }
-    for name in DATA_FIELDS:
-        data: DataConfig = getattr(config, name)
-        if data.version is None:  # a stated version replaces everything else
-            targets[name] = data
+    # A stated version replaces everything else.
+    data = data_fields(config).items()
+    targets |= {name: one for name, one in data if one.version is None}
     for metric in config.metrics.validation:
         if not isinstance(metric, str):
             targets[f"metrics.{metric.name}"] = metric
@@ -133,8 +143,7 @@ def remembered_facts(config: RunConfig, store: Store) -> Facts:
     """The facts as far as the store knows them: for `plan`, which reads no data."""
     sources = source_facts(config)
     facts: dict[str, DataFacts] = {}
-    for name in DATA_FIELDS:
-        data: DataConfig = getattr(config, name)
+    for name, data in data_fields(config).items():
         fingerprint = stated_fingerprint(data)
         known = None
         by_updates = config.schedule.unit == "updates" or config.max_updates is not None
@@ -152,4 +161,5 @@ def remembered_facts(config: RunConfig, store: Store) -> Facts:
         validation_data=facts["validation_data"],
         schedule=sample_digests(with_epochs(config, num_samples=num_samples), num_samples),
         start=start_sha256(config),
+        scoring_data=facts.get(SCORING_DATA),
     )

@@ -15,6 +15,7 @@ from epochal.data.stage_status import STARTED
 from epochal.data.stages import StageRecord, StageStore
 from epochal.tasks.averaging import AVERAGE, averaged_artifact, averaged_epoch
 from epochal.tasks.keys import Stage
+from epochal.tasks.scoring import SCORE, SCORES, scored_artifacts
 from epochal.tasks.stage_contents import look_up
 
 SMALL_BYTES = 256 << 20
@@ -25,15 +26,18 @@ _LOADED: dict[tuple[str, str], tuple[str, ...]] = {
     ("validate", "parent"): ("model", "ema"),
     ("validate_average", "parent"): ("model",),
     ("mine", "observations"): ("observations",),
+    ("mine", SCORES): (SCORES,),
     ("mine", "samples"): ("samples",),
 }
 """(kind, role of the parent) → the parent's artifacts that the stage loads, where it has them."""
 
-TABLES = frozenset({"observations", "updates", "samples"})
+TABLES = frozenset({"observations", "updates", "samples", SCORES})
 
 
 def loaded(stage: Stage, role: str, records: Mapping[str, StageRecord]) -> tuple[str, ...]:
     """The artifacts that `stage` loads of its parent in that role, where the parent has them."""
+    if stage.kind == SCORE:
+        return scored_artifacts(stage)
     if stage.kind != AVERAGE:
         return _LOADED[(stage.kind, role)]
     return (averaged_artifact(stage),) if averaged_epoch(stage, role, records) else ()

@@ -19,11 +19,13 @@ from epochal.tasks.averaging import AVERAGE, VALIDATE_AVERAGE, average_inputs, a
 from epochal.tasks.config import RunConfig
 from epochal.tasks.limits import updates_left
 from epochal.tasks.schedules import in_epochs
+from epochal.tasks.scoring import SCORE, SCORES, scoring_inputs
 
 STAGE_VERSIONS: dict[str, int] = {
     "initialise": 1,
     "train": 2,
     "validate": 2,
+    "score": 1,
     "mine": 2,
     AVERAGE: 1,
     VALIDATE_AVERAGE: 1,
@@ -48,7 +50,8 @@ class Facts:
 
     sources: config field of a target → relative file → sha256 (`tasks.source`).
     schedule: of a user's own function, a digest of its samples for each epoch.
-    start: sha256 of the weights that the run starts from, or None.
+    start: sha256 of the weights that the run starts from, or None. scoring_data: of
+    `sampling.scoring.data`, or None where there is none.
     """
 
     sources: Mapping[str, Mapping[str, str]]
@@ -56,6 +59,7 @@ class Facts:
     validation_data: DataFacts
     schedule: tuple[str, ...] = ()
     start: str | None = None
+    scoring_data: DataFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,12 @@ def list_stages(config: RunConfig, facts: Facts) -> list[Stage]:
         train = _train_stage(config, facts, epoch, checkpoint, table)
         stages += [train, _validate_stage(config, facts, epoch, train)]
         if config.sampling.policy != "none":
-            table = _mine_stage(config, facts, epoch, train, table)
+            scores = None
+            if config.sampling.scores_after(epoch, epochs=config.epochs) is not None:
+                inputs = scoring_inputs(config, facts, _forward_inputs(config, facts))
+                scores = _stage(SCORE, epoch, inputs, {"parent": train})
+                stages.append(scores)
+            table = _mine_stage(config, facts, epoch, train, table, scores)
             stages.append(table)
         checkpoint = train
     if config.averaging is not None:
@@ -240,7 +249,7 @@ def _inside_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
     return {"validation": acting, **_measuring_inputs(config, facts)}
 
 
-def _validate_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
+def _forward_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
     return {
         "seed": config.seed,
         **_loss_inputs(config, facts),
@@ -248,8 +257,11 @@ def _validate_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
         "loader": {
             "validation_batch_size": config.loader.validation_batch_size or config.loader.batch_size
         },
-        **_measuring_inputs(config, facts),
     }
+
+
+def _validate_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
+    return {**_forward_inputs(config, facts), **_measuring_inputs(config, facts)}
 
 
 def _validate_stage(config: RunConfig, facts: Facts, epoch: int, train: Stage) -> Stage:
@@ -257,7 +269,12 @@ def _validate_stage(config: RunConfig, facts: Facts, epoch: int, train: Stage) -
 
 
 def _mine_stage(
-    config: RunConfig, facts: Facts, epoch: int, train: Stage, previous: Stage | None
+    config: RunConfig,
+    facts: Facts,
+    epoch: int,
+    train: Stage,
+    previous: Stage | None,
+    scores: Stage | None,
 ) -> Stage:
     phase = config.sampling.phase(epoch + 1, epochs=config.epochs)
     acting = phase.key_slice()
@@ -269,6 +286,10 @@ def _mine_stage(
         "train_data": facts.train_data.fingerprint,
     }
     parents = {"observations": train}
+    if config.sampling.scoring is not None:  # without a pass after this epoch the old scores stand
+        inputs["sampling.scoring"] = {"passed": scores is not None}
+    if scores is not None:
+        parents[SCORES] = scores
     if previous is not None:
         parents["samples"] = previous
     return _stage("mine", epoch, inputs, parents)

@@ -2,67 +2,85 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from epochal.data.errors import TargetError
 from epochal.data.stages import StageRecord
-from epochal.tasks.commit import commit_stage, put_moment
+from epochal.tasks.commit import commit_stage, consumed, put_moment
 from epochal.tasks.config import RunConfig
 from epochal.tasks.keys import Stage
+from epochal.tasks.scoring import SCORES
 from epochal.tasks.session import Session
 from epochal.tasks.targets import call_target
-
-if TYPE_CHECKING:
-    from epochal.data.samples import SampleTable
 
 PROBE_SAMPLES = 8
 
 
 def mine(session: Session, stage: Stage) -> StageRecord:
     """The sample table after an epoch, with the plan of the next one."""
-    from epochal.data.mining import mine_samples
-    from epochal.data.policies.noise import noise_rate, num_suspects
-    from epochal.data.samples import read_samples, write_samples
-    from epochal.data.tables import OBSERVATIONS, read_table
+    from epochal.data.mining_files import Mined, mine_files
 
     config, data = session.config, session.data["train_data"]
     sampling, epoch = config.sampling, stage.number
     trained = session.record_of(stage.parents["observations"])
-    with session.stage_store.fetch_artifact(trained, "observations") as path:
-        observations = read_table(path, schema=OBSERVATIONS, max_rows=len(data.sample_ids_N))
-    previous: SampleTable | None = None
-    if "samples" in stage.parents:
-        mined = session.record_of(stage.parents["samples"])
-        with session.stage_store.fetch_artifact(mined, "samples") as path:
-            previous = read_samples(path, max_rows=len(data.sample_ids_N))
-    table = mine_samples(
-        previous,
-        observations.columns,
-        sampling,
-        sample_ids_N=data.sample_ids_N,
-        epoch=epoch,
-        epochs=config.epochs,
-        seed=config.seed,
-        own=own_policy(config),
-    )
-    kept, total = int(table["keep"].sum()), len(table)
-    noise, suspects = noise_rate(table.columns), num_suspects(table.columns)
-    with session.store.scratch() as scratch:
-        path = scratch / "samples.parquet"
-        metadata = {
+
+    read = consumed(session, stage)
+    # What is the same whatever run has the stage: no name, no path and no time.
+    settled = {
+        "settings": json.dumps(
+            {name: one for name, one in stage.inputs.items() if name.startswith("sampling")},
+            sort_keys=True,
+        ),
+        "data": str(stage.inputs["train_data"]),
+        "rows": str(len(data.sample_ids_N)),
+        "from": json.dumps(read, sort_keys=True),
+    }
+
+    def metadata(mined: Mined) -> dict[str, str]:
+        return {
+            **settled,
             "stage": stage.kind,
             "epoch": str(epoch),
             "key": stage.known_key,
             "policy": sampling.policy,
             "seed": str(config.seed),
-            "score_source": "train",
-            "kept_fraction": repr(kept / total),
-            "label_noise": "unknown" if noise is None else repr(noise),
-            "suspects": str(suspects),
+            "score_source": "train" if sampling.scoring is None else "eval",
+            "kept_fraction": repr(mined.kept / mined.samples),
+            "label_noise": "unknown" if mined.noise is None else repr(mined.noise),
+            "suspects": str(mined.suspects),
         }
-        write_samples(table, path, metadata=metadata)
+
+    with ExitStack() as stack:
+        observations = stack.enter_context(
+            session.stage_store.fetch_artifact(trained, "observations")
+        )
+        previous: Path | None = None
+        if "samples" in stage.parents:
+            before = session.record_of(stage.parents["samples"])
+            previous = stack.enter_context(session.stage_store.fetch_artifact(before, "samples"))
+        scores: Path | None = None
+        if SCORES in stage.parents:
+            scored = session.record_of(stage.parents[SCORES])
+            scores = stack.enter_context(session.stage_store.fetch_artifact(scored, SCORES))
+        path = stack.enter_context(session.store.scratch()) / "samples.parquet"
+        mined = mine_files(
+            previous,
+            observations,
+            path,
+            sampling,
+            sample_ids_N=data.sample_ids_N,
+            epoch=epoch,
+            epochs=config.epochs,
+            seed=config.seed,
+            metadata=metadata,
+            scores=scores,
+            own=own_policy(config),
+            on_shard=session.interruption.obey,
+        )
         artifact = session.stage_store.put_artifact(stage.known_key, "parquet", path)
     put_moment(session, stage)
     return commit_stage(
@@ -70,12 +88,12 @@ def mine(session: Session, stage: Stage) -> StageRecord:
         stage,
         {"samples": artifact},
         {
-            "kept": kept,
-            "samples": total,
-            "kept_fraction": kept / total,
+            "kept": mined.kept,
+            "samples": mined.samples,
+            "kept_fraction": mined.kept / mined.samples,
             "full": sampling.is_full(epoch + 1, epochs=config.epochs),
-            "label_noise": noise,
-            "suspects": suspects,
+            "label_noise": mined.noise,
+            "suspects": mined.suspects,
             "updates_done": trained.values["updates_done"],
         },
     )

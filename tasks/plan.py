@@ -15,6 +15,7 @@ from epochal.tasks.facts import remembered_facts
 from epochal.tasks.keys import Facts, Stage, list_stages
 from epochal.tasks.limits import with_epochs
 from epochal.tasks.run_files import newest_plan, read_plans, run_names
+from epochal.tasks.scoring import SCORING_DATA
 from epochal.tasks.stage_contents import look_up
 
 NOT_READ = "data not yet read"
@@ -75,6 +76,8 @@ class PlanReport:
             "train_data": self.facts.train_data,
             "validation_data": self.facts.validation_data,
         }
+        if self.facts.scoring_data is not None:
+            facts[SCORING_DATA] = self.facts.scoring_data
         return tuple(name for name, data in facts.items() if data.fingerprint is None)
 
 

@@ -57,9 +57,23 @@ def validate_epoch(epoch: int, checkpoint: StageRef) -> StageRef:
 
 
 @task(
+    name="score",
+    task_run_name="score · epoch {epoch}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def score_epoch(epoch: int, checkpoint: StageRef) -> StageRef:
+    """What `checkpoint` says of each sample, in a pass of its own."""
+    reference: StageRef = _run("score", epoch)
+    return reference
+
+
+@task(
     name="mine", task_run_name="mine · epoch {epoch}", cache_policy=NO_CACHE, persist_result=False
 )
-def mine_epoch(epoch: int, checkpoint: StageRef, table: StageRef | None) -> StageRef:
+def mine_epoch(
+    epoch: int, checkpoint: StageRef, table: StageRef | None, scores: StageRef | None
+) -> StageRef:
     """The sample table after `epoch`: who is kept in the next one."""
     reference: StageRef = _run("mine", epoch)
     return reference

@@ -12,6 +12,7 @@ from epochal.tasks.components import Components, build_components
 from epochal.tasks.config import RunConfig
 from epochal.tasks.data_access import RunData
 from epochal.tasks.mine_stage import check_own_policy
+from epochal.tasks.scoring import SCORING_DATA
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +58,9 @@ def check_before_start(
     output, target = _probe(config, components, train, scan=scan)
     _check_losses(config, output, target)
     check_own_policy(config)
+    if config.sampling.policy != "none" and config.sampling.scoring is not None:
+        # At the items' own resolution, and not mixed: not as the epochs' batches are.
+        _probe(config, components, data.get(SCORING_DATA, train))
     if config.mixing is not None:
         _probe(config, components, train, mixed=True)
     for size_HW in all_sizes(config):

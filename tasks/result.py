@@ -12,6 +12,7 @@ from epochal.tasks.averaging import END_KINDS, VALIDATE_AVERAGE
 from epochal.tasks.config import RunConfig
 from epochal.tasks.keys import Stage
 from epochal.tasks.reporting import Outcome
+from epochal.tasks.scoring import SCORE
 
 
 @dataclass(frozen=True)
@@ -63,24 +64,16 @@ def validated_epochs(
 def flat_metrics(
     config: RunConfig, stages: Sequence[Stage], records: Mapping[str, StageRecord]
 ) -> dict[str, float | None]:
-    """`validation/…`, `train/…`, `sampling/kept` of the last epoch; `best/…` and `average/…`."""
+    """`validation/…`, `train/…` and `sampling/…`, each of the last epoch that has it, and more.
+
+    `best/…` of the best epoch, `average/…` of the averaged checkpoints.
+    """
     metrics: dict[str, float | None] = {}
     for stage in stages:
         record = records.get(stage.key or "")
         if record is None:
             continue
-        if stage.kind == "train":
-            metrics["train/loss"] = record.values["loss"]
-            if record.values["accuracy"] is not None:
-                metrics["train/accuracy"] = record.values["accuracy"]
-        elif stage.kind == "validate":
-            values = record.values["metrics"]
-            metrics |= {f"validation/{name}": value for name, value in values.items()}
-        elif stage.kind == "mine":
-            metrics["sampling/kept"] = record.values["kept_fraction"]
-        elif stage.kind == VALIDATE_AVERAGE:
-            values = record.values["metrics"]
-            metrics |= {f"average/{name}": value for name, value in values.items()}
+        metrics |= _of_stage(stage.kind, record.values)
     best = best_epoch(config.metrics, stages, records)
     if best is not None:
         metrics[f"best/{best.metric}"] = best.value
@@ -89,6 +82,24 @@ def flat_metrics(
         metrics[f"best/{own.metric}"] = own.value
         metrics[f"best/{EMA}epoch"] = own.epoch
     return metrics
+
+
+def _of_stage(kind: str, values: Mapping[str, Any]) -> dict[str, float | None]:
+    """The metrics of one stage by their flat names."""
+    match kind:
+        case "train":
+            known = values["accuracy"] is not None  # where there are classes
+            accuracy = {"train/accuracy": values["accuracy"]} if known else {}
+            return {"train/loss": values["loss"], **accuracy}
+        case "validate":
+            return {f"validation/{name}": value for name, value in values["metrics"].items()}
+        case "score":
+            return {"sampling/extra_forwards": values["extra_forwards"]}
+        case "mine":
+            return {"sampling/kept": values["kept_fraction"]}
+        case "validate_average":
+            return {f"average/{name}": value for name, value in values["metrics"].items()}
+    return {}
 
 
 def best_of_ema(config: RunConfig) -> MetricsConfig:
@@ -188,7 +199,7 @@ def epoch_rows(
         mine_values = {} if mined is None else mined.values
         own = [
             outcome
-            for kind in ("train", "validate", "mine")
+            for kind in ("train", "validate", SCORE, "mine")
             if (outcome := told.get((kind, stage.epoch))) is not None
         ]
         rows.append(

@@ -62,6 +62,7 @@ class RunPlan(Frozen):
     num_samples: int | None = None
     schedule: tuple[str, ...] = ()
     start: str | None = None
+    scoring_data: str | None = None
 
     @property
     def reference(self) -> str:
@@ -82,6 +83,7 @@ class RunPlan(Frozen):
             validation_data=DataFacts(self.validation_data),
             schedule=self.schedule,
             start=self.start,
+            scoring_data=None if self.scoring_data is None else DataFacts(self.scoring_data),
         )
 
     def run_config(self) -> RunConfig | None:
@@ -229,6 +231,7 @@ def _next_plan(
         num_samples=facts.train_data.num_samples,
         schedule=facts.schedule,
         start=facts.start,
+        scoring_data=None if facts.scoring_data is None else facts.scoring_data.fingerprint,
     )
 
 

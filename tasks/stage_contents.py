@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from epochal.data.stages import RECORD, StageRecord, StageStatus, StageStore, stage_folder
 from epochal.tasks.keys import Stage
+from epochal.tasks.scoring import SCORE, SCORES
 
 _Count = Annotated[int, Field(ge=0, le=1 << 53)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -51,6 +52,14 @@ class _Averaged(_Values):
     updates_done: _Count
 
 
+class _Scored(_Values):
+    samples: _Count
+    extra_forwards: _Count
+    loss: _Number | None
+    accuracy: _Number | None
+    updates_done: _Count
+
+
 class _Mined(_Values):
     kept: _Count
     samples: _Count
@@ -84,6 +93,7 @@ _KINDS = {
         },
     ),
     "validate": _Kind(_Validated, {}),
+    SCORE: _Kind(_Scored, {SCORES: _TABLE}),
     "mine": _Kind(_Mined, {"samples": _TABLE}),
     "average": _Kind(_Averaged, {"model": _TENSORS}, in_epoch=False),
     "validate_average": _Kind(_Validated, {}, in_epoch=False),

@@ -27,6 +27,13 @@ POLICIES = {
     "infobatch": {"policy": "infobatch"},
     "kakurenbo": {"policy": "kakurenbo", "confidence": 0.4},
     "cvnets": {"policy": "cvnets", "confidence": 0.5, "every": 1, "count": 1},
+    "cvnets, scored": {
+        "policy": "cvnets",
+        "confidence": 0.5,
+        "every": 1,
+        "count": 1,
+        "scoring": {"every": 2},
+    },
     "seta": {"policy": "seta", "groups": 4},
     "hard_mining": {"policy": "hard_mining", "batch": "sqrt"},
     "selective_backprop": {"policy": "selective_backprop"},

@@ -13,6 +13,7 @@ from epochal.data.addresses import normalise_store
 from epochal.data.config import DataConfig, LoaderConfig, SamplingConfig
 from epochal.data.errors import StoreRefused
 from epochal.data.sampler_config import SamplerConfig
+from epochal.data.scoring_config import ScoringConfig
 from epochal.data.types import Target
 from epochal.engine.batch_norm_config import BatchNormConfig
 from epochal.engine.config import (
@@ -55,6 +56,7 @@ PARTS: dict[str, tuple[type[BaseModel], ...]] = {
     "averaging.": (AveragingConfig,),
     "start.": (StartConfig,),
     "sampling.": (SamplingConfig,),
+    "sampling.scoring.": (ScoringConfig,),
     "metrics.": (MetricsConfig,),
     "checkpoint.": (CheckpointConfig,),
     "tracking.": (TrackingConfig,),

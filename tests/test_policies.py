@@ -12,6 +12,7 @@ from observed import observations, without_classes
 
 from epochal.data.config import SamplingConfig
 from epochal.data.policies import PlanContext, plan_epoch
+from epochal.data.policies.easy_skip import at_least
 from epochal.data.samples import SampleTable, update
 
 
@@ -232,3 +233,9 @@ def test_a_million_samples_are_planned_in_milliseconds(floor):
         plan(table, floor=floor)
         spent.append(time.process_time() - begun)
     assert min(spent) < (0.05 if floor < 0.5 else 0.5), spent
+
+
+@given(st.floats(2**-20, 1), st.floats(0, 1, width=32))
+def test_a_threshold_in_float32_says_what_one_in_float64_says(threshold, value):
+    found = np.array([value, np.nan], dtype=np.float32) >= at_least(threshold)
+    assert found.tolist() == [value >= threshold, False]

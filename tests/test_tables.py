@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from observed import observations, without_classes
 
-from epochal.data import tables
+from epochal.data import table_reading, tables
 from epochal.data.errors import Damaged, StoreRefused
 from epochal.data.tables import OBSERVATIONS, SAMPLES, UPDATES, read_table, write_table
 
@@ -257,7 +257,7 @@ def test_a_bomb_is_refused_by_its_footer_and_not_read(tmp_path, monkeypatch):
     )
     path = other_program(tmp_path / "t", table, use_dictionary=False, compression="zstd")
     assert path.stat().st_size < 1_000_000
-    monkeypatch.setattr(tables, "_to_numpy", None)
+    monkeypatch.setattr(table_reading, "to_numpy", None)
     assert "claims" in error_of(path, schema=UPDATES)
     assert "claims 100000 rows" in error_of(path, schema=UPDATES, max_rows=1000)
 

@@ -2,7 +2,8 @@
 
 Its defects are not here: the loader comes back when nothing is easy any more, the count is in the
 table and so in every resume, the floor holds, and skipped samples return. Verdicts are those of
-the training pass; a skipped sample's next one is due after `revisit` epochs at most.
+the training pass, where a skipped sample's next one is due after `revisit` epochs at most; or, as
+published, of a pass over all samples (`scoring`).
 """
 
 from __future__ import annotations
@@ -27,14 +28,18 @@ def next_count(
     *,
     epoch: int,
     config: SamplingConfig,
+    scored: bool = True,
 ) -> npt.NDArray[np.int16]:
     """The counts after `epoch`: int16 of shape (N,).
 
-    Every `every` epochs, each sample seen since the last time counts with its last verdict.
+    Every `every` epochs, each sample seen since the last time counts with its last verdict. With
+    `scoring` that is each sample, as published; scored: whether a pass followed this epoch.
     """
-    if (epoch + 1) % config.every:
+    if (epoch + 1) % config.every or not scored:
         return count_N
     easy_N = columns["correct"] & (columns["confidence"].astype(np.float64) >= config.easy_from)
     moved_N = np.clip(count_N + np.where(easy_N, 1, -1), 0, config.count)
+    if config.scoring is not None:
+        return moved_N.astype(np.int16)
     fresh_N = columns["epoch_seen"] > epoch - config.every
     return np.where(fresh_N, moved_N, count_N).astype(np.int16)

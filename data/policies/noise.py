@@ -29,9 +29,23 @@ def noise_rate(columns: Columns) -> float | None:
 
     The share of wrong predictions among the 30 % most confident of the samples seen.
     """
+    return rate_of(*verdicts(columns))
+
+
+def verdicts(
+    columns: Columns,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Confidence of the samples with a label that were seen, and who of them was predicted wrong.
+
+    float32 and bool, of shape (S,).
+    """
     seen_N = (columns["epoch_seen"] >= 0) & np.isfinite(columns["confidence"])
-    confidence_S = columns["confidence"][seen_N & (columns["label"] >= 0)]
-    wrong_S = ~columns["correct"][seen_N & (columns["label"] >= 0)]
+    seen_N &= columns["label"] >= 0
+    return columns["confidence"][seen_N], ~columns["correct"][seen_N]
+
+
+def rate_of(confidence_S: npt.NDArray[np.float32], wrong_S: npt.NDArray[np.bool_]) -> float | None:
+    """`noise_rate` of these verdicts."""
     count = round(CONFIDENT * len(confidence_S))
     if not count:
         return None

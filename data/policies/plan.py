@@ -88,7 +88,7 @@ def plan_epoch(
     if config.policy == "none" or context.full:
         choice, weight_N = Choice(np.zeros(0, dtype=np.int64)), None
     elif config.policy == "easy_skip":
-        choice, weight_N = _easy_skip(columns, context, config), None
+        choice, weight_N = easy_rest(columns, context, config), None
     else:
         score = config.score if config.policy in {"importance", "hard_mining"} else "loss"
         due_N = revisit.is_due(
@@ -126,11 +126,13 @@ def carry_state(
     epoch: int,
     seed: int,
     config: SamplingConfig,
+    scored: bool = True,
 ) -> dict[str, npt.NDArray[Any]]:
     """Columns of a policy's own that go from table to table: those after `epoch`, name → (N,).
 
     columns: of the table with the observations of `epoch`. previous: the planned table that
-    `epoch` went by, None for the first one; of the same samples in the same order.
+    `epoch` went by, None for the first one; of the same samples in the same order. scored: whether
+    a scoring pass followed `epoch`, under a config that has them.
     """
     ids_N = columns["sample_id"]
     if config.policy == "importance":
@@ -141,11 +143,12 @@ def carry_state(
         count_N = np.zeros(len(ids_N), dtype=np.int16)
         if previous is not None and "easy_count" in previous:
             count_N = previous["easy_count"]
-        return {"easy_count": next_count(columns, count_N, epoch=epoch, config=config)}
+        count_N = next_count(columns, count_N, epoch=epoch, config=config, scored=scored)
+        return {"easy_count": count_N}
     return {}
 
 
-def _easy_skip(columns: Columns, context: PlanContext, config: SamplingConfig) -> Choice:
+def easy_rest(columns: Columns, context: PlanContext, config: SamplingConfig) -> Choice:
     """An easy sample rests unless its return is due; it claims no unbiased gradient."""
     rows_E = easy_rows(columns, confidence=config.easy_from)
     rests_E = revisit.may_rest(
@@ -155,7 +158,7 @@ def _easy_skip(columns: Columns, context: PlanContext, config: SamplingConfig) -
         revisit=config.longest_absence,
         seed=context.seed,
     )
-    return Choice(rows_E[rests_E])
+    return Choice(rows_E[np.flatnonzero(rests_E)])  # faster than by the mask
 
 
 def _weighted(pool: Pool, choice: Choice, suspect_N: npt.NDArray[np.bool_] | None) -> Planned:

@@ -123,8 +123,15 @@ def highest(
     limit = np.partition(score_R, len(score_R) - count)[len(score_R) - count]
     chosen_R: npt.NDArray[np.bool_] = score_R > limit
     equal_T = np.flatnonzero(score_R == limit)
-    order_T = np.argsort(lot_R[equal_T], kind="stable")
-    chosen_R[equal_T[order_T[: count - int(chosen_R.sum())]]] = True
+    left = count - int(np.count_nonzero(chosen_R))
+    if left == len(equal_T):
+        chosen_R[equal_T] = True
+        return chosen_R
+    lot_T = lot_R[equal_T]
+    last = np.partition(lot_T, left - 1)[left - 1]  # linear, where sorting all lots is not
+    chosen_R[equal_T[lot_T < last]] = True
+    same_T = equal_T[lot_T == last]
+    chosen_R[same_T[: count - int(np.count_nonzero(chosen_R))]] = True
     return chosen_R
 
 
