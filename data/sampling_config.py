@@ -35,9 +35,9 @@ class SamplingConfig(Frozen):
         default="none",
         description="none: all samples in every epoch. easy_skip: leaves out samples whose last "
         "prediction in training was right and confident, for a few epochs at a time. importance: "
-        "keeps hard samples more often, within a budget. infobatch, kakurenbo, cvnets, seta, hard_mining, selective_backprop, "
-        "curriculum: as published, without their known defects. random: the control. custom: a "
-        "function of your own, `target`",
+        "keeps hard samples more often, within a budget. infobatch, kakurenbo, cvnets, seta, "
+        "hard_mining, selective_backprop, curriculum: as published, without their known defects. "
+        "random: the control. custom: a function of your own, `target`",
     )
     confidence: Share | None = Field(
         default=None,
