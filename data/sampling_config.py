@@ -54,15 +54,15 @@ class SamplingConfig(Frozen):
     budget: Share | None = Field(
         default=None,
         description="share of all samples that an epoch trains on, in (0, 1]: at first, with "
-        "`budget_end` at the end. none: 0.8 of importance, 0.3 of curriculum, 0.7 of kakurenbo, "
+        "`budget_end` at the end. none: 0.55 of importance, 0.3 of curriculum, 0.7 of kakurenbo, "
         "else 0.5. infobatch: of the samples below the mean loss (none: 0.5); seta: drawn before "
         "the window (none: 0.9)",
     )
     budget_end: Share | None = Field(
         default=None,
         description="the share at the end of the budgeted epochs, reached linearly (curriculum: "
-        "at their half; kakurenbo: in 4 steps). none: `budget` where that is given, else 0.3 of "
-        "importance, 1 of curriculum, 0.88 of kakurenbo, 0.5 of others. Flat budgets keep every "
+        "at their half; kakurenbo: in 4 steps). none: `budget` where that is given, else 0.55 "
+        "of importance, 1 of curriculum, 0.88 of kakurenbo, 0.5 of others. Flat budgets keep every "
         "key when a run is extended",
     )
     shares: tuple[Share, ...] = Field(

@@ -49,7 +49,7 @@ REVISIT = {"easy_skip": 2, "cvnets": 2, "kakurenbo": 2, "seta": 10, "random": 10
 """Epochs of absence, where they are not 4."""
 
 BUDGET = {
-    "importance": (0.8, 0.3),
+    "importance": (0.55, 0.55),
     "curriculum": (0.3, 1.0),
     "kakurenbo": (0.7, 0.88),
     "seta": (0.9, 0.9),
