@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from epochal.data.errors import InputError
 from epochal.tasks.config import RunConfig
 from epochal.tasks.facts import DataField
 from epochal.tasks.locate import FoundRun
@@ -23,6 +24,19 @@ class _Told(SilentReporter):
     def notice(self, text: str) -> None:
         """Passes it on."""
         self._notice(text)
+
+
+def own_config(found: FoundRun, what: str) -> RunConfig:
+    """The config by whose path the run was named: what is called comes from there alone.
+
+    what: comes out of such code, for the error. Raises InputError for a run named otherwise.
+    """
+    if found.own is None:
+        raise InputError(
+            f"{what} built by a config of yours, never by what a store says: name the run by its "
+            f"config's path instead of {found.plan.run!r}"
+        )
+    return found.own
 
 
 def found_data(

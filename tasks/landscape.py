@@ -89,17 +89,21 @@ def compute_landscape(
 ) -> Computed:
     """The losses around that checkpoint, over a fixed part of the validation data.
 
-    Raises NotFound if the store does not have it (any more), NonFinite if no loss is finite.
+    Raises InputError for a run that was not named by its config's path, NotFound if the store does
+    not have the checkpoint (any more), NonFinite if no loss is finite.
     """
     import numpy as np
 
     from epochal.engine.landscape import axis_of, loss_landscape
     from epochal.tasks.components import build_components, prepare_numerics
+    from epochal.tasks.found_data import own_config
 
-    config, record = found.config, _record(found, asked)
+    config = own_config(found, "losses come out of model and data, and these are")
+    _check_unchanged(config, found)
+    record = _record(found, asked)
     components = build_components(config, device=prepare_numerics(config))
     load_model(found.stage_store, record, components, artifact=asked.artifact)
-    data = _validation_data(found, notice)
+    data = _validation_data(found, config, notice)
     landscape = loss_landscape(
         components.state.model,
         _batches(config, data, asked),
@@ -117,6 +121,16 @@ def compute_landscape(
             "finite; try another --epoch, or a smaller --range"
         )
     return Computed(run=found.plan.run, asked=asked, landscape=landscape)
+
+
+def _check_unchanged(config: RunConfig, found: FoundRun) -> None:
+    for name in ("model", "loss", "step", "validation_data"):
+        now, then = getattr(config, name), getattr(found.config, name)
+        if now != then:
+            raise InputError(
+                f"{name}: the config says {now}, the run was trained with {then}; a landscape is "
+                "of what was trained: give a copy of the config that says so"
+            )
 
 
 def _record(found: FoundRun, asked: Asked) -> StageRecord:
@@ -138,18 +152,18 @@ def _record(found: FoundRun, asked: Asked) -> StageRecord:
     return record
 
 
-def _validation_data(found: FoundRun, notice: Callable[[str], None]) -> RunData:
+def _validation_data(found: FoundRun, config: RunConfig, notice: Callable[[str], None]) -> RunData:
     from epochal.tasks.facts import source_facts
     from epochal.tasks.found_data import found_data
 
-    sources, planned = source_facts(found.config), found.plan.sources
+    sources, planned = source_facts(config), found.plan.sources
     for name in ("model", "loss", "step"):
         if sources.get(name, {}) != planned.get(name, {}):
             notice(f"{name}: its source has changed since the run; the landscape is of what it is")
     return found_data(
         found,
         "validation_data",
-        config=found.config,
+        config=config,
         notice=notice,
         changed="losses are of what it is",
     )

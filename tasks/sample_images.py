@@ -31,17 +31,12 @@ def open_images(found: FoundRun, *, notice: Callable[[str], None]) -> RunData:
 
     Raises InputError where it was named otherwise, and as `open_data`.
     """
-    from epochal.tasks.found_data import found_data
+    from epochal.tasks.found_data import found_data, own_config
 
-    if found.own is None:
-        raise InputError(
-            "images come out of the data set, and that is built by a config of yours, never by "
-            f"what a store says: name the run by its config's path instead of {found.plan.run!r}"
-        )
     return found_data(
         found,
         "train_data",
-        config=found.own,
+        config=own_config(found, "images come out of the data set, and that is"),
         notice=notice,
         changed="pictures are of what it is now",
     )

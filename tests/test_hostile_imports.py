@@ -128,6 +128,8 @@ COMMANDS = (
     ("report", "blobs", "--store", "STORE", "--out", "PAGE"), ("report", "CONFIG", "--out", "PAGE"),
     ("samples", "blobs", "--store", "STORE", "--pictures", "PICTURE"),
     ("samples", "CONFIG", "--pictures", "PICTURE"),
+    ("landscape", "blobs", "--store", "STORE", "--points", "3", "--out", "PICTURE"),
+    ("landscape", "CONFIG", "--points", "3", "--out", "PICTURE"),
 )  # fmt: skip
 
 

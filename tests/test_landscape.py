@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import yaml
 from bare_run import BareRun
 from project import Project, call
 from small import Net, batches, cross_entropy, new_state, samples
@@ -192,8 +193,15 @@ def test_what_is_not_finite_is_a_gap(project):
                 return torch.where(loss.mean() > 1.5, torch.inf, loss)
         """,
     )
-    broken = {"loss": "{target: 'losses:Broken'}", "gradients.clip_norm": "null"}
-    run = BareRun(project.config, epochs=3, optimizer__args="{lr: 0.02}", **broken)()
+    assert drawn(project, "--points", "3").code == 0
+    settings = yaml.safe_load(project.config.read_text())
+    settings |= {"epochs": 3, "loss": {"target": "losses:Broken"}, "gradients": {"accumulate": 2}}
+    settings["optimizer"]["args"] = {"lr": 0.02}
+    project.config.write_text(yaml.safe_dump(settings))
+    changed = drawn(project, "--points", "3")
+    assert changed.code == 2
+    assert "the run was trained with" in " ".join(changed.err.split())
+    run = BareRun(project.config)()
     assert math.isfinite(run.session.record_of(run.session.stages[-1]).values["metrics"]["loss"])
     done = drawn(project, "--points", "5", "--range", "3")
     assert done.code == 0, done.err
