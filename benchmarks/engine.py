@@ -28,11 +28,14 @@ from epochal.engine.gradients import tensor_norms
 
 
 def interleaved(
-    ways: Mapping[str, Callable[[], Any]], *, rounds: int, clock: Callable[[], float]
+    ways: Mapping[str, Callable[[], Any]], *, rounds: int, clock: Callable[[], Any]
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Seconds of each way, shape (rounds,); the order rotates, a first round is thrown away."""
+    """Seconds of each way, shape (rounds,), or (rounds, 2) of a clock of two numbers.
+
+    The order rotates, a first round is thrown away.
+    """
     names = list(ways)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    seconds: dict[str, list[Any]] = {name: [] for name in names}
     for number in range(rounds + 1):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             started = clock()

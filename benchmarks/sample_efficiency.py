@@ -38,8 +38,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "easy_skip_drop": {"policy": "easy_skip", "label_noise": "drop"},
     "importance": {"policy": "importance"},
     "importance_85_30": {"policy": "importance", "budget": 0.85, "budget_end": 0.3},
-    "importance_85_30_unweighted": {
-        "policy": "importance", "budget": 0.85, "budget_end": 0.3, "max_weight": 1.0,
+    "importance_85_30_weighted": {
+        "policy": "importance", "budget": 0.85, "budget_end": 0.3, "max_weight": 4.0,
     },
     "importance_85_30_fixed": {
         "policy": "importance", "budget": 0.85, "budget_end": 0.3, "batch": "fixed",
@@ -47,6 +47,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "importance_flat_50": {"policy": "importance", "budget": 0.5},
     "importance_flat_55_45": {"policy": "importance", "budget": 0.55, "budget_end": 0.45},
     "importance_75_25": {"policy": "importance", "budget": 0.75, "budget_end": 0.25},
+    "importance_46_drop": {"policy": "importance", "budget": 0.46, "label_noise": "drop"},
     "importance_drop": {"policy": "importance", "label_noise": "drop"},
     "importance_75_25_drop": {
         "policy": "importance", "budget": 0.75, "budget_end": 0.25, "label_noise": "drop",
@@ -65,7 +66,7 @@ DEFAULT = (
     "shorter:importance,importance_drop,random:importance_drop,shorter:importance_drop"
 )
 VERSION = 2
-"""Raised when sets, models or recipes change: older lines are then no longer of this benchmark."""
+"""Raised when sets, models, recipes or a policy's defaults change: older lines count no more."""
 
 
 class Runs:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from epochal.data.policies.pool import PlanContext
     from epochal.data.sampling_config import SamplingConfig
 
-# N samples of the data set, B of a shard, C classes, R that may come back
+# N samples of the data set, B of a shard
 
 SHARD_ROWS = 1 << 20
 HELD_SHARDS = 4
@@ -94,13 +94,11 @@ def mine_files(
     shards = _Shards(files, config, ids_N, epoch, seed, shard_rows, on_shard)
     context = context_of(config, epoch + 1, epochs=epochs, seed=seed)
     planned, rate = _planned(shards, context, config, own)
-    kept, suspects = len(ids_N), 0
+    kept, suspects = len(ids_N), shards.flagged
     if planned.keep_N is not None:
         kept = int(np.count_nonzero(planned.keep_N))
     if planned.more is not None and "flags" in planned.more:
         suspects = noise.num_suspects(planned.more)
-    elif shards.flagged:
-        suspects = shards.flagged
     mined = Mined(kept=kept, samples=len(ids_N), noise=rate, suspects=suspects)
     with ExitStack() as stack:
         writer: TableWriter | None = None

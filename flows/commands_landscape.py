@@ -20,6 +20,7 @@ from epochal.flows import console
 from epochal.flows.commands_read import AsJson, OfAverage, RunName, StoreOption
 from epochal.tasks.commit import number
 from epochal.tasks.locate import find_run
+from epochal.tasks.out_file import check_out
 
 MAX_POINTS = 1001
 
@@ -46,14 +47,14 @@ def landscape(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Draw the validation loss around a checkpoint, along two random directions."""
-    from epochal.tasks.landscape import Asked, check_out, compute_landscape, write_grid
+    from epochal.tasks.landscape import Asked, compute_landscape, write_grid
     from epochal.tasks.landscape_picture import draw
 
     if points % 2 == 0:
         raise InputError(f"--points: found {points}; expected an odd number: one is the checkpoint")
     if not 0 < extent <= 1e6:  # noqa: PLR2004 - beyond it float32 has nothing left
         raise InputError(f"--range: found {extent}; expected a number above 0, up to 1e6")
-    check_out(out)
+    check_out(out, option="--out", ends=(".png",))
     found = find_run(run, store=store)
     newest = found.newest_epoch("train")
     if epoch is None and newest is None:

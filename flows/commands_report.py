@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epochal.data.errors import EpochalError, InputError
+from epochal.data.errors import EpochalError
 from epochal.flows import console
 from epochal.flows.commands_read import AsJson, RunName, StoreOption
 from epochal.tasks.locate import FoundRun, find_run
+from epochal.tasks.out_file import check_out, whole_file
 
 if TYPE_CHECKING:
     from epochal.tasks.report import Images
@@ -26,15 +27,12 @@ def report(
 ) -> None:
     """Write a run's curves, kept samples, data map and hardest samples as one HTML page."""
     from epochal.tasks.report import report_html
-    from epochal.tasks.sample_pictures import write_picture
 
-    if out.suffix not in {".html", ".htm"}:
-        raise InputError(f"--out {out}: expected a name that ends with .html")
-    if not out.parent.is_dir():
-        raise InputError(f"--out {out}: there is no folder {out.parent}; make it first")
+    check_out(out, option="--out", ends=(".html", ".htm"))
     found = find_run(run, store=store)
     data = report_html(found, images=_images(found)).encode()
-    write_picture(out, data, option="--out")
+    with whole_file(out, option="--out") as file:
+        file.write_bytes(data)
     if as_json:
         console.print_json({"run": found.plan.run, "file": str(out), "bytes": len(data)})
         return

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
-from epochal.data.errors import InputError, NotFound
+from epochal.data.errors import NotFound
 from epochal.data.stages import StageRecord
 from epochal.tasks.averaging import AVERAGE
 from epochal.tasks.locate import FoundRun
+from epochal.tasks.out_file import check_folder, whole_file
 
 
 def export_weights(found: FoundRun, *, epoch: int, out: Path, artifact: str = "model") -> str:
@@ -51,18 +51,12 @@ def export_average(found: FoundRun, *, out: Path) -> StageRecord:
 
 
 def _copy(found: FoundRun, record: StageRecord, artifact: str, *, out: Path) -> None:
-    temporary = out.with_name(f"{out.name}.{os.getpid()}.part")
+    check_folder(out, option="--out")
     try:
-        with found.stage_store.fetch_artifact(record, artifact) as path:
+        with (
+            found.stage_store.fetch_artifact(record, artifact) as path,
+            whole_file(out, option="--out") as temporary,
+        ):
             shutil.copyfile(path, temporary)
-        temporary.replace(out)
     except FileNotFoundError as error:
-        if not out.parent.is_dir():
-            raise InputError(
-                f"--out {out}: there is no folder {out.parent}; make it first"
-            ) from None
         raise NotFound(f"{found.plan.reference}, {record.title}: {error}") from error
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 MAX_POINTS = 12_000
 """Samples that a data map draws; its margins count all of them."""
+COLOURS_OF_TAB10 = 10
 MAX_LINES = 20
 """Classes with a line of their own; more make a heat map."""
 MAX_NAMED_ROWS, MAX_ROWS = 48, 240
 """Rows of a heat map with a class's name beside them; rows at all: more classes share them."""
 BINS = 60
+HEAT = "viridis"
 DPI = 170
 HIGHEST_SPREAD = 0.5
 """The standard deviation of numbers from 0 to 1 is no larger."""
@@ -42,7 +44,6 @@ class Theme:
     faint: str
     states: tuple[str, str, str, str]
     all_samples: str
-    heat: str
 
 
 LIGHT = Theme(
@@ -51,7 +52,6 @@ LIGHT = Theme(
     faint="#d8dee4",
     states=("#3b7dd8", "#2fa37c", "#e08a1e", "#d1373f"),
     all_samples="#24292f",
-    heat="viridis",
 )
 DARK = Theme(
     paper="#161b22",
@@ -59,7 +59,6 @@ DARK = Theme(
     faint="#30363d",
     states=("#5a9cf5", "#45c598", "#f2a541", "#ff6b70"),
     all_samples="#f0f3f6",
-    heat="viridis",
 )
 
 
@@ -173,7 +172,7 @@ def kept_png(found: KeptShares, *, theme: Theme = LIGHT) -> bytes:
     if len(known) > 1:
         import matplotlib as mpl
 
-        colours = mpl.colormaps["tab20" if len(known) > 10 else "tab10"]  # noqa: PLR2004 - its size
+        colours = mpl.colormaps["tab10" if len(known) <= COLOURS_OF_TAB10 else "tab20"]
         for number, place in enumerate(known):
             panel.plot(
                 found.class_epochs_K, found.share_KC[:, place], color=colours(number),
@@ -229,7 +228,7 @@ def _kept_heat(found: KeptShares, known: Sequence[int], theme: Theme) -> bytes:
     epochs_K = np.asarray(found.class_epochs_K, dtype=np.float64)
     rows_R = np.arange(len(share_RK))
     drawn = below.pcolormesh(
-        epochs_K, rows_R, share_RK, vmin=0.0, vmax=1.0, cmap=theme.heat, shading="nearest"
+        epochs_K, rows_R, share_RK, vmin=0.0, vmax=1.0, cmap=HEAT, shading="nearest"
     )
     below.invert_yaxis()
     below.xaxis.set_major_locator(MaxNLocator(integer=True))

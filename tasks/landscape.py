@@ -196,14 +196,6 @@ def grid_file(picture: Path) -> Path:
     return picture.with_suffix(".json")
 
 
-def check_out(picture: Path) -> None:
-    """Raises InputError if the files cannot be written there: before minutes are spent."""
-    if picture.suffix != ".png":
-        raise InputError(f"--out {picture}: expected a name that ends with .png")
-    if not picture.parent.is_dir():
-        raise InputError(f"--out {picture}: there is no folder {picture.parent}; make it first")
-
-
 def write_grid(computed: Computed, picture: Path) -> Path:
     """Writes the numbers beside the picture. Raises InputError if they cannot be written."""
     path = grid_file(picture)

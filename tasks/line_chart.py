@@ -15,6 +15,8 @@ LOGARITHMIC_FROM = 30.0
 MAX_MARKS = 60
 """Points up to which each is marked, with its value where the pointer rests."""
 COLOURS = 8
+FEW_DECADES = 3
+"""Powers of ten up to which an axis has ticks between them."""
 LARGEST = 1e150
 """Values beyond it are outside the frame: the difference of two larger ones may not be a number."""
 
@@ -76,7 +78,7 @@ class _Frame:
             return ticks(self.low, self.high, most=6)
         first, last = math.floor(self.low), math.ceil(self.high)
         every = max(1, (last - first) // 6)
-        parts = (1, 2, 5) if last - first <= 3 else (1,)  # noqa: PLR2004 - decades
+        parts = (1, 2, 5) if last - first <= FEW_DECADES else (1,)
         found = [part * 10.0**ten for ten in range(first, last + 1, every) for part in parts]
         return [one for one in found if one > 0 and self.low <= math.log10(one) <= self.high]
 

@@ -47,13 +47,13 @@ class Section:
     wide: bool = False
 
 
-def report_html(found: FoundRun, *, images: Images | str) -> str:
+def report_html(found: FoundRun, *, images: Images | str, tables: RunTables | None = None) -> str:
     """The page, from the same stages the same text.
 
-    images: reads the images of samples by id, or says why there are none. What cannot be read of
-    the store is said in its place on the page.
+    images: reads the images of samples by id, or says why there are none. tables: of this run, if
+    they are open already. What cannot be read of the store is said in its place on the page.
     """
-    report = _Report(found, images)
+    report = _Report(found, images, tables or RunTables.of_run(found))
     return page(
         title=found.plan.reference,
         header=report.header(),
@@ -71,12 +71,10 @@ def report_html(found: FoundRun, *, images: Images | str) -> str:
 
 
 class _Report:
-    def __init__(self, found: FoundRun, images: Images | str) -> None:
+    def __init__(self, found: FoundRun, images: Images | str, tables: RunTables) -> None:
         self._found = found
         self._images = images
-        self._tables = RunTables.of(
-            found.records, stages=found.stage_store, sampling=found.config.sampling
-        )
+        self._tables = tables
 
     @cached_property
     def _rows(self) -> list[EpochRow]:
@@ -201,7 +199,7 @@ class _Report:
             text = f"Not drawn: it would read {rows:,} rows, more than {MAX_PICTURE_ROWS:,}."
             yield Section("Data map", element("p", text, class_="note"))
             return
-        scores = self._tables.scores()
+        scores = self._tables.scores
         found = None if scores is None else data_map(scores)
         if found is None:
             text = "Not drawn: no sample has been seen in two epochs with a probability of classes."
@@ -219,7 +217,7 @@ class _Report:
 
         if not self._tables.trained:
             return
-        view = view_samples(self._found, order=order, count=SHEET_SAMPLES)
+        view = view_samples(self._found, order=order, count=SHEET_SAMPLES, tables=self._tables)
         note = "; ".join([view.caption, *view.notes])
         why = self._images
         if not isinstance(why, str):

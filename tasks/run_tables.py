@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.sampling_config import SamplingConfig
 from epochal.data.schemas import SAMPLES, Schema
 from epochal.data.stages import StageRecord, StageStore
+from epochal.tasks.locate import FoundRun
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,16 +63,14 @@ class RunTables:
     sampling: SamplingConfig
 
     @classmethod
-    def of(
-        cls, records: Mapping[str, StageRecord], *, stages: StageStore, sampling: SamplingConfig
-    ) -> RunTables:
-        """Of the run's records, by key, those that have tables."""
+    def of_run(cls, found: FoundRun) -> RunTables:
+        """Of the run's records those that have tables."""
 
         def by_epoch(kind: str) -> dict[int, StageRecord]:
-            found = [one for one in records.values() if one.stage == kind]
-            return {one.epoch: one for one in sorted(found, key=_epoch) if one.epoch is not None}
+            of_kind = [one for one in found.records.values() if one.stage == kind]
+            return {one.epoch: one for one in sorted(of_kind, key=_epoch) if one.epoch is not None}
 
-        return cls(stages, by_epoch("train"), by_epoch("mine"), sampling)
+        return cls(found.stage_store, by_epoch("train"), by_epoch("mine"), found.config.sampling)
 
     def samples(self) -> dict[str, Any] | None:
         """The newest table of samples, or None where no stage has mined."""
@@ -91,8 +91,12 @@ class RunTables:
             most = record.values["samples"]
             return dict(read_table(path, schema=OBSERVATIONS, max_rows=most).columns)
 
-    def scores(self) -> dict[str, Any] | None:
-        """The table of samples, or one made here of all epochs' observations; None of no epoch."""
+    @cached_property
+    def scores(self) -> Mapping[str, Any] | None:
+        """The table of samples, or one made here of all epochs' observations; None of no epoch.
+
+        Read once: a page shows several things of it.
+        """
         from epochal.data.history import table_of_all
 
         if self.mined:

@@ -20,6 +20,7 @@ EXPECTED = "a tensor or array of shape (H, W), (1, H, W), (3, H, W) or (H, W, 3)
 CHANNELS = (1, 3, 4)  # grey, colours, colours with a fourth channel, which is left out
 FIRST_OF_BOTH = (1, 3)  # of shapes like (3, H, 3): channels are first, as torch has them
 MIN_SIDE = 2
+GREY_DIMENSIONS, COLOUR_DIMENSIONS = 2, 3  # (H, W); (C, H, W) or (H, W, C)
 
 
 class NoImage(InputError):
@@ -118,9 +119,9 @@ def _channels_last(array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
     """`array` as (H, W, C), or None if its shape is not that of an image."""
     import numpy as np
 
-    if array.ndim == 2:  # noqa: PLR2004 - (H, W)
+    if array.ndim == GREY_DIMENSIONS:
         return array[:, :, None]
-    if array.ndim != 3:  # noqa: PLR2004 - (C, H, W) or (H, W, C)
+    if array.ndim != COLOUR_DIMENSIONS:
         return None
     first, last = array.shape[0], array.shape[2]
     if first in CHANNELS and (last not in CHANNELS or first in FIRST_OF_BOTH):

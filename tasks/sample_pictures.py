@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from epochal.data.errors import InputError
 from epochal.tasks.figures import LIGHT, Theme, as_png, new_figure
 from epochal.tasks.locate import FoundRun
+from epochal.tasks.out_file import check_out, whole_file
 from epochal.tasks.sample_view import SHOWN_BY_DEFAULT, SampleView
 
 if TYPE_CHECKING:
@@ -23,14 +23,13 @@ MAX_PICTURES = 1000
 MAX_COLUMNS = 10
 CELL, TEXT = 1.08, 0.54  # inches
 MARGIN, TITLE = 0.12, 0.42
+PIXELS_SHOWN = 96
+"""Sides up to which an image's pixels are to be seen as squares; larger ones are smoothed."""
 
 
 def check_pictures(out: Path, *, count: int | None) -> None:
     """Raises InputError if the file cannot be written there: before data is read."""
-    if out.suffix != ".png":
-        raise InputError(f"--pictures {out}: expected a name that ends with .png")
-    if not out.parent.is_dir():
-        raise InputError(f"--pictures {out}: there is no folder {out.parent}; make it first")
+    check_out(out, option="--pictures", ends=(".png",))
     if (count or SHOWN_BY_DEFAULT) > MAX_PICTURES:
         raise InputError(f"--pictures: asked for {count} samples; at most {MAX_PICTURES} are drawn")
 
@@ -50,19 +49,8 @@ def draw_samples(
     except NoImage as error:
         raise InputError(f"--pictures: {error}; leave the option out") from error
     title = f"{view.run}: {view.order or 'samples by id'}, epoch {view.epoch}"
-    write_picture(out, sheet_png(images, captions(view), title=title), option="--pictures")
-
-
-def write_picture(out: Path, data: bytes, *, option: str) -> None:
-    """Writes the file, whole or not at all. Raises InputError."""
-    temporary = out.with_name(f"{out.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(out)
-    except OSError as error:
-        raise InputError(f"{option} {out}: cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(out, option="--pictures") as file:
+        file.write_bytes(sheet_png(images, captions(view), title=title))
 
 
 def captions(view: SampleView) -> list[str]:
@@ -116,7 +104,7 @@ def sheet_png(
         x = MARGIN + (column + 0.5) * CELL
         y = height - MARGIN - top - row * (CELL + TEXT) - CELL / 2
         high, wide = (side / max(image_HW3.shape[:2]) * inner / 2 for side in image_HW3.shape[:2])
-        small = max(image_HW3.shape[:2]) <= 96  # noqa: PLR2004 - pixels that are to be seen
+        small = max(image_HW3.shape[:2]) <= PIXELS_SHOWN
         panel.imshow(
             image_HW3, extent=(x - wide, x + wide, y - high, y + high), aspect="auto",
             interpolation="nearest" if small else "antialiased",

@@ -77,19 +77,23 @@ class SampleView:
         }
 
 
-def view_samples(found: FoundRun, *, order: str | None, count: int | None) -> SampleView:
+def view_samples(
+    found: FoundRun, *, order: str | None, count: int | None, tables: RunTables | None = None
+) -> SampleView:
     """The samples of the newest epoch: all seen so far, or the observations where nothing mines.
 
     order: `easiest`, `hardest`, `suspects`, `forgotten`, or None for the order of ids.
-    Raises NotFound if no epoch is trained, InputError if the tables cannot give that order.
+    tables: of this run, if they are open already. Raises NotFound if no epoch is trained,
+    InputError if the tables cannot give that order.
     """
     mined, trained = found.newest_epoch("mine"), found.newest_epoch("train")
     if trained is None:
         raise NotFound(f"{found.plan.reference} has no trained epoch yet")
-    tables = RunTables.of(found.records, stages=found.stage_store, sampling=found.config.sampling)
+    tables = tables or RunTables.of_run(found)
     over_epochs = mined is not None or order in OVER_EPOCHS
-    columns = tables.scores() if over_epochs else tables.observations(trained)
-    assert columns is not None
+    read = tables.scores if over_epochs else tables.observations(trained)
+    assert read is not None
+    columns = dict(read)
     ranked = _order(columns, order, run=found.plan.reference)
     chosen = ranked[: count or SHOWN_BY_DEFAULT]
     columns |= _derived(columns) if over_epochs else {}

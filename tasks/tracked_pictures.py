@@ -99,11 +99,11 @@ def _pictures(found: FoundRun, images: Images | str) -> Iterator[tuple[str, byte
     from epochal.tasks.figures import data_map_png, kept_png
     from epochal.tasks.report import report_html
 
-    tables = RunTables.of(found.records, stages=found.stage_store, sampling=found.config.sampling)
+    tables = RunTables.of_run(found)
     if tables.picture_rows <= MAX_PICTURE_ROWS:
-        scores = tables.scores()
+        scores = tables.scores
         if scores is not None and (on_map := data_map(scores)) is not None:
             yield DATA_MAP, data_map_png(on_map)
     if (kept := tables.kept()) is not None:
         yield KEPT, kept_png(kept)
-    yield REPORT, report_html(found, images=images).encode()
+    yield REPORT, report_html(found, images=images, tables=tables).encode()

@@ -3,6 +3,7 @@
 import pytest
 from bare_run import BareRun
 from project import Project
+from proof_policies import OWN
 from test_keys import FACTS, keys
 
 from epochal.data.errors import ConfigError, TargetError
@@ -11,14 +12,6 @@ from epochal.data.schemas import SAMPLES
 from epochal.data.tables import read_table
 from epochal.tasks.keys import Facts
 
-OWN = """
-    import numpy as np
-
-    def hardest(table, context, share):
-        loss = table["loss"]
-        keep = loss >= np.quantile(loss, 1 - share)
-        return keep, np.ones(len(loss))
-"""
 SETTINGS = {
     "importance": "{policy: importance}",
     "infobatch": "{policy: infobatch, final_full: 0}",

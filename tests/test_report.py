@@ -44,10 +44,6 @@ class Reader(HTMLParser):
     def handle_data(self, data):
         self.text.append(data)
 
-    @property
-    def headings(self):
-        return [text for text in self.text if text.strip()]
-
 
 def checked(page):
     """The page read, once it is sure that it fetches and runs nothing."""
