@@ -47,13 +47,20 @@ class Section:
     wide: bool = False
 
 
-def report_html(found: FoundRun, *, images: Images | str, tables: RunTables | None = None) -> str:
+def report_html(
+    found: FoundRun,
+    *,
+    images: Images | str,
+    tables: RunTables | None = None,
+    light: Mapping[str, bytes] | None = None,
+) -> str:
     """The page, from the same stages the same text.
 
     images: reads the images of samples by id, or says why there are none. tables: of this run, if
-    they are open already. What cannot be read of the store is said in its place on the page.
+    they are open already. light: `data_map` and `kept` as PNG, as far as they are drawn. What
+    cannot be read of the store is said in its place on the page.
     """
-    report = _Report(found, images, tables or RunTables.of_run(found))
+    report = _Report(found, images, tables or RunTables.of_run(found), light or {})
     return page(
         title=found.plan.reference,
         header=report.header(),
@@ -71,10 +78,17 @@ def report_html(found: FoundRun, *, images: Images | str, tables: RunTables | No
 
 
 class _Report:
-    def __init__(self, found: FoundRun, images: Images | str, tables: RunTables) -> None:
+    def __init__(
+        self,
+        found: FoundRun,
+        images: Images | str,
+        tables: RunTables,
+        light: Mapping[str, bytes],
+    ) -> None:
         self._found = found
         self._images = images
         self._tables = tables
+        self._light = light
 
     @cached_property
     def _rows(self) -> list[EpochRow]:
@@ -184,9 +198,9 @@ class _Report:
 
         kept = self._tables.kept()
         if kept is not None:
-            yield Section(
-                "Kept samples", _in_both(lambda theme: kept_png(kept, theme=theme), "Kept samples")
-            )
+            name = "Kept samples"
+            drawn = self._light.get("kept")
+            yield Section(name, _in_both(lambda theme: kept_png(kept, theme=theme), name, drawn))
 
     def _data_map(self) -> Iterator[Section]:
         from epochal.data.sample_scores import data_map
@@ -207,7 +221,11 @@ class _Report:
             return
         yield Section(
             "Data map",
-            _in_both(lambda theme: data_map_png(found, theme=theme), "Data map"),
+            _in_both(
+                lambda theme: data_map_png(found, theme=theme),
+                "Data map",
+                self._light.get("data_map"),
+            ),
             "Mean and standard deviation of the label's probability over the epochs "
             "(Swayamdipta et al. 2020).",
         )
@@ -242,13 +260,15 @@ def _sheet(images: list[npt.NDArray[np.float32]], view: SampleView) -> Html:
     )
 
 
-def _in_both(draw: Callable[[Theme], bytes], name: str) -> Html:
-    """The picture in the page's light and its dark colours."""
+def _in_both(draw: Callable[[Theme], bytes], name: str, light: bytes | None = None) -> Html:
+    """The picture in the page's light and its dark colours. light: that one, if it is drawn."""
     from epochal.tasks.figures import DARK, LIGHT
 
-    light, dark = (png_address(draw(theme)) for theme in (LIGHT, DARK))
+    dark = png_address(draw(DARK))
     source = element("source", srcset=dark, media="(prefers-color-scheme: dark)")
-    return element("picture", source, element("img", src=light, alt=name))
+    return element(
+        "picture", source, element("img", src=png_address(light or draw(LIGHT)), alt=name)
+    )
 
 
 def _metric(name: str) -> str:

@@ -100,10 +100,13 @@ def _pictures(found: FoundRun, images: Images | str) -> Iterator[tuple[str, byte
     from epochal.tasks.report import report_html
 
     tables = RunTables.of_run(found)
+    light: dict[str, bytes] = {}
     if tables.picture_rows <= MAX_PICTURE_ROWS:
         scores = tables.scores
         if scores is not None and (on_map := data_map(scores)) is not None:
-            yield DATA_MAP, data_map_png(on_map)
+            light["data_map"] = data_map_png(on_map)
+            yield DATA_MAP, light["data_map"]
     if (kept := tables.kept()) is not None:
-        yield KEPT, kept_png(kept)
-    yield REPORT, report_html(found, images=images, tables=tables).encode()
+        light["kept"] = kept_png(kept)
+        yield KEPT, light["kept"]
+    yield REPORT, report_html(found, images=images, tables=tables, light=light).encode()

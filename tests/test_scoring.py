@@ -257,7 +257,7 @@ def test_what_does_not_fit_is_refused(tmp_path, sampling, words):
         BareRun(project(tmp_path, sampling=sampling).config)
 
 
-def test_commands_know_the_stage(tmp_path):
+def test_commands_know_the_stage(tmp_path, tracker, prefect_api):
     made = Project(tmp_path, epochs=2, sampling=SAMPLING)
     trained = made("train")
     assert trained.code == 0, trained.err
