@@ -7,7 +7,7 @@ the seed, the epoch and the two ids alone, not on who else is kept, on workers o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -100,7 +100,7 @@ class MicroBatchPlan:
         """The update that the micro-step belongs to."""
         self._check(micro_step)
         if self.accumulate == 1:
-            return Window(self._offsets[micro_step + 1] - self._offsets[micro_step], last=True)
+            return _window(self._offsets[micro_step + 1] - self._offsets[micro_step])
         first = micro_step // self.accumulate * self.accumulate
         end = min(first + self.accumulate, self.num_micro_steps)
         return Window(
@@ -114,6 +114,12 @@ class MicroBatchPlan:
     def _check(self, micro_step: int) -> None:
         if not 0 <= micro_step < len(self._offsets) - 1:
             raise IndexError(f"micro-step {micro_step} of an epoch of {self.num_micro_steps}")
+
+
+@lru_cache(maxsize=64)
+def _window(num_samples: int) -> Window:
+    """Of an update of one micro-batch; mostly the same one."""
+    return Window(num_samples, last=True)
 
 
 def micro_batches(

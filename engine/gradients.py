@@ -175,7 +175,7 @@ class Gradients:
         scalar = np.float32(1) / (number + np.float32(_EPSILON)) * np.float32(limit)
         if scalar >= 1:  # times one changes no bit
             return norm
-        torch._foreach_mul_(dense, torch.tensor(scalar))
+        torch._foreach_mul_(dense, torch.scalar_tensor(float(scalar)))  # of float32, as `total`
         return float(number * scalar)
 
     def _spread(self, norm_Q: Tensor) -> Tensor:

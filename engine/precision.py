@@ -23,11 +23,12 @@ class Precision:
         self._device = device
         self._format = torch.channels_last if config.channels_last else None
         self._dtype = _TYPES.get(config.dtype)
+        self._as_it_is = nullcontext()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Around each forward pass and its loss."""
         if self._dtype is None:
-            return nullcontext()
+            return self._as_it_is
         return torch.autocast(self._device.type, dtype=self._dtype)
 
     def place(self, data: Any) -> Any:

@@ -1,7 +1,8 @@
 """A micro-batch's part in its update: its share of the loss, and the gradients that it adds.
 
-The mean over the update's samples is no node of the graph: the losses' gradients are given to the
-backward pass, the same numbers as that node would give, and kept from step to step.
+The mean over the update's samples is no node of the graph: what each loss counts in it is given to
+the backward pass as its gradient, the same numbers as that node would give. They are kept from step
+to step, and their product with the losses is the share.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Shares:
     def __init__(self, device: torch.device, scaler: torch.amp.GradScaler | None = None) -> None:
         self._device = device
         self._scaler = scaler
-        self._kept: dict[tuple[torch.Size, int, torch.dtype], Tensor] = {}
+        self._kept: dict[tuple[torch.Size, int, int, torch.dtype], Tensor] = {}
 
     def backward(self, loss_B: Tensor, batch: Batch) -> Tensor:
         """Adds the micro-batch's gradients; gives its share of the update's loss, shape ().
@@ -40,39 +41,32 @@ class Shares:
             )
         if loss_B.dtype in _HALF:
             loss_B = loss_B.float()
-        torch.autograd.backward(loss_B, self._gradient_of(loss_B, batch))
-        return self.of(loss_B.detach(), batch)
+        part_B = self._part_of(loss_B, batch)
+        torch.autograd.backward(
+            loss_B, part_B if self._scaler is None else self._scaler.scale(part_B)
+        )
+        return _product(loss_B.detach(), part_B)
 
     def of(self, value: Tensor, batch: Batch) -> Tensor:
         """The share, shape (), of a detached value of shape (B,) or ()."""
-        num_samples = batch.window.num_samples
         if value.dtype in _HALF:
             value = value.float()
-        if value.ndim == 0:
-            assert batch.weights_B is None, "weights need one loss per sample"
-            return value if num_samples == batch.num_samples else value * _part(batch)
-        if batch.weights_B is not None:
-            return (value * batch.weights_B.to(self._device)).sum() / num_samples
-        return value.mean() if num_samples == batch.num_samples else value.sum() / num_samples
+        return _product(value, self._part_of(value, batch))
 
-    def _gradient_of(self, loss_B: Tensor, batch: Batch) -> Tensor:
-        """What the share's gradient by the losses is, of the same shape; times the scale."""
-        place = (loss_B.shape, batch.window.num_samples, loss_B.dtype)
-        fixed = self._scaler is None and batch.weights_B is None
-        if fixed and place in self._kept:
+    def _part_of(self, value: Tensor, batch: Batch) -> Tensor:
+        """What each of the numbers counts in the update, of the same shape."""
+        place = (value.shape, batch.num_samples, batch.window.num_samples, value.dtype)
+        if batch.weights_B is None and place in self._kept:
             return self._kept[place]
-        one = torch.ones((), dtype=loss_B.dtype, device=loss_B.device)
-        if self._scaler is not None:
-            one = self._scaler.scale(one)
-        if loss_B.ndim == 0:
-            return one if batch.window.num_samples == batch.num_samples else one * _part(batch)
-        gradient_B = one.expand(loss_B.shape) / batch.window.num_samples
+        assert value.ndim or batch.weights_B is None, "weights need one loss per sample"
+        counts = batch.num_samples if value.ndim == 0 else 1
+        part = torch.full_like(value, counts / batch.window.num_samples)
         if batch.weights_B is not None:
-            gradient_B = gradient_B * batch.weights_B.to(self._device)
-        if fixed and len(self._kept) < _KEPT:
-            self._kept[place] = gradient_B
-        return gradient_B
+            return part * batch.weights_B.to(self._device)
+        if len(self._kept) < _KEPT:
+            self._kept[place] = part
+        return part
 
 
-def _part(batch: Batch) -> float:
-    return batch.num_samples / batch.window.num_samples
+def _product(value: Tensor, part: Tensor) -> Tensor:
+    return torch.dot(value, part) if value.ndim else value * part

@@ -141,10 +141,10 @@ def input_name(batch: Mapping[str, Any]) -> str | None:
 
 def target_of(batch: Any) -> Any:
     """What a batch's outputs are measured against, or None if it is not to be told."""
+    if isinstance(batch, tuple | list):
+        return batch[1] if len(batch) >= _PAIR else None
     if isinstance(batch, Mapping):
         return next((batch[name] for name in _TARGET_NAMES if name in batch), None)
-    if isinstance(batch, tuple | list) and len(batch) >= _PAIR:
-        return batch[1]
     return None
 
 
