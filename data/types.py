@@ -74,7 +74,7 @@ class Window:
     last: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would triple what making one takes, at every step
 class Batch:
     """One micro-batch.
 
