@@ -13,6 +13,7 @@ from observed import observations, without_classes
 from epochal.data.config import SamplingConfig
 from epochal.data.policies import PlanContext, plan_epoch
 from epochal.data.policies.easy_skip import at_least
+from epochal.data.policies.selective_backprop import ranked_by_loss
 from epochal.data.samples import SampleTable, update
 
 
@@ -239,3 +240,15 @@ def test_a_million_samples_are_planned_in_milliseconds(floor):
 def test_a_threshold_in_float32_says_what_one_in_float64_says(threshold, value):
     found = np.array([value, np.nan], dtype=np.float32) >= at_least(threshold)
     assert found.tolist() == [value >= threshold, False]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 400), st.integers(0, 5))
+def test_equal_losses_are_ranked_by_lot(seed, rows, decimals):
+    draw = np.random.default_rng(seed)
+    loss_R = np.round(draw.normal(size=rows), decimals).astype(np.float32)
+    loss_R[draw.random(rows) < 0.1] = -0.0
+    lot_R = draw.integers(0, 2**63, rows).astype(np.uint64)
+    lot_R[draw.random(rows) < 0.5] &= np.uint64(0xF00000000000000F)  # equal upper halves
+    lot_R += np.arange(rows, dtype=np.uint64) << np.uint64(4)
+    expected_R = np.lexsort((lot_R, loss_R))
+    np.testing.assert_array_equal(ranked_by_loss(loss_R, lot_R), expected_R)

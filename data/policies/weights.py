@@ -18,6 +18,8 @@ def inverse_weights(
     Their mean is one, so that the learning rate means what it means for a full epoch. No weight is
     above `highest`. Samples that are not kept have weight 1, which nobody reads.
     """
+    if highest <= 1:  # no weight is below one: all are one
+        return np.ones(len(keep_N), dtype=np.float32)
     weight_N = np.ones(len(keep_N))
     raw_K = np.minimum(1.0 / probability_N[keep_N].astype(np.float64), highest)
     if len(raw_K):
