@@ -36,7 +36,7 @@ def drawn(classes, rows, seed, *, ignored=0.1):
     return torch.randn(rows, classes, generator=draw) * 4, label_N
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(
     CLASSES,
     st.lists(st.integers(1, 2 * LANES), min_size=1, max_size=12),
