@@ -232,11 +232,11 @@ class SamplingConfig(Frozen):
     def batch_size(self, full: int, *, kept: int, total: int) -> int:
         """Samples of a micro-batch where `kept` of `total` train, and `full` where all do.
 
-        Where the last one would be a single sample, which BatchNorm refuses, all are a little
-        larger: which epoch a policy would leave such a rest in, nobody can foresee.
+        Where one would be a single sample, which BatchNorm refuses, all are a little larger: which
+        epoch a policy would leave such a rest in, nobody can foresee.
         """
         power = {"fixed": 0.0, "sqrt": 0.5, "proportional": 1.0}[self.batch_rule]
-        size = full if power == 0 else max(1, round(full * (kept / total) ** power))
+        size = full if power == 0 else max(min(2, full), round(full * (kept / total) ** power))
         while 1 < size < kept < total and kept % size == 1:
             size += 1
         return size

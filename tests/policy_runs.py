@@ -6,8 +6,8 @@ import numpy as np
 from observed import observations
 
 from epochal.data.config import SamplingConfig
-from epochal.data.policies import PlanContext, carry_state, plan_epoch
-from epochal.data.samples import update
+from epochal.data.mining import updated
+from epochal.data.policies import PlanContext, plan_epoch
 
 POLICIES = {
     "easy_skip": {},
@@ -49,18 +49,7 @@ def context_of(config, epoch, *, epochs=24, seed=7):
 
 def mined(config, columns, *, count, previous=None, epoch=0, seed=7):
     """The table after an epoch with these observations, not yet planned."""
-    table = update(
-        previous,
-        columns,
-        epoch=epoch,
-        sample_ids_N=np.arange(count),
-        labels_N=None,
-        confidence=config.easy_from,
-    )
-    before = None if previous is None else previous.columns
-    return table.with_columns(
-        carry_state(table.columns, before, epoch=epoch, seed=seed, config=config)
-    )
+    return updated(previous, columns, config, sample_ids_N=np.arange(count), epoch=epoch, seed=seed)
 
 
 def planned(table, config, context):

@@ -67,6 +67,11 @@ def suspected(table):
 
 
 @every_policy
+def test_a_policy_leaves_samples_out(name):
+    assert course(config_of(name)).shares.min() < 1
+
+
+@every_policy
 @settings(max_examples=25, deadline=None)
 @given(situations())
 def test_the_floor_holds_overall_and_in_each_class(name, situation):

@@ -33,9 +33,9 @@ def next_count(
     """The counts after `epoch`: int16 of shape (N,).
 
     Every `every` epochs, each sample seen since the last time counts with its last verdict. With
-    `scoring` that is each sample, as published; scored: whether a pass followed this epoch.
+    `scoring` that is each sample, as published, and scored says whether a pass followed this epoch.
     """
-    if (epoch + 1) % config.every or not scored:
+    if (epoch + 1) % config.every or (config.scoring is not None and not scored):
         return count_N
     easy_N = columns["correct"] & (columns["confidence"].astype(np.float64) >= config.easy_from)
     moved_N = np.clip(count_N + np.where(easy_N, 1, -1), 0, config.count)

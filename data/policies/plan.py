@@ -126,7 +126,7 @@ def carry_state(
     epoch: int,
     seed: int,
     config: SamplingConfig,
-    scored: bool = True,
+    scored: bool,
 ) -> dict[str, npt.NDArray[Any]]:
     """Columns of a policy's own that go from table to table: those after `epoch`, name → (N,).
 
