@@ -48,8 +48,8 @@ class Shares:
         return _product(loss_B.detach(), part_B)
 
     def of(self, value: Tensor, batch: Batch) -> Tensor:
-        """The share, shape (), of a detached value of shape (B,) or ()."""
-        if value.dtype in _HALF:
+        """The share, shape (), of a detached value of shape (B,) or (); whole numbers count too."""
+        if value.dtype in _HALF or not value.is_floating_point():
             value = value.float()
         return _product(value, self._part_of(value, batch))
 

@@ -209,6 +209,23 @@ def test_each_part_of_a_loss_is_logged_with_the_weight_of_its_samples():
     )
 
 
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_parts_may_be_whole_numbers(accumulate):
+    def step(model, batch):
+        output = parted(model, batch)
+        right_B = output.outputs.argmax(1) == batch[1]
+        parts = {"right": right_B.long(), "of": torch.tensor(2), "sure": right_B}
+        return StepOutput(output.loss_B, output.outputs, target=batch[1], parts=parts)
+
+    result = run_epoch(new_state(), *samples(22), batch_size=4, accumulate=accumulate, step=step)
+    right_U, of_U = (result.updates[f"train/loss/{name}"] for name in ("right", "of"))
+    sizes_U = np.full(len(right_U), 4 * accumulate)
+    sizes_U[-1] = 22 - sizes_U[:-1].sum()
+    assert float(right_U @ sizes_U) == pytest.approx(result.observations["correct"].sum())
+    np.testing.assert_allclose(of_U, 2.0, rtol=1e-6)
+    np.testing.assert_array_equal(result.updates["train/loss/sure"], right_U)
+
+
 def test_parts_must_be_the_same_for_each_batch():
     calls = []
 
