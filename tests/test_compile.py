@@ -52,6 +52,7 @@ def _afresh():
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 def test_compiled_updates_are_close_to_eager_ones_and_a_state_goes_over_to_either(tmp_path):
     x, y = samples(16)
     states = [new_state(lambda: Net(dropout=0), torch.optim.SGD, momentum=0.9) for _ in range(2)]

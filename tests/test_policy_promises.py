@@ -72,7 +72,7 @@ def test_a_policy_leaves_samples_out(name):
 
 
 @every_policy
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(situations())
 def test_the_floor_holds_overall_and_in_each_class(name, situation):
     config, table, context = table_of(name, situation)
@@ -84,7 +84,7 @@ def test_the_floor_holds_overall_and_in_each_class(name, situation):
 
 
 @every_policy
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(situations())
 def test_who_was_never_seen_or_had_no_finite_loss_trains(name, situation):
     config, table, context = table_of(name, situation)
@@ -94,7 +94,7 @@ def test_who_was_never_seen_or_had_no_finite_loss_trains(name, situation):
 
 
 @every_policy
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(situations())
 def test_weights_are_finite_positive_and_under_the_cap(name, situation):
     config, table, context = table_of(name, situation)
@@ -110,7 +110,7 @@ def test_weights_are_finite_positive_and_under_the_cap(name, situation):
 
 
 @every_policy
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(situations())
 def test_planning_again_gives_the_same_plan(name, situation):
     config, table, context = table_of(name, situation)
@@ -124,7 +124,7 @@ def test_planning_again_gives_the_same_plan(name, situation):
 
 
 @every_policy
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(situations(), st.randoms())
 def test_the_order_of_the_rows_plays_no_part(name, situation, random):
     config, table, context = table_of(name, situation)

@@ -29,6 +29,7 @@ def begin_server(machine):
         return ensure_prefect_server().api_url
 
 
+@pytest.mark.slow  # it is waited for
 def test_a_server_that_is_away_at_the_start_is_named_before_anything_runs(tmp_path, tracker):
     project = Project(tmp_path / "project")
     url = f"http://127.0.0.1:{free_port()}/api"
