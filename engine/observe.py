@@ -178,8 +178,8 @@ def _of_logits(logits_RC: Tensor, label_R: Tensor) -> dict[str, Tensor]:
 def _in_lanes(tensor_XR: Tensor) -> Tensor:
     """(X, R) to (X, L): rows side by side in memory, padded with zeros to a multiple of 64.
 
-    Of few classes the softmax is three times as fast so. torch rounds the rest that fills no vector
-    register in another way than what does: so there must be no rest.
+    Of few classes all columns take a third of the time so. torch rounds the rest that fills no
+    vector register in another way than what does: so there must be no rest.
     """
     rows = tensor_XR.shape[1]
     padded_XL = tensor_XR.new_zeros(len(tensor_XR), -(-rows // LANES) * LANES)
