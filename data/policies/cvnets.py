@@ -28,7 +28,7 @@ def next_count(
     *,
     epoch: int,
     config: SamplingConfig,
-    scored: bool = True,
+    scored: bool,
 ) -> npt.NDArray[np.int16]:
     """The counts after `epoch`: int16 of shape (N,).
 
