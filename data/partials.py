@@ -1,7 +1,7 @@
 """Commits inside an epoch: what a stage has done so far, in its own folder, until it is done.
 
     stages/<key>/partial/<micro-step>.json         the commit, written last
-    stages/<key>/partial/<sha256>.safetensors      its tensors
+    stages/<key>/partial/<checksum>.safetensors    its tensors
 
 The newest commit whose bytes are intact counts; a damaged one costs the work since the one before
 it. Nothing of it is left in a finished stage. Knows nothing of what the tensors are.
@@ -18,21 +18,21 @@ from typing import Any
 
 from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import Damaged
-from epochal.data.hashing import file_sha256
-from epochal.data.records import is_sha256
+from epochal.data.hashing import file_checksum
 from epochal.data.stage_status import PARTIAL, stage_folder
 from epochal.data.store import Store
-from epochal.data.written_file import WrittenFile
+from epochal.data.written_file import ChecksummedFile
 
-FORMAT = 1
+FORMAT = 2  # 1 had a sha256 where the checksum is
 KEEP = 2  # the newest, and one to fall back to
 MAX_MANIFEST_BYTES = 1 << 28
 _MANIFEST = re.compile(r"(\d{12})\.json")
+_CHECKSUM = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
 class PartialCommit:
-    """A commit as it was read. body: plain JSON; tensors: a local file, digest checked."""
+    """A commit as it was read. body: plain JSON; tensors: a local file, checksum right."""
 
     micro_steps: int
     body: Mapping[str, Any]
@@ -47,27 +47,26 @@ class PartialStore:
         self._folder = f"{stage_folder(key)}/{PARTIAL}"
 
     def commit(
-        self, micro_steps: int, tensors: WrittenFile | Path, body: Mapping[str, Any]
+        self, micro_steps: int, tensors: ChecksummedFile | Path, body: Mapping[str, Any]
     ) -> None:
         """Puts the file `tensors`, then the manifest; then deletes what is older than two.
 
-        A file of `Store.scratch` is handed over; one that was hashed as it was written is not read
-        again. A commit of that micro-step that is there stands if it is intact. Raises
+        A file of `Store.scratch` is handed over; one whose checksum was taken as it was written is
+        not read again. A commit of that micro-step that is there stands if it is intact. Raises
         StoreUnavailable.
         """
-        written = WrittenFile.of(tensors) if isinstance(tensors, Path) else tensors
-        sha256, size = written.sha256, written.size
-        blob = f"{self._folder}/{sha256}.safetensors"
+        written = ChecksummedFile.of(tensors) if isinstance(tensors, Path) else tensors
+        blob = self._blob(written.checksum)
         try:
             self._store.put_new(blob, written.path)
         except FileExistsError:
-            if not self._is_intact(blob, sha256):
-                self._store.set_aside(blob, "it does not have the digest that is its name")
+            if not self._is_intact(blob, written.checksum):
+                self._store.set_aside(blob, "it does not have the checksum that is its name")
                 self._store.put_new(blob, written.path)
         manifest = {
             "format": FORMAT,
             "micro_steps": micro_steps,
-            "tensors": {"sha256": sha256, "size": size},
+            "tensors": {"xxh3_128": written.checksum, "size": written.size},
             "body": dict(body),
         }
         path = f"{self._folder}/{micro_steps:012d}.json"
@@ -90,12 +89,15 @@ class PartialStore:
         for path in self._manifests():
             manifest = self._manifest(path)
             if manifest is None:
-                notice(f"{self._store.address(path)} is damaged; an older commit is used")
+                notice(
+                    f"{self._store.address(path)} is damaged or of another version of "
+                    "Epochal; an older commit is used"
+                )
                 continue
             if not fits(manifest["body"]):
                 continue
             with ExitStack() as stack:
-                local = self._tensors(manifest["tensors"]["sha256"], stack)
+                local = self._tensors(manifest["tensors"]["xxh3_128"], stack)
                 if local is not None:
                     yield PartialCommit(manifest["micro_steps"], manifest["body"], local)
                     return
@@ -105,20 +107,23 @@ class PartialStore:
             )
         yield None
 
-    def _is_intact(self, blob: str, sha256: str) -> bool:
+    def _blob(self, checksum: str) -> str:
+        return f"{self._folder}/{checksum}.safetensors"
+
+    def _is_intact(self, blob: str, checksum: str) -> bool:
         try:
             with self._store.fetch(blob) as local:
-                return file_sha256(local) == sha256
+                return file_checksum(local) == checksum
         except FileNotFoundError:
             return False
 
-    def _tensors(self, sha256: str, stack: ExitStack) -> Path | None:
+    def _tensors(self, checksum: str, stack: ExitStack) -> Path | None:
         """A local file with the tensors while `stack` is open, or None if they are not intact."""
         try:
-            local = stack.enter_context(self._store.fetch(f"{self._folder}/{sha256}.safetensors"))
+            local = stack.enter_context(self._store.fetch(self._blob(checksum)))
         except FileNotFoundError:
             return None
-        return local if file_sha256(local) == sha256 else None
+        return local if file_checksum(local) == checksum else None
 
     def discard(self, micro_steps: int, reason: str) -> None:
         """Sets aside a commit whose bytes are intact, but no epoch can go on from."""
@@ -146,8 +151,8 @@ class PartialStore:
         well_formed = (
             found.get("format") == FORMAT
             and isinstance(tensors, dict)
-            and isinstance(tensors.get("sha256"), str)
-            and is_sha256(tensors["sha256"])
+            and isinstance(tensors.get("xxh3_128"), str)
+            and _CHECKSUM.fullmatch(tensors["xxh3_128"]) is not None
             and isinstance(body, dict)
             and isinstance(found.get("micro_steps"), int)
             and f"{found['micro_steps']:012d}.json" == path.rpartition("/")[2]
@@ -164,10 +169,10 @@ class PartialStore:
         kept = [self._manifest(path) for path in manifests[:KEEP]]
         if any(one is None for one in kept):
             return  # what stands beside a damaged commit may be needed
-        names = {f"{one['tensors']['sha256']}.safetensors" for one in kept if one is not None}
+        kept_blobs = {self._blob(one["tensors"]["xxh3_128"]) for one in kept if one is not None}
         old = set(manifests[KEEP:])
         for path in self._store.listing(self._folder):
-            if path.endswith(".safetensors") and path.rpartition("/")[2] not in names:
+            if path.endswith(".safetensors") and path not in kept_blobs:
                 self._store.delete(path)
         for path in sorted(old):
             self._store.delete(path)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from epochal.data.hashing import BytesDigest, file_sha256
+from epochal.data.hashing import BytesDigest, Checksum, file_checksum, file_sha256
 
 BLOCK_BYTES = 8 << 20
 SMALL_BYTES = 1 << 16  # smaller pieces are gathered: a system call for each would cost more
@@ -37,12 +37,42 @@ class WrittenFile:
         return cls(path, file_sha256(path), path.stat().st_size)
 
 
+@dataclass(frozen=True)
+class ChecksummedFile:
+    """A local file of which the bytes' `Checksum` is known: 32 hexadecimal digits."""
+
+    path: Path
+    checksum: str
+    size: int
+
+    @classmethod
+    def of(cls, path: Path) -> ChecksummedFile:
+        """A file that is there already: reads it."""
+        return cls(path, file_checksum(path), path.stat().st_size)
+
+
 def write_hashed(path: Path, pieces: Iterable[bytes | memoryview]) -> WrittenFile:
     """Writes a new file of these bytes. Who needs it durable syncs it still.
 
     Pieces must stay as they are until it returns. Raises OSError, naming the file.
     """
-    digest, size = BytesDigest(), 0
+    digest = BytesDigest()
+    size = _write_all(path, pieces, digest)
+    return WrittenFile(path, digest.hexdigest(), size)
+
+
+def write_checksummed(path: Path, pieces: Iterable[bytes | memoryview]) -> ChecksummedFile:
+    """As `write_hashed`, in a fraction of its processor time."""
+    checksum = Checksum()
+    size = _write_all(path, pieces, checksum)
+    return ChecksummedFile(path, checksum.hexdigest(), size)
+
+
+def _write_all(
+    path: Path, pieces: Iterable[bytes | memoryview], digest: BytesDigest | Checksum
+) -> int:
+    """Writes the file, `digest` told of all bytes; gives their number."""
+    size = 0
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
@@ -56,13 +86,13 @@ def write_hashed(path: Path, pieces: Iterable[bytes | memoryview]) -> WrittenFil
             os.close(descriptor)
     except OSError as error:
         raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
-    return WrittenFile(path, digest.hexdigest(), size)
+    return size
 
 
 class _Threads:
     """The two helpers of one file; all that they were given is done when the block ends well."""
 
-    def __init__(self, digest: BytesDigest, descriptor: int) -> None:
+    def __init__(self, digest: BytesDigest | Checksum, descriptor: int) -> None:
         self._digest = digest
         self._descriptor = descriptor
         self._hashing = ThreadPoolExecutor(1, thread_name_prefix="epochal-hash")

@@ -19,7 +19,7 @@ import numpy as np
 from epochal.data.errors import StoreUnavailable
 from epochal.data.partials import PartialCommit, PartialStore
 from epochal.data.store import Store
-from epochal.data.written_file import write_hashed
+from epochal.data.written_file import write_checksummed
 from epochal.tasks.config import CheckpointConfig
 from epochal.tasks.host_buffers import HostBuffers
 
@@ -175,7 +175,7 @@ class PartialSaver:
 
         with self._store.scratch() as scratch:
             pieces = safetensors_pieces({**copied, **_arrays(captured)})
-            written = write_hashed(scratch / "partial.safetensors", pieces)
+            written = write_checksummed(scratch / "partial.safetensors", pieces)
             self._partials.commit(captured.micro_steps, written, body)
         self._saved(captured, anchors)
 

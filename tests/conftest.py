@@ -19,6 +19,10 @@ import pytest
 from machine import Deployed, Machine, free_port
 from s3_server import BUCKET, s3_server
 
+_LONG = (
+    "test_interrupted", "test_faults", "test_pipeline", "test_browser", "test_prefect_kills",
+    "test_deployed_runs", "test_servers", "test_averaging", "test_real_faults",
+)  # fmt: skip
 _OWN_SETTINGS = ("PREFECT_", "MLFLOW_", "EPOCHAL_")
 
 
@@ -28,6 +32,8 @@ def pytest_configure(config):
             del os.environ[name]
     config.test_home = tempfile.mkdtemp(prefix="epochal-tests-")
     os.environ["HOME"] = config.test_home
+    # A thread of torch that waits spins otherwise, and takes the core of another process.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # A shell makes what it starts in the background ignore it, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # At its import Hypothesis asks the garbage collector about objects of trio, and warns if it
@@ -36,6 +42,11 @@ def pytest_configure(config):
     from epochal.flows.environment import prepare_environment
 
     prepare_environment()
+
+
+def pytest_collection_modifyitems(items):
+    """The long files first: else one process has the last of them while the other has nothing."""
+    items.sort(key=lambda item: item.path.stem not in _LONG)
 
 
 def pytest_unconfigure(config):

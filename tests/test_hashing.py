@@ -55,6 +55,15 @@ def test_what_has_no_one_meaning_is_refused(value):
         hashing.digest("x", value)
 
 
+@pytest.mark.parametrize(("data", "expected"), [
+    (b"", "99aa06d3014798d86001c324468d497f"),
+    (b"epochal", "e680bca55397c8821331f04531f76d5f"),
+])  # fmt: skip
+def test_checksums_are_those_of_xxhsum(data, expected, tmp_path):
+    (tmp_path / "x").write_bytes(data)
+    assert hashing.file_checksum(tmp_path / "x") == expected
+
+
 def test_framed_parts_do_not_run_into_each_other():
     one, other = hashing.ContentDigest("d"), hashing.ContentDigest("d")
     one.add("a", b"bc")

@@ -85,14 +85,14 @@ def test_a_commit_that_is_not_taken_in_time_is_given_up_and_named(tmp_path, monk
 
 def test_a_commit_holds_the_state_of_its_moment_while_training_goes_on(tmp_path, monkeypatch):
     began, free, found = threading.Event(), threading.Event(), {}
-    write = partial_epochs.write_hashed
+    write = partial_epochs.write_checksummed
 
     def late(path, pieces):
         began.set()
         assert free.wait(30)
         return write(path, pieces)
 
-    monkeypatch.setattr(partial_epochs, "write_hashed", late)
+    monkeypatch.setattr(partial_epochs, "write_checksummed", late)
     saver = new_saver(tmp_path, every_updates=1)
 
     def watch(progress):

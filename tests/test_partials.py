@@ -10,6 +10,7 @@ from bare_run import BareRun
 from project import Project, environment
 from small import save_tensors
 
+from epochal.data.documents import dump_document
 from epochal.data.errors import Interrupted, TrainingFailed
 from epochal.data.partials import PartialStore
 from epochal.data.store import open_store
@@ -76,6 +77,17 @@ def test_a_damaged_manifest_falls_back_too(store_url):
     assert (step, len(notices)) == (3, 1)
     commit(store, 6)  # the damaged one gives way
     assert newest(store)[0] == 6
+
+
+def test_a_commit_of_the_format_before_is_passed_over_and_said(store_url):
+    store = open_store(store_url)
+    commit(store, 3)
+    tensors = {"sha256": "a" * 64, "size": 4}
+    old = {"format": 1, "micro_steps": 6, "tensors": tensors, "body": {}}
+    store.put_new(f"{PARTIAL}/000000000006.json", dump_document(old))
+    step, _, notices = newest(store)
+    assert step == 3
+    assert "of another version of Epochal" in notices[0]
 
 
 def test_a_commit_that_does_not_fit_is_passed_over(store_url):

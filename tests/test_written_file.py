@@ -9,13 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from epochal.data import written_file
 from epochal.data.errors import StateMismatch
-from epochal.data.written_file import WrittenFile, write_hashed
+from epochal.data.written_file import (
+    ChecksummedFile,
+    WrittenFile,
+    write_checksummed,
+    write_hashed,
+)
 from epochal.engine.tensor_bytes import _DTYPES, safetensors_pieces
 
 SIZES = [0, 1, written_file.SMALL_BYTES - 1, written_file.SMALL_BYTES, 3 * written_file.BLOCK_BYTES]
@@ -33,6 +39,16 @@ def test_a_file_has_the_bytes_of_its_pieces_and_their_digest(sizes, tmp_path):
     assert written.path.read_bytes() == data
     assert (written.sha256, written.size) == (hashlib.sha256(data).hexdigest(), len(data))
     assert WrittenFile.of(written.path) == written
+
+
+@pytest.mark.parametrize("sizes", [[], SIZES, [7] * 5000])
+def test_a_checksum_is_that_of_the_bytes_however_they_come(sizes, tmp_path):
+    pieces = [os.urandom(size) for size in sizes]
+    written = write_checksummed(tmp_path / "x", iter(pieces))
+    data = b"".join(pieces)
+    assert written.path.read_bytes() == data
+    assert (written.checksum, written.size) == (xxhash.xxh3_128_hexdigest(data), len(data))
+    assert ChecksummedFile.of(written.path) == written
 
 
 def test_much_is_sent_to_the_disk_early(tmp_path, monkeypatch):
