@@ -7,10 +7,14 @@ than the writing. Knows nothing of stores or of what the bytes mean.
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import mmap
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -21,6 +25,7 @@ BLOCK_BYTES = 8 << 20
 SMALL_BYTES = 1 << 16  # smaller pieces are gathered: a system call for each would cost more
 SYNC_BYTES = 32 << 20  # between two early syncs, benchmarks/checkpoint.py
 MAX_WAITING_BLOCKS = 32  # that are written and not yet hashed: bounds what is held in memory
+_O_DIRECT = getattr(os, "O_DIRECT", 0)  # not every system has it
 
 
 @dataclass(frozen=True)
@@ -57,36 +62,99 @@ def write_hashed(path: Path, pieces: Iterable[bytes | memoryview]) -> WrittenFil
     Pieces must stay as they are until it returns. Raises OSError, naming the file.
     """
     digest = BytesDigest()
-    size = _write_all(path, pieces, digest)
+    with _new_file(path) as descriptor:
+        size = _write_all(descriptor, pieces, digest)
     return WrittenFile(path, digest.hexdigest(), size)
 
 
 def write_checksummed(path: Path, pieces: Iterable[bytes | memoryview]) -> ChecksummedFile:
-    """As `write_hashed`, in a fraction of its processor time."""
+    """As `write_hashed`, for a fifth of its processor time: beside a training that is what counts.
+
+    Past the page cache where the file system allows it, else as `write_hashed` does.
+    """
     checksum = Checksum()
-    size = _write_all(path, pieces, checksum)
+    with _new_file(path) as descriptor:
+        if _past_the_cache(descriptor, wanted=True):
+            size = _write_past_the_cache(descriptor, pieces, checksum)
+        else:
+            size = _write_all(descriptor, pieces, checksum)
     return ChecksummedFile(path, checksum.hexdigest(), size)
 
 
-def _write_all(
-    path: Path, pieces: Iterable[bytes | memoryview], digest: BytesDigest | Checksum
-) -> int:
-    """Writes the file, `digest` told of all bytes; gives their number."""
-    size = 0
+@contextmanager
+def _new_file(path: Path) -> Iterator[int]:
+    """The descriptor of a file that was not there. An OSError of the block names the file."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            with _Threads(digest, descriptor) as threads:
-                for block in _blocks(pieces):
-                    threads.hash(block)
-                    _write(descriptor, block)
-                    threads.sync_early(block.nbytes)
-                    size += block.nbytes
+            yield descriptor
         finally:
             os.close(descriptor)
     except OSError as error:
         raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
+
+
+def _write_all(
+    descriptor: int, pieces: Iterable[bytes | memoryview], digest: BytesDigest | Checksum
+) -> int:
+    """Writes all bytes, `digest` told of them; gives their number."""
+    size = 0
+    with _Threads(digest, descriptor) as threads:
+        for block in _blocks(pieces):
+            threads.hash(block)
+            _write(descriptor, block)
+            threads.sync_early(block.nbytes)
+            size += block.nbytes
     return size
+
+
+def _write_past_the_cache(
+    descriptor: int, pieces: Iterable[bytes | memoryview], checksum: Checksum
+) -> int:
+    """As `_write_all`, from one buffer at the start of a page, as such writes need it.
+
+    The system then copies nothing and makes no pages: 0.05 s of a core for a gigabyte instead of
+    0.3 to 2.3, and what others have in the cache stays there.
+    """
+    import numpy as np
+
+    pages = mmap.mmap(-1, BLOCK_BYTES)
+    buffer = np.frombuffer(pages, np.uint8)
+    filled = size = 0
+    for piece in pieces:
+        rest = np.frombuffer(piece, np.uint8) if len(piece) else buffer[:0]
+        while rest.size:
+            count = min(rest.size, BLOCK_BYTES - filled)
+            np.copyto(buffer[filled : filled + count], rest[:count])  # other threads run meanwhile
+            rest, filled = rest[count:], filled + count
+            if filled == BLOCK_BYTES:
+                checksum.update(pages)
+                _write(descriptor, memoryview(pages))
+                size, filled = size + filled, 0
+    _past_the_cache(descriptor, wanted=False)  # the end is no whole page
+    end = memoryview(pages)[:filled]
+    checksum.update(end)
+    _write(descriptor, end)
+    return size + filled
+
+
+def _past_the_cache(descriptor: int, *, wanted: bool) -> bool:
+    """Sets whether writes go past the page cache; False where the file system knows no such."""
+    if not _O_DIRECT:
+        return False
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    try:
+        changed = flags | _O_DIRECT if wanted else flags & ~_O_DIRECT
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, changed)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return False
+        raise
+    return True
+
+
+def _is_past_the_cache(descriptor: int) -> bool:
+    return fcntl.fcntl(descriptor, fcntl.F_GETFL) & _O_DIRECT != 0
 
 
 class _Threads:
@@ -152,4 +220,10 @@ def _blocks(pieces: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
 
 def _write(descriptor: int, block: memoryview) -> None:
     while block.nbytes:
-        block = block[os.write(descriptor, block) :]
+        try:
+            block = block[os.write(descriptor, block) :]
+        except OSError as error:
+            # A file system may refuse a write past the cache although it has let us ask for it.
+            if error.errno != errno.EINVAL or not _is_past_the_cache(descriptor):
+                raise
+            _past_the_cache(descriptor, wanted=False)

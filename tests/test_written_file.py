@@ -1,6 +1,7 @@
 """Files written and hashed in one pass, and tensors as exactly the bytes of a safetensors file."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import resource
@@ -51,6 +52,57 @@ def test_a_checksum_is_that_of_the_bytes_however_they_come(sizes, tmp_path):
     assert ChecksummedFile.of(written.path) == written
 
 
+@pytest.fixture
+def writes(monkeypatch):
+    """Of each write: its bytes and whether it went past the page cache."""
+    found, write = [], os.write
+
+    def noted(descriptor, block):
+        direct = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT != 0
+        found.append((len(block), direct))
+        return write(descriptor, block)
+
+    monkeypatch.setattr(written_file.os, "write", noted)
+    return found
+
+
+def test_whole_blocks_go_past_the_page_cache_and_the_end_through_it(tmp_path, writes):
+    data = os.urandom(2 * written_file.BLOCK_BYTES + 7)
+    written = write_checksummed(tmp_path / "x", [data[:100], data[100:]])
+    assert written.path.read_bytes() == data
+    block = written_file.BLOCK_BYTES
+    assert writes == [(block, True), (block, True), (7, False)]
+
+
+def test_a_file_system_that_knows_no_such_writes_gets_the_same_bytes(tmp_path, writes, monkeypatch):
+    data = os.urandom(written_file.BLOCK_BYTES + 7)
+    with_it = write_checksummed(tmp_path / "with", [data])
+    control = fcntl.fcntl
+
+    def refuse(descriptor, command, *flags):
+        if command == fcntl.F_SETFL:
+            raise OSError(errno.EINVAL, "no such flag here")
+        return control(descriptor, command, *flags)
+
+    monkeypatch.setattr(written_file.fcntl, "fcntl", refuse)
+    without = write_checksummed(tmp_path / "without", [data])
+    assert without.path.read_bytes() == data
+    assert without.checksum == with_it.checksum
+    assert [direct for _, direct in writes[2:]] == [False, False]
+
+
+def test_a_file_system_that_refuses_the_write_itself_gets_the_same_bytes(tmp_path, monkeypatch):
+    data, write = os.urandom(2 * written_file.BLOCK_BYTES + 7), os.write
+
+    def refuse(descriptor, block):
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "not so")
+        return write(descriptor, block)
+
+    monkeypatch.setattr(written_file.os, "write", refuse)
+    assert write_checksummed(tmp_path / "x", [data]).path.read_bytes() == data
+
+
 def test_much_is_sent_to_the_disk_early(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(written_file.os, "fsync", synced.append)
@@ -71,12 +123,13 @@ def test_an_error_of_the_early_sync_is_not_lost(tmp_path, monkeypatch):
     assert (raised.value.errno, raised.value.filename) == (errno.EIO, str(tmp_path / "x"))
 
 
-def test_an_error_of_the_disk_names_the_file(tmp_path):
+@pytest.mark.parametrize("function", [write_hashed, write_checksummed])
+def test_an_error_of_the_disk_names_the_file(function, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
         with pytest.raises(OSError) as raised:
-            write_hashed(tmp_path / "x", [bytes(3 << 20)])
+            function(tmp_path / "x", [bytes(30 << 20)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (raised.value.errno, raised.value.filename) == (errno.EFBIG, str(tmp_path / "x"))
