@@ -119,7 +119,7 @@ def _write_past_the_cache(
     import numpy as np
 
     pages = mmap.mmap(-1, BLOCK_BYTES)
-    buffer = np.frombuffer(pages, np.uint8)
+    view, buffer = memoryview(pages), np.frombuffer(pages, np.uint8)
     filled = size = 0
     for piece in pieces:
         rest = np.frombuffer(piece, np.uint8) if len(piece) else buffer[:0]
@@ -128,13 +128,12 @@ def _write_past_the_cache(
             np.copyto(buffer[filled : filled + count], rest[:count])  # other threads run meanwhile
             rest, filled = rest[count:], filled + count
             if filled == BLOCK_BYTES:
-                checksum.update(pages)
-                _write(descriptor, memoryview(pages))
+                checksum.update(view)
+                _write(descriptor, view)
                 size, filled = size + filled, 0
     _past_the_cache(descriptor, wanted=False)  # the end is no whole page
-    end = memoryview(pages)[:filled]
-    checksum.update(end)
-    _write(descriptor, end)
+    checksum.update(view[:filled])
+    _write(descriptor, view[:filled])
     return size + filled
 
 

@@ -11,7 +11,7 @@ from small import new_state, run_epoch, samples
 from epochal.data.errors import StoreUnavailable
 from epochal.data.partials import PartialStore
 from epochal.data.store import open_store
-from epochal.tasks import partial_epochs
+from epochal.tasks import host_buffers, partial_epochs
 from epochal.tasks.config import CheckpointConfig
 from epochal.tasks.host_buffers import HostBuffers
 from epochal.tasks.partial_epochs import PartialSaver
@@ -157,6 +157,17 @@ def test_tensors_of_any_kind_are_copied_bit_for_bit(dtype, shape):
     found = HostBuffers().copy({"x": tensor, "part": tensor.detach()})["x"]
     assert (found.dtype, found.shape) == (dtype, tensor.shape)
     assert found.view(-1).view(torch.uint8).tolist() == tensor.view(-1).view(torch.uint8).tolist()
+
+
+def test_what_is_copied_in_chunks_is_copied_whole():
+    numbers = torch.Generator().manual_seed(3)
+    sizes = {"a": host_buffers.CHUNK_BYTES - 1, "b": 2 * host_buffers.CHUNK_BYTES + 5, "c": 1}
+    tensors = {
+        name: torch.randint(256, (size,), generator=numbers, dtype=torch.uint8)
+        for name, size in sizes.items()
+    }
+    found = HostBuffers().copy(tensors)
+    assert all(torch.equal(found[name], one) for name, one in tensors.items())
 
 
 def test_a_tensor_of_another_shape_gets_another_buffer():
