@@ -245,7 +245,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[200, 1000])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--pairs", type=int, default=8, help="of windows; 0: none")
+    parser.add_argument("--pairs", type=int, default=10, help="of windows; 0: none")
     parser.add_argument("--window", type=int, default=12, help="updates in a window")
     parser.add_argument("--batch-size", type=int, default=64, help="of the training in windows")
     parser.add_argument("--folder", type=Path, help="where to write; none: the temporary folder")
