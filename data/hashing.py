@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 BLOCK_BYTES = 1 << 20
+_CHECKSUM = re.compile(r"[0-9a-f]{32}")
 SIGNIFICANT_DIGITS = 12  # of a float in a key: 0.1 + 0.2 and 0.3 are the same rate
 
 
@@ -108,6 +110,11 @@ class Checksum:
     def hexdigest(self) -> str:
         """32 lower-case hexadecimal digits of the bytes added so far."""
         return self._hasher.hexdigest()
+
+
+def is_checksum(text: str) -> bool:
+    """Whether `text` is 32 lower-case hexadecimal digits."""
+    return _CHECKSUM.fullmatch(text) is not None
 
 
 def file_checksum(path: Path) -> str:

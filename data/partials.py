@@ -18,7 +18,7 @@ from typing import Any
 
 from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import Damaged
-from epochal.data.hashing import file_checksum
+from epochal.data.hashing import file_checksum, is_checksum
 from epochal.data.stage_status import PARTIAL, stage_folder
 from epochal.data.store import Store
 from epochal.data.written_file import ChecksummedFile
@@ -27,7 +27,6 @@ FORMAT = 2  # 1 had a sha256 where the checksum is
 KEEP = 2  # the newest, and one to fall back to
 MAX_MANIFEST_BYTES = 1 << 28
 _MANIFEST = re.compile(r"(\d{12})\.json")
-_CHECKSUM = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class PartialStore:
     def commit(
         self, micro_steps: int, tensors: ChecksummedFile | Path, body: Mapping[str, Any]
     ) -> None:
-        """Puts the file `tensors`, then the manifest; then deletes what is older than two.
+        """Puts the file `tensors`, then the manifest; then deletes what nobody needs any more.
 
         A file of `Store.scratch` is handed over; one whose checksum was taken as it was written is
         not read again. A commit of that micro-step that is there stands if it is intact. Raises
@@ -76,7 +75,7 @@ class PartialStore:
             if self._manifest(path) is None:
                 self._store.set_aside(path, "it is no commit of an epoch")
                 self._store.put_new(path, dump_document(manifest))
-        self._retire()
+        self._retire(path)
 
     @contextmanager
     def newest(
@@ -152,27 +151,39 @@ class PartialStore:
             found.get("format") == FORMAT
             and isinstance(tensors, dict)
             and isinstance(tensors.get("xxh3_128"), str)
-            and _CHECKSUM.fullmatch(tensors["xxh3_128"]) is not None
+            and is_checksum(tensors["xxh3_128"])
             and isinstance(body, dict)
             and isinstance(found.get("micro_steps"), int)
             and f"{found['micro_steps']:012d}.json" == path.rpartition("/")[2]
         )
         return found if well_formed else None
 
-    def _retire(self) -> None:
-        """Deletes all but the newest two, blobs first: what a crash leaves is found again.
+    def _retire(self, written: str) -> None:
+        """Deletes what neither the manifest `written` nor the newest of all make needed.
 
-        A twin that works on the same stage may lose a blob by it: then it falls back when it is
-        resumed, which costs time and nothing else.
+        Of either kind two stay. A later one that was not gone on from is of another environment,
+        or of a twin that is ahead. Blobs go first: what a crash leaves is found again. A twin may
+        lose a blob by it: then it falls back when it is resumed, which costs time and no more.
         """
         manifests = self._manifests()
-        kept = [self._manifest(path) for path in manifests[:KEEP]]
-        if any(one is None for one in kept):
-            return  # what stands beside a damaged commit may be needed
-        kept_blobs = {self._blob(one["tensors"]["xxh3_128"]) for one in kept if one is not None}
-        old = set(manifests[KEEP:])
+        kept = self._readable(manifests)
+        if manifests[:1] != [written]:
+            kept |= self._readable([path for path in manifests if path <= written])
+        blobs = {self._blob(one["tensors"]["xxh3_128"]) for one in kept.values()}
         for path in self._store.listing(self._folder):
-            if path.endswith(".safetensors") and path not in kept_blobs:
+            if path.endswith(".safetensors") and path not in blobs:
                 self._store.delete(path)
-        for path in sorted(old):
-            self._store.delete(path)
+        for path in sorted(manifests):
+            if path < written and path not in kept:
+                self._store.delete(path)
+
+    def _readable(self, manifests: list[str]) -> dict[str, dict[str, Any]]:
+        """The first two of these paths that are manifests indeed."""
+        found: dict[str, dict[str, Any]] = {}
+        for path in manifests:
+            manifest = self._manifest(path)
+            if manifest is not None:
+                found[path] = manifest
+            if len(found) == KEEP:
+                break
+        return found

@@ -1,8 +1,10 @@
 """A file that is written and hashed in one pass: its digest is known when its last byte is out.
 
-One thread hashes what another one writes, and a third asks the disk to begin early, so that the
-sync at the end finds little left: a digest afterwards would read all of it again, and take longer
-than the writing. Knows nothing of stores or of what the bytes mean.
+A digest afterwards would read all of it again, and take longer than the writing. `write_hashed` is
+for what is read again soon: one thread hashes what another one writes, and a third asks the disk to
+begin early, so that the sync at the end finds little left. `write_checksummed` is for what is
+written beside a training, and takes as little of the processor as it can. Knows nothing of stores
+or of what the bytes mean.
 """
 
 from __future__ import annotations
@@ -67,14 +69,16 @@ def write_hashed(path: Path, pieces: Iterable[bytes | memoryview]) -> WrittenFil
     return WrittenFile(path, digest.hexdigest(), size)
 
 
-def write_checksummed(path: Path, pieces: Iterable[bytes | memoryview]) -> ChecksummedFile:
-    """As `write_hashed`, for a fifth of its processor time: beside a training that is what counts.
+def write_checksummed(
+    path: Path, pieces: Iterable[bytes | memoryview], *, cached: bool = False
+) -> ChecksummedFile:
+    """Writes a new file past the page cache where the file system allows it, else through it.
 
-    Past the page cache where the file system allows it, else as `write_hashed` does.
+    cached: through it also there, for who reads the file again soon. Figures: docs/performance.md.
     """
     checksum = Checksum()
     with _new_file(path) as descriptor:
-        if _past_the_cache(descriptor, wanted=True):
+        if not cached and _go_past_the_cache(descriptor, wanted=True):
             size = _write_past_the_cache(descriptor, pieces, checksum)
         else:
             size = _write_all(descriptor, pieces, checksum)
@@ -111,10 +115,9 @@ def _write_all(
 def _write_past_the_cache(
     descriptor: int, pieces: Iterable[bytes | memoryview], checksum: Checksum
 ) -> int:
-    """As `_write_all`, from one buffer at the start of a page, as such writes need it.
+    """As `_write_all`, through one buffer at the start of a page, as such writes need it.
 
-    The system then copies nothing and makes no pages: 0.05 s of a core for a gigabyte instead of
-    0.3 to 2.3, and what others have in the cache stays there.
+    The system then makes no pages of its own and copies nothing into them.
     """
     import numpy as np
 
@@ -131,13 +134,13 @@ def _write_past_the_cache(
                 checksum.update(view)
                 _write(descriptor, view)
                 size, filled = size + filled, 0
-    _past_the_cache(descriptor, wanted=False)  # the end is no whole page
+    _go_past_the_cache(descriptor, wanted=False)  # the end is no whole page
     checksum.update(view[:filled])
     _write(descriptor, view[:filled])
     return size + filled
 
 
-def _past_the_cache(descriptor: int, *, wanted: bool) -> bool:
+def _go_past_the_cache(descriptor: int, *, wanted: bool) -> bool:
     """Sets whether writes go past the page cache; False where the file system knows no such."""
     if not _O_DIRECT:
         return False
@@ -220,9 +223,14 @@ def _blocks(pieces: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
 def _write(descriptor: int, block: memoryview) -> None:
     while block.nbytes:
         try:
-            block = block[os.write(descriptor, block) :]
+            count = os.write(descriptor, block)
         except OSError as error:
-            # A file system may refuse a write past the cache although it has let us ask for it.
-            if error.errno != errno.EINVAL or not _is_past_the_cache(descriptor):
+            # A file system may refuse such a write although it let us ask for it; and after a
+            # short one the rest may begin anywhere.
+            may_help = error.errno == errno.EINVAL and _is_past_the_cache(descriptor)
+            if not may_help or not _go_past_the_cache(descriptor, wanted=False):
                 raise
-            _past_the_cache(descriptor, wanted=False)
+            continue
+        if not count:
+            raise OSError(errno.EIO, "nothing was written")
+        block = block[count:]

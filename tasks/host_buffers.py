@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
+    _Pair = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
+
 PAGE_BYTES = 4096
-CHUNK_BYTES = 4 << 20
+SHARE_BYTES = 4 << 20  # what one thread copies at a time: of one tensor, or of many small ones
 MAX_THREADS = 4  # two take half the time of one; more than two were not measured
 
 
@@ -42,7 +44,7 @@ class HostBuffers:
 
         found: dict[str, Tensor] = {}
         devices = set()
-        on_host: list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]] = []
+        on_host: list[_Pair] = []
         with torch.no_grad():
             for name, tensor in tensors.items():
                 kept = self._fitting(name, tensor)
@@ -69,23 +71,34 @@ class HostBuffers:
         return kept
 
 
-def _copy_on_host(
-    pairs: list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]], *, threads: int
-) -> None:
-    """Copies each second to its first, by threads of which each takes the next chunk when it can.
+def _copy_on_host(pairs: list[_Pair], *, threads: int) -> None:
+    """Copies each second to its first, by threads of which each takes the next share when it can.
 
     torch's own copy waits for all of its threads after each tensor, which took 2 to 10 times as
     long where another process had one of the cores.
     """
     import numpy as np
 
-    chunks = [
-        (to[start : start + CHUNK_BYTES], of[start : start + CHUNK_BYTES])
-        for to, of in pairs
-        for start in range(0, len(to), CHUNK_BYTES)
-    ]
+    def copy(share: list[_Pair]) -> None:
+        for to, of in share:
+            np.copyto(to, of)
+
+    shares: list[list[_Pair]] = [[]]
+    left = SHARE_BYTES
+    for to, of in pairs:
+        start = 0
+        while start < len(to):
+            count = min(left, len(to) - start)
+            shares[-1].append((to[start : start + count], of[start : start + count]))
+            start, left = start + count, left - count
+            if not left:
+                shares.append([])
+                left = SHARE_BYTES
+    if len(shares) == 1:
+        copy(shares[0])
+        return
     with ThreadPoolExecutor(threads, thread_name_prefix="epochal-copy") as pool:
-        for _ in pool.map(lambda chunk: np.copyto(*chunk), chunks):  # raises what a copy raises
+        for _ in pool.map(copy, shares):  # raises what a copy raises
             pass
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from epochal.data.addresses import scheme_of
 from epochal.data.errors import StoreUnavailable
 from epochal.data.partials import PartialCommit, PartialStore
 from epochal.data.store import Store
@@ -175,7 +176,8 @@ class PartialSaver:
 
         with self._store.scratch() as scratch:
             pieces = safetensors_pieces({**copied, **_arrays(captured)})
-            written = write_checksummed(scratch / "partial.safetensors", pieces)
+            sent = scheme_of(self._store.url) != "file"  # not handed over: read again
+            written = write_checksummed(scratch / "partial.safetensors", pieces, cached=sent)
             self._partials.commit(captured.micro_steps, written, body)
         self._saved(captured, anchors)
 

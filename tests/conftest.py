@@ -14,6 +14,7 @@ import sys
 import tempfile
 import uuid
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from machine import Deployed, Machine, free_port
@@ -46,6 +47,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     """The long files first: else one process has the last of them while the other has nothing."""
+    assert all((Path(__file__).parent / f"{stem}.py").is_file() for stem in _LONG)
     items.sort(key=lambda item: item.path.stem not in _LONG)
 
 

@@ -87,10 +87,10 @@ def test_a_commit_holds_the_state_of_its_moment_while_training_goes_on(tmp_path,
     began, free, found = threading.Event(), threading.Event(), {}
     write = partial_epochs.write_checksummed
 
-    def late(path, pieces):
+    def late(*arguments, **options):
         began.set()
         assert free.wait(30)
-        return write(path, pieces)
+        return write(*arguments, **options)
 
     monkeypatch.setattr(partial_epochs, "write_checksummed", late)
     saver = new_saver(tmp_path, every_updates=1)
@@ -159,13 +159,14 @@ def test_tensors_of_any_kind_are_copied_bit_for_bit(dtype, shape):
     assert found.view(-1).view(torch.uint8).tolist() == tensor.view(-1).view(torch.uint8).tolist()
 
 
-def test_what_is_copied_in_chunks_is_copied_whole():
+def test_what_is_copied_in_shares_is_copied_whole():
     numbers = torch.Generator().manual_seed(3)
-    sizes = {"a": host_buffers.CHUNK_BYTES - 1, "b": 2 * host_buffers.CHUNK_BYTES + 5, "c": 1}
+    sizes = {"a": host_buffers.SHARE_BYTES - 1, "b": 2 * host_buffers.SHARE_BYTES + 5, "c": 1}
     tensors = {
         name: torch.randint(256, (size,), generator=numbers, dtype=torch.uint8)
         for name, size in sizes.items()
     }
+    tensors |= {f"small {number}": torch.tensor(number) for number in range(100)}
     found = HostBuffers().copy(tensors)
     assert all(torch.equal(found[name], one) for name, one in tensors.items())
 

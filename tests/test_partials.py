@@ -28,6 +28,12 @@ def commit(store, micro_steps, value=None, **body):
         PartialStore(store, KEY).commit(micro_steps, path, body)
 
 
+def manifests(store):
+    """The micro-steps of the commits that are there."""
+    names = [path.rpartition("/")[2] for path in store.listing(PARTIAL)]
+    return sorted(int(name.removesuffix(".json")) for name in names if name.endswith(".json"))
+
+
 def newest(store, *, fits=lambda _: True):
     notices = []
     with PartialStore(store, KEY).newest(fits=fits, notice=notices.append) as found:
@@ -88,6 +94,27 @@ def test_a_commit_of_the_format_before_is_passed_over_and_said(store_url):
     step, _, notices = newest(store)
     assert step == 3
     assert "of another version of Epochal" in notices[0]
+    for micro_steps in (1, 4, 5):
+        commit(store, micro_steps)
+        assert newest(store)[0] == max(3, micro_steps)
+    assert manifests(store) == [4, 5, 6]
+    commit(store, 7)
+    assert manifests(store) == [5, 7]
+
+
+def test_later_commits_that_do_not_fit_cost_no_new_one(store_url):
+    store = open_store(store_url)
+    for micro_steps in (8, 9):
+        commit(store, micro_steps, environment="old")
+    for micro_steps in (2, 4, 6, 7):
+        commit(store, micro_steps, environment="new")
+        assert newest(store, fits=lambda body: body["environment"] == "new")[0] == micro_steps
+    assert manifests(store) == [6, 7, 8, 9]
+    assert newest(store)[0] == 9
+    for micro_steps in (10, 11):
+        commit(store, micro_steps, environment="new")
+    assert manifests(store) == [10, 11]
+    assert len(store.listing(PARTIAL)) == 4
 
 
 def test_a_commit_that_does_not_fit_is_passed_over(store_url):

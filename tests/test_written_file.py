@@ -52,30 +52,45 @@ def test_a_checksum_is_that_of_the_bytes_however_they_come(sizes, tmp_path):
     assert ChecksummedFile.of(written.path) == written
 
 
+def is_direct(descriptor):
+    return fcntl.fcntl(descriptor, fcntl.F_GETFL) & written_file._O_DIRECT != 0
+
+
 @pytest.fixture
-def writes(monkeypatch):
-    """Of each write: its bytes and whether it went past the page cache."""
+def writes(monkeypatch, tmp_path):
+    """Of each write: its bytes and whether it went past the page cache, where there is such."""
     found, write = [], os.write
+    descriptor = os.open(tmp_path, os.O_WRONLY | os.O_TMPFILE)
+    known = written_file._go_past_the_cache(descriptor, wanted=True)
+    os.close(descriptor)
+    if not known:
+        pytest.skip("this file system or system has no writes past the page cache")
 
     def noted(descriptor, block):
-        direct = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT != 0
-        found.append((len(block), direct))
+        found.append((len(block), is_direct(descriptor)))
         return write(descriptor, block)
 
     monkeypatch.setattr(written_file.os, "write", noted)
     return found
 
 
+BLOCK = written_file.BLOCK_BYTES
+
+
 def test_whole_blocks_go_past_the_page_cache_and_the_end_through_it(tmp_path, writes):
-    data = os.urandom(2 * written_file.BLOCK_BYTES + 7)
+    data = os.urandom(2 * BLOCK + 7)
     written = write_checksummed(tmp_path / "x", [data[:100], data[100:]])
     assert written.path.read_bytes() == data
-    block = written_file.BLOCK_BYTES
-    assert writes == [(block, True), (block, True), (7, False)]
+    assert writes == [(BLOCK, True), (BLOCK, True), (7, False)]
+
+
+def test_who_reads_the_file_again_has_it_in_the_page_cache(tmp_path, writes):
+    write_checksummed(tmp_path / "x", [os.urandom(BLOCK + 7)], cached=True)
+    assert [direct for _, direct in writes] == [False, False]
 
 
 def test_a_file_system_that_knows_no_such_writes_gets_the_same_bytes(tmp_path, writes, monkeypatch):
-    data = os.urandom(written_file.BLOCK_BYTES + 7)
+    data = os.urandom(BLOCK + 7)
     with_it = write_checksummed(tmp_path / "with", [data])
     control = fcntl.fcntl
 
@@ -91,16 +106,35 @@ def test_a_file_system_that_knows_no_such_writes_gets_the_same_bytes(tmp_path, w
     assert [direct for _, direct in writes[2:]] == [False, False]
 
 
-def test_a_file_system_that_refuses_the_write_itself_gets_the_same_bytes(tmp_path, monkeypatch):
-    data, write = os.urandom(2 * written_file.BLOCK_BYTES + 7), os.write
+def test_a_file_system_that_refuses_the_write_itself_gets_the_same_bytes(
+    tmp_path, writes, monkeypatch
+):
+    data, write, refused = os.urandom(2 * BLOCK + 7), os.write, []
 
     def refuse(descriptor, block):
-        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+        if is_direct(descriptor):
+            refused.append(len(block))
             raise OSError(errno.EINVAL, "not so")
         return write(descriptor, block)
 
     monkeypatch.setattr(written_file.os, "write", refuse)
     assert write_checksummed(tmp_path / "x", [data]).path.read_bytes() == data
+    assert refused == [BLOCK]
+    assert writes[0] == (BLOCK, False)
+
+
+@pytest.mark.parametrize("most", [4096, 4096 * 3 + 512, 100_001])
+def test_short_writes_lose_nothing(most, tmp_path, writes, monkeypatch):
+    data, write = os.urandom(BLOCK + 7), os.write
+    monkeypatch.setattr(written_file.os, "write", lambda to, block: write(to, block[:most]))
+    assert write_checksummed(tmp_path / "x", [data]).path.read_bytes() == data
+    assert len(writes) > BLOCK // most
+
+
+def test_a_write_of_nothing_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(written_file.os, "write", lambda *_: 0)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_checksummed(tmp_path / "x", [b"data"])
 
 
 def test_much_is_sent_to_the_disk_early(tmp_path, monkeypatch):
