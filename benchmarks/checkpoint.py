@@ -17,8 +17,9 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,11 +28,13 @@ from torch import nn
 
 from epochal.data.store import open_store
 from epochal.data.types import Batch, Window
+from epochal.data.written_file import write_checksummed, write_hashed
 from epochal.engine.build import build_loss
 from epochal.engine.config import GradientsConfig
 from epochal.engine.epoch import Progress, train_epoch
 from epochal.engine.state import TrainingState
 from epochal.engine.step import DefaultStep
+from epochal.engine.tensor_bytes import safetensors_pieces
 from epochal.tasks.config import CheckpointConfig
 from epochal.tasks.host_buffers import HostBuffers
 from epochal.tasks.partial_epochs import PartialSaver
@@ -150,6 +153,25 @@ class Bench:
         train(self.state, 2 * rounds, 1, watch)
         saver.clear()
 
+    def ways_to_write(self, rounds: int) -> None:
+        """Processor time of one file of the state, written in each way, in turn."""
+        path = self.folder / "written"
+        ways: dict[str, Callable[[Iterable[bytes | memoryview]], object]] = {
+            "xxh3, past the cache": partial(write_checksummed, path),
+            "xxh3, page cache": partial(write_checksummed, path, cached=True),
+            "sha256, page cache": partial(write_hashed, path),
+        }
+        tensors = {str(index): one for index, one in enumerate(_tensors(self.state))}
+        for _ in range(rounds):
+            times = {}
+            for name, write in ways.items():
+                os.sync()
+                began_s = time.process_time()
+                write(safetensors_pieces(tensors))
+                times[name] = time.process_time() - began_s
+                path.unlink()
+            self.rounds.add(times)
+
     def _ours(self, saver: PartialSaver, progress: Progress) -> dict[str, float]:
         began, cpu_s = time.perf_counter(), time.process_time()
         saver.when_due(progress)
@@ -175,7 +197,7 @@ class Bench:
         return {
             "torch.save": saved - began,
             "torch.save + fsync": durable - began,
-            "its processor": cpu_s,
+            "processor, of that": cpu_s,
         }
 
     def beside_training(self, pairs: int, window: int, batch_size: int) -> None:
@@ -205,7 +227,7 @@ def report(rounds: Rounds) -> None:
     """The table of the rounds, and how the targets were met."""
     print(f"  {len(rounds.seconds['blocked'])} rounds")
     for name in (
-        "blocked", "torch.save", "durable", "torch.save + fsync", "processor", "its processor",
+        "blocked", "torch.save", "durable", "torch.save + fsync", "processor", "processor, of that",
     ):  # fmt: skip
         print(f"  {name:<20} {rounds.shown(name)}")
     blocked = rounds.ratio("blocked", "torch.save")
@@ -213,6 +235,13 @@ def report(rounds: Rounds) -> None:
     faster = rounds.ratio("torch.save + fsync", "durable")
     name = "throughput until durable / that of torch.save + fsync"
     _say(name, faster, "at least", MIN_THROUGHPUT, met=faster >= MIN_THROUGHPUT)
+
+
+def report_ways(rounds: Rounds) -> None:
+    """What a file costs the processor, by how it is written."""
+    print("  processor time of a file of the state")
+    for name in ("xxh3, past the cache", "xxh3, page cache", "sha256, page cache"):
+        print(f"  {name:<20} {rounds.shown(name)}", flush=True)
 
 
 def report_windows(rounds: Rounds, *, window: int) -> None:
@@ -259,6 +288,8 @@ def main() -> None:
             size = sum(one.nbytes for one in _tensors(bench.state))
             print(f"state of {size / 1e6:.0f} MB")
             report(bench.rounds)
+            bench.ways_to_write(options.rounds)
+            report_ways(bench.rounds)
             if options.pairs:
                 bench.beside_training(options.pairs, options.window, options.batch_size)
                 report_windows(bench.rounds, window=options.window)

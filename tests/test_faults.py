@@ -6,7 +6,7 @@ from proof_policies import POLICIES, policy_lives
 
 from epochal.data.testing import FaultPlan
 
-EVERY = {"store": 277, "disk": 197, "s3": 120}
+EVERY = {"store": 277, "disk": 197, "s3": 180}
 """Of the operations, in the sample; `make proof` takes all."""
 
 

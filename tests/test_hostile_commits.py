@@ -10,7 +10,7 @@ from project import Project, environment
 from small import save_tensors
 
 from epochal.data.errors import Damaged, TrainingFailed
-from epochal.data.hashing import bytes_sha256
+from epochal.data.hashing import file_checksum
 from epochal.data.partials import PartialStore
 from epochal.data.store import open_store
 from epochal.engine.serialize import load_tensors
@@ -100,18 +100,18 @@ def test_a_commit_that_no_epoch_wrote_is_damage(interrupted, cut_session, change
 
 
 def exchange_tensors(store, path, change):
-    """Puts other tensors in those of the commit at `path`, under right digests."""
+    """Puts other tensors in those of the commit at `path`, under a right checksum."""
     folder = path.rpartition("/")[0]
 
     def exchange(manifest):
-        with store.fetch(f"{folder}/{manifest['tensors']['sha256']}.safetensors") as local:
+        with store.fetch(f"{folder}/{manifest['tensors']['xxh3_128']}.safetensors") as local:
             tensors = {name: one.clone() for name, one in load_tensors(local, device="cpu").items()}
         change(tensors)
         with store.scratch() as scratch:
             save_tensors(tensors, scratch / "x")
-            data = (scratch / "x").read_bytes()
-        manifest["tensors"] = {"sha256": bytes_sha256(data), "size": len(data)}
-        store.put_new(f"{folder}/{bytes_sha256(data)}.safetensors", data)
+            data, checksum = (scratch / "x").read_bytes(), file_checksum(scratch / "x")
+        manifest["tensors"] = {"xxh3_128": checksum, "size": len(data)}
+        store.put_new(f"{folder}/{checksum}.safetensors", data)
 
     rewritten(store, path, exchange)
 
