@@ -151,7 +151,7 @@ class HostedRun:
     def wait_for_end(self, **options):
         """The type of the state in which it ends; by then no process of it is left."""
         ended = self.deployed.wait(self.id, *ENDED, **options)
-        wait_for(lambda: not self.processes(), timeout_s=15)
+        wait_for(lambda: not self.processes())
         return ended["state_type"]
 
     def retry(self):

@@ -148,6 +148,7 @@ def test_the_report_of_a_run_is_drawn_in_light_and_dark_and_on_a_narrow_screen(
     BareRun(project.config)()
     place = tmp_path / "report.html"
     assert call("report", str(project.config), "--out", str(place)).code == 0
+    browser.get_log("browser")  # takes out what the pages before left in it
     colours = []
     for scheme in ("light", "dark"):
         wanted = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
