@@ -33,8 +33,9 @@ def pytest_configure(config):
             del os.environ[name]
     config.test_home = tempfile.mkdtemp(prefix="epochal-tests-")
     os.environ["HOME"] = config.test_home
-    # A thread of torch that waits spins otherwise, and takes the core of another process.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # As many processes as cores: more threads of torch would take turns on them.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     # A shell makes what it starts in the background ignore it, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # At its import Hypothesis asks the garbage collector about objects of trio, and warns if it

@@ -162,7 +162,7 @@ def test_commits_inside_epochs_change_no_byte_and_are_gone_at_the_end(project, w
     assert not list(project.store.glob("stages/*/partial/*"))
 
 
-@pytest.mark.parametrize("call", [2, 5, 8, 12, 13, 17, 20, 24, 29, 33])
+@pytest.mark.parametrize("call", [5, 12, 13, 20, 33])
 def test_an_epoch_goes_on_from_its_newest_commit_to_the_same_bytes(call, project, whole):
     # 12 micro-steps in a full epoch, two to an update; dropout, BatchNorm, AdamW, easy_skip
     with environment(FAIL_AT_CALL=str(call)), pytest.raises(TrainingFailed):
