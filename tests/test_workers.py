@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from machine import wait_for
 from test_loader import COUNT, Drawing, batches, few_processors, plain
 
 from epochal.data import workers as workers_module
@@ -78,8 +80,8 @@ def _interrupt(*_):
 def test_a_signal_to_the_whole_group_does_not_end_the_workers():
     found = batches(Drawing(200), workers=2)
     next(found)
-    time.sleep(0.2)  # until both have begun
     for process in multiprocessing.active_children():
+        wait_for(lambda: has_begun(process.pid))  # noqa: B023 - called before the next one
         os.kill(process.pid, signal.SIGTERM)
         os.kill(process.pid, signal.SIGINT)
     expected = [plain(batch) for batch in batches(Drawing(200))]
@@ -121,6 +123,13 @@ def children_of(pid):
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def has_begun(pid):
+    """Whether a worker ignores the signals that end its command."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    ignored = int(re.search(r"SigIgn:\s+([0-9a-f]+)", status)[1], 16)
+    return all(ignored >> (number - 1) & 1 for number in (signal.SIGTERM, signal.SIGINT))
+
+
 def gone(pids, *, within_s):
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
@@ -142,11 +151,9 @@ def test_workers_die_with_a_process_that_is_killed():
     process = start("Slow()", "print('ready', flush=True); next(found)")
     try:
         assert process.stdout.readline() == "ready\n"
-        deadline = time.monotonic() + 120
-        while len(children := children_of(process.pid)) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(1)  # until both have begun
+        wait_for(lambda: len(children_of(process.pid)) == 2)
+        children = children_of(process.pid)
+        wait_for(lambda: all(has_begun(pid) for pid in children))
     finally:
         process.kill()
         process.communicate()
