@@ -42,6 +42,11 @@ from epochal.tasks.partial_epochs import PartialSaver
 WIDTH = 1024
 BYTES_PER_WEIGHT = 12  # float32 and AdamW's two moments
 INTERVAL_S = 60.0
+WAYS: dict[str, Callable[[Path, Iterable[bytes | memoryview]], object]] = {
+    "xxh3, past the cache": write_checksummed,
+    "xxh3, page cache": partial(write_checksummed, cached=True),
+    "sha256, page cache": write_hashed,
+}
 MAX_BLOCKED, MIN_THROUGHPUT, MAX_LOST = 0.35, 0.8, 0.01
 
 
@@ -156,18 +161,13 @@ class Bench:
     def ways_to_write(self, rounds: int) -> None:
         """Processor time of one file of the state, written in each way, in turn."""
         path = self.folder / "written"
-        ways: dict[str, Callable[[Iterable[bytes | memoryview]], object]] = {
-            "xxh3, past the cache": partial(write_checksummed, path),
-            "xxh3, page cache": partial(write_checksummed, path, cached=True),
-            "sha256, page cache": partial(write_hashed, path),
-        }
         tensors = {str(index): one for index, one in enumerate(_tensors(self.state))}
         for _ in range(rounds):
             times = {}
-            for name, write in ways.items():
+            for name, write in WAYS.items():
                 os.sync()
                 began_s = time.process_time()
-                write(safetensors_pieces(tensors))
+                write(path, safetensors_pieces(tensors))
                 times[name] = time.process_time() - began_s
                 path.unlink()
             self.rounds.add(times)
@@ -240,7 +240,7 @@ def report(rounds: Rounds) -> None:
 def report_ways(rounds: Rounds) -> None:
     """What a file costs the processor, by how it is written."""
     print("  processor time of a file of the state")
-    for name in ("xxh3, past the cache", "xxh3, page cache", "sha256, page cache"):
+    for name in WAYS:
         print(f"  {name:<20} {rounds.shown(name)}", flush=True)
 
 

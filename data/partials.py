@@ -10,7 +10,7 @@ it. Nothing of it is left in a finished stage. Knows nothing of what the tensors
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,27 +45,23 @@ class PartialStore:
         self._store = store
         self._folder = f"{stage_folder(key)}/{PARTIAL}"
 
-    def commit(
-        self, micro_steps: int, tensors: ChecksummedFile | Path, body: Mapping[str, Any]
-    ) -> None:
+    def commit(self, micro_steps: int, tensors: ChecksummedFile, body: Mapping[str, Any]) -> None:
         """Puts the file `tensors`, then the manifest; then deletes what nobody needs any more.
 
-        A file of `Store.scratch` is handed over; one whose checksum was taken as it was written is
-        not read again. A commit of that micro-step that is there stands if it is intact. Raises
-        StoreUnavailable.
+        A file of `Store.scratch` is handed over. A commit of that micro-step that is there stands
+        if it is intact. Raises StoreUnavailable.
         """
-        written = ChecksummedFile.of(tensors) if isinstance(tensors, Path) else tensors
-        blob = self._blob(written.checksum)
+        blob = self._blob(tensors.checksum)
         try:
-            self._store.put_new(blob, written.path)
+            self._store.put_new(blob, tensors.path)
         except FileExistsError:
-            if not self._is_intact(blob, written.checksum):
+            if not self._is_intact(blob, tensors.checksum):
                 self._store.set_aside(blob, "it does not have the checksum that is its name")
-                self._store.put_new(blob, written.path)
+                self._store.put_new(blob, tensors.path)
         manifest = {
             "format": FORMAT,
             "micro_steps": micro_steps,
-            "tensors": {"xxh3_128": written.checksum, "size": written.size},
+            "tensors": {"xxh3_128": tensors.checksum, "size": tensors.size},
             "body": dict(body),
         }
         path = f"{self._folder}/{micro_steps:012d}.json"
@@ -85,7 +81,7 @@ class PartialStore:
 
         notice: told of each that is damaged.
         """
-        for path in self._manifests():
+        for path in self._manifests(self._store.listing(self._folder)):
             manifest = self._manifest(path)
             if manifest is None:
                 notice(
@@ -133,9 +129,9 @@ class PartialStore:
         for path in self._store.listing(self._folder):
             self._store.delete(path)
 
-    def _manifests(self) -> list[str]:
-        """Paths of the manifests, newest first."""
-        names = [path.rpartition("/")[2] for path in self._store.listing(self._folder)]
+    def _manifests(self, paths: Iterable[str]) -> list[str]:
+        """Those of the folder's paths that are manifests', newest first."""
+        names = [path.rpartition("/")[2] for path in paths]
         found = sorted((name for name in names if _MANIFEST.fullmatch(name)), reverse=True)
         return [f"{self._folder}/{name}" for name in found]
 
@@ -165,12 +161,13 @@ class PartialStore:
         or of a twin that is ahead. Blobs go first: what a crash leaves is found again. A twin may
         lose a blob by it: then it falls back when it is resumed, which costs time and no more.
         """
-        manifests = self._manifests()
+        paths = self._store.listing(self._folder)
+        manifests = self._manifests(paths)
         kept = self._readable(manifests)
         if manifests[:1] != [written]:
             kept |= self._readable([path for path in manifests if path <= written])
         blobs = {self._blob(one["tensors"]["xxh3_128"]) for one in kept.values()}
-        for path in self._store.listing(self._folder):
+        for path in paths:
             if path.endswith(".safetensors") and path not in blobs:
                 self._store.delete(path)
         for path in sorted(manifests):

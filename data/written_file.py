@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from epochal.data.hashing import BytesDigest, Checksum, file_checksum, file_sha256
+from epochal.data.hashing import BytesDigest, Checksum, file_sha256
 
 BLOCK_BYTES = 8 << 20
 SMALL_BYTES = 1 << 16  # smaller pieces are gathered: a system call for each would cost more
@@ -52,11 +52,6 @@ class ChecksummedFile:
     checksum: str
     size: int
 
-    @classmethod
-    def of(cls, path: Path) -> ChecksummedFile:
-        """A file that is there already: reads it."""
-        return cls(path, file_checksum(path), path.stat().st_size)
-
 
 def write_hashed(path: Path, pieces: Iterable[bytes | memoryview]) -> WrittenFile:
     """Writes a new file of these bytes. Who needs it durable syncs it still.
@@ -72,7 +67,7 @@ def write_hashed(path: Path, pieces: Iterable[bytes | memoryview]) -> WrittenFil
 def write_checksummed(
     path: Path, pieces: Iterable[bytes | memoryview], *, cached: bool = False
 ) -> ChecksummedFile:
-    """Writes a new file past the page cache where the file system allows it, else through it.
+    """As `write_hashed`, past the page cache where the file system allows it.
 
     cached: through it also there, for who reads the file again soon. Figures: docs/performance.md.
     """
@@ -98,9 +93,7 @@ def _new_file(path: Path) -> Iterator[int]:
         raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
 
 
-def _write_all(
-    descriptor: int, pieces: Iterable[bytes | memoryview], digest: BytesDigest | Checksum
-) -> int:
+def _write_all(descriptor: int, pieces: Iterable[bytes | memoryview], digest: BytesDigest) -> int:
     """Writes all bytes, `digest` told of them; gives their number."""
     size = 0
     with _Threads(digest, descriptor) as threads:
@@ -162,7 +155,7 @@ def _is_past_the_cache(descriptor: int) -> bool:
 class _Threads:
     """The two helpers of one file; all that they were given is done when the block ends well."""
 
-    def __init__(self, digest: BytesDigest | Checksum, descriptor: int) -> None:
+    def __init__(self, digest: BytesDigest, descriptor: int) -> None:
         self._digest = digest
         self._descriptor = descriptor
         self._hashing = ThreadPoolExecutor(1, thread_name_prefix="epochal-hash")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PAGE_BYTES = 4096
 SHARE_BYTES = 4 << 20  # what one thread copies at a time: of one tensor, or of many small ones
-MAX_THREADS = 4  # two take half the time of one; more than two were not measured
+MAX_THREADS = 4  # more than two were not measured; what two brought: docs/performance.md
 
 
 @dataclass

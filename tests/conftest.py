@@ -34,7 +34,7 @@ def pytest_configure(config):
     config.test_home = tempfile.mkdtemp(prefix="epochal-tests-")
     os.environ["HOME"] = config.test_home
     if "PYTEST_XDIST_WORKER" in os.environ:
-        # As many processes as cores: more threads of torch would take turns on them.
+        # Two of torch's threads in each of two processes took turns on two cores.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     # A shell makes what it starts in the background ignore it, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)

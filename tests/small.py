@@ -101,7 +101,7 @@ def bits(state):
     return {name: one.numpy().tobytes() for name, one in tensors.items()}, parts.document
 
 
-def save_tensors(tensors, path):
-    """A safetensors file as checkpoints and commits are written; one that is there is replaced."""
+def save_tensors(tensors, path, *, write=write_hashed):
+    """A safetensors file as checkpoints are written, or commits; one that is there is replaced."""
     path.unlink(missing_ok=True)
-    return write_hashed(path, safetensors_pieces(tensors))
+    return write(path, safetensors_pieces(tensors))

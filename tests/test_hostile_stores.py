@@ -10,6 +10,7 @@ from epochal.data.errors import Damaged, PreflightFailed, StoreRefused
 from epochal.data.partials import PartialStore
 from epochal.data.stages import StageStatus, StageStore
 from epochal.data.store import open_store
+from epochal.data.written_file import write_checksummed
 from epochal.tasks.run_files import find_plan, run_names
 from epochal.tasks.upkeep import find_garbage, verify_store
 
@@ -120,9 +121,9 @@ def test_commits_in_a_linked_folder_delete_nothing_outside(store, stages, root, 
     with partials.newest(fits=lambda _: True, notice=lambda _: None) as found:
         assert found is None
     with store.scratch() as scratch:
-        (scratch / "x").write_bytes(b"tensors")
+        written = write_checksummed(scratch / "x", [b"tensors"])
         with pytest.raises(Damaged, match="partial: a symbolic link"):
-            partials.commit(3, scratch / "x", {})
+            partials.commit(3, written, {})
     partials.clear()
     assert sorted(path.name for path in outside.iterdir()) == before
     assert not (root / FOLDER / "partial").is_symlink()

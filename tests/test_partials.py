@@ -14,6 +14,7 @@ from epochal.data.documents import dump_document
 from epochal.data.errors import Interrupted, TrainingFailed
 from epochal.data.partials import PartialStore
 from epochal.data.store import open_store
+from epochal.data.written_file import write_checksummed
 from epochal.tasks.interruption import Interruption
 from epochal.tasks.watch import MAX_ANCHORS, Anchors
 
@@ -23,9 +24,9 @@ PARTIAL = f"stages/{KEY}/partial"
 
 def commit(store, micro_steps, value=None, **body):
     with store.scratch() as scratch:
-        path = scratch / "x.safetensors"
-        save_tensors({"x": torch.full((4,), float(micro_steps if value is None else value))}, path)
-        PartialStore(store, KEY).commit(micro_steps, path, body)
+        tensors = {"x": torch.full((4,), float(micro_steps if value is None else value))}
+        written = save_tensors(tensors, scratch / "x.safetensors", write=write_checksummed)
+        PartialStore(store, KEY).commit(micro_steps, written, body)
 
 
 def manifests(store):

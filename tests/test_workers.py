@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -77,11 +78,12 @@ def _interrupt(*_):
 
 
 @few_processors
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process ignores")
 def test_a_signal_to_the_whole_group_does_not_end_the_workers():
     found = batches(Drawing(200), workers=2)
     next(found)
     for process in multiprocessing.active_children():
-        wait_for(lambda: has_begun(process.pid))  # noqa: B023 - called before the next one
+        wait_for(partial(has_begun, process.pid))
         os.kill(process.pid, signal.SIGTERM)
         os.kill(process.pid, signal.SIGINT)
     expected = [plain(batch) for batch in batches(Drawing(200))]
@@ -151,8 +153,7 @@ def test_workers_die_with_a_process_that_is_killed():
     process = start("Slow()", "print('ready', flush=True); next(found)")
     try:
         assert process.stdout.readline() == "ready\n"
-        wait_for(lambda: len(children_of(process.pid)) == 2)
-        children = children_of(process.pid)
+        children = wait_for(lambda: len(found := children_of(process.pid)) == 2 and found)
         wait_for(lambda: all(has_begun(pid) for pid in children))
     finally:
         process.kill()
