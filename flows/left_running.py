@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 FLOW = "train"
 # Labels of a flow run. A pid means something in its namespace only, and names one process only
 # together with the moment when it began.
-_HOST, _SPACE, _PID, _STARTED = (
-    f"epochal.{name}" for name in ("host", "pid_namespace", "pid", "started")
+_HOST, _SPACE, _PID, _STARTED, _TRY = (
+    f"epochal.{name}" for name in ("host", "pid_namespace", "pid", "started", "try")
 )
 _PAGE = 200
 _UNFINISHED = ("RUNNING", "CANCELLING")
+_NAMED_WITHIN = timedelta(minutes=5)  # of its start: until then a try has not died unnamed
 
 
 @contextmanager
@@ -41,7 +43,7 @@ def noting_process() -> Iterator[None]:
         raise RuntimeError("noting_process() is for the inside of a flow")
     run = context.flow_run
     with get_client(sync_client=True) as client:
-        client.update_flow_run_labels(run.id, process_labels())
+        client.update_flow_run_labels(run.id, {**process_labels(), _TRY: run.run_count})
         if run.run_count > 1:
             _end_tasks(client, run.id, before=run.run_count)
     yield
@@ -86,7 +88,19 @@ def end_left_running(client: SyncPrefectClient) -> list[FlowRun]:
         sort=FlowRunSort.START_TIME_DESC,
         limit=_PAGE,
     )
-    return [run for run in found if is_dead(run.labels) and _end(client, run)]
+    return [run for run in found if _is_left(run) and _end(client, run)]
+
+
+def _is_left(run: FlowRun) -> bool:
+    """Whether the process of its present try is dead.
+
+    A try is `Running` before it names its process: so long the run names the one before.
+    """
+    if not is_dead(run.labels):
+        return False
+    if run.labels.get(_TRY, run.run_count) == run.run_count:
+        return True
+    return run.state is not None and datetime.now(UTC) - run.state.timestamp > _NAMED_WITHIN
 
 
 def _end(client: SyncPrefectClient, run: FlowRun) -> bool:
@@ -94,9 +108,10 @@ def _end(client: SyncPrefectClient, run: FlowRun) -> bool:
     from prefect.states import Cancelled, Crashed
 
     with suppress(ObjectNotFound):  # somebody deleted it
-        # Again: the process may have told how it ended after the list was made.
-        state = client.read_flow_run(run.id).state
-        if state is None or state.type.value not in _UNFINISHED:
+        # Again: the process may have told how it ended after the list was made, or a new one begun.
+        run = client.read_flow_run(run.id)
+        state = run.state
+        if state is None or state.type.value not in _UNFINISHED or not _is_left(run):
             return False
         message = (
             f"Process {run.labels[_PID]} on {run.labels[_HOST]} ended without a word. What it had "

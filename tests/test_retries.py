@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.states import Cancelling, Crashed, Failed, Pending, Running, Scheduled
 from project import Project, call
 
+from epochal.flows import left_running
 from epochal.flows.left_running import end_left_running, is_dead, process_labels
 from epochal.flows.prefect_client import talking_to
 from epochal.flows.train import train
@@ -43,7 +45,7 @@ def dead():
     return json.loads(done.stdout)
 
 
-def test_only_the_run_of_a_process_that_is_known_to_be_dead_is_ended(client, dead):
+def test_only_the_run_of_a_process_that_is_known_to_be_dead_is_ended(client, dead, monkeypatch):
     def run(labels, state):
         made = client.create_flow_run(train, state=Scheduled())
         client.update_flow_run_labels(made.id, labels)
@@ -55,9 +57,11 @@ def test_only_the_run_of_a_process_that_is_known_to_be_dead_is_ended(client, dea
         "of another machine": run({**dead, "epochal.host": "elsewhere"}, Running()),
         "of another container": run({**dead, "epochal.pid_namespace": "pid:[1]"}, Running()),
         "unknown": run({}, Running()),
+        "of a new try that has not named its process": run({**dead, "epochal.try": 0}, Running()),
     }
     others = {
-        "dead": run(dead, Running()),
+        "dead": run({**dead, "epochal.try": 1}, Running()),
+        "dead, of an earlier version": run(dead, Running()),
         "dead, to be cancelled": run(dead, Cancelling()),
         "dead, told its end": run(dead, Failed()),
         "dead, retried": run(dead, Scheduled()),
@@ -66,12 +70,17 @@ def test_only_the_run_of_a_process_that_is_known_to_be_dead_is_ended(client, dea
     found = {name: client.read_flow_run(one) for name, one in (left | others).items()}
     assert {name: one.state_name for name, one in found.items()} == {
         **dict.fromkeys(left, "Running"),
-        "dead": "Crashed",
+        **dict.fromkeys(("dead", "dead, of an earlier version"), "Crashed"),
         "dead, to be cancelled": "Cancelled",
         "dead, told its end": "Failed",
         "dead, retried": "Scheduled",
     }
     assert f"Process {dead['epochal.pid']} on " in found["dead"].state.message
+    monkeypatch.setattr(left_running, "_NAMED_WITHIN", timedelta(0))
+    end_left_running(client)
+    died_unnamed = left.pop("of a new try that has not named its process")
+    assert client.read_flow_run(died_unnamed).state_name == "Crashed"
+    assert {client.read_flow_run(one).state_name for one in left.values()} == {"Running"}
     for one in (*left.values(), others["dead, retried"]):
         client.delete_flow_run(one)
 
