@@ -49,6 +49,12 @@ ARMS: dict[str, dict[str, Any]] = {
     "importance_75_25": {"policy": "importance", "budget": 0.75, "budget_end": 0.25},
     "importance_46_drop": {"policy": "importance", "budget": 0.46, "label_noise": "drop"},
     "importance_drop": {"policy": "importance", "label_noise": "drop"},
+    "importance_trusted_drop": {
+        "policy": "importance", "score": "trusted_el2n", "label_noise": "drop",
+    },
+    "importance_trusted_46_drop": {
+        "policy": "importance", "score": "trusted_el2n", "budget": 0.46, "label_noise": "drop",
+    },
     "importance_75_25_drop": {
         "policy": "importance", "budget": 0.75, "budget_end": 0.25, "label_noise": "drop",
     },

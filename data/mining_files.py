@@ -20,7 +20,9 @@ from epochal.data.errors import Damaged, StateMismatch
 from epochal.data.mining import context_of, updated
 from epochal.data.mining_floor import ClassCounts, raise_in_shards
 from epochal.data.policies import noise, plan
+from epochal.data.policies.score import read_by
 from epochal.data.samples import SampleTable, check_plan
+from epochal.data.sampling_policies import USERS
 from epochal.data.schemas import Schema
 from epochal.data.tables import OBSERVATIONS, SAMPLES, TableReader, TableWriter
 
@@ -39,8 +41,7 @@ _OF_CLASSES = ("confidence", "correct")
 _READ_BY: dict[str, tuple[str, ...]] = {
     "easy_skip": _OF_CLASSES,
     "kakurenbo": _OF_CLASSES,
-    "importance": ("el2n", "credit"),
-    "hard_mining": ("el2n",),
+    "importance": ("credit",),
     "cvnets": ("easy_count",),
 }
 _READ_FOR_NOISE = (*_OF_CLASSES, "n_seen", "margin_sum")
@@ -250,8 +251,12 @@ def _columns_of(
     """The columns that the policy goes by; a user's own may go by any."""
     if config.policy == "custom":
         return tuple(columns)
-    more = () if context.noise is None else _READ_FOR_NOISE
-    return tuple(dict.fromkeys((*_ALWAYS, *_READ_BY.get(config.policy, ()), *more)))
+    found = [*_ALWAYS, *_READ_BY.get(config.policy, ())]
+    if config.policy in USERS["score"]:
+        found += read_by(config.score)
+    if context.noise is not None:
+        found += _READ_FOR_NOISE
+    return tuple(dict.fromkeys(found))
 
 
 def _with_plan(

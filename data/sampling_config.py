@@ -14,12 +14,14 @@ from epochal.data.sampling_policies import (
     BUDGET,
     CONFIDENCE,
     NOISE_ESTIMATES,
+    OBSERVED_FOR,
     REVISIT,
     STAGES,
     USERS,
     BatchRule,
     Policy,
     SamplingPhase,
+    Score,
 )
 from epochal.data.scoring_config import ScoringConfig
 from epochal.data.types import Frozen, Target, TargetName
@@ -45,11 +47,13 @@ class SamplingConfig(Frozen):
         "easy, in (0, 1]; at 0.5 accuracy fell by more than a point, at 0.9 hardly. none: 0.9, "
         "and 0.7 for kakurenbo. Of easy_skip, cvnets and kakurenbo",
     )
-    score: Literal["el2n", "loss"] = Field(
+    score: Score = Field(
         default="el2n",
         description="what says how hard a sample is. el2n: distance of the probabilities from the "
-        "label, for the cross-entropy the bound of its gradient's norm; loss: for models without "
-        "classes too. Of importance and hard_mining",
+        "label, for the cross-entropy the bound of its gradient's norm; trusted_el2n: as far as "
+        "the label was believed in the mean, and else how unsure the prediction is, so that wrong "
+        "labels are not the hardest; loss: for models without classes too. Of importance and "
+        "hard_mining",
     )
     budget: Share | None = Field(
         default=None,
@@ -223,8 +227,8 @@ class SamplingConfig(Frozen):
     def observations(self) -> frozenset[str]:
         """What must be observed of each sample beside its loss; a model with classes gives all."""
         needed = {"confidence", "correct"} if self.policy in USERS["confidence"] else set()
-        if self.policy in USERS["score"] and self.score != "loss":
-            needed.add(self.score)
+        if self.policy in USERS["score"]:
+            needed |= OBSERVED_FOR[self.score]
         if self.label_noise == "drop":
             needed |= {"confidence", "correct", "margin", "label"}
         return frozenset(needed)

@@ -10,6 +10,7 @@ Policy = Literal[
     "selective_backprop", "curriculum", "random", "custom",
 ]  # fmt: skip
 BatchRule = Literal["fixed", "sqrt", "proportional"]
+Score = Literal["el2n", "trusted_el2n", "loss"]
 
 STAGES = 4
 """In so many equal steps KAKURENBO hides less and less."""
@@ -41,6 +42,11 @@ USERS: dict[str, set[str]] = {
     "args": {"custom"},
 }
 """Field → the policies that go by it; the fields that are not here are for all."""
+
+OBSERVED_FOR: dict[str, set[str]] = {
+    "el2n": {"el2n"}, "trusted_el2n": {"el2n", "confidence", "p_true"}, "loss": set(),
+}  # fmt: skip
+"""Score → what it needs of each sample beside the loss."""
 
 CONFIDENCE = {"kakurenbo": 0.7}
 """Where it is not 0.9."""

@@ -13,6 +13,7 @@ POLICIES = {
     "easy_skip": {},
     "importance": {},
     "importance by loss": {"policy": "importance", "score": "loss", "budget": 0.4},
+    "importance by trust": {"policy": "importance", "score": "trusted_el2n", "budget": 0.4},
     "infobatch": {},
     "kakurenbo": {},
     "cvnets": {"every": 1, "count": 1},
@@ -26,7 +27,7 @@ POLICIES = {
 }
 """Name → settings of a policy."""
 
-WEIGHTED = ("importance", "importance by loss", "infobatch")
+WEIGHTED = ("importance", "importance by loss", "importance by trust", "infobatch")
 
 
 def config_of(name, **fields):

@@ -24,6 +24,7 @@ POLICIES = {
     "easy_skip, noise": {"policy": "easy_skip", "confidence": 0.5, "label_noise": "drop"},
     "importance": {"policy": "importance"},
     "importance, noise": {"policy": "importance", "label_noise": "drop", "score": "loss"},
+    "importance, trusted": {"policy": "importance", "score": "trusted_el2n", "budget": 0.4},
     "infobatch": {"policy": "infobatch"},
     "kakurenbo": {"policy": "kakurenbo", "confidence": 0.4},
     "cvnets": {"policy": "cvnets", "confidence": 0.5, "every": 1, "count": 1},

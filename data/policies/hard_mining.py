@@ -5,8 +5,6 @@ Wrong labels are the hardest of all: without `label_noise: drop` it trains on th
 
 from __future__ import annotations
 
-import numpy as np
-
 from epochal.data.hashing import hash_u64
 from epochal.data.policies.pool import Choice, Pool, highest
 
@@ -15,4 +13,4 @@ def hard_mining(pool: Pool) -> Choice:
     """Keeps the highest scores."""
     context = pool.context
     lot_R = hash_u64(pool.ids_R, "hard_mining", context.seed, context.epoch)
-    return pool.rest(highest(pool[pool.config.score].astype(np.float64), lot_R, count=pool.picks))
+    return pool.rest(highest(pool.score_R, lot_R, count=pool.picks))

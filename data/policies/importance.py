@@ -24,10 +24,10 @@ _HALVINGS = 100
 def importance(pool: Pool) -> Choice:
     """Keeps whose credit has grown to one; `credit` is the table's column, from `start_credit` on.
 
-    The score EL2N is the bound of a sample's gradient norm for the cross-entropy (Katharopoulos &
-    Fleuret 2018, arXiv:1803.00942: the norm of the gradient before the last layer).
+    By `score: el2n`, that is the bound of a sample's gradient norm for the cross-entropy
+    (Katharopoulos & Fleuret 2018, arXiv:1803.00942: that of the gradient before the last layer).
     """
-    worth_R = np.maximum(pool[pool.config.score].astype(np.float64), 0.0) + OFFSET
+    worth_R = np.maximum(pool.score_R, 0.0) + OFFSET
     probability_R = keep_probability(
         worth_R, total=pool.budget * pool.total - pool.forced, least=pool.config.min_probability
     )

@@ -26,6 +26,7 @@ from epochal.data.policies.kakurenbo import kakurenbo
 from epochal.data.policies.noise import FLAG_SUSPECT, suspects
 from epochal.data.policies.pool import Choice, Columns, PlanContext, Pool, make_pool
 from epochal.data.policies.random import random
+from epochal.data.policies.score import score_of
 from epochal.data.policies.selective_backprop import selective_backprop
 from epochal.data.policies.seta import seta
 from epochal.data.policies.weights import inverse_weights
@@ -99,7 +100,10 @@ def plan_epoch(
             seed=context.seed,
             phases=config.policy not in _BY_LOT,
         )
-        pool = make_pool(columns, context, config, score=score, due_N=due_N, suspect_N=suspect_N)
+        score_N = score_of(columns, score)
+        pool = make_pool(
+            columns, context, config, score_N=score_N, due_N=due_N, suspect_N=suspect_N
+        )
         if config.policy == "custom":
             assert own is not None
             kept_R, weight_N = custom(table, pool, own, max_weight=config.weight_cap)

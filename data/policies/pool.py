@@ -53,12 +53,13 @@ class Choice:
 class Pool:
     """The rows that a policy chooses from.
 
-    rows_R: int64 of shape (R,), rising. total: N. forced: how many train whatever is chosen.
-    config: of the policy.
+    rows_R: int64 of shape (R,), rising. score_N: of all samples, of shape (N,). total: N.
+    forced: how many train whatever is chosen. config: of the policy.
     """
 
     columns: Columns
     rows_R: npt.NDArray[np.int64]
+    score_N: npt.NDArray[np.floating]
     total: int
     forced: int
     context: PlanContext
@@ -72,6 +73,11 @@ class Pool:
     def ids_R(self) -> npt.NDArray[np.int64]:
         """Sample ids of shape (R,)."""
         return self["sample_id"]
+
+    @property
+    def score_R(self) -> npt.NDArray[np.float64]:
+        """How hard each one is: float64 of shape (R,), finite."""
+        return self.score_N[self.rows_R].astype(np.float64)
 
     @property
     def budget(self) -> float:
@@ -95,21 +101,21 @@ def make_pool(
     context: PlanContext,
     config: SamplingConfig,
     *,
-    score: str,
+    score_N: npt.NDArray[np.floating],
     due_N: npt.NDArray[np.bool_],
     suspect_N: npt.NDArray[np.bool_] | None,
 ) -> Pool:
-    """The pool of a table. score: the column to go by. due_N: whose return is due."""
+    """The pool of a table. score_N: how hard the samples are. due_N: whose return is due."""
     inside_N = (columns["epoch_seen"] >= 0) & np.isfinite(columns["loss"]) & ~due_N
-    if score != "loss":
-        inside_N &= np.isfinite(columns[score])
+    if score_N is not columns["loss"]:
+        inside_N &= np.isfinite(score_N)
     suspects = 0
     if suspect_N is not None:
         inside_N &= ~suspect_N
         suspects = int(suspect_N.sum())
     rows_R = np.flatnonzero(inside_N)
     total = len(inside_N)
-    return Pool(columns, rows_R, total, total - len(rows_R) - suspects, context, config)
+    return Pool(columns, rows_R, score_N, total, total - len(rows_R) - suspects, context, config)
 
 
 def highest(
