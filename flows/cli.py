@@ -6,7 +6,10 @@ or Prefect failed: what was committed is intact.
 
 from __future__ import annotations
 
+import platform
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -35,6 +38,20 @@ for _command in (
     *(sync, verify, gc, deploy, up, down),
 ):
     app.command()(_command)
+
+
+@app.callback(invoke_without_command=True)  # or --version alone would miss its command
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print this version, and those it works with.")
+    ] = False,
+) -> None:
+    if version:
+        others = (f"{name} {metadata.version(name)}" for name in ("torch", "prefect", "mlflow"))
+        parts = (f"epochal {metadata.version('epochal')}", f"Python {platform.python_version()}")
+        typer.echo(", ".join((*parts, *others)))
+        raise typer.Exit
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -30,6 +30,12 @@ def test_help_names_every_command():
         assert re.search(rf"\b{command}\b", done.out), command
 
 
+def test_version_names_what_it_works_with():
+    done = call("--version")
+    assert done.code == 0
+    assert re.fullmatch(r"epochal \S+, Python \S+, torch \S+, prefect \S+, mlflow \S+\n", done.out)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_and_every_option_of_it_too(command):
     done = call(command, "-h")
