@@ -133,10 +133,11 @@ def in_memory(rows: int, rounds: int, folder: Path) -> None:
 def policies(after: SampleTable, ids: np.ndarray[Any, Any]) -> dict[str, Callable[[], Any]]:
     """The plans of all other policies."""
     found: dict[str, Callable[[], Any]] = {}
-    for name in get_args(Policy):
-        if name in {"none", "easy_skip", "custom"}:
-            continue
-        config = SamplingConfig(policy=name)
+    others = set(get_args(Policy)) - {"none", "easy_skip", "custom"}
+    settings: dict[str, dict[str, Any]] = {name: {"policy": name} for name in sorted(others)}
+    settings["importance, trusted_el2n"] = {"policy": "importance", "score": "trusted_el2n"}
+    for name, fields in settings.items():
+        config = SamplingConfig(**fields)
         context = context_of(config, 2, epochs=EPOCHS, seed=SEED)
         more = {
             "credit": np.zeros(len(ids), np.float32),

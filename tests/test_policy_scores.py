@@ -91,8 +91,8 @@ def test_a_label_that_was_never_believed_makes_a_sample_hard_by_el2n_alone(polic
     assert still_hard > 2 * easy
 
 
-@pytest.mark.parametrize("missing", ["el2n", "confidence", "p_true"])
-def test_without_any_part_of_the_score_a_sample_trains(missing):
+@pytest.mark.parametrize("missing", ["el2n", "confidence"])
+def test_without_a_part_of_the_score_a_sample_trains(missing):
     columns, _ = contradicted(0)
     columns[missing][::4] = np.nan
     config = config_of("importance by trust", warm_up=0)
@@ -100,3 +100,14 @@ def test_without_any_part_of_the_score_a_sample_trains(missing):
     keep_N = planned(table, config, context_of(config, 1))[0].keep_N
     assert keep_N[::4].all()
     assert not keep_N.all()
+
+
+def test_one_epoch_without_probabilities_does_not_make_a_sample_train_for_ever():
+    config = config_of("importance by trust", warm_up=0)
+    broken, _ = contradicted(0)
+    broken["p_true"][::4] = np.nan
+    table = mined(config, broken, count=COUNT)
+    table = mined(config, contradicted(1)[0], count=COUNT, previous=table, epoch=1)
+    assert np.isnan(table["p_true_sum"][::4]).all()
+    assert (score_of(table.columns, "trusted_el2n")[::4] == table["el2n"][::4]).all()
+    assert not planned(table, config, context_of(config, 2))[0].keep_N[::4].all()

@@ -27,12 +27,14 @@ def score_of(columns: Columns, score: str) -> npt.NDArray[np.floating]:
     `trusted_el2n` is q · EL2N + (1 − q) · √2 (1 − confidence), where q is the mean probability of
     the label over all epochs. The second part is the most that EL2N would be if the class that is
     predicted were the right one. Thus a label that was hardly ever believed, which is often a wrong
-    one, makes no sample hard: it is, if the prediction is unsure.
+    one, makes no sample hard: it is, if the prediction is unsure. A sum that one epoch has made NaN
+    says nothing any more: there EL2N stands.
     """
     if score != "trusted_el2n":
         return columns[score]
     seen_N = np.maximum(columns["n_seen"], 1)
     trust_N = np.clip(columns["p_true_sum"].astype(np.float64) / seen_N, 0.0, 1.0)
+    trust_N[np.isnan(trust_N)] = 1.0
     unsure_N = np.sqrt(2.0) * (1.0 - columns["confidence"].astype(np.float64))
     found_N: npt.NDArray[np.float64] = trust_N * columns["el2n"] + (1.0 - trust_N) * unsure_N
     return found_N
