@@ -20,7 +20,7 @@ from epochal.data.errors import Damaged, StateMismatch
 from epochal.data.mining import context_of, updated
 from epochal.data.mining_floor import ClassCounts, raise_in_shards
 from epochal.data.policies import noise, plan
-from epochal.data.policies.score import read_by
+from epochal.data.policies.score import SCORE_COLUMNS
 from epochal.data.samples import SampleTable, check_plan
 from epochal.data.sampling_policies import USERS
 from epochal.data.schemas import Schema
@@ -253,7 +253,7 @@ def _columns_of(
         return tuple(columns)
     found = [*_ALWAYS, *_READ_BY.get(config.policy, ())]
     if config.policy in USERS["score"]:
-        found += read_by(config.score)
+        found += SCORE_COLUMNS[config.score]
     if context.noise is not None:
         found += _READ_FOR_NOISE
     return tuple(dict.fromkeys(found))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from observed import observations
 from policy_runs import config_of, context_of, mined, planned
 
-from epochal.data.policies.score import read_by, score_of
+from epochal.data.policies.score import SCORE_COLUMNS, score_of
 
 COUNT = 1000
 
@@ -46,10 +46,10 @@ def test_sums_beyond_the_epochs_are_a_trust_of_one():
     assert score_of(columns, "trusted_el2n").item() == 0.5
 
 
-@pytest.mark.parametrize("score", ["el2n", "trusted_el2n", "loss"])
+@pytest.mark.parametrize("score", SCORE_COLUMNS)
 def test_a_score_reads_what_it_says_and_nothing_else(score):
     table = mined(config_of("importance"), observations(np.arange(50)), count=60)
-    only = {name: table[name] for name in read_by(score)}
+    only = {name: table[name] for name in SCORE_COLUMNS[score]}
     found = score_of(only, score)
     assert found.shape == (60,)
     assert np.isfinite(found[:50]).all()

@@ -31,6 +31,7 @@ from epochal.data.policies.selective_backprop import selective_backprop
 from epochal.data.policies.seta import seta
 from epochal.data.policies.weights import inverse_weights
 from epochal.data.sampling_config import SamplingConfig
+from epochal.data.sampling_policies import USERS
 
 # N samples, Q that rest
 
@@ -91,7 +92,7 @@ def plan_epoch(
     elif config.policy == "easy_skip":
         choice, weight_N = easy_rest(columns, context, config), None
     else:
-        score = config.score if config.policy in {"importance", "hard_mining"} else "loss"
+        score = config.score if config.policy in USERS["score"] else "loss"
         due_N = revisit.is_due(
             columns["sample_id"],
             columns["epoch_seen"],

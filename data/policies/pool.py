@@ -107,8 +107,7 @@ def make_pool(
 ) -> Pool:
     """The pool of a table. score_N: how hard the samples are. due_N: whose return is due."""
     inside_N = (columns["epoch_seen"] >= 0) & np.isfinite(columns["loss"]) & ~due_N
-    if score_N is not columns["loss"]:
-        inside_N &= np.isfinite(score_N)
+    inside_N &= np.isfinite(score_N)
     suspects = 0
     if suspect_N is not None:
         inside_N &= ~suspect_N

@@ -9,16 +9,12 @@ from epochal.data.policies.pool import Columns
 
 # N samples
 
-_READS: dict[str, tuple[str, ...]] = {
+SCORE_COLUMNS: dict[str, tuple[str, ...]] = {
     "loss": ("loss",),
     "el2n": ("el2n",),
     "trusted_el2n": ("el2n", "confidence", "p_true_sum", "n_seen"),
 }
-
-
-def read_by(score: str) -> tuple[str, ...]:
-    """The columns of a sample table that a score is made of."""
-    return _READS[score]
+"""Score → the columns of a sample table that it is made of."""
 
 
 def score_of(columns: Columns, score: str) -> npt.NDArray[np.floating]:
