@@ -34,9 +34,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 
 types: $(STAMP)
-	@mkdir -p .types && ln -sfn .. .types/epochal
-	$(BIN)/mypy --namespace-packages --explicit-package-bases \
-	  -p epochal.data -p epochal.engine -p epochal.tasks -p epochal.flows
+	@mkdir -p .types/epochal
+	@for part in data engine tasks flows; do ln -sfn ../../$$part .types/epochal/$$part; done
+	@ln -sfn ../../flows/front_door/__init__.py .types/epochal/__init__.py
+	$(BIN)/mypy --namespace-packages --explicit-package-bases -p epochal
 
 package: $(STAMP)
 	$(BIN)/python -m pytest tests/test_packaging.py tests/test_layout.py

@@ -26,18 +26,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from epochal.data.store import open_store
+from epochal.data.store.hashed_files import write_checksummed, write_hashed
+from epochal.data.store.store import open_store
 from epochal.data.types import Batch, Window
-from epochal.data.written_file import write_checksummed, write_hashed
-from epochal.engine.build import build_loss
-from epochal.engine.config import GradientsConfig
-from epochal.engine.epoch import Progress, train_epoch
-from epochal.engine.state import TrainingState
-from epochal.engine.step import DefaultStep
-from epochal.engine.tensor_bytes import safetensors_pieces
-from epochal.tasks.config import CheckpointConfig
-from epochal.tasks.host_buffers import HostBuffers
-from epochal.tasks.partial_epochs import PartialSaver
+from epochal.engine.checkpoint.safetensors_file import safetensors_pieces
+from epochal.engine.config.numerics import GradientsConfig
+from epochal.engine.loop.epoch import Progress, train_epoch
+from epochal.engine.model.build import build_loss
+from epochal.engine.model.state import TrainingState
+from epochal.engine.model.step import DefaultStep
+from epochal.tasks.checkpoints.host_buffers import HostBuffers
+from epochal.tasks.checkpoints.mid_epoch_saver import PartialSaver
+from epochal.tasks.config.run import CheckpointConfig
 
 WIDTH = 1024
 BYTES_PER_WEIGHT = 12  # float32 and AdamW's two moments

@@ -18,18 +18,18 @@ import torch
 from efficiency_sets import TaskSet
 from torch import Tensor, nn
 
-from epochal.data.config import SamplingConfig
+from epochal.data.config.loader import SamplingConfig
 from epochal.data.hashing import hash_u64
-from epochal.data.mining import mine_samples
-from epochal.data.order import MicroBatchPlan, epoch_order, micro_batches
-from epochal.data.policies.noise import noise_rate, num_suspects
-from epochal.data.samples import SampleTable
+from epochal.data.loading.order import MicroBatchPlan, epoch_order, micro_batches
+from epochal.data.mining.mine import mine_samples
+from epochal.data.policies.shared.label_noise import noise_rate, num_suspects
+from epochal.data.samples.table import SampleTable
 from epochal.data.types import Batch
-from epochal.engine.build import build_loss, build_model
-from epochal.engine.config import GradientsConfig
-from epochal.engine.epoch import train_epoch
-from epochal.engine.state import TrainingState
-from epochal.engine.step import DefaultStep
+from epochal.engine.config.numerics import GradientsConfig
+from epochal.engine.loop.epoch import train_epoch
+from epochal.engine.model.build import build_loss, build_model
+from epochal.engine.model.state import TrainingState
+from epochal.engine.model.step import DefaultStep
 
 # N samples of the set, K of them in an epoch
 

@@ -22,9 +22,9 @@ import torch
 from engines import missing, our_validation, raw_validation, trainers, workloads
 from torch.utils.data import TensorDataset
 
-from epochal.data.loader import train_batches
-from epochal.data.order import micro_batches
-from epochal.engine.gradients import tensor_norms
+from epochal.data.loading.loader import train_batches
+from epochal.data.loading.order import micro_batches
+from epochal.engine.loop.gradients import tensor_norms
 
 
 def interleaved(

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from epochal.data.loader import train_batches, validation_batches
-from epochal.data.order import micro_batches
-from epochal.engine.build import build_loss
-from epochal.engine.config import GradientsConfig, MetricsConfig
-from epochal.engine.epoch import train_epoch
-from epochal.engine.metrics import ValidationMetrics
-from epochal.engine.state import TrainingState
-from epochal.engine.step import DefaultStep
-from epochal.engine.validate import validate_epoch
+from epochal.data.loading.loader import train_batches, validation_batches
+from epochal.data.loading.order import micro_batches
+from epochal.engine.config.numerics import GradientsConfig, MetricsConfig
+from epochal.engine.loop.epoch import train_epoch
+from epochal.engine.loop.evaluate import validate_epoch
+from epochal.engine.measure.metrics import ValidationMetrics
+from epochal.engine.model.build import build_loss
+from epochal.engine.model.state import TrainingState
+from epochal.engine.model.step import DefaultStep
 
 CLIP = 1.0
 

@@ -27,7 +27,7 @@ from efficiency_runs import train_once
 from efficiency_sets import SETS, TaskSet, load_set
 from scipy.stats import t as student
 
-from epochal.data.config import SamplingConfig
+from epochal.data.config.loader import SamplingConfig
 
 ARMS: dict[str, dict[str, Any]] = {
     "full": {"policy": "none"},

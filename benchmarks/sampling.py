@@ -20,12 +20,12 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from engine import interleaved
-from epochal.data.loader import validation_batches
-from epochal.engine import epoch as engine_epoch
-from epochal.engine.build import build_loss
-from epochal.engine.observe import Observer
-from epochal.engine.score import score_samples
-from epochal.engine.step import DefaultStep, StepOutput
+from epochal.data.loading.loader import validation_batches
+from epochal.engine.loop import epoch as engine_epoch
+from epochal.engine.loop.score import score_samples
+from epochal.engine.measure.observe import Observer
+from epochal.engine.model.build import build_loss
+from epochal.engine.model.step import DefaultStep, StepOutput
 
 TARGETS = {"cnn32": 1.03, "digits_mlp": 1.12}
 """Workload → the ratio that is not to be exceeded."""

@@ -23,15 +23,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from epochal.data.mining import context_of, mine_samples, updated
-from epochal.data.mining_files import mine_files
-from epochal.data.order import epoch_order
-from epochal.data.policies import plan_epoch
-from epochal.data.samples import SampleTable, read_plan, read_samples, write_samples
-from epochal.data.sampling_config import SamplingConfig
-from epochal.data.sampling_policies import Policy
-from epochal.data.schemas import SAMPLES, Schema
-from epochal.data.tables import (
+from epochal.data.config.policies import Policy
+from epochal.data.config.sampling import SamplingConfig
+from epochal.data.loading.order import epoch_order
+from epochal.data.mining.mine import context_of, mine_samples, updated
+from epochal.data.mining.plan import plan_epoch
+from epochal.data.mining.shards import mine_files
+from epochal.data.samples.table import SampleTable, read_plan, read_samples, write_samples
+from epochal.data.tables.schemas import SAMPLES, Schema
+from epochal.data.tables.writing import (
     OBSERVATIONS,
     TableReader,
     TableWriter,

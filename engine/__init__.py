@@ -12,11 +12,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from epochal.engine.epoch import EpochResult, train_epoch
-    from epochal.engine.simple import as_batches, metrics_of, supervised_step
-    from epochal.engine.state import TrainingState
-    from epochal.engine.step import StepOutput
-    from epochal.engine.validate import ValidationResult, validate_epoch
+    from epochal.engine.library import as_batches, metrics_of, supervised_step
+    from epochal.engine.loop.epoch import EpochResult, train_epoch
+    from epochal.engine.loop.evaluate import ValidationResult, validate_epoch
+    from epochal.engine.model.state import TrainingState
+    from epochal.engine.model.step import StepOutput
 
 __all__ = [
     "EpochResult",
@@ -31,15 +31,15 @@ __all__ = [
 ]
 
 _MODULES = {
-    "EpochResult": "epoch",
-    "StepOutput": "step",
-    "TrainingState": "state",
-    "ValidationResult": "validate",
-    "as_batches": "simple",
-    "metrics_of": "simple",
-    "supervised_step": "simple",
-    "train_epoch": "epoch",
-    "validate_epoch": "validate",
+    "EpochResult": "loop.epoch",
+    "StepOutput": "model.step",
+    "TrainingState": "model.state",
+    "ValidationResult": "loop.evaluate",
+    "as_batches": "library",
+    "metrics_of": "library",
+    "supervised_step": "library",
+    "train_epoch": "loop.epoch",
+    "validate_epoch": "loop.evaluate",
 }
 
 

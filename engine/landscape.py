@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from epochal.data.errors import TargetError
 from epochal.data.types import Batch, seed_64
-from epochal.engine.config import MetricsConfig, PrecisionConfig
-from epochal.engine.metrics import build_metrics
-from epochal.engine.step import Step
-from epochal.engine.validate import validate_epoch
+from epochal.engine.config.numerics import MetricsConfig, PrecisionConfig
+from epochal.engine.loop.evaluate import validate_epoch
+from epochal.engine.measure.metrics import build_metrics
+from epochal.engine.model.step import Step
 
 # P points of an axis; the first axis of losses_PP is the second direction, as rows of a picture
 

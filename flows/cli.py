@@ -14,12 +14,12 @@ from typing import Annotated
 import typer
 
 from epochal.data.errors import EpochalError
-from epochal.flows.commands_landscape import landscape
-from epochal.flows.commands_read import export, runs, samples, show
-from epochal.flows.commands_report import report
-from epochal.flows.commands_run import plan, train
-from epochal.flows.commands_servers import deploy, down, up
-from epochal.flows.commands_store import gc, sync, verify
+from epochal.flows.commands.commands_landscape import landscape
+from epochal.flows.commands.read import export, runs, samples, show
+from epochal.flows.commands.report import report
+from epochal.flows.commands.servers import deploy, down, up
+from epochal.flows.commands.store import gc, sync, verify
+from epochal.flows.commands.train import plan, train
 from epochal.flows.environment import prepare_environment
 
 EXIT_INTERRUPTED = 75

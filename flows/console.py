@@ -20,10 +20,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from epochal.tasks.keys import Stage
-from epochal.tasks.plan import PlanReport
+from epochal.tasks.planning.keys import Stage
 from epochal.tasks.reporting import Live, Outcome
-from epochal.tasks.result import EpochRow, metric_values
+from epochal.tasks.runs.plan import PlanReport
+from epochal.tasks.runs.summary import EpochRow, metric_values
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)

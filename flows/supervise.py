@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from epochal.flows.environment import importing
-from epochal.flows.prefect_server import HEALTH, read_note
-from epochal.flows.server_home import ServerHome
-from epochal.flows.server_processes import answers
+from epochal.flows.servers.home import ServerHome
+from epochal.flows.servers.prefect import HEALTH, read_note
+from epochal.flows.servers.processes import answers
 
 # A run that died without a word stays `Running` for ever. One that lives sends a heartbeat at
 # least every 180 s, Prefect's default.
@@ -96,7 +96,7 @@ def _end_left_running(*, port: int) -> None:
     import httpx
     from prefect.client.orchestration import get_client
 
-    from epochal.flows.left_running import end_left_running
+    from epochal.flows.flow_run.dead_runs import end_left_running
 
     never = threading.Event()
     while True:

@@ -8,16 +8,16 @@ from typing import Any
 
 from prefect.flows import flow
 
-from epochal.flows.cancellation import cancellable
-from epochal.flows.flow_log import logging_to_prefect
-from epochal.flows.heartbeat import beating
-from epochal.flows.left_running import noting_process
-from epochal.flows.orphan import ending_with_runner
-from epochal.flows.place import working_place
+from epochal.flows.flow_run.cancellation import cancellable
+from epochal.flows.flow_run.dead_runs import noting_process
+from epochal.flows.flow_run.liveness import beating
+from epochal.flows.flow_run.log import logging_to_prefect
+from epochal.flows.flow_run.orphan import ending_with_runner
+from epochal.flows.flow_run.place import working_place
 from epochal.flows.servers import local_mlflow_uri
-from epochal.tasks.config import RunConfig
-from epochal.tasks.lifecycle import active_run
-from epochal.tasks.prefect_tasks import (
+from epochal.tasks.config.run import RunConfig
+from epochal.tasks.running.lifecycle import active_run
+from epochal.tasks.running.prefect_tasks import (
     average,
     initialise,
     mine_epoch,

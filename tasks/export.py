@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 from epochal.data.errors import NotFound
-from epochal.data.stages import StageRecord
-from epochal.tasks.averaging import AVERAGE
-from epochal.tasks.locate import FoundRun
+from epochal.data.stage_store.stages import StageRecord
 from epochal.tasks.out_file import check_folder, whole_file
+from epochal.tasks.planning.averaging import AVERAGE
+from epochal.tasks.runs.find_run import FoundRun
 
 
 def export_weights(found: FoundRun, *, epoch: int, out: Path, artifact: str = "model") -> str:

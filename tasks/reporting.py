@@ -8,10 +8,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from epochal.tasks.keys import Stage
+from epochal.tasks.planning.keys import Stage
 
 if TYPE_CHECKING:
-    from epochal.data.stages import StageRecord
+    from epochal.data.stage_store.stages import StageRecord
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,18 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from epochal.data.backends import DAMAGED
 from epochal.data.errors import Damaged, StoreRefused
-from epochal.data.stage_status import PARTIAL, THINNED, side_path, stage_folder
-from epochal.data.stages import StageRecord, StageStatus, StageStore
-from epochal.data.store import Store
-from epochal.tasks.averaging import AVERAGE, chosen_epochs
-from epochal.tasks.config import RunConfig
-from epochal.tasks.keys import Stage, list_stages
-from epochal.tasks.plan import records_of
-from epochal.tasks.result import best_of_ema, validated_epochs
-from epochal.tasks.run_files import RunPlan, plan_numbers, read_plans, run_names
-from epochal.tasks.stage_contents import look_up
+from epochal.data.stage_store.stages import StageRecord, StageStatus, StageStore
+from epochal.data.stage_store.status import PARTIAL, THINNED, side_path, stage_folder
+from epochal.data.store.backend import DAMAGED
+from epochal.data.store.store import Store
+from epochal.tasks.config.run import RunConfig
+from epochal.tasks.planning.averaging import AVERAGE, chosen_epochs
+from epochal.tasks.planning.keys import Stage, list_stages
+from epochal.tasks.runs.plan import records_of
+from epochal.tasks.runs.run_plans import RunPlan, plan_numbers, read_plans, run_names
+from epochal.tasks.runs.stage_schema import look_up
+from epochal.tasks.runs.summary import best_of_ema, validated_epochs
 
 _LOST_PLAN = re.compile(rf"{DAMAGED}/runs/[^/]+/plans/")
 CHECKPOINT = ("model", "optimizer", "state", "ema")

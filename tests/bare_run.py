@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from epochal.tasks.load_config import load_config
-from epochal.tasks.result import weights_sha256
-from epochal.tasks.runner import run_stage
-from epochal.tasks.session import open_session
+from epochal.tasks.config.load import load_config
+from epochal.tasks.running.runner import run_stage
+from epochal.tasks.runs.summary import weights_sha256
+from epochal.tasks.session.session import open_session
 
 
 class NoLedger:

@@ -102,7 +102,7 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def empty_mlflow(tmp_path_factory):
     """An SQLite file with MLflow's tables: making them takes 5 s."""
-    from epochal.tasks.tracking import connect
+    from epochal.tasks.tracking.connection import connect
 
     path = tmp_path_factory.mktemp("mlflow") / "empty.db"
     connect(f"sqlite:///{path}")
@@ -133,9 +133,9 @@ def database(empty_mlflow, tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory):
     """One real Prefect server on loopback for all tests: its API's URL, its empty database."""
-    from epochal.flows.prefect_server import begin_local_server
-    from epochal.flows.server_processes import port_of, reserve_port
     from epochal.flows.servers import down
+    from epochal.flows.servers.prefect import begin_local_server
+    from epochal.flows.servers.processes import port_of, reserve_port
 
     folder = tmp_path_factory.mktemp("prefect")
     empty = tmp_path_factory.mktemp("empty") / "prefect.db"

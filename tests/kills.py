@@ -29,7 +29,7 @@ import sys
 from pathlib import Path
 from prefect.deployments.runner import EntrypointType
 from epochal.flows.train import train
-from epochal.tasks.load_config import load_config
+from epochal.tasks.config.load import load_config
 
 config = load_config(Path(sys.argv[1]))
 train.serve(

@@ -16,9 +16,9 @@ from bare_run import BareRun
 from proof_project import commits_here
 
 from epochal.data.errors import EpochalError
-from epochal.data.testing import KILLED, FaultPlan, injected
-from epochal.tasks.commit import TIMES
-from epochal.tasks.partial_epochs import PartialSaver
+from epochal.data.testing.faults import KILLED, FaultPlan, injected
+from epochal.tasks.checkpoints.mid_epoch_saver import PartialSaver
+from epochal.tasks.stages.commit import TIMES
 from epochal.tasks.upkeep import collect, find_garbage, verify_store
 
 STOPPED, BROKEN = 75, 99

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from observed import observations
 
-from epochal.data.config import SamplingConfig
-from epochal.data.mining import updated
-from epochal.data.policies import PlanContext, plan_epoch
+from epochal.data.config.loader import SamplingConfig
+from epochal.data.mining.mine import updated
+from epochal.data.mining.plan import plan_epoch
+from epochal.data.policies.shared.pool import PlanContext
 
 POLICIES = {
     "easy_skip": {},

@@ -21,7 +21,7 @@ from proof_policies import POLICIES, policy_lives
 from proof_project import proof_project
 from s3_server import BUCKET, s3_process
 
-from epochal.data.testing import FaultPlan
+from epochal.data.testing.faults import FaultPlan
 from epochal.flows.servers import down
 
 WRITES = frozenset({"put_new"})

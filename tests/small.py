@@ -4,14 +4,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from epochal.data.store.hashed_files import write_hashed
 from epochal.data.types import Batch, Window
-from epochal.data.written_file import write_hashed
-from epochal.engine.build import build_loss, build_model
-from epochal.engine.config import GradientsConfig
-from epochal.engine.epoch import train_epoch
-from epochal.engine.state import TrainingState
-from epochal.engine.step import DefaultStep
-from epochal.engine.tensor_bytes import safetensors_pieces
+from epochal.engine.checkpoint.safetensors_file import safetensors_pieces
+from epochal.engine.config.numerics import GradientsConfig
+from epochal.engine.loop.epoch import train_epoch
+from epochal.engine.model.build import build_loss, build_model
+from epochal.engine.model.state import TrainingState
+from epochal.engine.model.step import DefaultStep
 
 NUM_CLASSES, WIDTH = 4, 6
 
@@ -94,7 +94,7 @@ def run_epoch(state, x, y, *, batch_size=8, accumulate=1, epoch=0, rate=None, st
 
 def bits(state):
     """Every tensor and number of a state, comparable."""
-    from epochal.engine.serialize import split_state
+    from epochal.engine.checkpoint.serialize import split_state
 
     parts = split_state(state)
     tensors = {**parts.model, **parts.optimizer}

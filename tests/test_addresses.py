@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epochal.data import addresses
-from epochal.data.addresses import (
+from epochal.data.errors import StoreRefused
+from epochal.data.store import addresses
+from epochal.data.store.addresses import (
     check_path,
     is_segment,
     join,
@@ -18,7 +19,6 @@ from epochal.data.addresses import (
     normalise_store,
     scheme_of,
 )
-from epochal.data.errors import StoreRefused
 
 FOLDER = Path("/config/folder")
 
@@ -98,7 +98,7 @@ def test_a_password_is_refused_and_not_repeated():
 
 def test_an_s3_address_is_checked_without_loading_its_package():
     code = (
-        "import sys; from pathlib import Path; from epochal.data.addresses import normalise_store;"
+        "import sys; from pathlib import Path; from epochal.data.store.addresses import normalise_store;"
         "normalise_store('s3://bucket', folder=Path('/')); sys.exit('s3fs' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from epochal.data.errors import StateMismatch
 from epochal.data.hashing import file_sha256
-from epochal.data.testing import FaultPlan, injected
-from epochal.engine.average import averaged
+from epochal.data.testing.faults import FaultPlan, injected
+from epochal.engine.checkpoint.averaging import averaged
 
 AVERAGING = {"averaging": "{best: 2}"}
 

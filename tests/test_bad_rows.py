@@ -13,7 +13,6 @@ from project import Project
 from small import save_tensors
 from test_hostile_runs import plant, undo
 
-from epochal.data.data_checks import check_labels
 from epochal.data.errors import (
     ConfigError,
     Damaged,
@@ -24,10 +23,11 @@ from epochal.data.errors import (
     TargetError,
     TrainingFailed,
 )
-from epochal.data.samples import read_samples, write_samples
-from epochal.data.store import open_store
-from epochal.data.tables import UPDATES, read_table, write_table
-from epochal.engine.serialize import load_tensors
+from epochal.data.inspection.data_checks import check_labels
+from epochal.data.samples.table import read_samples, write_samples
+from epochal.data.store.store import open_store
+from epochal.data.tables.writing import UPDATES, read_table, write_table
+from epochal.engine.checkpoint.serialize import load_tensors
 
 DATA = """
     import torch
@@ -128,8 +128,8 @@ def test_a_last_batch_of_one_is_trained_on_where_the_model_can(project):
 
 
 def test_a_last_batch_of_one_that_a_policy_leaves_says_what_to_set(project, monkeypatch):
-    from epochal.data.order import micro_batches
-    from epochal.tasks import train_stage
+    from epochal.data.loading.order import micro_batches
+    from epochal.tasks.stages import train as train_stage
 
     def one_left(session, stage, table):
         plan = original(session, stage, table)

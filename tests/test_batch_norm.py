@@ -12,9 +12,9 @@ from test_keys import changed, keys
 from torch import nn
 
 from epochal.data.errors import TargetError, TrainingFailed
-from epochal.engine.batch_norm import annealed, check_batch_norm
-from epochal.engine.batch_norm_config import BatchNormConfig
-from epochal.engine.build import build_model
+from epochal.engine.config.batch_norm import BatchNormConfig
+from epochal.engine.model.batch_norm import annealed, check_batch_norm
+from epochal.engine.model.build import build_model
 
 
 def momentum(t, own=0.1, *, epochs=4, **fields):

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from epochal.data.collect import check_batch_size, check_labels, describe, files_stamp
 from epochal.data.errors import ConfigError, DataError
+from epochal.data.inspection.describe import check_batch_size, check_labels, describe, files_stamp
 
 
 class Items(Dataset):
@@ -360,7 +360,7 @@ def test_a_declared_file_that_is_missing_is_named(tmp_path, name):
 
 def test_collect_imports_nothing_heavy_until_data_is_read():
     code = (
-        "import sys, epochal.data.collect;"
+        "import sys, epochal.data.inspection.describe;"
         "print([one for one in ('torch', 'pyarrow', 'sklearn', 'numpy') if one in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

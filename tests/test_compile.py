@@ -10,9 +10,9 @@ from project import Project
 from safetensors.torch import load_file
 from small import Net, bits, new_state, run_epoch, samples
 
-from epochal.engine.config import PrecisionConfig
-from epochal.engine.precision import compiled
-from epochal.engine.serialize import load_state, split_state
+from epochal.engine.checkpoint.serialize import load_state, split_state
+from epochal.engine.config.numerics import PrecisionConfig
+from epochal.engine.model.precision import compiled
 
 pytestmark = [
     pytest.mark.skipif(

@@ -15,10 +15,10 @@ from small import Net, batches, cross_entropy, new_state, run_epoch, samples
 from test_validate import metrics
 
 from epochal.data.errors import NotFound
-from epochal.engine.config import MetricsConfig
-from epochal.engine.step import StepOutput
-from epochal.engine.validate import validate_epoch
-from epochal.tasks.result import best_epoch, best_of_ema, validated_epochs
+from epochal.engine.config.numerics import MetricsConfig
+from epochal.engine.loop.evaluate import validate_epoch
+from epochal.engine.model.step import StepOutput
+from epochal.tasks.runs.summary import best_epoch, best_of_ema, validated_epochs
 from epochal.tasks.upkeep import _kept
 
 

@@ -13,11 +13,11 @@ import torch
 from small import Net, cross_entropy, new_state, run_epoch, samples
 
 from epochal.data.errors import Interrupted, NonFinite
-from epochal.data.order import epoch_order
-from epochal.engine.config import EmaConfig, PrecisionConfig
-from epochal.engine.ema import WeightAverage
-from epochal.engine.epoch import updates_table
-from epochal.engine.recorder import READ_EVERY, UpdateRecorder
+from epochal.data.loading.order import epoch_order
+from epochal.engine.config.numerics import EmaConfig, PrecisionConfig
+from epochal.engine.loop.epoch import updates_table
+from epochal.engine.loop.recorder import READ_EVERY, UpdateRecorder
+from epochal.engine.model.ema import WeightAverage
 
 ROOT = Path(__file__).parent.parent
 HALF = PrecisionConfig(dtype="float16")

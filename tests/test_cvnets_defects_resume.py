@@ -11,12 +11,12 @@ from small import Net, batches, cross_entropy, new_state, run_epoch, samples
 from test_validate import metrics
 
 from epochal.data.errors import TrainingFailed
-from epochal.data.schemas import OBSERVATIONS
-from epochal.data.store import open_store
-from epochal.data.tables import read_table
-from epochal.engine.config import EmaConfig
-from epochal.engine.ema import WeightAverage
-from epochal.engine.validate import validate_epoch
+from epochal.data.store.store import open_store
+from epochal.data.tables.schemas import OBSERVATIONS
+from epochal.data.tables.writing import read_table
+from epochal.engine.config.numerics import EmaConfig
+from epochal.engine.loop.evaluate import validate_epoch
+from epochal.engine.model.ema import WeightAverage
 
 OFTEN = {"checkpoint__every_updates": 1}
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from epochal.data.config import DataConfig, LoaderConfig, SamplingConfig
+from epochal.data.config.loader import DataConfig, LoaderConfig, SamplingConfig
 
 
 def full_epochs(epochs, **fields):

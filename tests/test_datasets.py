@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
-from epochal.data.collect import describe
 from epochal.data.datasets import digits, idx_images, stratified
 from epochal.data.errors import DataError
+from epochal.data.inspection.describe import describe
 
 
 def rows_of(dataset):

@@ -8,9 +8,9 @@ import yaml
 from machine import free_port, wait_for
 from project import CONFIG, Project, call
 
-from epochal.flows import cron
-from epochal.tasks.config import RunConfig
-from epochal.tasks.load_config import load_config
+from epochal.flows.deployment import cron
+from epochal.tasks.config.load import load_config
+from epochal.tasks.config.run import RunConfig
 
 pytestmark = pytest.mark.server
 

@@ -9,31 +9,31 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from epochal.data.addresses import normalise_store
-from epochal.data.config import DataConfig, LoaderConfig, SamplingConfig
+from epochal.data.config.batch_sampler import SamplerConfig
+from epochal.data.config.loader import DataConfig, LoaderConfig, SamplingConfig
+from epochal.data.config.scoring_config import ScoringConfig
 from epochal.data.errors import StoreRefused
-from epochal.data.sampler_config import SamplerConfig
-from epochal.data.scoring_config import ScoringConfig
+from epochal.data.store.addresses import normalise_store
 from epochal.data.types import Target
-from epochal.engine.batch_norm_config import BatchNormConfig
-from epochal.engine.config import (
+from epochal.engine.config.batch_norm import BatchNormConfig
+from epochal.engine.config.mid_epoch import ValidationConfig
+from epochal.engine.config.mixing import MixingConfig
+from epochal.engine.config.numerics import (
     EmaConfig,
     GradientsConfig,
     MetricsConfig,
     MetricTarget,
     PrecisionConfig,
 )
-from epochal.engine.inside_config import ValidationConfig
-from epochal.engine.mixing_config import MixingConfig
-from epochal.engine.optimizer_config import FrozenParameters, OptimizerConfig, ParameterGroup
-from epochal.engine.schedule import ScheduleConfig
-from epochal.tasks.averaging import AveragingConfig
-from epochal.tasks.config import CheckpointConfig, RunConfig
-from epochal.tasks.early_stopping import EarlyStoppingConfig
-from epochal.tasks.load_config import build_config, load_config
-from epochal.tasks.start_config import StartConfig
-from epochal.tasks.targets import call_target
-from epochal.tasks.tracking_config import TrackingConfig
+from epochal.engine.config.optimizer import FrozenParameters, OptimizerConfig, ParameterGroup
+from epochal.engine.schedule.schedule import ScheduleConfig
+from epochal.tasks.config.load import build_config, load_config
+from epochal.tasks.config.parts import StartConfig
+from epochal.tasks.config.run import CheckpointConfig, RunConfig
+from epochal.tasks.config.tracking_config import TrackingConfig
+from epochal.tasks.planning.averaging import AveragingConfig
+from epochal.tasks.planning.early_stopping import EarlyStoppingConfig
+from epochal.tasks.user_code.targets import call_target
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -174,7 +174,7 @@ def test_the_yaml_examples_of_the_docs_are_configs(tmp_path):
 
 
 def test_the_readmes_first_project_passes_the_checks_before_the_start(tmp_path):
-    from epochal.tasks.session import open_session
+    from epochal.tasks.session.session import open_session
 
     for language, suffix in (("python", "py"), ("yaml", "yaml")):
         for block in blocks(README, language):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from test_docs import DOCS, README, blocks, rows
 
-from epochal.data.samples import read_samples, update, write_samples
-from epochal.data.schemas import OBSERVATIONS, SAMPLES, UPDATES
-from epochal.data.tables import write_table
+from epochal.data.samples.table import read_samples, update, write_samples
+from epochal.data.tables.schemas import OBSERVATIONS, SAMPLES, UPDATES
+from epochal.data.tables.writing import write_table
 
 NUM_SAMPLES, EPOCHS = 12, 3
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from project import Project, call
 
-from epochal.engine.config import MetricsConfig
-from epochal.tasks.early_stopping import EarlyStoppingConfig, last_epoch, rule
+from epochal.engine.config.numerics import MetricsConfig
+from epochal.tasks.planning.early_stopping import EarlyStoppingConfig, last_epoch, rule
 
 VALUES = st.lists(st.one_of(st.none(), st.floats(-10, 10, allow_nan=False)), max_size=30)
 

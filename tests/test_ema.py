@@ -9,9 +9,9 @@ from small import Net, bits, new_state, run_epoch, samples
 from torch import nn
 
 from epochal.data.errors import StateMismatch, TargetError
-from epochal.engine.config import EmaConfig
-from epochal.engine.ema import WeightAverage
-from epochal.engine.serialize import load_state, split_state
+from epochal.engine.checkpoint.serialize import load_state, split_state
+from epochal.engine.config.numerics import EmaConfig
+from epochal.engine.model.ema import WeightAverage
 
 
 def state_with(seed=1, **options):

@@ -13,9 +13,9 @@ from torch import nn
 
 from epochal.data.errors import NonFinite, TargetError, TrainingFailed
 from epochal.data.types import seed_64
-from epochal.engine.config import GradientsConfig
-from epochal.engine.epoch import train_epoch, updates_table
-from epochal.engine.step import StepOutput
+from epochal.engine.config.numerics import GradientsConfig
+from epochal.engine.loop.epoch import train_epoch, updates_table
+from epochal.engine.model.step import StepOutput
 
 OPTIMIZERS = {
     "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
@@ -113,7 +113,7 @@ def test_observations_do_not_depend_on_how_many_rows_wait(monkeypatch):
     x, y = samples(200)
     expected = run_epoch(new_state(), x, y, batch_size=7).observations
     for waiting in (1, 40, 300):
-        monkeypatch.setattr("epochal.engine.observe.MAX_WAITING", waiting)
+        monkeypatch.setattr("epochal.engine.measure.observe.MAX_WAITING", waiting)
         found = run_epoch(new_state(), x, y, batch_size=7).observations
         for name, column in expected.items():
             assert column.tobytes() == found[name].tobytes(), (name, waiting)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from project import call
 
-from epochal.tasks.load_config import load_config
+from epochal.tasks.config.load import load_config
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CONFIGS = sorted(EXAMPLES.glob("*/*.yaml"))
@@ -24,7 +24,7 @@ def waves(monkeypatch):
 
 
 def opened(path, store):
-    from epochal.tasks.session import open_session
+    from epochal.tasks.session.session import open_session
 
     return open_session(load_config(path, overrides=[f"store={store}"]))
 

@@ -3,9 +3,9 @@
 import pytest
 from test_keys import FACTS, config
 
-from epochal.tasks.explain import Comparison
-from epochal.tasks.keys import DataFacts, Facts, list_stages
-from epochal.tasks.run_files import PlannedStage, RunPlan
+from epochal.tasks.planning.keys import DataFacts, Facts, list_stages
+from epochal.tasks.runs.explain import Comparison
+from epochal.tasks.runs.run_plans import PlannedStage, RunPlan
 
 
 def plan_of(settings, facts=FACTS):

@@ -2,11 +2,11 @@
 
 import pytest
 
-from epochal.data.backend_local import LocalBackend
-from epochal.data.disk import SystemDisk, disk, use_disk
 from epochal.data.errors import StoreUnavailable
-from epochal.data.store import open_store
-from epochal.data.testing import KINDS, FaultPlan, injected
+from epochal.data.store.local import LocalBackend
+from epochal.data.store.local_disk import SystemDisk, disk, use_disk
+from epochal.data.store.store import open_store
+from epochal.data.testing.faults import KINDS, FaultPlan, injected
 
 
 class Died(BaseException):

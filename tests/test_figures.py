@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from epochal.data.sample_scores import DataMap
-from epochal.data.tables import SAMPLES, write_table
-from epochal.tasks import run_tables
-from epochal.tasks.figures import DARK, MAX_POINTS, data_map_png, kept_png
-from epochal.tasks.run_tables import KeptShares, RunTables, spread
+from epochal.data.samples.scores import DataMap
+from epochal.data.tables.writing import SAMPLES, write_table
+from epochal.tasks.report import tables as run_tables
+from epochal.tasks.report.figures import DARK, MAX_POINTS, data_map_png, kept_png
+from epochal.tasks.report.tables import KeptShares, RunTables, spread
 
 
 def some_map(count, seed=0):

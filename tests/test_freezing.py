@@ -11,13 +11,13 @@ from test_keys import changed, keys
 from torch import nn
 
 from epochal.data.errors import TargetError, TrainingFailed
-from epochal.engine.build import build_model
-from epochal.engine.config import EmaConfig, GradientsConfig
-from epochal.engine.ema import WeightAverage
-from epochal.engine.epoch import train_epoch
-from epochal.engine.freezing import check_frozen, freeze, set_training_mode
-from epochal.engine.optimizer_config import OptimizerConfig
-from epochal.engine.serialize import load_state, split_state
+from epochal.engine.checkpoint.serialize import load_state, split_state
+from epochal.engine.config.numerics import EmaConfig, GradientsConfig
+from epochal.engine.config.optimizer import OptimizerConfig
+from epochal.engine.loop.epoch import train_epoch
+from epochal.engine.model.build import build_model
+from epochal.engine.model.ema import WeightAverage
+from epochal.engine.model.freezing import check_frozen, freeze, set_training_mode
 
 BODY = ("body.*",)
 
@@ -217,8 +217,8 @@ def test_a_run_that_thaws_resumes_to_the_same_bytes(tmp_path, home):
 
 
 def test_a_scaled_loss_skips_what_is_frozen_too():
-    from epochal.engine.config import PrecisionConfig
-    from epochal.engine.precision import new_scaler
+    from epochal.engine.config.numerics import PrecisionConfig
+    from epochal.engine.model.precision import new_scaler
 
     precision = PrecisionConfig(dtype="float16")
     state = new_state()

@@ -9,13 +9,13 @@ from small import Net, batches, bits, cross_entropy, new_state, num_updates, run
 from torch import nn
 
 from epochal.data.errors import NonFinite, TargetError
-from epochal.engine.config import EmaConfig, GradientsConfig, PrecisionConfig
-from epochal.engine.ema import WeightAverage
-from epochal.engine.epoch import spikes, train_epoch
-from epochal.engine.gradients import MAX_SKIPPED, Gradients
-from epochal.engine.precision import new_scaler
-from epochal.engine.serialize import load_state, split_state
-from epochal.engine.step import StepOutput
+from epochal.engine.checkpoint.serialize import load_state, split_state
+from epochal.engine.config.numerics import EmaConfig, GradientsConfig, PrecisionConfig
+from epochal.engine.loop.epoch import spikes, train_epoch
+from epochal.engine.loop.gradients import MAX_SKIPPED, Gradients
+from epochal.engine.model.ema import WeightAverage
+from epochal.engine.model.precision import new_scaler
+from epochal.engine.model.step import StepOutput
 
 CPU = torch.device("cpu")
 

@@ -11,13 +11,13 @@ from small import save_tensors
 
 from epochal.data.errors import Damaged, TrainingFailed
 from epochal.data.hashing import file_checksum
-from epochal.data.partials import PartialStore
-from epochal.data.store import open_store
-from epochal.engine.serialize import load_tensors
-from epochal.tasks.commit import sample_table
-from epochal.tasks.partial_epochs import PartialSaver
-from epochal.tasks.restored_epochs import checked_restore
-from epochal.tasks.train_stage import _plan
+from epochal.data.stage_store.mid_epoch import PartialStore
+from epochal.data.store.store import open_store
+from epochal.engine.checkpoint.serialize import load_tensors
+from epochal.tasks.checkpoints.mid_epoch_restore import checked_restore
+from epochal.tasks.checkpoints.mid_epoch_saver import PartialSaver
+from epochal.tasks.stages.commit import sample_table
+from epochal.tasks.stages.train import _plan
 
 EPOCHS = 2
 

@@ -11,10 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from project import CONFIG
 
-from epochal.data.addresses import normalise_store
 from epochal.data.errors import ConfigError, StoreRefused
-from epochal.tasks.load_config import load_config
-from epochal.tasks.yaml_reader import MAX_CONFIG_BYTES, parse_yaml, read_yaml_mapping
+from epochal.data.store.addresses import normalise_store
+from epochal.tasks.config.load import load_config
+from epochal.tasks.config.yaml_reader import MAX_CONFIG_BYTES, parse_yaml, read_yaml_mapping
 
 TEXT = yaml.safe_dump(CONFIG).encode()
 
@@ -102,7 +102,7 @@ def test_a_mutated_config_is_a_config_or_one_clear_error(tmp_path_factory, confi
 @example("__class__.x=1")
 @example("train_data.args.split.x=1")
 def test_any_override_is_set_or_refused(override):
-    from epochal.tasks.load_config import apply_override
+    from epochal.tasks.config.load import apply_override
 
     data = {name: dict(one) if isinstance(one, dict) else one for name, one in CONFIG.items()}
     try:

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from test_keys import FACTS, config
 from test_stages import KEY, make_record
 
-from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import Damaged, StoreRefused
-from epochal.data.partials import PartialStore
-from epochal.data.records import dump_record, load_record
-from epochal.data.stages import StageStore
-from epochal.data.store import open_store
-from epochal.tasks.facts import KnownData, read_known
-from epochal.tasks.keys import list_stages
-from epochal.tasks.run_files import read_plans, record_plan
-from epochal.tasks.watch import checked_anchors
+from epochal.data.stage_store.mid_epoch import PartialStore
+from epochal.data.stage_store.records import dump_record, load_record
+from epochal.data.stage_store.stages import StageStore
+from epochal.data.store.documents import dump_document, load_document
+from epochal.data.store.store import open_store
+from epochal.tasks.planning.keys import list_stages
+from epochal.tasks.runs.facts import KnownData, read_known
+from epochal.tasks.runs.run_plans import read_plans, record_plan
+from epochal.tasks.session.watch import checked_anchors
 
 NAME = "stages/record.json"
 

@@ -9,7 +9,7 @@ from hostile import rewritten
 from project import Project, call
 from test_layout import ROOT, files
 
-from epochal.data.store import open_store
+from epochal.data.store.store import open_store
 
 UNPICKLING = {
     "pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "copyreg",

@@ -12,12 +12,12 @@ from bare_run import BareRun
 from hostile import replaced, rewritten, safetensors_bytes
 from project import Project, environment
 
-from epochal.data.documents import dump_document
 from epochal.data.errors import Damaged
 from epochal.data.hashing import bytes_sha256
-from epochal.data.stages import StageStore
-from epochal.data.store import open_store
-from epochal.tasks.stage_contents import look_up
+from epochal.data.stage_store.stages import StageStore
+from epochal.data.store.documents import dump_document
+from epochal.data.store.store import open_store
+from epochal.tasks.runs.stage_schema import look_up
 
 EPOCHS = 2
 
@@ -177,7 +177,7 @@ def test_wrong_contents_under_right_digests_are_named_and_computed_again(
 
 
 def test_a_table_of_more_rows_than_there_are_samples_is_refused(project, store, finished):
-    from epochal.data.tables import OBSERVATIONS, read_table, write_table
+    from epochal.data.tables.writing import OBSERVATIONS, read_table, write_table
 
     record, folder = stage(project, "train", 0)
     undo(store, project, ("mine", 0))

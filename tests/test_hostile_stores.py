@@ -7,11 +7,11 @@ from hostile import replaced
 from test_stages import KEY, MODEL, make_record
 
 from epochal.data.errors import Damaged, PreflightFailed, StoreRefused
-from epochal.data.partials import PartialStore
-from epochal.data.stages import StageStatus, StageStore
-from epochal.data.store import open_store
-from epochal.data.written_file import write_checksummed
-from epochal.tasks.run_files import find_plan, run_names
+from epochal.data.stage_store.mid_epoch import PartialStore
+from epochal.data.stage_store.stages import StageStatus, StageStore
+from epochal.data.store.hashed_files import write_checksummed
+from epochal.data.store.store import open_store
+from epochal.tasks.runs.run_plans import find_plan, run_names
 from epochal.tasks.upkeep import find_garbage, verify_store
 
 FOLDER = f"stages/{KEY}"

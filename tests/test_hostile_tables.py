@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from observed import observations
 
 from epochal.data.errors import Damaged, StoreRefused
-from epochal.data.parquet_layout import Layout, LayoutError
-from epochal.data.samples import update
-from epochal.data.tables import OBSERVATIONS, SAMPLES, UPDATES, read_table, write_table
-from epochal.data.thrift import CompactReader, ThriftError
+from epochal.data.samples.table import update
+from epochal.data.tables.parquet_footer import Layout, LayoutError
+from epochal.data.tables.thrift import CompactReader, ThriftError
+from epochal.data.tables.writing import OBSERVATIONS, SAMPLES, UPDATES, read_table, write_table
 
 ROWS = 60
 
@@ -282,7 +282,7 @@ def test_a_footer_that_ends_pyarrow_is_refused_before_pyarrow_sees_it(files, tmp
     # of these flips, in the size statistics of a column.
     program = (
         "import sys; from pathlib import Path; from epochal.data.errors import EpochalError\n"
-        "from epochal.data.tables import UPDATES, read_table\n"
+        "from epochal.data.tables.writing import UPDATES, read_table\n"
         "path = Path(sys.argv[1]); data = path.read_bytes(); other = path.with_name('flipped')\n"
         "start = len(data) - 8 - int.from_bytes(data[-8:-4], 'little')\n"
         "for position in range(start, len(data)):\n"

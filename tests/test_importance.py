@@ -8,11 +8,13 @@ from observed import observations
 from policy_runs import config_of, context_of, course, learned, mined, planned
 from pydantic import ValidationError
 
-from epochal.data.config import SamplingConfig
+from epochal.data.config.loader import SamplingConfig
 from epochal.data.errors import TargetError
-from epochal.data.policies import FLAG_SUSPECT, PlanContext, noise_rate, plan_epoch
+from epochal.data.mining.plan import plan_epoch
 from epochal.data.policies.importance import keep_probability
 from epochal.data.policies.seta import loss_groups
+from epochal.data.policies.shared.label_noise import FLAG_SUSPECT, noise_rate
+from epochal.data.policies.shared.pool import PlanContext
 
 
 @given(

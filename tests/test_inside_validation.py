@@ -13,10 +13,10 @@ from small import batches, bits, cross_entropy, new_state, run_epoch, samples
 from test_validate import metrics, validate
 
 from epochal.data.errors import Interrupted, TrainingFailed
-from epochal.data.tables import UPDATES, read_table
-from epochal.engine.inside import InsideValidation, inside_columns, inside_of
-from epochal.engine.validate import validate_epoch
-from epochal.tasks import validation
+from epochal.data.tables.writing import UPDATES, read_table
+from epochal.engine.loop.evaluate import validate_epoch
+from epochal.engine.loop.inside import InsideValidation, inside_columns, inside_of
+from epochal.tasks.stages import validate as validation
 
 INSIDE = {"validation__every_updates": 2}
 OFTEN = {"checkpoint__every_updates": 1}

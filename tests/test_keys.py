@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epochal.tasks.config import RunConfig
-from epochal.tasks.keys import DataFacts, Facts, list_stages
+from epochal.tasks.config.run import RunConfig
+from epochal.tasks.planning.keys import DataFacts, Facts, list_stages
 
 BASE = {
     "name": "run",

@@ -13,10 +13,10 @@ from small import Net, batches, cross_entropy, new_state, samples
 from torch import nn
 
 from epochal.data.errors import TargetError
-from epochal.engine.config import MetricsConfig
+from epochal.engine.config.numerics import MetricsConfig
 from epochal.engine.landscape import axis_of, direction, loss_landscape
-from epochal.engine.metrics import build_metrics
-from epochal.engine.validate import validate_epoch
+from epochal.engine.loop.evaluate import validate_epoch
+from epochal.engine.measure.metrics import build_metrics
 
 
 class Convolutions(nn.Module):

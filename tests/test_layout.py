@@ -63,9 +63,9 @@ def test_every_module_says_its_job():
 @pytest.mark.parametrize(
     "module",
     [
-        "epochal.data.config", "epochal.data.types", "epochal.data.hashing", "epochal.data.stages",
-        "epochal.engine.config", "epochal.engine.schedule", "epochal.tasks.config",
-        "epochal.tasks.keys", "epochal.tasks.plan", "epochal.tasks.explain", "epochal.flows.cli",
+        "epochal.data.config.loader", "epochal.data.types", "epochal.data.hashing", "epochal.data.stage_store.stages",
+        "epochal.engine.config.numerics", "epochal.engine.schedule.schedule", "epochal.tasks.config.run",
+        "epochal.tasks.planning.keys", "epochal.tasks.runs.plan", "epochal.tasks.runs.explain", "epochal.flows.cli",
     ],
 )  # fmt: skip
 def test_config_keys_and_plan_import_nothing_heavy(module):

@@ -4,8 +4,8 @@ import threading
 
 from tracking_store import Finished, expected_keys_and_steps, keys_and_steps
 
-from epochal.tasks.ledger import DataEntry
-from epochal.tasks.tracking import connect
+from epochal.tasks.tracking.background import DataEntry
+from epochal.tasks.tracking.connection import connect
 
 
 def test_run_holds_identity_params_tags_and_data_sets(database):
@@ -127,7 +127,7 @@ def test_two_ledgers_at_once_share_one_run(database):
 def test_of_two_runs_created_at_once_the_older_stays(database, monkeypatch):
     from mlflow import MlflowClient
 
-    from epochal.tasks import tracking
+    from epochal.tasks.tracking import connection as tracking
 
     finished = Finished(epochs=1)
     client = connect(database.uri)

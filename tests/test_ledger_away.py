@@ -5,7 +5,7 @@ import time
 
 from tracking_store import Finished, expected_keys_and_steps, keys_and_steps
 
-from epochal.tasks import ledger as ledger_module
+from epochal.tasks.tracking import background as ledger_module
 
 
 def break_log_batch(monkeypatch, *, after):

@@ -10,8 +10,8 @@ import pytest
 from tracking_store import Finished
 
 from epochal.data.types import Target
-from epochal.tasks.ledger import ModelSource
-from epochal.tasks.tracking import connect
+from epochal.tasks.tracking.background import ModelSource
+from epochal.tasks.tracking.connection import connect
 
 NET = """
     from torch import nn
@@ -49,7 +49,7 @@ def test_best_model_is_loaded_by_mlflow_and_predicts_what_the_module_does(databa
     import mlflow
     import torch
 
-    from epochal.tasks.targets import call_target
+    from epochal.tasks.user_code.targets import call_target
 
     project = tmp_path / "project"
     write_project(project)

@@ -11,11 +11,11 @@ from small import batches, cross_entropy, new_state, samples
 from test_keys import FACTS, config
 
 from epochal.data.errors import ConfigError, TrainingFailed
-from epochal.data.order import micro_batches
-from epochal.engine.config import GradientsConfig
-from epochal.engine.epoch import train_epoch
-from epochal.tasks.keys import DataFacts, Facts, list_stages
-from epochal.tasks.limits import updates_left, updates_of, with_epochs
+from epochal.data.loading.order import micro_batches
+from epochal.engine.config.numerics import GradientsConfig
+from epochal.engine.loop.epoch import train_epoch
+from epochal.tasks.planning.keys import DataFacts, Facts, list_stages
+from epochal.tasks.planning.run_length import updates_left, updates_of, with_epochs
 
 PLAIN = {"sampling": {"policy": "none"}, "schedule": {"kind": "constant"}}
 

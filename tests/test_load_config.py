@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from epochal.data.errors import ConfigError
-from epochal.tasks.config import RunConfig
-from epochal.tasks.load_config import load_config
+from epochal.tasks.config.load import load_config
+from epochal.tasks.config.run import RunConfig
 
 BASE = {
     "name": "run",
@@ -134,7 +134,7 @@ def test_every_field_has_help():
         for name, field in model.model_fields.items():
             if name != "kind":
                 assert field.description, f"{model.__name__}.{name}"
-            from epochal.tasks.load_config import _models
+            from epochal.tasks.config.load import _models
 
             for inner in _models(field.annotation):
                 models(inner, seen)

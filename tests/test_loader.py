@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from epochal.data.errors import DataError, TrainingFailed
-from epochal.data.loader import train_batches, validation_batches
-from epochal.data.order import epoch_order, micro_batches
+from epochal.data.loading.loader import train_batches, validation_batches
+from epochal.data.loading.order import epoch_order, micro_batches
 
 COUNT = 23
 # More workers than processors are asked for on purpose.

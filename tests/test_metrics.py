@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from project import Project
 
 from epochal.data.errors import TargetError
-from epochal.engine.built_in_metrics import make
-from epochal.engine.config import BUILT_IN_METRICS, MetricsConfig
-from epochal.tasks.result import metric_values
+from epochal.engine.config.numerics import BUILT_IN_METRICS, MetricsConfig
+from epochal.engine.measure.built_in import make
+from epochal.tasks.runs.summary import metric_values
 
 CLASSES, COUNT = 4, 61
 OF_CLASSES = (

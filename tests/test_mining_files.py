@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from policy_runs import POLICIES, config_of, learned, own
 
-from epochal.data import table_reading
 from epochal.data.errors import Damaged, StateMismatch
-from epochal.data.mining import mine_samples
-from epochal.data.mining_files import mine_files
-from epochal.data.policies.noise import noise_rate, num_suspects
-from epochal.data.samples import read_plan, read_samples, write_samples
-from epochal.data.tables import OBSERVATIONS, write_table
+from epochal.data.mining.mine import mine_samples
+from epochal.data.mining.shards import mine_files
+from epochal.data.policies.shared.label_noise import noise_rate, num_suspects
+from epochal.data.samples.table import read_plan, read_samples, write_samples
+from epochal.data.tables import reading as table_reading
+from epochal.data.tables.writing import OBSERVATIONS, write_table
 
 COUNT, EPOCHS = 1000, 8
 IDS = {

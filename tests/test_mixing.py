@@ -13,13 +13,13 @@ from torch import nn
 
 from epochal.data.errors import ConfigError, TargetError, TrainingFailed
 from epochal.data.types import seed_64
-from epochal.engine.build import build_loss
-from epochal.engine.config import GradientsConfig
-from epochal.engine.epoch import train_epoch
-from epochal.engine.mixing import MixedBatch, MixedStep, Mixer, beta_symmetric, plan_mixing
-from epochal.engine.mixing_config import MixingConfig
-from epochal.engine.step import DefaultStep
-from epochal.tasks.config import RunConfig
+from epochal.engine.config.mixing import MixingConfig
+from epochal.engine.config.numerics import GradientsConfig
+from epochal.engine.loop.epoch import train_epoch
+from epochal.engine.loop.mixing import MixedBatch, MixedStep, Mixer, beta_symmetric, plan_mixing
+from epochal.engine.model.build import build_loss
+from epochal.engine.model.step import DefaultStep
+from epochal.tasks.config.run import RunConfig
 
 SEED, EPOCH, BATCH = 5, 2, 8
 IDS = np.arange(4000, dtype=np.int64) * 3

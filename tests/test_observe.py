@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epochal.engine.observe import FEW_CLASSES, LANES, Observer
-from epochal.engine.step import StepOutput
+from epochal.engine.measure.observe import FEW_CLASSES, LANES, Observer
+from epochal.engine.model.step import StepOutput
 
 CLASSES = st.sampled_from([2, 3, 10, 31, FEW_CLASSES, FEW_CLASSES + 1])
 

@@ -97,8 +97,8 @@ def test_an_installed_wheel_works_beside_users_modules_of_the_same_names(wheel, 
     assert "initialise" in plan
     code = (
         "from pathlib import Path\n"
-        "from epochal.tasks.load_config import load_config\n"
-        "from epochal.tasks.session import open_session, working_on\n"
+        "from epochal.tasks.config.load import load_config\n"
+        "from epochal.tasks.session.session import open_session, working_on\n"
         "session = open_session(load_config(Path('run.yaml')))\n"
         "print('stages', len(session.stages), session.ready_components().state.model[1])\n"
     )

@@ -10,13 +10,13 @@ from test_keys import all_of, changed, keys
 from torch import nn
 
 from epochal.data.errors import TargetError
-from epochal.data.tables import UPDATES, read_table
-from epochal.engine.build import build_model, build_optimizer
-from epochal.engine.config import MetricsConfig
-from epochal.engine.optimizer_config import OptimizerConfig
-from epochal.engine.parameter_groups import check_options, layers, make_groups
-from epochal.engine.serialize import load_state, split_state
-from epochal.engine.state import TrainingState
+from epochal.data.tables.writing import UPDATES, read_table
+from epochal.engine.checkpoint.serialize import load_state, split_state
+from epochal.engine.config.numerics import MetricsConfig
+from epochal.engine.config.optimizer import OptimizerConfig
+from epochal.engine.model.build import build_model, build_optimizer
+from epochal.engine.model.parameter_groups import check_options, layers, make_groups
+from epochal.engine.model.state import TrainingState
 
 LR = 0.05
 

@@ -8,10 +8,10 @@ from small import batches, cross_entropy, new_state, num_updates, samples
 from torch import nn
 
 from epochal.data.types import seed_64
-from epochal.engine.config import EmaConfig, GradientsConfig, PrecisionConfig
-from epochal.engine.ema import WeightAverage
-from epochal.engine.epoch import train_epoch
-from epochal.engine.precision import new_scaler, prepared
+from epochal.engine.config.numerics import EmaConfig, GradientsConfig, PrecisionConfig
+from epochal.engine.loop.epoch import train_epoch
+from epochal.engine.model.ema import WeightAverage
+from epochal.engine.model.precision import new_scaler, prepared
 
 UPDATES, BATCH = 50, 4
 TYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -9,13 +9,14 @@ from project import Project
 from small import new_state, run_epoch, samples
 
 from epochal.data.errors import StoreUnavailable
-from epochal.data.partials import PartialStore
-from epochal.data.store import open_store
-from epochal.tasks import host_buffers, partial_epochs
-from epochal.tasks.config import CheckpointConfig
-from epochal.tasks.host_buffers import HostBuffers
-from epochal.tasks.partial_epochs import PartialSaver
-from epochal.tasks.watch import EpochWatch
+from epochal.data.stage_store.mid_epoch import PartialStore
+from epochal.data.store.store import open_store
+from epochal.tasks.checkpoints import host_buffers
+from epochal.tasks.checkpoints import mid_epoch_saver as partial_epochs
+from epochal.tasks.checkpoints.host_buffers import HostBuffers
+from epochal.tasks.checkpoints.mid_epoch_saver import PartialSaver
+from epochal.tasks.config.run import CheckpointConfig
+from epochal.tasks.session.watch import EpochWatch
 
 KEY = "a" * 64
 
@@ -106,7 +107,7 @@ def test_a_commit_holds_the_state_of_its_moment_while_training_goes_on(tmp_path,
 
     train(watch)
     saver.wait()
-    from epochal.engine.serialize import load_tensors
+    from epochal.engine.checkpoint.serialize import load_tensors
 
     with PartialStore(open_store(f"file://{tmp_path}/store"), KEY).newest(
         fits=lambda _: True, notice=print

@@ -10,13 +10,13 @@ from bare_run import BareRun
 from project import Project, environment
 from small import save_tensors
 
-from epochal.data.documents import dump_document
 from epochal.data.errors import Interrupted, TrainingFailed
-from epochal.data.partials import PartialStore
-from epochal.data.store import open_store
-from epochal.data.written_file import write_checksummed
-from epochal.tasks.interruption import Interruption
-from epochal.tasks.watch import MAX_ANCHORS, Anchors
+from epochal.data.stage_store.mid_epoch import PartialStore
+from epochal.data.store.documents import dump_document
+from epochal.data.store.hashed_files import write_checksummed
+from epochal.data.store.store import open_store
+from epochal.tasks.session.interruption import Interruption
+from epochal.tasks.session.watch import MAX_ANCHORS, Anchors
 
 KEY = "a" * 64
 PARTIAL = f"stages/{KEY}/partial"
@@ -176,7 +176,7 @@ def test_an_epoch_goes_on_from_its_newest_commit_to_the_same_bytes(call, project
 
 def stop_at(monkeypatch, number, *, at):
     """Sends the process a signal after that many micro-steps, as Prefect or a terminal does."""
-    from epochal.tasks.watch import EpochWatch
+    from epochal.tasks.session.watch import EpochWatch
 
     original, count = EpochWatch.__call__, [0]
 
@@ -205,7 +205,7 @@ def test_the_metrics_of_a_commit_are_offered_for_delivery_and_are_those_of_the_e
     parts = run.session.ledger.parts
     assert parts
     record = run.session.record_of(run.session.stage("train", 0))
-    from epochal.data.tables import UPDATES, read_table
+    from epochal.data.tables.writing import UPDATES, read_table
 
     with run.session.stage_store.fetch_artifact(record, "updates") as path:
         columns = read_table(path, schema=UPDATES).columns
@@ -260,7 +260,7 @@ def test_a_signal_that_is_ignored_stays_ignored(monkeypatch):
 
 def test_anchors_stay_few_and_in_order(monkeypatch):
     moment = [1000]
-    monkeypatch.setattr("epochal.tasks.watch.now_ms", lambda: moment[0])
+    monkeypatch.setattr("epochal.tasks.session.watch.now_ms", lambda: moment[0])
     anchors = Anchors()
     for update in range(1, 5000):
         moment[0] += 500

@@ -4,12 +4,12 @@ import errno
 
 import pytest
 
-from epochal.data import patience
 from epochal.data.errors import ConfigError, StoreUnavailable
-from epochal.data.patience import DEFAULT_S, HURRIED_S, Patience
-from epochal.data.storage_errors import is_transient
-from epochal.data.store import open_store
-from epochal.data.testing import FaultPlan, injected
+from epochal.data.store import retry as patience
+from epochal.data.store.failures import is_transient
+from epochal.data.store.retry import DEFAULT_S, HURRIED_S, Patience
+from epochal.data.store.store import open_store
+from epochal.data.testing.faults import FaultPlan, injected
 
 
 @pytest.fixture(autouse=True)

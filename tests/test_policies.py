@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from observed import observations, without_classes
 
-from epochal.data.config import SamplingConfig
-from epochal.data.policies import PlanContext, plan_epoch
+from epochal.data.config.loader import SamplingConfig
+from epochal.data.mining.plan import plan_epoch
 from epochal.data.policies.easy_skip import at_least
 from epochal.data.policies.selective_backprop import ranked_by_loss
-from epochal.data.samples import SampleTable, update
+from epochal.data.policies.shared.pool import PlanContext
+from epochal.data.samples.table import SampleTable, update
 
 
 def mined(*columns, count, previous=None, epoch=0, confidence=0.9):

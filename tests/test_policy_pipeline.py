@@ -7,10 +7,10 @@ from proof_policies import OWN
 from test_keys import FACTS, keys
 
 from epochal.data.errors import ConfigError, TargetError
-from epochal.data.samples import read_samples
-from epochal.data.schemas import SAMPLES
-from epochal.data.tables import read_table
-from epochal.tasks.keys import Facts
+from epochal.data.samples.table import read_samples
+from epochal.data.tables.schemas import SAMPLES
+from epochal.data.tables.writing import read_table
+from epochal.tasks.planning.keys import Facts
 
 SETTINGS = {
     "importance": "{policy: importance}",
@@ -112,7 +112,7 @@ def test_what_a_policy_goes_by_must_be_observed(project):
     project.write(
         "steps.py",
         """
-        from epochal.engine.step import StepOutput
+        from epochal.engine.model.step import StepOutput
 
         def losses():
             def step(model, batch):

@@ -18,8 +18,9 @@ from policy_runs import (
     planned,
 )
 
-from epochal.data.policies import FLAG_SUSPECT, PlanContext
-from epochal.data.samples import SampleTable
+from epochal.data.policies.shared.label_noise import FLAG_SUSPECT
+from epochal.data.policies.shared.pool import PlanContext
+from epochal.data.samples.table import SampleTable
 
 SEEDS = st.integers(0, 2**63 - 1)
 every_policy = pytest.mark.parametrize("name", POLICIES)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from observed import observations
 from policy_runs import config_of, context_of, mined, planned
 
-from epochal.data.policies.score import SCORE_COLUMNS, score_of
+from epochal.data.policies.shared.difficulty import SCORE_COLUMNS, score_of
 
 COUNT = 1000
 

@@ -12,14 +12,14 @@ from machine import Machine, free_port, wait_for
 from project import environment
 
 from epochal.data.errors import Interrupted, ServerUnavailable
-from epochal.flows.prefect_client import server_errors, talking_to
+from epochal.flows.flow_run.client import server_errors, talking_to
 
 pytestmark = pytest.mark.server
 
 FLOW = """
     import logging, os, signal, sys
-    from epochal.flows.heartbeat import beating, own_heartbeat
-    from epochal.flows.prefect_client import quiet_console, talking_to
+    from epochal.flows.flow_run.liveness import beating, own_heartbeat
+    from epochal.flows.flow_run.client import quiet_console, talking_to
 
     def run():
         from prefect import flow, get_run_logger, task

@@ -10,13 +10,13 @@ from project import Project
 from small import new_state, run_epoch, samples
 
 from epochal.data.errors import PreflightFailed
-from epochal.data.store import open_store
-from epochal.engine.serialize import split_state
-from epochal.tasks import preflight_space
-from epochal.tasks.lifecycle import prepare
-from epochal.tasks.load_config import load_config
-from epochal.tasks.preflight_space import checkpoint_size
+from epochal.data.store.store import open_store
+from epochal.engine.checkpoint.serialize import split_state
+from epochal.tasks.config.load import load_config
+from epochal.tasks.preflight import disk_space as preflight_space
+from epochal.tasks.preflight.disk_space import checkpoint_size
 from epochal.tasks.reporting import SilentReporter
+from epochal.tasks.running.lifecycle import prepare
 
 
 class Usage(NamedTuple):
@@ -120,8 +120,8 @@ def test_a_run_that_has_nothing_to_compute_is_asked_nothing(project, monkeypatch
     BareRun(project.config)()
     free(monkeypatch, 0)
     before = sorted(project.store.rglob("*"))
-    monkeypatch.setattr("epochal.data.store.Store.put_new", None)  # a probe would be a write
-    monkeypatch.setattr("epochal.tasks.lifecycle.check_tracker", asked)
+    monkeypatch.setattr("epochal.data.store.store.Store.put_new", None)  # a probe would be a write
+    monkeypatch.setattr("epochal.tasks.running.lifecycle.check_tracker", asked)
     prepare(load_config(project.config), reporter=SilentReporter())
     assert sorted(project.store.rglob("*")) == before
 

@@ -12,7 +12,7 @@ import pytest
 from project import Project
 
 from epochal.data.errors import PreflightFailed
-from epochal.tasks.preflight_tracker import check_tracker, schema_revisions
+from epochal.tasks.preflight.tracker import check_tracker, schema_revisions
 
 
 def database(folder, empty_mlflow, *statements):
@@ -44,7 +44,7 @@ def test_the_newest_schema_is_read_as_mlflow_itself_has_it(empty_mlflow):
 
 @pytest.mark.parametrize("scheme", [0, 1])
 def test_a_database_as_it_should_be_passes(scheme, tmp_path, empty_mlflow, monkeypatch):
-    monkeypatch.setattr("epochal.tasks.preflight_tracker.DATABASES", {"sqlite": 0})
+    monkeypatch.setattr("epochal.tasks.preflight.tracker.DATABASES", {"sqlite": 0})
     path = database(tmp_path, empty_mlflow)
     check_tracker(schemes(path)[scheme], experiment="tests")
     check_tracker(f"sqlite:///{tmp_path}/new.db", experiment="tests")
@@ -57,7 +57,7 @@ def test_a_database_as_it_should_be_passes(scheme, tmp_path, empty_mlflow, monke
     [("0584bdc529eb", "older MLflow.*mlflow db upgrade"), ("f" * 12, "a newer MLflow made it")],
 )
 def test_another_schema_is_refused(scheme, revision, words, tmp_path, empty_mlflow, monkeypatch):
-    monkeypatch.setattr("epochal.tasks.preflight_tracker.DATABASES", {"sqlite": 0})
+    monkeypatch.setattr("epochal.tasks.preflight.tracker.DATABASES", {"sqlite": 0})
     path = database(
         tmp_path, empty_mlflow, f"UPDATE alembic_version SET version_num = '{revision}'"
     )
@@ -81,7 +81,7 @@ def test_files_that_are_no_mlflow_database_are_refused_and_left_alone(tmp_path):
 
 @pytest.mark.parametrize("scheme", [0, 1])
 def test_a_deleted_experiment_is_refused(scheme, tmp_path, empty_mlflow, monkeypatch):
-    monkeypatch.setattr("epochal.tasks.preflight_tracker.DATABASES", {"sqlite": 0})
+    monkeypatch.setattr("epochal.tasks.preflight.tracker.DATABASES", {"sqlite": 0})
     path = database(
         tmp_path, empty_mlflow,
         "INSERT INTO experiments (experiment_id, name, lifecycle_stage) "
@@ -91,7 +91,7 @@ def test_a_deleted_experiment_is_refused(scheme, tmp_path, empty_mlflow, monkeyp
 
 
 def test_a_database_that_lacks_its_driver_is_refused_without_its_password(monkeypatch):
-    monkeypatch.setattr("epochal.tasks.preflight_tracker.unreachable", lambda _: None)
+    monkeypatch.setattr("epochal.tasks.preflight.tracker.unreachable", lambda _: None)
     text = refusal("mysql+nodriver://me:secret@localhost/mlflow")
     assert "driver" in text
     assert "secret" not in text

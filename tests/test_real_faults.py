@@ -12,8 +12,8 @@ from project import Project, call, environment
 from relay import Door
 from s3_server import BUCKET
 
-from epochal.data.patience import PatientBackend
-from epochal.tasks.watch import EpochWatch
+from epochal.data.store.retry import PatientBackend
+from epochal.tasks.session.watch import EpochWatch
 
 pytestmark = pytest.mark.server
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from epochal.data.testing import KINDS
+from epochal.data.testing.faults import KINDS
 
 PAGE = (Path(__file__).parent.parent / "docs" / "reliability.md").read_text()
 

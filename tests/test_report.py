@@ -10,11 +10,11 @@ import yaml
 from bare_run import BareRun
 from project import Project, call
 
-from epochal.tasks.html_text import Html, element, joined
-from epochal.tasks.line_chart import line_chart, short, ticks
-from epochal.tasks.locate import find_run
-from epochal.tasks.report import report_html
-from epochal.tasks.run_curves import MAX_BUCKETS, Curve, _extend
+from epochal.tasks.report.curves import MAX_BUCKETS, Curve, _extend
+from epochal.tasks.report.html_text import Html, element, joined
+from epochal.tasks.report.page import report_html
+from epochal.tasks.report.svg_chart import line_chart, short, ticks
+from epochal.tasks.runs.find_run import find_run
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=https://evil.test/x onerror=alert(2)> $x_"
 
@@ -142,7 +142,7 @@ def test_a_data_set_that_cannot_be_built_is_said_and_the_rest_is_there(project):
 
 def test_a_run_without_a_finished_epoch_has_a_page(project):
     run = BareRun(project.config)
-    from epochal.tasks.runner import run_stage
+    from epochal.tasks.running.runner import run_stage
 
     run_stage(run.session, "initialise", None)
     found = checked(written(project))

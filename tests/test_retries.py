@@ -15,9 +15,9 @@ from prefect.client.orchestration import get_client
 from prefect.states import Cancelling, Crashed, Failed, Pending, Running, Scheduled
 from project import Project, call
 
-from epochal.flows import left_running
-from epochal.flows.left_running import end_left_running, is_dead, process_labels
-from epochal.flows.prefect_client import talking_to
+from epochal.flows.flow_run import dead_runs as left_running
+from epochal.flows.flow_run.client import talking_to
+from epochal.flows.flow_run.dead_runs import end_left_running, is_dead, process_labels
 from epochal.flows.train import train
 from epochal.flows.worker import is_news
 
@@ -39,7 +39,7 @@ def client(prefect_api):
 @pytest.fixture(scope="module")
 def dead():
     """The labels of a process that has ended."""
-    code = "import json; from epochal.flows.left_running import process_labels as labels; "
+    code = "import json; from epochal.flows.flow_run.dead_runs import process_labels as labels; "
     command = [sys.executable, "-c", f"{code}print(json.dumps(labels()))"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)

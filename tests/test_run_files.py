@@ -6,9 +6,9 @@ import pytest
 from test_keys import FACTS, config
 
 from epochal.data.errors import NotFound
-from epochal.data.store import open_store
-from epochal.tasks.keys import list_stages
-from epochal.tasks.run_files import find_plan, read_plans, record_plan
+from epochal.data.store.store import open_store
+from epochal.tasks.planning.keys import list_stages
+from epochal.tasks.runs.run_plans import find_plan, read_plans, record_plan
 
 STEP = {"kind": "multi_step", "milestones": [4], "factor": 0.1}
 CONSTANT = {"kind": "constant"}

@@ -11,9 +11,9 @@ from bare_run import BareRun
 from PIL import Image
 from project import Project, call
 
-from epochal.tasks.figures import DARK
-from epochal.tasks.sample_images import NoImage, image_of
-from epochal.tasks.sample_pictures import sheet_png
+from epochal.tasks.report.contact_sheet import sheet_png
+from epochal.tasks.report.figures import DARK
+from epochal.tasks.run_data.sample_images import NoImage, image_of
 
 GREY = np.arange(20, dtype=np.float32).reshape(4, 5)
 COLOURS = np.stack([GREY, GREY + 10, GREY * 0], axis=-1)

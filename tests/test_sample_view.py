@@ -8,8 +8,8 @@ from bare_run import BareRun
 from project import Project, call
 
 from epochal.data.errors import InputError
-from epochal.data.history import table_of_all
-from epochal.data.sample_scores import (
+from epochal.data.samples.history import table_of_all
+from epochal.data.samples.scores import (
     STATES,
     data_map,
     is_flagged,
@@ -18,8 +18,8 @@ from epochal.data.sample_scores import (
     states,
     variability,
 )
-from epochal.data.samples import update
-from epochal.tasks.sample_view import _derived, _order
+from epochal.data.samples.table import update
+from epochal.tasks.report.samples import _derived, _order
 
 NAN = float("nan")
 

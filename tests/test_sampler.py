@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epochal.data.class_labels import class_labels
+from epochal.data.config.batch_sampler import SamplerConfig
 from epochal.data.errors import DataError
 from epochal.data.hashing import hash_repeated, hash_u64
-from epochal.data.order import epoch_order, micro_batches
-from epochal.data.sampler import occurrences, sampler_order, sampler_plan
-from epochal.data.sampler_config import SamplerConfig
+from epochal.data.inspection.labels import class_labels
+from epochal.data.loading.batch_sampler import occurrences, sampler_order, sampler_plan
+from epochal.data.loading.order import epoch_order, micro_batches
 
 SCALES = {"sizes": [32, 64, 96, [96, 160]]}
 KINDS = {

@@ -6,10 +6,10 @@ import torch
 from observed import observations
 from policy_runs import config_of, context_of, course, learned, mined, planned
 
-from epochal.data.policies import PlanContext
-from epochal.data.samples import read_samples, write_samples
-from epochal.engine.observe import Observer
-from epochal.engine.step import StepOutput
+from epochal.data.policies.shared.pool import PlanContext
+from epochal.data.samples.table import read_samples, write_samples
+from epochal.engine.measure.observe import Observer
+from epochal.engine.model.step import StepOutput
 
 
 def easy(ids, *, seed=0, epoch=0, labels=None):
@@ -93,7 +93,7 @@ def test_infobatch_large_ids_survive(sample, tmp_path):
     columns = observer.columns()
     assert columns["sample_id"].tolist() == [sample, 5]
     config = config_of("infobatch")
-    from epochal.data.samples import update
+    from epochal.data.samples.table import update
 
     table = update(
         None,

@@ -8,14 +8,14 @@ from torch import nn
 from torch.nn.functional import interpolate
 from torch.utils.data import TensorDataset
 
+from epochal.data.config.batch_sampler import SamplerConfig
 from epochal.data.errors import TargetError
 from epochal.data.hashing import hash_u64, seed_64
-from epochal.data.loader import train_batches
-from epochal.data.sampler import sampler_order, sampler_plan
-from epochal.data.sampler_config import SamplerConfig
-from epochal.engine.config import GradientsConfig
-from epochal.engine.epoch import train_epoch
-from epochal.engine.resize import resized
+from epochal.data.loading.batch_sampler import sampler_order, sampler_plan
+from epochal.data.loading.loader import train_batches
+from epochal.engine.config.numerics import GradientsConfig
+from epochal.engine.loop.epoch import train_epoch
+from epochal.engine.loop.resize import resized
 
 SEED, EPOCH, BATCH, BASE = 5, 2, 4, 8
 SIZES = [(6, 6), (8, 8), (8, 12), (12, 12)]

@@ -7,10 +7,10 @@ from project import Project, environment
 from test_keys import FACTS, config, keys
 
 from epochal.data.errors import ConfigError, DataError, TargetError, TrainingFailed
-from epochal.data.schemas import OBSERVATIONS
-from epochal.data.tables import read_table
-from epochal.tasks.keys import DataFacts, Facts, list_stages
-from epochal.tasks.limits import updates_of
+from epochal.data.tables.schemas import OBSERVATIONS
+from epochal.data.tables.writing import read_table
+from epochal.tasks.planning.keys import DataFacts, Facts, list_stages
+from epochal.tasks.planning.run_length import updates_of
 
 MODEL = """
     import os
@@ -217,8 +217,8 @@ def test_a_limit_counts_repeated_samples_and_resolutions_leave_it_be(project):
 
 
 def test_repeats_of_a_sample_are_augmented_and_mixed_each_in_its_own_way():
-    from epochal.engine.mixing import plan_mixing
-    from epochal.engine.mixing_config import MixingConfig
+    from epochal.engine.config.mixing import MixingConfig
+    from epochal.engine.loop.mixing import plan_mixing
 
     ids, turns = np.array([7, 7, 7, 8]), np.array([0, 1, 2, 0])
     mixed = MixingConfig(mixup=1.0)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from observed import observations, without_classes
 
 from epochal.data.errors import StateMismatch
-from epochal.data.samples import (
+from epochal.data.samples.table import (
     FLAG_NON_FINITE,
     NEVER,
     SampleTable,
@@ -17,7 +17,7 @@ from epochal.data.samples import (
     update,
     write_samples,
 )
-from epochal.data.tables import SAMPLES
+from epochal.data.tables.writing import SAMPLES
 
 
 def updated(previous, columns, *, epoch=0, ids=range(6), labels=None, confidence=0.9):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from epochal.engine.schedule import ScheduleConfig, factor, segments
+from epochal.engine.schedule.schedule import ScheduleConfig, factor, segments
 
 READ = TypeAdapter(ScheduleConfig).validate_python
 

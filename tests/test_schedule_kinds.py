@@ -11,10 +11,16 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from torch.optim import lr_scheduler
 
-from epochal.data.config import LoaderConfig
+from epochal.data.config.loader import LoaderConfig
 from epochal.data.errors import TargetError
-from epochal.data.order import micro_batches
-from epochal.engine.schedule import ScheduleConfig, factor, factor_function, samples, segments
+from epochal.data.loading.order import micro_batches
+from epochal.engine.schedule.schedule import (
+    ScheduleConfig,
+    factor,
+    factor_function,
+    samples,
+    segments,
+)
 
 READ = TypeAdapter(ScheduleConfig).validate_python
 EPOCHS = 10

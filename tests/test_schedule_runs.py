@@ -7,9 +7,9 @@ from pydantic import ValidationError
 from test_keys import FACTS, config, keys
 
 from epochal.data.errors import ConfigError, TrainingFailed
-from epochal.data.tables import UPDATES, read_table
-from epochal.tasks.keys import DataFacts, Facts, list_stages
-from epochal.tasks.plan import make_plan
+from epochal.data.tables.writing import UPDATES, read_table
+from epochal.tasks.planning.keys import DataFacts, Facts, list_stages
+from epochal.tasks.runs.plan import make_plan
 
 RATES = """
     def falling(t, by=0.1, until=99.0):

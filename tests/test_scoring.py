@@ -7,9 +7,9 @@ from bare_run import BareRun
 from project import Project, call
 
 from epochal.data.errors import ConfigError, DataError, Interrupted
-from epochal.data.samples import read_samples
-from epochal.data.tables import OBSERVATIONS, read_table
-from epochal.engine.serialize import load_tensors
+from epochal.data.samples.table import read_samples
+from epochal.data.tables.writing import OBSERVATIONS, read_table
+from epochal.engine.checkpoint.serialize import load_tensors
 
 EPOCHS = 5
 SAMPLING = {
@@ -106,8 +106,8 @@ def test_nobody_is_left_out_for_longer_than_revisit_says(done):
 
 
 def test_the_cost_is_in_the_record_and_in_the_metrics(done):
-    from epochal.tasks.delivery import epoch_metrics
-    from epochal.tasks.result import flat_metrics
+    from epochal.tasks.runs.summary import flat_metrics
+    from epochal.tasks.tracking.exporter import epoch_metrics
 
     _, run = done
     session = run.session

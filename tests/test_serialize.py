@@ -11,16 +11,16 @@ from safetensors.torch import load_file
 from small import Net, bits, new_state, run_epoch, samples, save_tensors
 from torch import nn
 
-from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import Damaged, StateMismatch
-from epochal.engine.serialize import (
+from epochal.data.store.documents import dump_document, load_document
+from epochal.engine.checkpoint.serialize import (
     StateParts,
     load_model_tensors,
     load_state,
     load_tensors,
     split_state,
 )
-from epochal.engine.state import TrainingState, fresh_optimizer
+from epochal.engine.model.state import TrainingState, fresh_optimizer
 
 OPTIMIZERS = [
     (torch.optim.SGD, {"momentum": 0.9}),

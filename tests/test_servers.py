@@ -25,8 +25,8 @@ from machine import (
 )
 
 from epochal.flows import supervise
-from epochal.flows.prefect_server import begin_prefect_server
-from epochal.flows.server_processes import port_of, reserve_port
+from epochal.flows.servers.prefect import begin_prefect_server
+from epochal.flows.servers.processes import port_of, reserve_port
 
 pytestmark = [
     pytest.mark.server,

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from epochal.data.errors import TargetError
-from epochal.tasks.source import source_digests
+from epochal.tasks.user_code.source_digests import source_digests
 
 
 def test_imports_are_followed_also_within_functions_and_packages(tmp_path):

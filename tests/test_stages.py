@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from epochal.data.documents import dump_document
 from epochal.data.errors import Damaged, NotDeterministic, NotFound, StoreRefused
 from epochal.data.hashing import bytes_sha256
-from epochal.data.records import Artifact, StageRecord, dump_record, load_record
-from epochal.data.stages import StageStatus, StageStore, stage_folder
-from epochal.data.store import open_store
+from epochal.data.stage_store.records import Artifact, StageRecord, dump_record, load_record
+from epochal.data.stage_store.stages import StageStatus, StageStore, stage_folder
+from epochal.data.store.documents import dump_document
+from epochal.data.store.store import open_store
 
 KEY = "0123456789abcdef" * 4
 OTHER = "f" * 64
@@ -333,7 +333,7 @@ def test_a_record_keeps_every_field_and_bit(in_memory):
     ],
 )
 def test_a_record_with_any_other_field_is_damage(in_memory, change):
-    from epochal.data.documents import load_document
+    from epochal.data.store.documents import load_document
 
     body = load_document(dump_record(make_record(in_memory)), name="x")
     with pytest.raises(Damaged, match=r"stages/record\.json"):
@@ -341,7 +341,7 @@ def test_a_record_with_any_other_field_is_damage(in_memory, change):
 
 
 def test_a_record_of_a_newer_version_asks_for_that_version(in_memory):
-    from epochal.data.documents import load_document
+    from epochal.data.store.documents import load_document
 
     body = load_document(dump_record(make_record(in_memory)), name="x")
     with pytest.raises(StoreRefused, match="install the newer version"):

@@ -10,9 +10,9 @@ from small import Net, new_state
 from torch import nn
 
 from epochal.data.errors import ConfigError, NotFound, StateMismatch
-from epochal.engine.serialize import model_tensors
-from epochal.engine.start import load_start
-from epochal.tasks.start import start_sha256
+from epochal.engine.checkpoint.serialize import model_tensors
+from epochal.engine.checkpoint.warm_start import load_start
+from epochal.tasks.runs.warm_start import start_sha256
 
 
 def tensors_of(seed=9, make=Net):
@@ -199,7 +199,7 @@ def test_an_average_begins_with_the_loaded_weights(project, trained):
     )
     loaded = load_file(path)
     for stage in run.session.stages[:1]:
-        from epochal.tasks.runner import run_stage
+        from epochal.tasks.running.runner import run_stage
 
         run_stage(run.session, stage.kind, stage.epoch)
     average = run.session.ready_components().state.ema

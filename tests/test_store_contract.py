@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from epochal.data.errors import Damaged, StoreRefused, StoreUnavailable
-from epochal.data.store import open_store
+from epochal.data.store.store import open_store
 
 ODD_SIZES = [0, 1, 70_001]
 
@@ -119,7 +119,7 @@ def test_delete_removes_and_absent_objects_are_no_error(store):
 
 
 def test_what_is_set_aside_keeps_its_bytes_and_frees_the_path(store, caplog):
-    with caplog.at_level(logging.INFO, logger="epochal.data.store"):
+    with caplog.at_level(logging.INFO, logger="epochal.data.store.store"):
         for number, data in enumerate((b"one", b"two")):
             store.put_new("a/b.bin", data)
             assert store.set_aside("a/b.bin", "a bit flipped") == f"damaged/a/b.bin.{number}"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from s3_server import BUCKET
 
-from epochal.data import backend_object
 from epochal.data.errors import PreflightFailed, StoreUnavailable
-from epochal.data.store import open_store
+from epochal.data.store import remote as backend_object
+from epochal.data.store.store import open_store
 
 
 @pytest.fixture

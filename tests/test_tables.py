@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from observed import observations, without_classes
 
-from epochal.data import table_reading, tables
 from epochal.data.errors import Damaged, StoreRefused
-from epochal.data.tables import OBSERVATIONS, SAMPLES, UPDATES, read_table, write_table
+from epochal.data.tables import reading as table_reading
+from epochal.data.tables import writing as tables
+from epochal.data.tables.writing import OBSERVATIONS, SAMPLES, UPDATES, read_table, write_table
 
 UPDATE_COLUMNS = {
     "step": np.array([1, 1, 2, 2]),

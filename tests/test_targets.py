@@ -6,7 +6,7 @@ import pytest
 
 from epochal.data.errors import TargetError
 from epochal.data.types import Target
-from epochal.tasks.targets import call_target, resolve_target
+from epochal.tasks.user_code.targets import call_target, resolve_target
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,10 @@ from bare_run import BareRun
 from project import Project
 from tracking_store import Database
 
-from epochal.tasks.locate import find_run
-from epochal.tasks.run_ledger import NO_DATA, sync_run
-from epochal.tasks.tracked_pictures import DATA_MAP, KEPT, REPORT
-from epochal.tasks.tracking import connect
+from epochal.tasks.running.tracked_pictures import DATA_MAP, KEPT, REPORT
+from epochal.tasks.running.tracked_run import NO_DATA, sync_run
+from epochal.tasks.runs.find_run import find_run
+from epochal.tasks.tracking.connection import connect
 
 
 @pytest.fixture
@@ -81,9 +81,9 @@ def test_a_run_that_is_not_whole_has_none(project, tracker):
 
 
 def test_the_run_itself_draws_its_samples_from_the_data_that_it_has_open(project, tracker):
-    from epochal.tasks.lifecycle import active_run
-    from epochal.tasks.load_config import load_config
-    from epochal.tasks.runner import run_stage
+    from epochal.tasks.config.load import load_config
+    from epochal.tasks.running.lifecycle import active_run
+    from epochal.tasks.running.runner import run_stage
 
     project.write(
         "pictures.py",

@@ -9,12 +9,10 @@ import time
 import pytest
 
 from epochal.data.errors import ServerUnavailable
-from epochal.tasks.tracker_database import make_database
-from epochal.tasks.tracking import connect
+from epochal.tasks.tracking.connection import connect
+from epochal.tasks.tracking.tracker_database import make_database
 
-MAKE = (
-    "import sys; from pathlib import Path; from epochal.tasks.tracker_database import make_database"
-)
+MAKE = "import sys; from pathlib import Path; from epochal.tasks.tracking.tracker_database import make_database"
 
 
 def test_a_file_whose_making_was_killed_is_made_anew(tmp_path):

@@ -20,11 +20,11 @@ from tracking_store import Finished
 
 from epochal.data.errors import ServerUnavailable
 from epochal.data.types import Target
-from epochal.tasks.delivery import Thinning, step_metrics, update_times_ms
-from epochal.tasks.ledger import DataEntry, ModelSource
-from epochal.tasks.tracked_run import mlflow_name, param_value
-from epochal.tasks.tracking import connect, tracker_lock, tracking_uri, unreachable
-from epochal.tasks.tracking_config import TrackingConfig
+from epochal.tasks.config.tracking_config import TrackingConfig
+from epochal.tasks.tracking.background import DataEntry, ModelSource
+from epochal.tasks.tracking.connection import connect, tracker_lock, tracking_uri, unreachable
+from epochal.tasks.tracking.exporter import Thinning, step_metrics, update_times_ms
+from epochal.tasks.tracking.mlflow_run import mlflow_name, param_value
 
 
 def test_config_address_wins_then_environment_then_local_server_then_home(tmp_path, monkeypatch):
@@ -48,7 +48,7 @@ def test_config_refuses_what_cannot_be(wrong):
 
 def test_importing_the_ledger_imports_neither_mlflow_nor_torch():
     code = (
-        "import sys, epochal.tasks.ledger, epochal.tasks.tracking_config;"
+        "import sys, epochal.tasks.tracking.background, epochal.tasks.config.tracking_config;"
         "sys.exit(str([name for name in ('mlflow', 'torch', 'pyarrow', 'prefect') "
         "if name in sys.modules]))"
     )

@@ -12,10 +12,10 @@ from small import Net, batches, bits, cross_entropy, new_state, samples
 from torch import nn
 
 from epochal.data.errors import TargetError
-from epochal.engine.config import MetricsConfig
-from epochal.engine.metrics import build_metrics
-from epochal.engine.step import StepOutput
-from epochal.engine.validate import validate_epoch
+from epochal.engine.config.numerics import MetricsConfig
+from epochal.engine.loop.evaluate import validate_epoch
+from epochal.engine.measure.metrics import build_metrics
+from epochal.engine.model.step import StepOutput
 
 
 def metrics(*names, make=None, **options):

@@ -14,9 +14,9 @@ import pytest
 from machine import wait_for
 from test_loader import COUNT, Drawing, batches, few_processors, plain
 
-from epochal.data import workers as workers_module
 from epochal.data.errors import TrainingFailed
-from epochal.data.workers import GRACE_S
+from epochal.data.loading import workers as workers_module
+from epochal.data.loading.workers import GRACE_S
 
 
 @few_processors

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
-from epochal.data import written_file
 from epochal.data.errors import StateMismatch
 from epochal.data.hashing import file_checksum
-from epochal.data.written_file import WrittenFile, write_checksummed, write_hashed
-from epochal.engine.tensor_bytes import _DTYPES, safetensors_pieces
+from epochal.data.store import hashed_files as written_file
+from epochal.data.store.hashed_files import WrittenFile, write_checksummed, write_hashed
+from epochal.engine.checkpoint.safetensors_file import _DTYPES, safetensors_pieces
 
 SIZES = [0, 1, written_file.SMALL_BYTES - 1, written_file.SMALL_BYTES, 3 * written_file.BLOCK_BYTES]
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epochal.data.errors import ConfigError
-from epochal.tasks.yaml_reader import MAX_DEPTH, parse_yaml, read_yaml_mapping
+from epochal.tasks.config.yaml_reader import MAX_DEPTH, parse_yaml, read_yaml_mapping
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save
 
 from epochal.data.hashing import digest
-from epochal.data.stages import StageRecord, StageStore
-from epochal.data.store import open_store
-from epochal.tasks.ledger import Ledger, RunIdentity
+from epochal.data.stage_store.stages import StageRecord, StageStore
+from epochal.data.store.store import open_store
+from epochal.tasks.tracking.background import Ledger, RunIdentity
 
 UPDATE_KEYS = ("train/loss", "train/learning_rate", "gradients/norm", "gradients/norm/body")
 START_MS = 1_700_000_000_000

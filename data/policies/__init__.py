@@ -1,7 +1,6 @@
-"""Which samples the next epoch trains on: pure functions over sample tables."""
+"""Which samples the next epoch trains on: one file per policy, pure functions over columns."""
 
-from epochal.data.policies.noise import FLAG_SUSPECT, noise_rate
-from epochal.data.policies.plan import Planned, carry_state, plan_epoch
-from epochal.data.policies.pool import PlanContext
+from epochal.data.policies.shared.label_noise import FLAG_SUSPECT, noise_rate
+from epochal.data.policies.shared.pool import PlanContext
 
-__all__ = ["FLAG_SUSPECT", "PlanContext", "Planned", "carry_state", "noise_rate", "plan_epoch"]
+__all__ = ["FLAG_SUSPECT", "PlanContext", "noise_rate"]

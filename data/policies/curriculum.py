@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from epochal.data.hashing import hash_u64
-from epochal.data.policies.pool import Choice, Pool, highest
+from epochal.data.policies.shared.pool import Choice, Pool, highest
 
 
 def curriculum(pool: Pool) -> Choice:

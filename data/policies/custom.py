@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from epochal.data.errors import TargetError
-from epochal.data.policies.pool import Pool
+from epochal.data.policies.shared.pool import Pool
 
 # N samples, R of the pool
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from epochal.data.policies.pool import Choice, Columns, Pool
-from epochal.data.sampling_config import SamplingConfig
+from epochal.data.config.sampling import SamplingConfig
+from epochal.data.policies.shared.pool import Choice, Columns, Pool
 
 # N samples
 

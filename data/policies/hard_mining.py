@@ -6,7 +6,7 @@ Wrong labels are the hardest of all: without `label_noise: drop` it trains on th
 from __future__ import annotations
 
 from epochal.data.hashing import hash_u64
-from epochal.data.policies.pool import Choice, Pool, highest
+from epochal.data.policies.shared.pool import Choice, Pool, highest
 
 
 def hard_mining(pool: Pool) -> Choice:

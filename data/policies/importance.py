@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from epochal.data.hashing import hash_uniform
-from epochal.data.policies.pool import Choice, Columns, Pool
+from epochal.data.policies.shared.pool import Choice, Columns, Pool
 
 # N samples, R of the pool
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from epochal.data.hashing import hash_uniform
-from epochal.data.policies.pool import Choice, Pool, stable_mean
+from epochal.data.policies.shared.pool import Choice, Pool, stable_mean
 
 # R of the pool
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from epochal.data.hashing import hash_u64, hash_uniform
-from epochal.data.policies.pool import Choice, Pool
+from epochal.data.policies.shared.pool import Choice, Pool
 
 # R of the pool
 

@@ -1,0 +1,1 @@
+"""Settings of data sets, batches, policies; pure pydantic, imports nothing heavy."""

@@ -1,0 +1,78 @@
+"""Sizes and times of the files that a data set declares: whether it must be read again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from epochal.data.errors import DataError
+from epochal.data.store.failures import cause_of, storage_errors
+
+_STAMPS = ("ETag", "etag", "LastModified", "mtime", "updated", "last_modified", "created")
+
+
+def files_stamp(files: Sequence[str], folder: Path) -> list[list[Any]]:
+    """For each file `[name, bytes, stamp]`, sorted: another list means that something changed.
+
+    files: as declared: paths relative to `folder`, or addresses as fsspec opens them; a folder
+    stands for all files below it. stamp: the time of the last change in ns since 1970; of an
+    address its ETag, else what the storage has as such a time.
+
+    Raises DataError for a file that is missing or cannot be looked at.
+    """
+    found: list[list[Any]] = []
+    for name in dict.fromkeys(files):
+        found += [_address_stamp(name)] if "://" in name else _local_stamps(name, folder)
+    return sorted(found)
+
+
+def _local_stamps(name: str, folder: Path) -> list[list[Any]]:
+    path = folder / name
+    try:
+        stamps = [
+            [os.path.normpath(Path(name) / relative), status.st_size, status.st_mtime_ns]
+            for relative, status in _walk(path)
+        ]
+    except OSError as error:
+        raise _refused(name, f"{path}: {error.strerror or error}") from error
+    if not stamps:
+        raise _refused(name, f"{path} is an empty folder")
+    return stamps
+
+
+def _walk(path: Path) -> Iterator[tuple[str, os.stat_result]]:
+    if not path.is_dir():
+        yield ".", path.stat()
+        return
+    for inside, _, names in os.walk(path, onerror=_raise):
+        for name in names:
+            found = Path(inside, name)
+            yield str(found.relative_to(path)), found.stat()
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _address_stamp(name: str) -> list[Any]:
+    from fsspec.core import url_to_fs
+
+    try:
+        files, path = url_to_fs(name)
+        files.invalidate_cache()  # a listing from before would hide the change
+        info = files.info(path)
+    except (ImportError, ValueError) as error:  # a package, or the address
+        raise _refused(name, cause_of(error)) from error
+    except storage_errors() as error:
+        raise _refused(name, cause_of(error)) from error
+    stamp = next((info[one] for one in _STAMPS if info.get(one) is not None), None)
+    return [name, info.get("size"), str(stamp)]
+
+
+def _refused(name: str, cause: str) -> DataError:
+    return DataError(
+        f"files: {name!r} cannot be looked at: {cause}; expected a file or folder that exists, "
+        "relative to the config's folder, or an address; correct the name, or leave it out"
+    )

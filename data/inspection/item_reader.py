@@ -1,0 +1,197 @@
+"""Reading the items of a data set: their content's digest, ids and labels.
+
+Torch and NumPy are imported only when something is read.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from epochal.data.errors import DataError, EpochalError
+from epochal.data.hashing import ContentDigest, hash_u64
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+# N samples
+
+_TARGETS = ("target", "label", "labels")
+_SAMPLE_ID = "sample_id"
+_MAX_INTEGER = (1 << 63) - 1
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Description:
+    """A data set as it was read.
+
+    fingerprint: 64 hexadecimal digits. num_samples: N.
+    sample_ids: int64 of shape (N,) by position; None: they are the positions.
+    labels: int64 of shape (N,), where every target is one whole number; else None.
+    label_min, label_max: of the labels.
+    """
+
+    fingerprint: str
+    num_samples: int
+    sample_ids: npt.NDArray[np.int64] | None = None
+    labels: npt.NDArray[np.int64] | None = None
+    label_min: int | None = None
+    label_max: int | None = None
+
+
+class ItemReader:
+    """Reads all items of one data set, once."""
+
+    def __init__(self, dataset: Any, count: int, name: str) -> None:
+        import numpy as np
+
+        self._dataset = dataset
+        self._count = count
+        self._name = name
+        self._seeds = hash_u64(np.arange(count, dtype=np.int64), "describe").tolist()
+
+    def item(self, position: int) -> Any:
+        """The item. Raises DataError."""
+        from epochal.data.loading.items import seed_generators
+
+        seed_generators(self._seeds[position])
+        try:
+            return self._dataset[position]
+        except EpochalError:
+            raise
+        except Exception as error:  # a user's data set may raise anything
+            raise DataError(
+                f"{self._name}: reading item {position} of {self._count} raised "
+                f"{type(error).__name__}: {error}; every item is to be readable: mend the data, "
+                "or leave the item out of the data set"
+            ) from error
+
+    def read(self, stated: str | None) -> Description:
+        """Everything; `stated` is the fingerprint, if the data set gave one. Raises DataError."""
+        import numpy as np
+
+        content = ContentDigest("data")
+        content.add("items", str(self._count).encode())
+        labels: list[int] = []
+        ids: list[int] = []
+        for position in range(self._count):
+            item = self.item(position)
+            if stated is None:
+                self._add(content, item, position)
+            if (label := _whole_number(_target(item))) is not None:
+                labels.append(label)
+            if has_id(item):
+                ids.append(self._id(item, position))
+        if stated is None:
+            self._tell_if_unsteady()
+        ids_N = np.array(ids, dtype=np.int64) if len(ids) == self._count else None
+        if ids and ids_N is None:
+            raise DataError(
+                f"{self._name}: only {len(ids)} of {self._count} items have a {_SAMPLE_ID!r}; "
+                "give all items one, or none"
+            )
+        return self._description(stated or content.hexdigest(), ids_N, labels)
+
+    def _description(
+        self, fingerprint: str, ids_N: npt.NDArray[np.int64] | None, labels: list[int]
+    ) -> Description:
+        import numpy as np
+
+        if ids_N is not None:
+            _check_unique(ids_N, self._name)
+            if np.array_equal(ids_N, np.arange(self._count)):
+                ids_N = None
+        whole = len(labels) == self._count
+        return Description(
+            fingerprint=fingerprint,
+            num_samples=self._count,
+            sample_ids=ids_N,
+            labels=np.array(labels, dtype=np.int64) if whole else None,
+            label_min=min(labels) if whole else None,
+            label_max=max(labels) if whole else None,
+        )
+
+    def _add(self, content: ContentDigest, item: Any, position: int) -> None:
+        from epochal.data.inspection.content_digest import UnsupportedItem, add_item
+
+        try:
+            add_item(content, item)
+        except UnsupportedItem as error:
+            raise DataError(
+                f"{self._name}: item {position}: {error}; convert it in the data set"
+            ) from error
+
+    def _id(self, item: Any, position: int) -> int:
+        value = _whole_number(item[_SAMPLE_ID])
+        if value is None or value < 0:
+            raise DataError(
+                f"{self._name}: item {position} has the {_SAMPLE_ID} {item[_SAMPLE_ID]!r:.80}; "
+                "expected a whole number from 0 to 2^63 - 1, each once, that stays the sample's own"
+            )
+        return value
+
+    def _tell_if_unsteady(self) -> None:
+        readings = []
+        for _ in range(2):
+            content = ContentDigest("item")
+            self._add(content, self.item(0), 0)
+            readings.append(content.hexdigest())
+        if readings[0] != readings[1]:
+            logger.warning(
+                "%s: item 0 is another at each reading (it draws from a generator of its own?), so "
+                "the next start will take the data for changed and compute everything again; give "
+                "the data set a method `fingerprint()`, or state `version:`",
+                self._name,
+            )
+
+
+def has_id(item: Any) -> bool:
+    """Whether an item brings its own `sample_id`."""
+    return isinstance(item, Mapping) and _SAMPLE_ID in item
+
+
+def is_whole(values: Any) -> bool:
+    """Whether a tensor or array is of integers."""
+    return "int" in str(values.dtype)  # torch.int64, int32, uint8 …; not bool, float, complex
+
+
+def _check_unique(ids_N: npt.NDArray[np.int64], name: str) -> None:
+    import numpy as np
+
+    order_N = np.argsort(ids_N, kind="stable")
+    sorted_N = ids_N[order_N]
+    twice = np.flatnonzero(sorted_N[1:] == sorted_N[:-1])
+    if len(twice):
+        one, other = int(order_N[twice[0]]), int(order_N[twice[0] + 1])
+        raise DataError(
+            f"{name}: items {one} and {other} have the same {_SAMPLE_ID} {int(ids_N[one])}; "
+            "expected each once: order, augmentation and tables go by it"
+        )
+
+
+def _target(item: Any) -> Any:
+    if isinstance(item, Mapping):
+        return next((item[name] for name in _TARGETS if name in item), None)
+    if isinstance(item, tuple | list) and len(item) > 1:
+        return item[1]
+    return None
+
+
+def _whole_number(value: Any) -> int | None:
+    """`value` as an int that int64 holds, if it is one whole number: Python's, NumPy's, torch's."""
+    if hasattr(value, "dtype"):
+        if getattr(value, "ndim", 0) != 0 or not is_whole(value):
+            return None
+        value = value.item()
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or not -_MAX_INTEGER <= value <= _MAX_INTEGER
+    ):
+        return None
+    return value

@@ -1,0 +1,1 @@
+"""Order, batch sampler, items, workers, loader."""

@@ -1,0 +1,148 @@
+"""The order of an epoch and its cut into micro-batches: pure functions, so resuming is an index.
+
+Nothing is drawn and nothing is remembered. Where a sample stands relative to another depends on
+the seed, the epoch and the two ids alone, not on who else is kept, on workers or on ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from epochal.data.loading.hash_order import hash_order
+from epochal.data.types import Window
+
+# N samples of the data set, K rows of the epoch, B of a micro-batch, M micro-batches
+
+
+def epoch_order(
+    *,
+    seed: int,
+    epoch: int,
+    sample_ids_N: npt.NDArray[np.int64],
+    keep_N: npt.NDArray[np.bool_] | None = None,
+) -> npt.NDArray[np.int64]:
+    """Positions of the kept samples in the epoch's order: int64 of shape (K,).
+
+    sample_ids_N: ids by position, each once. keep_N: bool of shape (N,); None: all are kept.
+    Sorted by a hash of (seed, epoch, sample id), ties by id.
+    """
+    ids_N = np.asarray(sample_ids_N, dtype=np.int64)
+    if keep_N is None:
+        return hash_order(ids_N, "order", seed, epoch)
+    assert keep_N.shape == ids_N.shape, (keep_N.shape, ids_N.shape)
+    rows_K = np.flatnonzero(keep_N).astype(np.int64, copy=False)
+    return hash_order(ids_N, "order", seed, epoch, rows_K=rows_K)
+
+
+@dataclass(frozen=True, eq=False)
+class MicroBatchPlan:
+    """An epoch cut into micro-batches, in updates of `accumulate` each; the tail's may be smaller.
+
+    order_K: positions in order, int64 of shape (K,), without what `drop_last` drops.
+    offsets_M1: where each micro-batch begins in it, and its end: int64 of shape (M + 1,).
+    repeats_K: how often the sample came before in this epoch, int64; None: each comes once.
+    sizes_M2: height and width of each micro-batch's images, int64; None: as they are.
+    Any micro-step is found in constant time.
+    """
+
+    order_K: npt.NDArray[np.int64]
+    offsets_M1: npt.NDArray[np.int64]
+    accumulate: int
+    repeats_K: npt.NDArray[np.int64] | None = None
+    sizes_M2: npt.NDArray[np.int64] | None = None
+
+    @property
+    def num_samples(self) -> int:
+        """Rows of the epoch: its samples, each as often as it comes."""
+        return len(self.order_K)
+
+    @property
+    def num_micro_steps(self) -> int:
+        """Micro-batches of the epoch."""
+        return len(self.offsets_M1) - 1
+
+    @property
+    def num_updates(self) -> int:
+        """Optimizer steps of the epoch."""
+        return -(-self.num_micro_steps // self.accumulate)
+
+    @cached_property
+    def _offsets(self) -> list[int]:
+        """`offsets_M1` as Python's numbers, which a step asks for several times."""
+        found: list[int] = self.offsets_M1.tolist()
+        return found
+
+    def slice(self, micro_step: int) -> npt.NDArray[np.int64]:
+        """Positions of the samples of that micro-step, from 0: int64 of shape (B,)."""
+        self._check(micro_step)
+        return self.order_K[self._offsets[micro_step] : self._offsets[micro_step + 1]]
+
+    def repeats(self, micro_step: int) -> npt.NDArray[np.int64] | None:
+        """How often each of these samples came before: int64 of shape (B,); None: never."""
+        if self.repeats_K is None:
+            return None
+        self._check(micro_step)
+        return self.repeats_K[self._offsets[micro_step] : self._offsets[micro_step + 1]]
+
+    def size_HW(self, micro_step: int) -> tuple[int, int] | None:
+        """Height and width of that micro-step's images; None: as they are."""
+        if self.sizes_M2 is None:
+            return None
+        self._check(micro_step)
+        height, width = self.sizes_M2[micro_step].tolist()
+        return height, width
+
+    def window(self, micro_step: int) -> Window:
+        """The update that the micro-step belongs to."""
+        self._check(micro_step)
+        if self.accumulate == 1:
+            return _window(self._offsets[micro_step + 1] - self._offsets[micro_step])
+        first = micro_step // self.accumulate * self.accumulate
+        end = min(first + self.accumulate, self.num_micro_steps)
+        return Window(
+            num_samples=self._offsets[end] - self._offsets[first], last=micro_step == end - 1
+        )
+
+    def rows_after(self, micro_steps: int) -> int:
+        """Rows of the first `micro_steps` micro-batches, 0 to all of them."""
+        return int(self.offsets_M1[micro_steps])
+
+    def _check(self, micro_step: int) -> None:
+        if not 0 <= micro_step < len(self._offsets) - 1:
+            raise IndexError(f"micro-step {micro_step} of an epoch of {self.num_micro_steps}")
+
+
+@lru_cache(maxsize=64)
+def _window(num_samples: int) -> Window:
+    """Of an update of one micro-batch; mostly the same one."""
+    return Window(num_samples, last=True)
+
+
+def micro_batches(
+    order_K: npt.NDArray[np.int64], *, batch_size: int, accumulate: int = 1, drop_last: bool = False
+) -> MicroBatchPlan:
+    """Cuts `order_K`, positions of shape (K,), into micro-batches of `batch_size` samples.
+
+    drop_last: drop the last micro-batch if it is incomplete, unless it is the only one: an epoch
+    that a policy has shrunk below one batch still trains.
+    """
+    assert batch_size >= 1, batch_size
+    assert accumulate >= 1, accumulate
+    offsets_M1 = even_offsets(len(order_K), batch_size=batch_size, drop_last=drop_last)
+    return MicroBatchPlan(
+        order_K=order_K[: offsets_M1[-1]], offsets_M1=offsets_M1, accumulate=accumulate
+    )
+
+
+def even_offsets(count: int, *, batch_size: int, drop_last: bool) -> npt.NDArray[np.int64]:
+    """Where micro-batches of that size begin in `count` rows, and their end: int64 (M + 1,).
+
+    drop_last: as in `micro_batches`.
+    """
+    whole = count // batch_size * batch_size
+    end = whole if drop_last and whole else count
+    return np.append(np.arange(0, end, batch_size, dtype=np.int64), end)

@@ -1,0 +1,145 @@
+"""Micro-batches read ahead by processes of their own, in order; no process outlives its reader.
+
+Workers ignore SIGTERM, SIGINT and SIGHUP: sent to the whole group they would kill the workers, and
+the training would fail before it could commit. So they are ended by their reader: when it is
+through, when it is abandoned, at exit, and by the kernel when its process is killed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from epochal.data.errors import TrainingFailed
+from epochal.data.loading.items import ItemSource
+
+GRACE_S = 2.0  # for a worker in the middle of an item; then it is killed
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+_running: set[BaseProcess] = set()
+_exiting = threading.Event()
+
+
+def read_ahead(
+    source: ItemSource, micro_steps: Sequence[int], *, workers: int
+) -> Generator[Any, None, None]:
+    """The data of `micro_steps`, in order, read by `workers` processes.
+
+    Closing or dropping the iterator ends the processes. On Linux they are forked, so `source` need
+    not be picklable there; they also end with the thread that started them.
+    Raises TrainingFailed, as `source` does, or if a worker was killed.
+    """
+    context = "fork" if sys.platform == "linux" else None
+    loader: DataLoader[Any] = DataLoader(
+        _Steps(source),
+        batch_size=None,  # an item is a whole micro-batch
+        sampler=micro_steps,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        worker_init_fn=partial(_begin_worker, os.getpid()),
+        generator=torch.Generator().manual_seed(0),  # else it draws from the global one
+        multiprocessing_context=context,
+    )
+    batches: Any = iter(loader)
+    processes: list[BaseProcess] = list(batches._workers)  # noqa: SLF001 - there is no public way
+    _running.update(processes)
+    try:
+        while True:
+            try:
+                data = next(batches)
+            except StopIteration:
+                return
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                raise TrainingFailed(
+                    f"a worker of the loader ended: {error}; if it was killed, memory may have run "
+                    "out: set loader.workers lower, or 0"
+                ) from error
+            if isinstance(data, _Failed):
+                raise TrainingFailed(data.message)
+            yield data
+    finally:
+        _end(batches, processes)
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """An error on its way from a worker: as text, so that it reads the same as without workers."""
+
+    message: str
+
+
+class _Steps(Dataset[Any]):
+    def __init__(self, source: ItemSource) -> None:
+        self._source = source
+
+    def __getitem__(self, micro_step: int) -> Any:
+        try:
+            return self._source(micro_step)
+        except TrainingFailed as error:
+            return _Failed(str(error))
+
+
+def _unchanged(data: Any) -> Any:
+    return data
+
+
+def _begin_worker(reader: int, _: int) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != reader:  # it died before it could be watched
+        os._exit(1)
+    # What the reader's process has registered for its own exit (Prefect's senders have) would run
+    # in this one too, fail without their threads, and make a good end look like a crash.
+    Finalize(None, os._exit, args=(0,), exitpriority=-1000)
+
+
+def _end(batches: Any, processes: list[BaseProcess]) -> None:
+    if _exiting.is_set():  # no thread can be started any more, and all are killed
+        return
+    timer = threading.Timer(GRACE_S, _kill, args=(processes,))
+    timer.daemon = True
+    timer.start()
+    try:
+        with suppress(RuntimeError):  # torch's, when it sees that the timer killed a worker
+            batches._shutdown_workers()  # noqa: SLF001 - else only when it is collected
+    finally:
+        timer.cancel()
+        _kill(processes)
+        for process in processes:
+            process.join()
+        _running.difference_update(processes)
+
+
+def _kill(processes: Sequence[BaseProcess] | set[BaseProcess]) -> None:
+    for process in list(processes):
+        with suppress(ValueError):  # it was closed
+            process.kill()
+
+
+def _exit() -> None:
+    _exiting.set()
+    if _running:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's raises at a killed worker
+        _kill(_running)
+
+
+# Multiprocessing ends its children at exit by SIGTERM, which they ignore, and waits for them: for
+# ever, in a process that it started itself, which does so before what is registered with `atexit`.
+atexit.register(_exit)
+Finalize(None, _exit, exitpriority=1000)

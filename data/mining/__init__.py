@@ -1,0 +1,1 @@
+"""From table and observations to the next plan."""

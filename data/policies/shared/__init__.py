@@ -1,0 +1,1 @@
+"""What all policies share: pool, floor, revisit, label noise, difficulty."""

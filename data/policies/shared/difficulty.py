@@ -1,0 +1,36 @@
+"""How hard a sample is: the one number that importance and hard mining go by."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from epochal.data.policies.shared.pool import Columns
+
+# N samples
+
+SCORE_COLUMNS: dict[str, tuple[str, ...]] = {
+    "loss": ("loss",),
+    "el2n": ("el2n",),
+    "trusted_el2n": ("el2n", "confidence", "p_true_sum", "n_seen"),
+}
+"""Score → the columns of a sample table that it is made of."""
+
+
+def score_of(columns: Columns, score: str) -> npt.NDArray[np.floating]:
+    """Score of each sample, of shape (N,): a float column, or float64; NaN where it was not seen.
+
+    `trusted_el2n` is q · EL2N + (1 − q) · √2 (1 − confidence), where q is the mean probability of
+    the label over all epochs. The second part is the most that EL2N would be if the class that is
+    predicted were the right one. Thus a label that was hardly ever believed, which is often a wrong
+    one, makes no sample hard: it is, if the prediction is unsure. A sum that one epoch has made NaN
+    says nothing any more: there EL2N stands.
+    """
+    if score != "trusted_el2n":
+        return columns[score]
+    seen_N = np.maximum(columns["n_seen"], 1)
+    trust_N = np.clip(columns["p_true_sum"].astype(np.float64) / seen_N, 0.0, 1.0)
+    trust_N[np.isnan(trust_N)] = 1.0
+    unsure_N = np.sqrt(2.0) * (1.0 - columns["confidence"].astype(np.float64))
+    found_N: npt.NDArray[np.float64] = trust_N * columns["el2n"] + (1.0 - trust_N) * unsure_N
+    return found_N

@@ -1,0 +1,78 @@
+"""Wrong labels: how many there seem to be, and which samples are suspected.
+
+The estimate sees labels that are wrong at random. It is blind where one class is taken for another
+often: the model learns that mistake with the rest.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from epochal.data.hashing import hash_u64
+from epochal.data.policies.shared.pool import Columns, highest
+
+# N samples, S of them seen
+
+FLAG_SUSPECT = 2
+"""Bit of `flags`: its label seems to be wrong; it is left out, unless the floor needs it."""
+
+CONFIDENT = 0.3
+"""Share of the samples, the most confident ones, whose disagreement with the label is measured."""
+
+MAX_RATE = 0.5
+"""More than this is not left out, whatever the estimate: the model knows nothing then."""
+
+
+def noise_rate(columns: Columns) -> float | None:
+    """Share of wrong labels, from 0 to 1, or None where nothing with classes was seen.
+
+    The share of wrong predictions among the 30 % most confident of the samples seen.
+    """
+    return rate_of(*verdicts(columns))
+
+
+def verdicts(
+    columns: Columns,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Confidence of the samples with a label that were seen, and who of them was predicted wrong.
+
+    float32 and bool, of shape (S,).
+    """
+    seen_N = (columns["epoch_seen"] >= 0) & np.isfinite(columns["confidence"])
+    seen_N &= columns["label"] >= 0
+    return columns["confidence"][seen_N], ~columns["correct"][seen_N]
+
+
+def rate_of(confidence_S: npt.NDArray[np.float32], wrong_S: npt.NDArray[np.bool_]) -> float | None:
+    """`noise_rate` of these verdicts."""
+    count = round(CONFIDENT * len(confidence_S))
+    if not count:
+        return None
+    limit = np.partition(confidence_S, len(confidence_S) - count)[len(confidence_S) - count]
+    # All that are as confident as the last one: the lot would make it depend on the rows' order.
+    chosen_S = confidence_S >= limit
+    return float(np.count_nonzero(wrong_S & chosen_S) / np.count_nonzero(chosen_S))
+
+
+def num_suspects(columns: Columns) -> int:
+    """How many samples the table has flagged."""
+    return int(np.count_nonzero(columns["flags"] & FLAG_SUSPECT))
+
+
+def suspects(columns: Columns, *, noise: str, seed: int) -> npt.NDArray[np.bool_]:
+    """The samples of lowest mean margin (AUM, Pleiss et al. 2020): bool of shape (N,).
+
+    noise: `estimate` takes as many as `noise_rate` says, `frozen` as many as the table has flagged.
+    """
+    total = len(columns["sample_id"])
+    if noise == "frozen":
+        count = num_suspects(columns)
+    else:
+        count = round(min(noise_rate(columns) or 0.0, MAX_RATE) * total)
+    found_N = np.zeros(total, dtype=bool)
+    rows_S = np.flatnonzero((columns["n_seen"] > 0) & np.isfinite(columns["margin_sum"]))
+    mean_S = columns["margin_sum"][rows_S].astype(np.float64) / columns["n_seen"][rows_S]
+    lot_S = hash_u64(columns["sample_id"][rows_S], "suspects", seed)
+    found_N[rows_S[highest(-mean_S, lot_S, count=count)]] = True
+    return found_N

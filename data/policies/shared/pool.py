@@ -1,0 +1,145 @@
+"""The pool: which samples a policy may leave out of an epoch, and how many it has to keep.
+
+Common to all policies: never left out are samples that were never seen, whose last loss or score is
+not finite, or whose return is due. Suspects of wrong labels are out already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from epochal.data.config.sampling import SamplingConfig
+
+# N samples, R of them in the pool, P of these that are picked
+
+Columns = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class PlanContext:
+    """When and for whom is planned.
+
+    epoch: the epoch that is planned, the one after the last observations.
+    full: whether it trains on everything. seed: of the run. budget: the policy's share in this
+    epoch, or None. noise: whether suspects of wrong labels are out, as many as the table says
+    (`estimate`) or as were out before (`frozen`).
+    """
+
+    epoch: int
+    full: bool
+    seed: int
+    budget: float | None = None
+    noise: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What a policy chose.
+
+    rest_Q: rows that do not train, int64 of shape (Q,). probability_R: with which each row of the
+    pool was to be kept, float32 of shape (R,); None where the policy has no weights.
+    """
+
+    rest_Q: npt.NDArray[np.int64]
+    probability_R: npt.NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The rows that a policy chooses from.
+
+    rows_R: int64 of shape (R,), rising. score_N: of all samples, of shape (N,). total: N.
+    forced: how many train whatever is chosen. config: of the policy.
+    """
+
+    columns: Columns
+    rows_R: npt.NDArray[np.int64]
+    score_N: npt.NDArray[np.floating]
+    total: int
+    forced: int
+    context: PlanContext
+    config: SamplingConfig
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        """A column of the pool's rows, of shape (R,)."""
+        return self.columns[name][self.rows_R]
+
+    @property
+    def ids_R(self) -> npt.NDArray[np.int64]:
+        """Sample ids of shape (R,)."""
+        return self["sample_id"]
+
+    @property
+    def score_R(self) -> npt.NDArray[np.float64]:
+        """How hard each one is: float64 of shape (R,), finite."""
+        return self.score_N[self.rows_R].astype(np.float64)
+
+    @property
+    def budget(self) -> float:
+        """The epoch's share."""
+        assert self.context.budget is not None
+        return self.context.budget
+
+    @property
+    def picks(self) -> int:
+        """How many of the pool the budget keeps, beside those that are forced."""
+        wanted = round(self.budget * self.total) - self.forced
+        return min(max(wanted, 0), len(self.rows_R))
+
+    def rest(self, kept_R: npt.NDArray[np.bool_]) -> Choice:
+        """The choice to keep these of the pool."""
+        return Choice(self.rows_R[~kept_R])
+
+
+def make_pool(
+    columns: Columns,
+    context: PlanContext,
+    config: SamplingConfig,
+    *,
+    score_N: npt.NDArray[np.floating],
+    due_N: npt.NDArray[np.bool_],
+    suspect_N: npt.NDArray[np.bool_] | None,
+) -> Pool:
+    """The pool of a table. score_N: how hard the samples are. due_N: whose return is due."""
+    inside_N = (columns["epoch_seen"] >= 0) & np.isfinite(columns["loss"]) & ~due_N
+    inside_N &= np.isfinite(score_N)
+    suspects = 0
+    if suspect_N is not None:
+        inside_N &= ~suspect_N
+        suspects = int(suspect_N.sum())
+    rows_R = np.flatnonzero(inside_N)
+    total = len(inside_N)
+    return Pool(columns, rows_R, score_N, total, total - len(rows_R) - suspects, context, config)
+
+
+def highest(
+    score_R: npt.NDArray[np.float64], lot_R: npt.NDArray[np.uint64], *, count: int
+) -> npt.NDArray[np.bool_]:
+    """Which are the `count` highest, equal ones by lot: bool of shape (R,)."""
+    if count >= len(score_R):
+        return np.ones(len(score_R), dtype=bool)
+    if count <= 0:
+        return np.zeros(len(score_R), dtype=bool)
+    limit = np.partition(score_R, len(score_R) - count)[len(score_R) - count]
+    chosen_R: npt.NDArray[np.bool_] = score_R > limit
+    equal_T = np.flatnonzero(score_R == limit)
+    left = count - int(np.count_nonzero(chosen_R))
+    if left == len(equal_T):
+        chosen_R[equal_T] = True
+        return chosen_R
+    lot_T = lot_R[equal_T]
+    last = np.partition(lot_T, left - 1)[left - 1]  # linear, where sorting all lots is not
+    chosen_R[equal_T[lot_T < last]] = True
+    same_T = equal_T[lot_T == last]
+    chosen_R[same_T[: count - int(np.count_nonzero(chosen_R))]] = True
+    return chosen_R
+
+
+def stable_mean(values_N: npt.NDArray[Any]) -> float:
+    """The mean in float64, of the sorted values: it does not depend on the order of rows."""
+    return float(np.sort(values_N.astype(np.float64)).mean())

@@ -1,0 +1,1 @@
+"""The sample table and scores that follow from it."""

@@ -1,0 +1,1 @@
+"""A stage in the store: record, status, commit, mid-epoch commits."""

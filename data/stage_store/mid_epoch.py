@@ -1,0 +1,186 @@
+"""Commits inside an epoch: what a stage has done so far, in its own folder, until it is done.
+
+    stages/<key>/partial/<micro-step>.json         the commit, written last
+    stages/<key>/partial/<checksum>.safetensors    its tensors
+
+The newest commit whose bytes are intact counts; a damaged one costs the work since the one before
+it. Nothing of it is left in a finished stage. Knows nothing of what the tensors are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from epochal.data.errors import Damaged
+from epochal.data.hashing import file_checksum, is_checksum
+from epochal.data.stage_store.status import PARTIAL, stage_folder
+from epochal.data.store.documents import dump_document, load_document
+from epochal.data.store.hashed_files import ChecksummedFile
+from epochal.data.store.store import Store
+
+FORMAT = 2  # 1 had a sha256 where the checksum is
+KEEP = 2  # the newest, and one to fall back to
+MAX_MANIFEST_BYTES = 1 << 28
+_MANIFEST = re.compile(r"(\d{12})\.json")
+
+
+@dataclass(frozen=True)
+class PartialCommit:
+    """A commit as it was read. body: plain JSON; tensors: a local file, checksum right."""
+
+    micro_steps: int
+    body: Mapping[str, Any]
+    tensors: Path
+
+
+class PartialStore:
+    """The commits inside one stage."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self._store = store
+        self._folder = f"{stage_folder(key)}/{PARTIAL}"
+
+    def commit(self, micro_steps: int, tensors: ChecksummedFile, body: Mapping[str, Any]) -> None:
+        """Puts the file `tensors`, then the manifest; then deletes what nobody needs any more.
+
+        A file of `Store.scratch` is handed over. A commit of that micro-step that is there stands
+        if it is intact. Raises StoreUnavailable.
+        """
+        blob = self._blob(tensors.checksum)
+        try:
+            self._store.put_new(blob, tensors.path)
+        except FileExistsError:
+            if not self._is_intact(blob, tensors.checksum):
+                self._store.set_aside(blob, "it does not have the checksum that is its name")
+                self._store.put_new(blob, tensors.path)
+        manifest = {
+            "format": FORMAT,
+            "micro_steps": micro_steps,
+            "tensors": {"xxh3_128": tensors.checksum, "size": tensors.size},
+            "body": dict(body),
+        }
+        path = f"{self._folder}/{micro_steps:012d}.json"
+        try:
+            self._store.put_new(path, dump_document(manifest))
+        except FileExistsError:
+            if self._manifest(path) is None:
+                self._store.set_aside(path, "it is no commit of an epoch")
+                self._store.put_new(path, dump_document(manifest))
+        self._retire(path)
+
+    @contextmanager
+    def newest(
+        self, *, fits: Callable[[Mapping[str, Any]], bool], notice: Callable[[str], None]
+    ) -> Iterator[PartialCommit | None]:
+        """The newest intact commit whose body `fits`, or None. Changes nothing.
+
+        notice: told of each that is damaged.
+        """
+        for path in self._manifests(self._store.listing(self._folder)):
+            manifest = self._manifest(path)
+            if manifest is None:
+                notice(
+                    f"{self._store.address(path)} is damaged or of another version of "
+                    "Epochal; an older commit is used"
+                )
+                continue
+            if not fits(manifest["body"]):
+                continue
+            with ExitStack() as stack:
+                local = self._tensors(manifest["tensors"]["xxh3_128"], stack)
+                if local is not None:
+                    yield PartialCommit(manifest["micro_steps"], manifest["body"], local)
+                    return
+            notice(
+                f"{self._store.address(path)}: its tensors are damaged or missing; an older "
+                "commit of the epoch is used"
+            )
+        yield None
+
+    def _blob(self, checksum: str) -> str:
+        return f"{self._folder}/{checksum}.safetensors"
+
+    def _is_intact(self, blob: str, checksum: str) -> bool:
+        try:
+            with self._store.fetch(blob) as local:
+                return file_checksum(local) == checksum
+        except FileNotFoundError:
+            return False
+
+    def _tensors(self, checksum: str, stack: ExitStack) -> Path | None:
+        """A local file with the tensors while `stack` is open, or None if they are not intact."""
+        try:
+            local = stack.enter_context(self._store.fetch(self._blob(checksum)))
+        except FileNotFoundError:
+            return None
+        return local if file_checksum(local) == checksum else None
+
+    def discard(self, micro_steps: int, reason: str) -> None:
+        """Sets aside a commit whose bytes are intact, but no epoch can go on from."""
+        self._store.set_aside(f"{self._folder}/{micro_steps:012d}.json", reason)
+
+    def clear(self) -> None:
+        """Deletes all commits: the stage is done."""
+        for path in self._store.listing(self._folder):
+            self._store.delete(path)
+
+    def _manifests(self, paths: Iterable[str]) -> list[str]:
+        """Those of the folder's paths that are manifests', newest first."""
+        names = [path.rpartition("/")[2] for path in paths]
+        found = sorted((name for name in names if _MANIFEST.fullmatch(name)), reverse=True)
+        return [f"{self._folder}/{name}" for name in found]
+
+    def _manifest(self, path: str) -> dict[str, Any] | None:
+        """The manifest, or None if it is none."""
+        try:
+            data = self._store.read(path, max_bytes=MAX_MANIFEST_BYTES)
+            found = load_document(data, name=path, max_bytes=MAX_MANIFEST_BYTES)
+        except (Damaged, FileNotFoundError):
+            return None
+        tensors, body = found.get("tensors"), found.get("body")
+        well_formed = (
+            found.get("format") == FORMAT
+            and isinstance(tensors, dict)
+            and isinstance(tensors.get("xxh3_128"), str)
+            and is_checksum(tensors["xxh3_128"])
+            and isinstance(body, dict)
+            and isinstance(found.get("micro_steps"), int)
+            and f"{found['micro_steps']:012d}.json" == path.rpartition("/")[2]
+        )
+        return found if well_formed else None
+
+    def _retire(self, written: str) -> None:
+        """Deletes what neither the manifest `written` nor the newest of all make needed.
+
+        Of either kind two stay. A later one that was not gone on from is of another environment,
+        or of a twin that is ahead. Blobs go first: what a crash leaves is found again. A twin may
+        lose a blob by it: then it falls back when it is resumed, which costs time and no more.
+        """
+        paths = self._store.listing(self._folder)
+        manifests = self._manifests(paths)
+        kept = self._readable(manifests)
+        if manifests[:1] != [written]:
+            kept |= self._readable([path for path in manifests if path <= written])
+        blobs = {self._blob(one["tensors"]["xxh3_128"]) for one in kept.values()}
+        for path in paths:
+            if path.endswith(".safetensors") and path not in blobs:
+                self._store.delete(path)
+        for path in sorted(manifests):
+            if path < written and path not in kept:
+                self._store.delete(path)
+
+    def _readable(self, manifests: list[str]) -> dict[str, dict[str, Any]]:
+        """The first two of these paths that are manifests indeed."""
+        found: dict[str, dict[str, Any]] = {}
+        for path in manifests:
+            manifest = self._manifest(path)
+            if manifest is not None:
+                found[path] = manifest
+            if len(found) == KEEP:
+                break
+        return found

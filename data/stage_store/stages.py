@@ -1,0 +1,266 @@
+"""Stages in the store: artifacts by their digest, and the record that commits them, written last.
+
+    stages/<key>/<sha256>.<suffix>     artifacts, immutable
+    stages/<key>/record.json           the commit: names the artifacts, their digests and sizes
+    stages/<key>/<name>.json           what is known beside the commit, written once
+
+A stage is done if its record is intact and every artifact is there in its size, or was thinned.
+Nothing is used whose digest was not checked. Knows nothing of how keys are made, what is in an
+artifact, or which stages a run has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from epochal.data.errors import Damaged, NotDeterministic
+from epochal.data.hashing import bytes_sha256, file_sha256
+from epochal.data.stage_store.records import (
+    Artifact,
+    StageRecord,
+    differences,
+    dump_record,
+    load_record,
+)
+from epochal.data.stage_store.status import (
+    RECORD,
+    THINNED,
+    StageStatus,
+    artifact_path,
+    read_record,
+    read_side_file,
+    read_status,
+    side_path,
+    stage_folder,
+)
+from epochal.data.store.backend import DAMAGED
+from epochal.data.store.documents import dump_document
+from epochal.data.store.hashed_files import WrittenFile
+from epochal.data.store.store import MAX_READ_BYTES, Store
+
+__all__ = [
+    "RECORD",
+    "THINNED",
+    "Artifact",
+    "StageRecord",
+    "StageStatus",
+    "StageStore",
+    "stage_folder",
+]
+
+
+class StageStore:
+    """Reads and commits stages in one store; see the module's text for the layout."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @property
+    def store(self) -> Store:
+        """The store that the stages are in."""
+        return self._store
+
+    def lookup(self, keys: Sequence[str]) -> dict[str, StageStatus]:
+        """The status of each stage. Changes nothing: damaged objects stay where they are."""
+        statuses = self._store.map(partial(read_status, self._store), keys)
+        return dict(zip(keys, statuses, strict=True))
+
+    def artifact_path(self, record: StageRecord, name: str) -> str:
+        """The path of the artifact `name`. Raises NotFound, naming what the record has."""
+        return artifact_path(record, name)
+
+    def put_artifact(self, key: str, suffix: str, source: bytes | Path | WrittenFile) -> Artifact:
+        """Puts `source` under its own digest; the same intact bytes are there at most once.
+
+        suffix: `safetensors`, `parquet`, `json`. A file of `Store.scratch` is handed over; one that
+        was hashed as it was written is not read again.
+        """
+        source = WrittenFile.of(source) if isinstance(source, Path) else source
+        if isinstance(source, WrittenFile):
+            sha256, size = source.sha256, source.size
+            source = source.path
+        else:
+            sha256, size = bytes_sha256(source), len(source)
+        artifact = Artifact(file=f"{sha256}.{suffix}", sha256=sha256, size=size)
+        path = f"{stage_folder(key)}/{artifact.file}"
+        while True:
+            try:
+                self._store.put_new(path, source)
+            except FileExistsError:
+                if self._problem(path, artifact) is None:
+                    return artifact
+                self._store.set_aside(path, "its bytes do not have the digest in its name")
+            else:
+                return artifact
+
+    def commit(self, record: StageRecord) -> StageRecord:
+        """Writes `record` after its artifacts were put; returns the record that then stands.
+
+        Equal bytes are there: nothing happens. One of another environment whose artifacts are
+        there: it stands and is returned. A damaged one, one whose artifacts are lost, or one made
+        of other parents' bytes in this environment is set aside. Raises NotDeterministic for
+        other results of the same parents in the same environment.
+        """
+        path = f"{stage_folder(record.key)}/{RECORD}"
+        data = dump_record(record)
+        while True:
+            try:
+                self._store.put_new(path, data)
+            except FileExistsError:
+                if (standing := self._settle(path, record)) is not None:
+                    return standing
+            else:
+                return load_record(data, name=path, key=record.key)
+
+    def read_artifact(
+        self, record: StageRecord, name: str, *, max_bytes: int = MAX_READ_BYTES
+    ) -> bytes:
+        """The artifact's bytes, their digest checked.
+
+        Raises Damaged if they are missing, changed (then they are set aside) or too many.
+        """
+        path, artifact = artifact_path(record, name), record.artifacts[name]
+        if artifact.size > max_bytes:
+            raise Damaged(
+                f"{record.title}: {name} has {artifact.size} bytes, expected at most {max_bytes}"
+            )
+        try:
+            data = self._store.read(path, max_bytes=artifact.size)
+        except FileNotFoundError as error:
+            raise self._missing(record, name) from error
+        except Damaged as error:  # more bytes than the record names
+            raise self._set_aside(record, name) from error
+        if bytes_sha256(data) != artifact.sha256:
+            raise self._set_aside(record, name)
+        return data
+
+    @contextmanager
+    def fetch_artifact(self, record: StageRecord, name: str) -> Iterator[Path]:
+        """A local file with the artifact's bytes, their digest checked. Read it only.
+
+        Raises Damaged if they are missing or changed (then they are set aside). Where the block
+        raises Damaged, these are the bytes of a record that names no such artifact: both are set
+        aside, as `reject` does it.
+        """
+        path, artifact = artifact_path(record, name), record.artifacts[name]
+        with ExitStack() as stack:
+            try:
+                local = stack.enter_context(self._store.fetch(path))
+            except FileNotFoundError as error:
+                raise self._missing(record, name) from error
+            except Damaged as error:  # a symbolic link
+                raise self._set_aside(record, name) from error
+            if file_sha256(local) != artifact.sha256:
+                raise self._set_aside(record, name)
+            try:
+                yield local
+            except Damaged as error:
+                raise self.reject(record, name, error) from error
+
+    def reject(self, record: StageRecord, name: str, error: Damaged) -> Damaged:
+        """Sets aside the artifact and the record: their digests agree, but `error` was found.
+
+        Bytes that this program never wrote; the stage is not done and is computed again.
+        """
+        path = artifact_path(record, name)
+        address = self._store.address(path)
+        for one in (f"{stage_folder(record.key)}/{RECORD}", path):
+            self._store.set_aside(one, f"{name} of {record.title}: {error}")
+        return Damaged(
+            f"{record.title}: its artifact {name} ({address}) was moved to {DAMAGED}/: {error}"
+        )
+
+    def verify(self, record: StageRecord) -> list[str]:
+        """Reads the record and every artifact again: what is wrong, in words. Changes nothing."""
+        status = read_status(self._store, record.key)
+        problems = [] if status.problem is None else [status.problem]
+        for name, artifact in record.artifacts.items():
+            path = artifact_path(record, name)
+            problem = None if name in status.thinned else self._problem(path, artifact)
+            problems += [] if problem is None else [f"{record.title}: {name} {problem}"]
+        return problems
+
+    def put_side_file(self, key: str, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes the document `name` (`times.json`) beside the commit, once; returns what stands.
+
+        The first writer wins: its body is returned to all. A damaged one is set aside.
+        """
+        path = side_path(key, name)
+        data = dump_document(body)
+        while True:
+            try:
+                self._store.put_new(path, data)
+                standing = dict(body)
+            except FileExistsError:
+                try:
+                    found = self.read_side_file(key, name)
+                except Damaged as error:
+                    self._store.set_aside(path, str(error))
+                    continue
+                if found is None:
+                    continue  # it was deleted in between
+                standing = found
+            return standing
+
+    def read_side_file(self, key: str, name: str) -> dict[str, Any] | None:
+        """The body of the document `name`, or None if there is none. Raises Damaged."""
+        return read_side_file(self._store, key, name)
+
+    def _settle(self, path: str, record: StageRecord) -> StageRecord | None:
+        # The record that stands in the way of `record`, or None if the way is free now.
+        try:
+            standing = read_record(self._store, record.key)
+        except FileNotFoundError:
+            return None
+        except Damaged as error:
+            self._store.set_aside(path, str(error))
+            return None
+        if dump_record(standing) == dump_record(record):
+            return standing
+        if standing.environment_digest != record.environment_digest:
+            status = read_status(self._store, record.key)
+            if status.record is not None and not status.thinned:
+                return standing
+            self._store.set_aside(path, "another environment made it, and its artifacts are gone")
+            return None
+        if standing.consumed != record.consumed:
+            self._store.set_aside(path, "it was made from other bytes of its parent stages")
+            return None
+        raise NotDeterministic(
+            f"{record.title} gave another result in the same environment: "
+            f"{'; '.join(differences(standing, record))}. Expected the same bytes: look for random "
+            "numbers, threads or files outside the stage's seed and config; to keep the new result "
+            f"delete {self._store.address(path)}"
+        )
+
+    def _problem(self, path: str, artifact: Artifact) -> str | None:
+        try:
+            with self._store.fetch(path) as local:
+                size = local.stat().st_size
+                if size != artifact.size:
+                    return f"has {size} bytes, expected {artifact.size}"
+                if file_sha256(local) != artifact.sha256:
+                    return "does not have its digest"
+        except FileNotFoundError:
+            return "is missing"
+        except Damaged as error:
+            return str(error)
+        return None
+
+    def _missing(self, record: StageRecord, name: str) -> Damaged:
+        return Damaged(
+            f"{record.title}: its artifact {name} is missing from the store "
+            f"({self._store.address(artifact_path(record, name))})"
+        )
+
+    def _set_aside(self, record: StageRecord, name: str) -> Damaged:
+        path = artifact_path(record, name)
+        moved = self._store.set_aside(path, f"{name} of {record.title} does not have its digest")
+        return Damaged(
+            f"{record.title}: the bytes of {name} ({self._store.address(path)}) do not have the "
+            f"digest that the record names; they were moved to {moved or 'damaged/'}"
+        )

@@ -1,0 +1,74 @@
+"""What a store asks of the place it lies in: ten operations, and which class gives them.
+
+Paths are relative, already checked, and name objects, never folders. Backends raise what the
+storage raises; `epochal.data.store.store` turns that into the project's errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from epochal.data.store.addresses import local_folder, scheme_of
+
+TEMPORARY = "tmp"  # the top-level folder of what is no object yet
+DAMAGED = "damaged"  # that of what no longer is one
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class NotAnObject(OSError):
+    """Something is at the path, but no object: a symbolic link, a device."""
+
+
+class Backend(Protocol):
+    """One place. An absent object is FileNotFoundError, except where a method says otherwise."""
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether of two simultaneous `put_new` of one path only one succeeds."""
+
+    def put_new(self, path: str, source: bytes | Path) -> None:
+        """All bytes appear at `path`, or none, or FileExistsError: something is there already."""
+
+    def read(self, path: str, *, max_bytes: int) -> bytes:
+        """The object's first `max_bytes` + 1 bytes, or all if it has fewer."""
+
+    def size(self, path: str) -> int | None:
+        """Bytes of the object, or None if there is none."""
+
+    def listing(self, folder: str) -> dict[str, int]:
+        """Path below the store → bytes, for every object below `folder` (`""`: the store).
+
+        An object that has the folder's own name, in which case there is no folder, stands alone.
+        """
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """`function` of each item, in order; at the same time where the place is far away."""
+
+    def delete(self, path: str) -> None:
+        """Removes the object; nothing happens if there is none."""
+
+    def move(self, path: str, target: str) -> None:
+        """Moves an object; FileExistsError if `target` exists."""
+
+    def fetch(self, path: str) -> AbstractContextManager[Path]:
+        """A local file with the object's bytes, for reading only."""
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """A private local folder; `put_new` takes files from it without copying where it can."""
+
+
+def backend_at(address: str) -> Backend:
+    """The backend for a normalised address. Opens no connection and creates nothing."""
+    scheme = scheme_of(address)
+    if scheme == "file":
+        from epochal.data.store.local import LocalBackend
+
+        return LocalBackend(local_folder(address))
+    from epochal.data.store.remote import MemoryBackend, ObjectBackend
+
+    return MemoryBackend(address) if scheme == "memory" else ObjectBackend(address)

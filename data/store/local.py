@@ -1,0 +1,217 @@
+"""A store in a folder of a file system: whole files appear by a hard link, or not at all.
+
+A file is written under another name, synced, and linked to its own: unlike a rename, a link never
+replaces what is there. Plain system calls, because fsspec's local files are visible half-written.
+No symbolic link below the store is followed: it could lead a write or a delete out of the store.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from epochal.data.store.backend import DAMAGED, TEMPORARY, NotAnObject, R, T
+from epochal.data.store.local_disk import disk
+from epochal.data.store.scratch import private_folder, sweep
+
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+class LocalBackend:
+    """A folder. It is created by the first write."""
+
+    exclusive = True
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._swept = False
+        self._durable: set[Path] = set()
+
+    def put_new(self, path: str, source: bytes | Path) -> None:
+        """Links a synced file; a file of a scratch folder is moved, any other is copied first."""
+        if isinstance(source, Path) and source.absolute().is_relative_to(self._root / TEMPORARY):
+            disk().sync(source)
+            self._link(source, path)
+            disk().unlink(source)  # a second name would let its owner change the object
+            return
+        with self.scratch() as folder:
+            temporary = folder / "object"
+            if isinstance(source, Path):
+                disk().copy(source, temporary)
+            else:
+                disk().write(temporary, source)
+            disk().sync(temporary)
+            self._link(temporary, path)
+
+    def _link(self, source: Path, path: str) -> None:
+        target = self._place(path)
+        self._make_folders(target.parent)
+        try:
+            disk().link(source, target)
+        except OSError as error:
+            if error.errno == errno.EEXIST and target.is_dir() and not target.is_symlink():
+                self._make_way(path)
+                self._link(source, path)
+                return
+            if error.errno in _NO_LINKS:
+                raise OSError(error.errno, "this file system has no hard links") from error
+            raise
+        disk().sync(target.parent)
+
+    def _place(self, path: str) -> Path:
+        """Where the object is. Raises NotAnObject if a folder on the way is a symbolic link."""
+        place = self._root
+        for segment in path.split("/")[:-1]:
+            place /= segment
+            if place.is_symlink():
+                raise _symbolic_link(place)
+        return self._root / path
+
+    def _make_way(self, path: str) -> None:
+        """Moves a folder that is where an object is to be; no store of ours has one there."""
+        number = 0
+        while os.path.lexists(target := self._root / DAMAGED / f"{path}.{number}"):
+            number += 1
+        self._make_folders(target.parent)
+        (self._root / path).rename(target)
+
+    def _make_folders(self, folder: Path) -> None:
+        """Makes what is missing, and syncs the name of each on the way, once.
+
+        A folder that is there may come from a process that was killed before it had synced it.
+        """
+        waiting = []
+        while folder not in self._durable or not folder.is_dir():
+            if folder.is_dir() and not folder.is_relative_to(self._root):
+                break
+            waiting.append(folder)
+            folder = folder.parent
+        for one in reversed(waiting):
+            if not one.is_dir():
+                try:
+                    disk().make_folder(one)
+                except FileExistsError:
+                    if not one.is_dir():  # else another process has just made it
+                        raise NotADirectoryError(
+                            errno.ENOTDIR, "a file is where a folder should be", str(one)
+                        ) from None
+            disk().sync(one.parent)
+            self._durable.add(one)
+
+    def read(self, path: str, *, max_bytes: int) -> bytes:
+        """The first bytes of the file."""
+        with _as_object(path), open(self._place(path), "rb", opener=_open_file) as stream:
+            return stream.read(max_bytes + 1)
+
+    def size(self, path: str) -> int | None:
+        """Its size, or None if there is no such file; of a symbolic link its own."""
+        try:
+            found = self._place(path).lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        is_object = stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)
+        return found.st_size if is_object else None
+
+    def listing(self, folder: str) -> dict[str, int]:
+        """Walks the folder; an absent one is empty."""
+        found: dict[str, int] = {}
+        if folder and (size := self.size(folder)) is not None:
+            return {folder: size}  # a file is where the folder should be
+        waiting = [folder]
+        while waiting:
+            inside = waiting.pop()
+            try:
+                entries = list(os.scandir(self._root / inside))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            for entry in entries:
+                path = f"{inside}/{entry.name}" if inside else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(path)
+                elif (size := self.size(path)) is not None:
+                    found[path] = size
+        return dict(sorted(found.items()))
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """One after the other: threads would not make it faster."""
+        return [function(item) for item in items]
+
+    def delete(self, path: str) -> None:
+        """Unlinks it; an absent file is no error."""
+        target = self._place(path)
+        try:
+            disk().unlink(target)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        disk().sync(target.parent)
+
+    def move(self, path: str, target: str) -> None:
+        """Links it to its new name, then unlinks the old one: a crash leaves both."""
+        if (source := self._place(path)).is_symlink():
+            self._move_link(source, target)
+            return
+        with self.fetch(path) as source:
+            self._link(source, target)
+        self.delete(path)
+
+    def _move_link(self, link: Path, path: str) -> None:
+        target = self._place(path)
+        self._make_folders(target.parent)
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        link.rename(target)
+
+    @contextmanager
+    def fetch(self, path: str) -> Iterator[Path]:
+        """The object's own file."""
+        if self.size(path) is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        if (place := self._place(path)).is_symlink():
+            raise _symbolic_link(place)
+        yield place
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder below `tmp`, on the store's own device."""
+        parent = self._root / TEMPORARY
+        self._place(f"{TEMPORARY}/folder")
+        self._make_folders(parent)
+        if not self._swept:
+            sweep(parent)
+            self._swept = True
+        with private_folder(parent) as folder:
+            yield folder
+
+
+@contextmanager
+def _as_object(path: str) -> Iterator[None]:
+    # Where an object store has no object, a folder or a file in the way is nothing either.
+    try:
+        yield
+    except (NotADirectoryError, IsADirectoryError) as error:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+
+
+def _open_file(path: str, flags: int) -> int:
+    """Opens a regular file and nothing else: a pipe would wait for a writer for ever."""
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _symbolic_link(Path(path)) from error
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise NotAnObject(errno.EINVAL, "a pipe, socket or device, expected a file", path)
+
+
+def _symbolic_link(path: Path) -> NotAnObject:
+    return NotAnObject(errno.ELOOP, "a symbolic link, which no store has below it", str(path))

@@ -1,0 +1,159 @@
+"""What is asked of a Parquet file before and after pyarrow reads it, and what its errors become.
+
+Knows no store and no meaning of a column.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from epochal.data.errors import Damaged, StoreRefused
+from epochal.data.tables.parquet_footer import Layout
+from epochal.data.tables.schemas import Column, Schema
+
+# N rows
+
+MAX_TEXT_CHARACTERS = 1024
+_MAX_FOOTER_ITEM_BYTES = 1 << 20
+_TEXT_BYTES = 256  # of a row, on average, where a writer uses no dictionary
+_SLACK_BYTES = 1 << 22  # of pages, dictionaries and levels, for so many rows:
+_SLACK_ROWS = 1 << 16
+PREFIX = "epochal."
+SCHEMA, VERSION = f"{PREFIX}schema", f"{PREFIX}schema_version"
+_WHOLE = re.compile(r"[1-9][0-9]{0,8}")
+
+
+def arrow_type(column: Column) -> pa.DataType:
+    """The type of a column as pyarrow has it."""
+    if column.dtype == "text":
+        return pa.string()
+    return pa.from_numpy_dtype(np.dtype(column.dtype))
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """What pyarrow raises at bad bytes becomes Damaged; what the system raises stays."""
+    try:
+        yield
+    except (
+        OSError, pa.ArrowException, MemoryError, ValueError, OverflowError, LookupError
+    ) as error:  # fmt: skip
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        cause = " ".join(str(error).split())[:300]
+        raise Damaged(
+            f"{path} is no whole Parquet file: {cause}; it is to be made again"
+        ) from error
+
+
+def open_parquet(stream: Any, texts: Sequence[str] = ()) -> pq.ParquetFile:
+    """The open file as pyarrow reads it, with limits; texts: columns to be read as dictionaries."""
+    stream.seek(0)
+    return pq.ParquetFile(
+        stream,
+        read_dictionary=list(texts),
+        thrift_string_size_limit=_MAX_FOOTER_ITEM_BYTES,
+        thrift_container_size_limit=_MAX_FOOTER_ITEM_BYTES,
+        page_checksum_verification=True,
+    )
+
+
+def text_metadata(metadata: Mapping[bytes, bytes]) -> dict[str, str]:
+    """Our own of a footer's keys, with our prefix."""
+    return {
+        name.decode(): text.decode()
+        for name, text in metadata.items()
+        if name.startswith(PREFIX.encode())
+    }
+
+
+def check_schema(path: Path, metadata: Mapping[str, str], schema: Schema) -> None:
+    """Raises Damaged for a table of another kind, StoreRefused for one of a newer version."""
+    name, version = metadata.get(SCHEMA, schema.name), metadata.get(VERSION, "1")
+    if name != schema.name:
+        raise Damaged(f"{path} is a table of {name!r}, expected one of {schema.name!r}")
+    if _WHOLE.fullmatch(version) is None:
+        raise Damaged(f"{path} names the version {version!r:.40}, expected a number from 1 on")
+    if int(version) > schema.version:
+        raise StoreRefused(
+            f"{path} has version {version} of the table {schema.name!r}, this version of Epochal "
+            f"reads up to {schema.version}: install the newer version that wrote it"
+        )
+
+
+def check_sizes(path: Path, layout: Layout, schema: Schema, *, max_rows: int) -> None:
+    """Raises Damaged for more rows or bytes than an honest table of that schema has."""
+    if layout.rows > max_rows:
+        raise Damaged(f"{path} claims {layout.rows} rows, expected at most {max_rows}")
+    row_bytes = sum(_bytes_per_row(one) for one in schema.columns)
+    slack = _SLACK_BYTES * (1 + layout.rows // _SLACK_ROWS)
+    allowed = 2 * row_bytes * layout.rows + slack
+    claimed = layout.page_bytes(schema.names, whole=SCHEMA.encode() in layout.metadata)
+    if claimed > allowed:
+        raise Damaged(
+            f"{path} claims {claimed} bytes for {layout.rows} rows, expected at most {allowed}"
+        )
+
+
+def _bytes_per_row(column: Column) -> int:
+    return _TEXT_BYTES if column.dtype == "text" else np.dtype(column.dtype).itemsize
+
+
+def check_columns(path: Path, found: pa.Schema, schema: Schema) -> list[Column]:
+    """The schema's columns that the file has. Raises Damaged for missing ones and other types."""
+    wanted = [one for one in schema.columns if one.required or one.name in found.names]
+    missing = [one.name for one in wanted if one.name not in found.names]
+    if missing or len(set(found.names)) < len(found.names):
+        raise Damaged(
+            f"{path}: a table of {schema.name!r} needs the columns "
+            f"{', '.join(missing or schema.names)} once each; found {', '.join(found.names)}"
+        )
+    for one in wanted:
+        kind = found.field(one.name).type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if pa.types.is_large_string(kind):
+            kind = pa.string()
+        if kind != arrow_type(one):
+            raise Damaged(f"{path}: column {one.name!r} is {kind}, expected {arrow_type(one)}")
+    return wanted
+
+
+def to_numpy(path: Path, table: pa.Table, column: Column) -> npt.NDArray[Any]:
+    """A column as a read-only array. Raises Damaged for empty cells."""
+    chunks = table.column(column.name)
+    if chunks.null_count:
+        raise Damaged(f"{path}: column {column.name!r} has {chunks.null_count} empty cells")
+    array_N: npt.NDArray[Any] = (
+        np.concatenate(
+            [np.empty(0, dtype=object), *(_texts(path, column, one) for one in chunks.chunks)]
+        )
+        if column.dtype == "text"
+        else chunks.to_numpy()
+    )
+    array_N.flags.writeable = False
+    return array_N
+
+
+def _texts(path: Path, column: Column, chunk: Any) -> npt.NDArray[Any]:
+    encoded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
+    words = encoded.dictionary.to_pylist()
+    if any(word is None or len(word) > MAX_TEXT_CHARACTERS for word in words):
+        raise Damaged(
+            f"{path}: column {column.name!r} has a text of more than {MAX_TEXT_CHARACTERS} "
+            "characters"
+        )
+    word_W: npt.NDArray[Any] = np.array(words, dtype=object)
+    rows_N: npt.NDArray[Any] = encoded.indices.to_numpy(zero_copy_only=False)
+    if len(rows_N) and not 0 <= rows_N.min() <= rows_N.max() < len(words):
+        raise Damaged(f"{path}: column {column.name!r} names words that are not in its dictionary")
+    return word_W[rows_N] if words else np.empty(0, dtype=object)

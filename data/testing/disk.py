@@ -1,0 +1,150 @@
+"""A disk that fails at the call that a plan names, or loses power there. See `data.testing`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from epochal.data.store.local_disk import SystemDisk
+
+if TYPE_CHECKING:
+    from epochal.data.testing.faults import FaultPlan
+
+_WRITES = frozenset({"write", "copy", "link", "make_folder"})
+_ERRNO = {"enospc": errno.ENOSPC, "eio": errno.EIO}
+
+
+@dataclass
+class _Journal:
+    """What is not on the disk yet, of what this process did.
+
+    names: new ones whose folder was not synced. removed: taken-away name → where its file is kept,
+    until its folder is synced. synced: files whose bytes are on the disk, as they were then.
+    """
+
+    names: list[Path] = field(default_factory=list)
+    removed: dict[Path, Path] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+    synced: set[tuple[int, int, int]] = field(default_factory=set)
+
+
+class FaultyDisk:
+    """The system's calls through a plan; each is one operation of it."""
+
+    def __init__(self, plan: FaultPlan) -> None:
+        self._plan = plan
+        self._system = SystemDisk()
+        self._journal = _Journal()
+
+    def write(self, path: Path, data: bytes) -> None:
+        """As `Disk` has it, or as the plan has it."""
+        with self._faults("write", path, tear=lambda: path.write_bytes(data[: len(data) // 2])):
+            self._system.write(path, data)
+        self._journal.files.append(path)
+
+    def copy(self, source: Path, path: Path) -> None:
+        """As `Disk` has it, or as the plan has it."""
+
+        def tear() -> None:
+            shutil.copyfile(source, path)
+            _halve(path)
+
+        with self._faults("copy", path, tear=tear):
+            self._system.copy(source, path)
+        self._journal.files.append(path)
+
+    def sync(self, path: Path) -> None:
+        """As `Disk` has it, or as the plan has it; a lying disk says so and keeps half a file."""
+        journal = self._journal
+        with self._faults("sync", path) as fails:
+            if path.is_dir():
+                self._system.sync(path)
+                journal.names = [one for one in journal.names if one.parent != path]
+                for name in [one for one in journal.removed if one.parent == path]:
+                    journal.removed.pop(name).unlink(missing_ok=True)
+            elif fails and self._plan.kind == "lying":
+                _halve(path)
+            else:
+                self._system.sync(path)
+                journal.synced.add(_version(path))
+
+    def link(self, source: Path, target: Path) -> None:
+        """As `Disk` has it, or as the plan has it."""
+        with self._faults("link", target):
+            self._system.link(source, target)
+        self._journal.names.append(target)
+        self._journal.files.append(target)
+
+    def unlink(self, path: Path) -> None:
+        """As `Disk` has it, or as the plan has it."""
+        with self._faults("unlink", path):
+            if self._plan.kind == "power":
+                kept = _attic(path) / os.urandom(8).hex()
+                os.link(path, kept)
+                self._journal.removed[path] = kept
+            self._system.unlink(path)
+
+    def make_folder(self, path: Path) -> None:
+        """As `Disk` has it, or as the plan has it."""
+        with self._faults("make_folder", path):
+            self._system.make_folder(path)
+        self._journal.names.append(path)
+
+    def lose_power(self) -> None:
+        """Leaves what is on the disk for certain: bytes and names that were not synced are gone."""
+        journal = self._journal
+        for path in journal.files:
+            if path.is_file() and _version(path) not in journal.synced:
+                _halve(path)
+        for path in reversed(journal.names):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        for path, kept in journal.removed.items():
+            if path.parent.is_dir() and not path.exists():
+                os.link(kept, path)
+            kept.unlink()
+
+    @contextmanager
+    def _faults(
+        self, name: str, path: Path, tear: Callable[[], object] | None = None
+    ) -> Iterator[bool]:
+        plan = self._plan
+        fails = plan.next(name)
+        kind = plan.kind
+        if fails and kind == "torn" and tear is not None:
+            tear()
+        if fails and kind == "power":
+            self.lose_power()
+        if fails and kind in {"kill", "torn", "power"}:
+            plan.die()
+        if fails and kind in _ERRNO and (kind != "enospc" or name in _WRITES):
+            raise OSError(_ERRNO[kind], os.strerror(_ERRNO[kind]), str(path))
+        try:
+            yield fails
+        finally:
+            if fails and kind == "kill_after":
+                plan.die()
+
+
+def _version(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _halve(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _attic(path: Path) -> Path:
+    """A folder on the same disk for what may come back; beside the file, out of every listing."""
+    folder = next(one for one in path.parents if (one / "tmp").is_dir()) / "tmp" / "removed"
+    folder.mkdir(exist_ok=True)
+    return folder

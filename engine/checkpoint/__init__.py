@@ -1,0 +1,1 @@
+"""State to tensors and back; averaging; warm start."""

@@ -1,0 +1,1 @@
+"""Train an epoch, evaluate; gradients, loss weights, recorder, progress, mixing, resize."""

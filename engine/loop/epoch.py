@@ -1,0 +1,253 @@
+"""The epoch loop: batches in, updates of the state, what they left behind out.
+
+No files, no network, no clock: who wants to show or keep something in between is called after
+every micro-step and asks for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from epochal.data.errors import TrainingFailed
+from epochal.data.types import Batch, seed_64
+from epochal.engine.config.mid_epoch import INSIDE
+from epochal.engine.config.mixing import MixingConfig
+from epochal.engine.config.numerics import GradientsConfig, PrecisionConfig
+from epochal.engine.loop.gradients import SKIPPED, Gradients
+from epochal.engine.loop.inside import InsideValidation, inside_of, without_inside
+from epochal.engine.loop.loss_weights import Shares
+from epochal.engine.loop.mixing import Mixer
+from epochal.engine.loop.progress import PartialEpoch, Progress, new_recorder
+from epochal.engine.loop.recorder import CLIPPED, LOSS, NORM, READ_EVERY
+from epochal.engine.loop.resize import resized
+from epochal.engine.measure.observe import Columns, Observer
+from epochal.engine.model.batch_norm import annealed
+from epochal.engine.model.freezing import freeze, set_training_mode
+from epochal.engine.model.precision import Precision
+from epochal.engine.model.state import TrainingState
+from epochal.engine.model.step import Step, check_output, target_of, to_device
+from epochal.engine.randomness import borrowed_generators
+
+# B samples of a micro-batch, N of the epoch, U updates of the epoch
+
+SPIKE_WINDOW, SPIKE_LEAST, SPIKE_FACTOR = 64, 16, 5.0
+SPIKE_BLOCK = 1 << 14  # updates whose windows are sorted at once: 8 MiB
+PLAIN_GRADIENTS = GradientsConfig()
+
+
+def constant_rate(_: float) -> float:
+    """The base learning rate, at any fractional epoch."""
+    return 1.0
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What an epoch of training gave.
+
+    mean_loss: over the samples; NaN where the loss is not per sample and there was no update.
+    accuracy: share of right predictions in training mode, or None without classes.
+    observations: column → array of shape (N,), in order of training.
+    updates: metric → float64 of shape (U,). first_update: its number over the run, from 1.
+    num_skipped: updates that changed nothing, since their numbers were not finite. clip_rate: share
+    of the others whose gradients were clipped; NaN if there were none. num_spikes: updates whose
+    norm was above 5 times the median of the 64 before it.
+    """
+
+    epoch: int
+    num_samples: int
+    num_updates: int
+    first_update: int
+    mean_loss: float
+    accuracy: float | None
+    observations: Columns
+    updates: Mapping[str, npt.NDArray[np.float64]]
+    num_skipped: int = 0
+    num_spikes: int = 0
+    clip_rate: float = math.nan
+
+
+def train_epoch(
+    state: TrainingState,
+    batches: Iterable[Batch],
+    *,
+    epoch: int,
+    num_updates: int,
+    step: Step,
+    gradients: GradientsConfig = PLAIN_GRADIENTS,
+    rate: Callable[[float], float] = constant_rate,
+    seed: int = 0,
+    precision: PrecisionConfig | None = None,
+    mixing: MixingConfig | None = None,
+    inside: InsideValidation | None = None,
+    updates_per_epoch: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    resume: PartialEpoch | None = None,
+    frozen: Collection[str] = (),
+    momentum: Callable[[float, float], float] | None = None,
+) -> EpochResult:
+    """Trains `state` for one epoch, in place.
+
+    num_updates: that `batches` lead to, the part before `resume` included. rate: factor of the
+    base learning rate at a fractional epoch. seed: the run's; every micro-step's random numbers
+    follow from it, the epoch and the micro-step's index. precision: none is float32. mixing: the
+    step then gets a `MixedBatch`. inside: validates between updates. updates_per_epoch: what the
+    rate goes by in an epoch that is cut short; none: num_updates. resume: goes on from there, with
+    the state as it was then and `batches` from that micro-step on.
+
+    frozen: patterns of parameters that do not train. momentum: of a BatchNorm layer, from the
+    fractional epoch and its own; none: its own.
+
+    Raises NonFinite, TargetError for what a step may not give, and what the user's code raises;
+    the state is then of no use.
+    """
+    freeze(state, frozen)
+    grads = Gradients(state, gradients)
+    progress = _start(state, grads, gradients, epoch=epoch, num_updates=num_updates, resume=resume)
+    recorder, observer, device = progress.recorder, progress.observer, state.device
+    how = Precision(precision or PrecisionConfig(), device)
+    mixer = None if mixing is None else Mixer(mixing, seed=seed, epoch=epoch)
+    first_update = state.updates_tried - progress.updates + 1
+    per_epoch = updates_per_epoch or num_updates
+    shares = Shares(device, state.scaler)
+    further_rates = tuple(state.further_rates.values())
+    set_training_mode(state, frozen)
+    if inside is not None:
+        inside.when_due(progress)  # where a resume goes on before it was measured
+    with borrowed_generators(device) as reseed, annealed(state.model, momentum) as anneal:
+        for batch in batches:
+            anneal(epoch + (progress.updates + 0.5) / per_epoch)
+            reseed(seed_64(seed, "step", epoch, batch.index))
+            data = batch.data
+            if batch.size_HW is not None:
+                data = resized(to_device(data, device), batch.size_HW)
+            if mixer is not None:
+                data = mixer(to_device(data, device), batch.sample_ids_B, batch.repeats_B)
+            data = how.place(data)
+            size, window = batch.num_samples, batch.window
+            with how.autocast():
+                output = check_output(step(state.module, data), num_samples=size)
+            share = shares.backward(output.loss_B, batch)
+            parts = (output.parts or {}).items()
+            recorder.add_loss(share, {name: shares.of(one.detach(), batch) for name, one in parts})
+            target = target_of(data) if output.target is None else output.target
+            observer.take(batch.sample_ids_B, output, target)
+            progress.micro_steps += 1
+            progress.rows += size
+            if window.last:
+                factor = rate(epoch + (progress.updates + 0.5) / per_epoch)
+                state.set_rate_factor(factor)
+                recorder.end_update(
+                    grads.update(recorder.loss),
+                    rate=state.base_rates[0] * factor,
+                    further=[base * factor for base in further_rates],
+                )
+                progress.updates += 1
+                progress.update_ends.append(progress.rows)
+                if progress.updates % READ_EVERY == 0:
+                    progress.check_finite()
+                if inside is not None:
+                    inside.when_due(progress)
+            if on_progress is not None:
+                on_progress(progress)
+    if progress.updates != num_updates:
+        raise TrainingFailed(
+            f"epoch {epoch}: the batches led to {progress.updates} updates, expected {num_updates}"
+        )
+    freeze(state, ())
+    state.set_rate_factor(1.0)  # a checkpoint's bytes do not depend on the schedule's last value
+    progress.check_finite()
+    return _result(progress, first_update=first_update)
+
+
+def _start(
+    state: TrainingState,
+    grads: Gradients,
+    config: GradientsConfig,
+    *,
+    epoch: int,
+    num_updates: int,
+    resume: PartialEpoch | None,
+) -> Progress:
+    recorder, observer = new_recorder(state, grads, config), Observer()
+    grads.begin()
+    progress = Progress(state, epoch, num_updates, recorder=recorder, observer=observer)
+    if resume is None:
+        return progress
+    progress.inside = inside_of(resume.metrics)
+    recorder.restore(
+        without_inside(resume.metrics), partial_loss=resume.partial_loss, device=state.device
+    )
+    observer.restore(resume.observations)
+    named = state.named_parameters()
+    for name, gradient in resume.gradients.items():
+        named[name].grad = gradient.to(named[name].device, copy=True)
+    progress.micro_steps, progress.updates = resume.micro_steps, resume.updates
+    progress.update_ends = list(resume.update_ends)
+    progress.rows = len(resume.observations["sample_id"])
+    return progress
+
+
+def _result(progress: Progress, *, first_update: int) -> EpochResult:
+    observations, updates = progress.observer.columns(), progress.columns()
+    losses_N = observations["loss"].astype(np.float64)
+    mean_loss = float(losses_N.mean()) if len(losses_N) else math.nan
+    if math.isnan(mean_loss) and progress.updates:  # one loss per batch: from the updates
+        sizes_U = np.diff([0, *progress.update_ends])
+        mean_loss = float(np.average(updates[LOSS], weights=sizes_U))
+    labelled_N = observations["label"] >= 0
+    skipped_U = updates.get(SKIPPED, np.zeros(progress.updates)) > 0
+    clipped_U = updates[CLIPPED] < updates[NORM]
+    return EpochResult(
+        epoch=progress.epoch,
+        num_samples=progress.rows,
+        num_updates=progress.updates,
+        first_update=first_update,
+        mean_loss=mean_loss,
+        accuracy=float(observations["correct"][labelled_N].mean()) if labelled_N.any() else None,
+        observations=observations,
+        updates=updates,
+        num_skipped=int(skipped_U.sum()),
+        num_spikes=int(spikes(updates[NORM]).sum()),
+        clip_rate=float(clipped_U[~skipped_U].mean()) if (~skipped_U).any() else math.nan,
+    )
+
+
+def spikes(norm_U: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which norms are above 5 times the median of the 64 before them, of at least 16.
+
+    Those that are not finite neither count nor are counted.
+    """
+    finite_U = np.isfinite(norm_U)
+    norm_F = norm_U[finite_U]
+    padded = np.concatenate([np.full(SPIKE_WINDOW, np.nan), norm_F])
+    before_F64 = np.lib.stride_tricks.sliding_window_view(padded, SPIKE_WINDOW)
+    median_F = np.full(len(norm_F), np.inf)
+    for start in range(SPIKE_LEAST, len(norm_F), SPIKE_BLOCK):
+        block = slice(start, min(start + SPIKE_BLOCK, len(norm_F)))
+        median_F[block] = np.nanmedian(before_F64[block], axis=1)
+    found_U = np.zeros(len(norm_U), dtype=bool)
+    found_U[finite_U] = norm_F > SPIKE_FACTOR * median_F
+    return found_U
+
+
+def updates_table(result: EpochResult) -> dict[str, npt.NDArray[Any]]:
+    """The step metrics in long form: `step` int64, `key`, `value` float64; key by key.
+
+    Metrics of a validation inside the epoch have rows where they were measured.
+    """
+    step_U = np.arange(result.num_updates, dtype=np.int64) + result.first_update
+    names = list(result.updates)
+    value = np.concatenate([result.updates[name] for name in names])
+    sparse = np.repeat([name.startswith(INSIDE) for name in names], result.num_updates)
+    held = ~(sparse & np.isnan(value))
+    return {
+        "step": np.tile(step_U, len(names))[held],
+        "key": np.repeat(np.array(names, dtype=object), result.num_updates)[held],
+        "value": value[held],
+    }

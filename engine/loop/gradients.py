@@ -1,0 +1,220 @@
+"""Gradients in one place: zeroed, scaled, weighted, measured, clipped and applied, once each.
+
+Norms are taken of all tensors at once and stay on the device. Two norms, before and after the
+clip, and one per group, which `engine.recorder` makes of the norms per tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from epochal.data.errors import NonFinite
+from epochal.engine.config.numerics import GradientsConfig
+from epochal.engine.model.state import TrainingState
+
+# P parameter tensors, G groups
+
+MAX_SKIPPED = 50  # updates in a row; more are no accident, and no scale is low enough
+RATIO = "gradients/update_ratio"
+SCALE = "gradients/scale"
+SKIPPED = "gradients/skipped"
+_EPSILON = 1e-6  # as torch.nn.utils.clip_grad_norm_ has it
+_NORM_DTYPE = torch.float32
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one update measured, on the device; numbers where that is the CPU.
+
+    total and clipped: L2 norms before and after the clip, shape (). tensor_P: of each tensor before
+    the clip, float32 of shape (P,), zero where a parameter got no gradient. extras: in the order of
+    `Gradients.extras`, what the config asks for beside them: `gradients/update_ratio`, ‖Δw‖ / ‖w‖
+    over all weights; `gradients/scale` of a float16 loss; `gradients/skipped`, 1 where nothing was
+    changed.
+    """
+
+    total: Tensor | float
+    clipped: Tensor | float
+    tensor_P: Tensor
+    extras: tuple[Tensor | float, ...] = ()
+
+
+class Gradients:
+    """The gradients of one state, over an epoch."""
+
+    def __init__(self, state: TrainingState, config: GradientsConfig) -> None:
+        named = state.named_parameters()
+        self._state = state
+        self._config = config
+        self._parameters = list(named.values())
+        # Those that the optimizer does not hold get gradients too, which nobody else would clear.
+        self._all = [one for one in state.model.parameters() if one.requires_grad]
+        self._on_cpu = state.device.type == "cpu"
+        self._skipped_in_a_row = 0
+        tops = [".".join(name.split(".")[:-1][: config.depth]) or name for name in named]
+        self.groups: tuple[str, ...] = tuple(dict.fromkeys(tops))
+        self.group_of_P: tuple[int, ...] = tuple(self.groups.index(top) for top in tops)
+        self.may_skip = config.on_nonfinite == "skip" or state.scaler is not None
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Names of the numbers that each update gives beside its norms."""
+        return (
+            *((RATIO,) if self._config.update_ratio else ()),
+            *((SCALE,) if self._state.scaler is not None else ()),
+            *((SKIPPED,) if self.may_skip else ()),
+        )
+
+    @property
+    def num_tensors(self) -> int:
+        """P."""
+        return len(self._parameters)
+
+    def begin(self) -> None:
+        """Before the first backward pass: no gradient is left of what was before."""
+        for parameter in self._all:
+            parameter.grad = None
+            if self._config.zeroing == "zero":
+                parameter.grad = torch.zeros_like(parameter)
+
+    def zero(self) -> None:
+        """Frees every gradient, so that the next backward pass writes instead of adding.
+
+        With `zeroing: zero` it fills them with zeros.
+        """
+        if self._config.zeroing == "zero":
+            torch._foreach_zero_([one.grad for one in self._all if one.grad is not None])
+            return
+        for parameter in self._all:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def update(self, loss: Tensor) -> Update:
+        """Unscales, measures, clips, steps the optimizer and zeroes.
+
+        loss: of this update, shape (). Raises NonFinite after 50 skipped updates in a row.
+        """
+        scaler, optimizer = self._state.scaler, self._state.optimizer
+        scale = None if scaler is None else scaler.get_scale()
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+        dense = self._dense()
+        total, tensor_P = self._measured(dense)
+        skipped = self.may_skip and not _are_finite(total, loss)
+        clipped = total if skipped else self._clip(dense, total)
+        before = self._weights() if self._config.update_ratio else None
+        if not skipped:
+            optimizer.step()
+        if scaler is not None:
+            scaler.update()
+        self._count(skipped=skipped)
+        ratio = self._ratio(before)
+        self.zero()
+        extras = (
+            *(() if ratio is None else (ratio,)),
+            *(() if scale is None else (scale,)),
+            *((float(skipped),) if self.may_skip else ()),
+        )
+        return Update(total, clipped, tensor_P, extras)
+
+    def _count(self, *, skipped: bool) -> None:
+        if not skipped:
+            self._state.updates_done += 1
+            self._skipped_in_a_row = 0
+            if self._state.ema is not None:
+                self._state.ema.update(self._state.updates_done)
+            return
+        self._state.updates_skipped += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= MAX_SKIPPED:
+            raise NonFinite(
+                f"the last {MAX_SKIPPED} updates were skipped, since their losses or gradients "
+                "were not finite. Nothing of this epoch was committed; lower the learning rate, "
+                "use gradients.clip_norm or another precision.dtype"
+            )
+
+    def _dense(self) -> list[Tensor]:
+        return [_values(one) for one in self._parameters if one.grad is not None]
+
+    def _measured(self, dense: list[Tensor]) -> tuple[Tensor | float, Tensor]:
+        if not dense:
+            zero = torch.zeros((), device=self._parameters[0].device)
+            return self._number(zero), zero.expand(self.num_tensors)
+        tensor_P = tensor_norms(dense)
+        total = self._number(torch.linalg.vector_norm(tensor_P))
+        return total, tensor_P if len(dense) == self.num_tensors else self._spread(tensor_P)
+
+    def _number(self, norm: Tensor) -> Tensor | float:
+        """On the CPU a number, which costs no wait there and is cheaper to go on with."""
+        return norm.item() if self._on_cpu else norm
+
+    def _clip(self, dense: list[Tensor], total: Tensor | float) -> Tensor | float:
+        """Clips in place; gives the norm after it."""
+        clipped, value, norm = total, self._config.clip_value, self._config.clip_norm
+        if not dense:
+            return clipped
+        if value is not None:
+            torch._foreach_clamp_min_(dense, -value)
+            torch._foreach_clamp_max_(dense, value)
+            clipped = self._number(torch.linalg.vector_norm(tensor_norms(dense)))
+        return clipped if norm is None else self._scale(dense, clipped, limit=norm)
+
+    def _scale(self, dense: list[Tensor], norm: Tensor | float, *, limit: float) -> Tensor | float:
+        """Multiplies by min(1, limit / (norm + 1e-6)), in place; gives the norm after it."""
+        if isinstance(norm, Tensor):
+            factor = (limit / (norm + _EPSILON)).clamp(max=1.0)
+            torch._foreach_mul_(dense, factor)
+            return norm * factor
+        # In float32 and in the order of torch's operations: the same bits as there.
+        number = np.float32(norm)
+        scalar = np.float32(1) / (number + np.float32(_EPSILON)) * np.float32(limit)
+        if scalar >= 1:  # times one changes no bit
+            return norm
+        torch._foreach_mul_(dense, torch.scalar_tensor(float(scalar)))  # of float32, as `total`
+        return float(number * scalar)
+
+    def _spread(self, norm_Q: Tensor) -> Tensor:
+        """The norms of the parameters that got a gradient, among zeros for those that did not."""
+        tensor_P = norm_Q.new_zeros(self.num_tensors)
+        given = [row for row, one in enumerate(self._parameters) if one.grad is not None]
+        tensor_P[given] = norm_Q
+        return tensor_P
+
+    def _weights(self) -> list[Tensor]:
+        return [one.detach().clone() for one in self._parameters]
+
+    def _ratio(self, before: list[Tensor] | None) -> Tensor | None:
+        if before is None:
+            return None
+        norm: Tensor = torch.linalg.vector_norm(tensor_norms(before))
+        torch._foreach_sub_(before, [one.detach() for one in self._parameters])
+        moved: Tensor = torch.linalg.vector_norm(tensor_norms(before))
+        return moved / norm.clamp(min=_EPSILON)
+
+
+def _are_finite(norm: Tensor | float, loss: Tensor) -> bool:
+    """Whether both are; waits for the device."""
+    if isinstance(norm, Tensor):
+        return bool(torch.isfinite(norm) & torch.isfinite(loss))
+    return math.isfinite(norm) and math.isfinite(loss.item())
+
+
+def _values(parameter: nn.Parameter) -> Tensor:
+    """The stored numbers of the parameter's gradient, which share its memory."""
+    gradient = parameter.grad
+    assert gradient is not None
+    if not gradient.is_sparse:
+        return gradient
+    parameter.grad = gradient.coalesce()  # an index that stands twice would be measured twice
+    return parameter.grad._values()  # noqa: SLF001 - the public values() is a detached view too
+
+
+def tensor_norms(dense: list[Tensor]) -> Tensor:
+    """float32 of shape (Q,). Half precision is summed in float32."""
+    norms = torch._foreach_norm(dense, 2.0, dtype=_NORM_DTYPE)  # noqa: SLF001 - get_total_norm's own
+    return torch.stack(norms)

@@ -1,0 +1,133 @@
+"""An epoch at work, and all that must be kept to go on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from epochal.data.errors import NonFinite
+from epochal.engine.config.numerics import GradientsConfig
+from epochal.engine.loop.gradients import Gradients
+from epochal.engine.loop.inside import inside_columns
+from epochal.engine.loop.recorder import LOSS, NORM, UpdateRecorder
+from epochal.engine.measure.observe import Columns, Observer
+from epochal.engine.model.state import TrainingState
+
+MAX_NAMED_SAMPLES = 10
+
+
+@dataclass(frozen=True)
+class LiveMetrics:
+    """The last finished update. update: of this epoch, counted from 1."""
+
+    update: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+
+
+@dataclass(frozen=True)
+class PartialEpoch:
+    """An epoch up to a micro-step, beside the state: all that `train_epoch` needs to go on.
+
+    micro_steps, updates: done in this epoch. gradients: parameter → gradient of the update under
+    way. partial_loss: loss and parts of that update so far, or None between two. update_ends:
+    samples trained on by the end of each update.
+    """
+
+    micro_steps: int
+    updates: int
+    gradients: Mapping[str, Tensor]
+    partial_loss: Sequence[float] | None
+    metrics: Mapping[str, npt.NDArray[np.float64]]
+    observations: Columns
+    update_ends: tuple[int, ...]
+
+
+@dataclass
+class Progress:
+    """An epoch at work, as `on_progress` sees it after each micro-step; valid during the call.
+
+    inside: update of the epoch, from 1 → what was validated after it.
+    """
+
+    state: TrainingState
+    epoch: int
+    num_updates: int
+    micro_steps: int = 0
+    updates: int = 0
+    rows: int = 0
+    update_ends: list[int] = field(default_factory=list)
+    inside: dict[int, dict[str, float]] = field(default_factory=dict)
+    recorder: UpdateRecorder = field(repr=False, kw_only=True)
+    observer: Observer = field(repr=False, kw_only=True)
+
+    def live(self) -> LiveMetrics | None:
+        """The last update's numbers, or None before the first; waits for the device.
+
+        Raises NonFinite.
+        """
+        self.check_finite()
+        last = self.recorder.last
+        if last is None:
+            return None
+        return LiveMetrics(self.updates, last.loss, last.learning_rate, last.gradient_norm)
+
+    def capture(self) -> PartialEpoch:
+        """What must be kept beside the state to go on from here. Raises NonFinite."""
+        self.check_finite()
+        gradients = {
+            name: parameter.grad
+            for name, parameter in self.state.named_parameters().items()
+            if parameter.grad is not None
+        }
+        return PartialEpoch(
+            micro_steps=self.micro_steps,
+            updates=self.updates,
+            gradients=gradients,
+            partial_loss=self.recorder.partial_loss(),
+            metrics=self.columns(),
+            observations=self.observer.columns(),
+            update_ends=tuple(self.update_ends),
+        )
+
+    def columns(self) -> dict[str, npt.NDArray[np.float64]]:
+        """The step metrics so far, each of shape (U,); what was measured inside the epoch last."""
+        return self.recorder.columns() | inside_columns(self.inside, num_updates=self.updates)
+
+    def check_finite(self) -> None:
+        """Raises NonFinite if an update so far had a loss or norm that is NaN or infinite."""
+        self.recorder.read()
+        update = self.recorder.first_non_finite
+        if update is None:
+            return
+        columns = self.recorder.columns()
+        start, end = ([0, *self.update_ends])[update : update + 2]
+        observed = self.observer.columns()
+        ids = observed["sample_id"][start:end]
+        of_loss = ids[~np.isfinite(observed["loss"][start:end])]
+        named = of_loss if len(of_loss) else ids
+        shown = ", ".join(map(str, named[:MAX_NAMED_SAMPLES].tolist()))
+        more = f" and {len(named) - MAX_NAMED_SAMPLES} more" * (len(named) > MAX_NAMED_SAMPLES)
+        raise NonFinite(
+            f"epoch {self.epoch}, update {update + 1} of {self.num_updates}: loss "
+            f"{columns[LOSS][update]:g}, gradient norm {columns[NORM][update]:g}, expected finite "
+            f"numbers; {'samples of a non-finite loss' if len(of_loss) else 'its samples'}: "
+            f"{shown}{more}. Nothing of this epoch was committed; look at these samples, lower the "
+            "learning rate, use gradients.clip_norm, or gradients.on_nonfinite: skip"
+        )
+
+
+def new_recorder(state: TrainingState, grads: Gradients, config: GradientsConfig) -> UpdateRecorder:
+    """What records the updates of an epoch of this state."""
+    return UpdateRecorder(
+        grads.groups,
+        grads.group_of_P,
+        extras=grads.extras,
+        rates=tuple(state.further_rates),
+        tolerant=config.on_nonfinite == "skip",
+    )

@@ -1,0 +1,1 @@
+"""Metrics and per-sample observations."""

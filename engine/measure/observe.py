@@ -1,0 +1,187 @@
+"""What the training pass sees of each sample, collected at no extra forward pass.
+
+A step's losses and logits stay device tensors in a list; some thousand rows at a time become the
+columns, so that a step pays for a few references only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from epochal.data.errors import StateMismatch, TargetError
+from epochal.engine.model.step import StepOutput
+
+# B samples of a micro-batch, R rows that wait, L of them with padding, N samples of the epoch,
+# C classes
+
+MAX_WAITING = 1 << 20  # numbers in the logits that wait, 4 MiB in float32
+FEW_CLASSES, LANES = 128, 64
+FLOATS = ("loss", "confidence", "p_true", "margin", "el2n")
+OVERRIDES = (*FLOATS[1:], "correct", "label")
+_CLASSES, _ROWS = 2, 1  # dimensions of logits and of labels
+
+Columns = dict[str, npt.NDArray[Any]]
+
+
+class Observer:
+    """The observations of one epoch, in the order of training."""
+
+    def __init__(self) -> None:
+        self._ids: list[npt.NDArray[np.int64]] = []
+        self._columns: dict[str, list[Tensor]] = {name: [] for name in (*FLOATS, *OVERRIDES[-2:])}
+        self._loss: list[Tensor] = []
+        self._logits: list[Tensor] = []
+        self._labels: list[Tensor] = []
+        self._given: list[Mapping[str, Tensor]] = []
+        self._form: tuple[Any, ...] | None = None
+        self._waiting = 0
+        self._restored: Columns | None = None
+
+    def take(self, ids_B: npt.NDArray[np.int64], output: StepOutput, target: Any) -> None:
+        """Takes one micro-batch: ids int64 of shape (B,), what the step gave, and the targets."""
+        size = len(ids_B)
+        logits, labels, given = output.outputs, target, output.observations
+        classes = (
+            isinstance(logits, Tensor)
+            and logits.ndim == _CLASSES
+            and logits.shape[1] > 1
+            and logits.is_floating_point()
+            and logits.shape[0] == size
+            and isinstance(labels, Tensor)
+            and labels.ndim == _ROWS
+            and not labels.is_floating_point()
+        )
+        form = (logits.shape[1] if classes else 0, None if given is None else tuple(given))
+        if form != self._form or self._waiting >= MAX_WAITING:
+            self.flush()
+            self._form = form
+        self._ids.append(ids_B)
+        loss = output.loss_B.detach()
+        self._loss.append(loss if loss.ndim else loss.new_full((size,), torch.nan))
+        if classes:
+            self._logits.append(logits.detach())
+            self._labels.append(labels)
+        if given is not None:
+            self._given.append(given)
+        self._waiting += size * max(form[0], 1)
+
+    @torch.no_grad()
+    def flush(self) -> None:
+        """Makes columns of the rows that wait; does not wait for the device."""
+        if not self._loss:
+            return
+        loss_R = torch.cat(self._loss).float()
+        columns = _unknown(loss_R)
+        if self._logits:
+            columns |= _of_logits(torch.cat(self._logits).float(), torch.cat(self._labels).long())
+        if self._given:
+            columns |= self._overrides(len(loss_R))
+        for name, column in columns.items():
+            self._columns[name].append(column)
+        self._loss, self._logits, self._labels, self._given = [], [], [], []
+        self._waiting = 0
+
+    def _overrides(self, rows: int) -> dict[str, Tensor]:
+        names = list(self._given[0])
+        if unknown := [name for name in names if name not in OVERRIDES]:
+            raise TargetError(
+                f"step: observations {', '.join(unknown)} are not known; expected some of "
+                f"{', '.join(OVERRIDES)}"
+            )
+        types = {"correct": torch.bool, "label": torch.int64}
+        found = {
+            name: torch.cat([one[name].detach() for one in self._given]).to(
+                types.get(name, torch.float32)
+            )
+            for name in names
+        }
+        for name, column in found.items():
+            if column.shape != (rows,):
+                raise TargetError(
+                    f"step: the observation {name!r} has shape {tuple(column.shape)} for {rows} "
+                    "samples, expected one number for each"
+                )
+        return found
+
+    def columns(self) -> Columns:
+        """Name → array of shape (N,), of all samples so far; waits for the device."""
+        self.flush()
+        types = {"label": np.int64, "correct": np.bool_}
+        found: Columns = {
+            "sample_id": np.concatenate(self._ids) if self._ids else np.zeros(0, np.int64)
+        }
+        for name, parts in self._columns.items():
+            kind = types.get(name, np.float32)
+            found[name] = torch.cat(parts).cpu().numpy() if parts else np.zeros(0, kind)
+        if self._restored is not None:
+            found = {
+                name: np.concatenate([self._restored[name], column])
+                for name, column in found.items()
+            }
+        return found
+
+    def restore(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Goes on from what `columns` gave. Raises StateMismatch."""
+        names = {"sample_id", *self._columns}
+        if set(columns) != names:
+            raise StateMismatch(
+                f"observations: stored are {sorted(columns)}, expected {sorted(names)}"
+            )
+        self._restored = dict(columns)
+
+
+def _unknown(loss_R: Tensor) -> dict[str, Tensor]:
+    """The columns of samples of which only the loss is known."""
+    missing_R = torch.full_like(loss_R, torch.nan)
+    columns = dict.fromkeys(FLOATS[1:], missing_R)
+    label_R = torch.full_like(loss_R, -1, dtype=torch.int64)
+    correct_R = torch.zeros_like(loss_R, dtype=torch.bool)
+    return {"loss": loss_R, **columns, "correct": correct_R, "label": label_R}
+
+
+def _of_logits(logits_RC: Tensor, label_R: Tensor) -> dict[str, Tensor]:
+    """Confidence, probability of the label, margin, EL2N and whether the prediction is right.
+
+    margin: the label's logit minus the largest other, whose mean is AUM (Pleiss et al. 2020,
+    arXiv:2001.10528). el2n: ‖p − onehot‖₂ (Paul et al. 2021, arXiv:2107.07075). Where the label is
+    no class (an ignored one) only the confidence is known. A row's numbers do not depend on how
+    many rows come with it.
+    """
+    rows, num_classes = logits_RC.shape
+    known_R = (label_R >= 0) & (label_R < num_classes)
+    index_R = label_R.clamp(0, num_classes - 1)
+    dim = 0 if logits_RC.is_cpu and num_classes <= FEW_CLASSES else 1
+    logits, index = logits_RC, index_R.unsqueeze(dim)
+    if dim == 0:
+        logits, index = _in_lanes(logits_RC.T), _in_lanes(index)
+    p = torch.softmax(logits, dim)
+    confidence, predicted = p.max(dim)
+    true, p_true = (one.gather(dim, index).squeeze(dim) for one in (logits, p))
+    margin = true - logits.scatter(dim, index, -torch.inf).amax(dim)
+    distance = p.scatter_add_(dim, index, torch.full_like(index, -1, dtype=p.dtype))
+    found = {"p_true": p_true, "margin": margin, "el2n": distance.square_().sum(dim).sqrt_()}
+    missing_R = torch.full_like(label_R, torch.nan, dtype=p.dtype)
+    return {
+        "confidence": confidence[:rows],
+        **{name: torch.where(known_R, one[:rows], missing_R) for name, one in found.items()},
+        "correct": known_R & (predicted[:rows] == label_R),
+        "label": torch.where(known_R, label_R, torch.full_like(label_R, -1)),
+    }
+
+
+def _in_lanes(tensor_XR: Tensor) -> Tensor:
+    """(X, R) to (X, L): rows side by side in memory, padded with zeros to a multiple of 64.
+
+    Of few classes all columns take a third of the time so. torch rounds the rest that fills no
+    vector register in another way than what does: so there must be no rest.
+    """
+    rows = tensor_XR.shape[1]
+    padded_XL = tensor_XR.new_zeros(len(tensor_XR), -(-rows // LANES) * LANES)
+    padded_XL[:, :rows] = tensor_XR
+    return padded_XL

@@ -1,0 +1,1 @@
+"""What is trained: build, step, state, precision, groups, freezing, EMA, BatchNorm momentum."""

@@ -1,0 +1,232 @@
+"""Which options the optimizer has for which parameters: groups by pattern, kind and layer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.optim import Optimizer
+
+from epochal.data.errors import TargetError
+from epochal.engine.config.optimizer import OptimizerConfig, ParameterGroup
+
+BASE = "base"
+"""What parameters are called that no pattern and no layer names."""
+MAX_NAMED = 12
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+_NORM = re.compile(r"Norm(?![a-z])")  # of a user's class: `MyRMSNorm2d`, not `NormalHead`
+
+
+@dataclass(frozen=True)
+class ParameterGroups:
+    """What an optimizer is given. rate_names: of each group, what gives it its rate."""
+
+    groups: list[dict[str, Any]]
+    rate_names: tuple[str, ...]
+
+
+def make_groups(model: nn.Module, config: OptimizerConfig) -> ParameterGroups:
+    """The parameters that require a gradient, in groups of equal options, in the model's order.
+
+    Each group has `params`, `param_names`, `lr` and what differs from the optimizer's args.
+    Raises TargetError for a pattern that matches nothing, or layers that are none.
+    """
+    named = trainable(model)
+    group_of = _matched(named, config.groups)
+    layer_of = {} if config.layer_decay is None else layers(model)
+    used = {layer_of[name] for name in named} if layer_of else set()
+    depth = {layer: place for place, layer in enumerate(sorted(used))}
+    undecayed = _undecayed(model, config)
+    found: dict[str, dict[str, Any]] = {}
+    rate_names: list[str] = []
+    for name, parameter in named.items():
+        group, layer = group_of.get(name), layer_of.get(name)
+        options: dict[str, Any] = {"lr": config.rate}
+        label = BASE if group is None else group.match
+        if layer is not None and config.layer_decay is not None:
+            options["lr"] *= config.layer_decay ** (len(depth) - 1 - depth[layer])
+            label = layer.label if group is None else f"{group.match}/{layer.label}"
+        if name in undecayed:
+            options["weight_decay"] = 0.0
+        if group is not None:
+            options["lr"] *= group.lr_factor
+            options |= group.options
+            label = group.match if "lr" in group.options else label
+        place = json.dumps([label, options], sort_keys=True)
+        if place not in found:
+            found[place] = {"params": [], "param_names": [], **options}
+            rate_names.append(label)
+        found[place]["params"].append(parameter)
+        found[place]["param_names"].append(name)
+    return ParameterGroups(list(found.values()), tuple(rate_names))
+
+
+def check_options(optimizer: Optimizer, config: OptimizerConfig) -> None:
+    """Raises TargetError if options are given that the optimizer does not have.
+
+    torch itself takes any option into a group, and never looks at one that it does not know.
+    """
+    kind, known = type(optimizer).__name__, sorted(optimizer.defaults)
+    asked = [
+        (f"optimizer.groups: {option!r} of {group.match!r}", option)
+        for group in config.groups
+        for option in group.options
+    ]
+    if config.no_decay:
+        asked.append((f"optimizer.no_decay: found {list(config.no_decay)}", "weight_decay"))
+    for place, option in asked:
+        if option not in optimizer.defaults:
+            raise TargetError(
+                f"{place}; {kind} has no option {option!r}, it has {', '.join(known)}"
+            )
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Name → parameter of all that require a gradient."""
+    return {name: one for name, one in model.named_parameters() if one.requires_grad}
+
+
+def matching(names: Iterable[str], pattern: str, *, field: str) -> list[str]:
+    """The names that the pattern matches. Raises TargetError, listing names, if there are none."""
+    listed = list(names)
+    found = [name for name in listed if fnmatchcase(name, pattern)]
+    if not found:
+        raise TargetError(
+            f"{field}: {pattern!r} matches no parameter that trains; their names are "
+            f"{_shown(listed)}"
+        )
+    return found
+
+
+def _matched(
+    named: Mapping[str, nn.Parameter], groups: Iterable[ParameterGroup]
+) -> dict[str, ParameterGroup]:
+    taken: dict[str, ParameterGroup] = {}
+    for group in groups:
+        found = matching(named, group.match, field="optimizer.groups")
+        left = [name for name in found if name not in taken]
+        if not left:
+            raise TargetError(
+                f"optimizer.groups: {group.match!r} matches only what groups before it have "
+                f"({_shown(found)}); put it before them"
+            )
+        taken |= dict.fromkeys(left, group)
+    return taken
+
+
+def _undecayed(model: nn.Module, config: OptimizerConfig) -> set[str]:
+    found: set[str] = set()
+    for prefix, module in model.named_modules():
+        is_norm = isinstance(module, _NORMS) or _NORM.search(type(module).__name__)
+        for name, _ in module.named_parameters(recurse=False):
+            # `bias`, `in_proj_bias` of attention, `bias_ih_l0` of recurrent layers
+            is_bias = name.startswith("bias") or name.endswith("bias")
+            if (is_norm and "norms" in config.no_decay) or (
+                is_bias and "biases" in config.no_decay
+            ):
+                found.add(f"{prefix}.{name}" if prefix else name)
+    return found
+
+
+@dataclass(frozen=True, order=True)
+class Layer:
+    """A layer for `layer_decay`. place: from the first, 0, to the last."""
+
+    place: int
+    label: str
+
+
+def layers(model: nn.Module) -> dict[str, Layer]:
+    """Name of each parameter that trains → its layer. Raises TargetError.
+
+    The model's `layer_groups()`, if it has one, gives them from the first to the last: each a
+    module, a parameter or a list of these. Else they are its modules in the order in which they
+    were made: numbered ones (of Sequential, ModuleList) one each, others whole unless there are
+    numbered ones inside, and the parameters that a module holds beside those one layer.
+    """
+    own = getattr(model, "layer_groups", None)
+    if own is not None:
+        return _stated_layers(model, own())
+    divided = _divided(model)
+    found: dict[str, Layer] = {}
+    places: dict[str, Layer] = {}
+    for name in trainable(model):
+        label = _layer_label(name, divided)
+        places[name] = found.setdefault(label, Layer(len(found), label))
+    return places
+
+
+def _divided(model: nn.Module) -> set[str]:
+    """Paths of the modules that have numbered ones somewhere inside."""
+    found: set[str] = set()
+    for path, _ in model.named_modules():
+        parts = path.split(".")
+        for depth, part in enumerate(parts):
+            if part.isdigit():
+                found.update(".".join(parts[:length]) for length in range(depth + 1))
+    return found
+
+
+def _layer_label(name: str, divided: set[str]) -> str:
+    """The path of the module that is the parameter's layer; of a lone parameter its holder's."""
+    parts = name.split(".")[:-1]
+    length = 1
+    while length < len(parts) and not parts[length - 1].isdigit():
+        if ".".join(parts[:length]) not in divided:
+            break
+        length += 1
+    return ".".join(parts[:length]) or BASE
+
+
+def _stated_layers(model: nn.Module, stated: Any) -> dict[str, Layer]:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    places: dict[str, Layer] = {}
+    try:
+        listed = list(stated)
+    except TypeError:
+        raise TargetError(
+            f"model: its layer_groups() returned a {type(stated).__name__}, expected a list of "
+            "layers, from the first to the last"
+        ) from None
+    for place, layer in enumerate(listed):
+        for parameter in _parameters(layer, place=place):
+            if id(parameter) not in names:
+                raise TargetError(
+                    f"model: layer {place} of its layer_groups() has a parameter of shape "
+                    f"{tuple(parameter.shape)} that the model does not have"
+                )
+            # A weight that stands in two layers (tied ones) counts for the first.
+            places.setdefault(names[id(parameter)], Layer(place, f"layer_{place}"))
+    left = [name for name in trainable(model) if name not in places]
+    if left:
+        raise TargetError(
+            f"model: its layer_groups() leaves out {_shown(left)}; expected every parameter that "
+            "trains in a layer"
+        )
+    return places
+
+
+def _parameters(layer: Any, *, place: int) -> Iterator[nn.Parameter]:
+    if isinstance(layer, nn.Parameter):
+        yield layer
+    elif isinstance(layer, nn.Module):
+        yield from layer.parameters()
+    elif isinstance(layer, Iterable) and not isinstance(layer, str):
+        for part in layer:
+            yield from _parameters(part, place=place)
+    else:
+        raise TargetError(
+            f"model: layer {place} of its layer_groups() holds a {type(layer).__name__}, expected "
+            "modules, parameters or lists of them"
+        )
+
+
+def _shown(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more

@@ -1,0 +1,157 @@
+"""`epochal up`, `down` and `deploy`: servers, their UIs, and what these can run by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from epochal.flows import console, servers
+from epochal.flows.commands.train import AsJson, ConfigPath, Overrides
+
+MAX_PORT = 65535
+
+PrefectPort = Annotated[
+    int | None,
+    typer.Option(
+        "--prefect-port",
+        metavar="PORT",
+        min=1,
+        max=MAX_PORT,
+        show_default=False,
+        help=f"Port of Prefect's API and UI; else {servers.PREFECT_PORT}, or a free one.",
+    ),
+]
+MlflowPort = Annotated[
+    int | None,
+    typer.Option(
+        "--mlflow-port",
+        metavar="PORT",
+        min=1,
+        max=MAX_PORT,
+        show_default=False,
+        help=f"Port of MLflow's API and UI; else {servers.MLFLOW_PORT}, or a free one.",
+    ),
+]
+Cron = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LINE",
+        show_default=False,
+        help='When it runs by itself: "0 2 * * *" is every night at two. Without it a schedule '
+        "that the deployment had is removed.",
+    ),
+]
+Timezone = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ZONE",
+        show_default=False,
+        help="Time zone of --cron, such as Europe/Berlin; else that of this machine.",
+    ),
+]
+Name = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", show_default=False, help="The deployment's name; else that of the run."
+    ),
+]
+Paused = Annotated[
+    bool, typer.Option("--paused", help="The schedule waits until it is resumed in the UI.")
+]
+
+
+def up(
+    prefect_port: PrefectPort = None,
+    mlflow_port: MlflowPort = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+) -> None:
+    """Start Prefect's and MLflow's servers and UIs, and a worker for deployments."""
+    with _waiting("starting Prefect, MLflow and a worker: up to half a minute the first time"):
+        there = servers.up(prefect_port=prefect_port, mlflow_port=mlflow_port)
+    if as_json:
+        console.print_json(
+            {
+                "prefect_ui": there.prefect_ui,
+                "prefect_api": there.prefect_api,
+                "mlflow_ui": there.mlflow_ui,
+                "work_pool": there.work_pool,
+                "started": list(there.started),
+                "logs": list(there.logs),
+            }
+        )
+        return
+    for title, url, asked, usual in (
+        ("Prefect", there.prefect_ui, prefect_port, servers.PREFECT_PORT),
+        ("MLflow", there.mlflow_ui, mlflow_port, servers.MLFLOW_PORT),
+    ):
+        if asked is None and title.lower() in there.started and urlsplit(url).port != usual:
+            console.say_note(f"port {usual} is taken, so {title} is at {url}")
+    for title, where, what in (
+        ("Prefect", there.prefect_ui, "runs, logs, schedules, Retry"),
+        ("MLflow", there.mlflow_ui, "curves, parameters, comparison"),
+        ("worker", f"work pool {there.work_pool}", "runs what is deployed"),
+    ):
+        state = "started" if title.lower() in there.started else "ran already"
+        console.out.print(f"{title:<9}{where:<23}{what:<32}{state}")
+    console.out.print()
+    for log in there.logs:
+        console.out.print(f"log      {console.escape(log)}")
+    console.out.print()
+    console.out.print(
+        "Next:    `epochal train CONFIG`, or `epochal deploy CONFIG` and Run in the UI"
+    )
+    console.out.print("         `epochal down` stops all of it")
+
+
+def down(as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
+    """Stop what `up`, `train` or `deploy` started in the background."""
+    with _waiting("stopping"):
+        stopped = servers.down().stopped
+    if as_json:
+        console.print_json({"stopped": list(stopped)})
+        return
+    console.out.print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+def deploy(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    cron: Cron = None,
+    timezone: Timezone = None,
+    name: Name = None,
+    paused: Paused = False,  # noqa: FBT002 - typer's way of a flag
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+) -> None:
+    """Make a run startable, schedulable and retryable in Prefect's UI; again: update it."""
+    from epochal.flows.commands.deploy import deploy_config
+
+    with _waiting("deploying"):
+        done = deploy_config(
+            config,
+            overrides=overrides or (),
+            cron=cron,
+            timezone=timezone,
+            name=name,
+            paused=paused,
+        )
+    if done.server_started:
+        console.say_note(f"started a Prefect server in the background; its UI: {done.ui_url}")
+    if as_json:
+        console.print_json(done.as_object())
+        return
+    for title, text in done.lines():
+        console.out.print(f"{title:<12}{console.escape(text)}".rstrip())
+
+
+@contextmanager
+def _waiting(text: str) -> Iterator[None]:
+    """A spinner on standard error while the block runs, if that is a terminal."""
+    if not console.err.is_terminal:
+        yield
+        return
+    with console.err.status(f"{text} …"):
+        yield

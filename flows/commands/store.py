@@ -1,0 +1,113 @@
+"""`epochal verify`, `gc` and `sync`: looking after a store, and what it owes to MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from epochal.data.errors import Damaged, ServerUnavailable
+from epochal.flows import console
+from epochal.flows.commands.read import AsJson, RunName, StoreOption
+
+StoreName = Annotated[str, typer.Argument(metavar="STORE", help="Where stages are kept.")]
+MAX_SHOWN = 20
+
+
+def verify(store: StoreName, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
+    """Read every object of a store and check its digest; change nothing."""
+    from epochal.data.store.store import open_store
+    from epochal.tasks.upkeep import verify_store
+
+    opened = open_store(store, folder=Path.cwd())
+    report = verify_store(opened)
+    if as_json:
+        console.print_json(
+            {
+                "store": opened.url,
+                "objects": report.objects,
+                "bytes": report.bytes,
+                "stages": report.stages,
+                "problems": list(report.problems),
+            }
+        )
+    else:
+        console.out.print(
+            f"{opened.url}: {report.stages} stages, {report.objects} objects, "
+            f"{console.size(report.bytes)}"
+        )
+        for problem in report.problems:
+            console.out.print(f"[red]✗[/] {console.escape(problem)}")
+    if report.problems:
+        raise Damaged(f"{len(report.problems)} of the objects are damaged; nothing was changed")
+    if not as_json:
+        console.out.print("[green]✓[/] every digest is right")
+
+
+def gc(
+    store: StoreName,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete what is shown.")] = False,  # noqa: FBT002 - typer's way of a flag
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+) -> None:
+    """Show what nothing needs in a store, and delete it with --yes."""
+    from epochal.data.store.store import open_store
+    from epochal.tasks.upkeep import collect, find_garbage
+
+    opened = open_store(store, folder=Path.cwd())
+    garbage = find_garbage(opened)
+    if yes or garbage.problem is not None:
+        collect(opened, garbage)
+    for path in garbage.lost_plans:
+        console.say_note(
+            f"{opened.address(path)} is a damaged plan: stages that no other plan has are kept "
+            "while that file is there"
+        )
+    if as_json:
+        body: dict[str, Any] = {
+            "store": opened.url,
+            "deleted": yes,
+            "bytes": garbage.bytes,
+            "objects": dict(garbage.objects),
+            "thinned": {key: dict(files) for key, files in garbage.thinned.items()},
+        }
+        console.print_json(body)
+        return
+    for key, files in garbage.thinned.items():
+        console.out.print(
+            f"checkpoint of stage {key[:12]}  {console.size(sum(files.values())):>9}  "
+            "not kept by `checkpoint:`"
+        )
+    for path, number in list(garbage.objects.items())[:MAX_SHOWN]:
+        console.out.print(f"{console.escape(path)}  {console.size(number)}")
+    if len(garbage.objects) > MAX_SHOWN:
+        console.out.print(f"… and {len(garbage.objects) - MAX_SHOWN} more objects")
+    if not garbage.bytes and not garbage.objects:
+        console.out.print(f"{opened.url}: everything is needed")
+        return
+    what = "deleted" if yes else "can be deleted; `epochal gc … --yes` does it"
+    console.out.print(f"{console.size(garbage.bytes)} {what}")
+
+
+def sync(run: RunName, store: StoreOption = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
+    """Deliver to MLflow what it does not have of a run; compute nothing."""
+    from epochal.flows.servers import local_mlflow_uri
+    from epochal.tasks.running.tracked_run import sync_run
+    from epochal.tasks.runs.find_run import find_run
+
+    found = find_run(run, store=store)
+    result = sync_run(found, notice=console.say_note, local_mlflow=local_mlflow_uri())
+    if as_json:
+        console.print_json(
+            {
+                "run": found.plan.run,
+                "generation": found.plan.generation,
+                "mlflow_run_id": result.run_id,
+                "mlflow_tracking_uri": result.uri,
+                "problem": result.problem,
+            }
+        )
+    if result.problem is not None:
+        raise ServerUnavailable(f"{result.problem}; run the same command again when it is back")
+    if not as_json:
+        console.out.print(f"{found.plan.reference} is whole in MLflow at {result.uri}")

@@ -1,0 +1,1 @@
+"""What a flow run needs inside: client, log, liveness, cancellation, dead runs."""

@@ -1,0 +1,141 @@
+"""Flow runs that a dead process left `Running`: found by the process that each run names.
+
+Prefect itself never ends them: they could not be retried, and would keep the place of the next run
+of their deployment. Touches no run whose process is alive, is on another machine or is unknown.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from epochal.flows.servers.processes import start_mark
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun, State
+
+FLOW = "train"
+# Labels of a flow run. A pid means something in its namespace only, and names one process only
+# together with the moment when it began.
+_HOST, _SPACE, _PID, _STARTED, _TRY = (
+    f"epochal.{name}" for name in ("host", "pid_namespace", "pid", "started", "try")
+)
+_PAGE = 200
+_UNFINISHED = ("RUNNING", "CANCELLING")
+_NAMED_WITHIN = timedelta(minutes=5)  # of its start: until then a try has not died unnamed
+
+
+@contextmanager
+def noting_process() -> Iterator[None]:
+    """Inside a flow: its run names this process; tasks of dead tries no longer show `Running`."""
+    from prefect.client.orchestration import get_client
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        raise RuntimeError("noting_process() is for the inside of a flow")
+    run = context.flow_run
+    with get_client(sync_client=True) as client:
+        client.update_flow_run_labels(run.id, {**process_labels(), _TRY: run.run_count})
+        if run.run_count > 1:
+            _end_tasks(client, run.id, before=run.run_count)
+    yield
+
+
+def process_labels() -> dict[str, Any]:
+    """The labels that name this process."""
+    pid = os.getpid()
+    return {**_here(), _PID: pid, _STARTED: start_mark(pid) or ""}
+
+
+def _here() -> dict[str, str]:
+    try:
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # not Linux: one namespace
+        space = ""
+    return {_HOST: socket.gethostname(), _SPACE: space}
+
+
+def is_dead(labels: Mapping[str, Any]) -> bool:
+    """Whether the process that the labels name is known to have ended; False if it cannot be."""
+    if any(labels.get(name) != value for name, value in _here().items()):
+        return False
+    pid, started = labels.get(_PID), labels.get(_STARTED)
+    if not isinstance(pid, int) or not isinstance(started, str) or not started:
+        return False
+    return start_mark(pid) != started
+
+
+def end_left_running(client: SyncPrefectClient) -> list[FlowRun]:
+    """Sets the runs whose process is dead to Crashed, those it was to cancel to Cancelled.
+
+    Returns them as they were.
+    """
+    from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    states = {"type": {"any_": list(_UNFINISHED)}}
+    found = client.read_flow_runs(
+        flow_filter=FlowFilter.model_validate({"name": {"any_": [FLOW]}}),
+        flow_run_filter=FlowRunFilter.model_validate({"state": states}),
+        sort=FlowRunSort.START_TIME_DESC,
+        limit=_PAGE,
+    )
+    return [run for run in found if _is_left(run) and _end(client, run)]
+
+
+def _is_left(run: FlowRun) -> bool:
+    """Whether the process of its present try is dead.
+
+    A try is `Running` before it names its process: so long the run names the one before.
+    """
+    if not is_dead(run.labels):
+        return False
+    if run.labels.get(_TRY, run.run_count) == run.run_count:
+        return True
+    return run.state is not None and datetime.now(UTC) - run.state.timestamp > _NAMED_WITHIN
+
+
+def _end(client: SyncPrefectClient, run: FlowRun) -> bool:
+    from prefect.exceptions import ObjectNotFound
+    from prefect.states import Cancelled, Crashed
+
+    with suppress(ObjectNotFound):  # somebody deleted it
+        # Again: the process may have told how it ended after the list was made, or a new one begun.
+        run = client.read_flow_run(run.id)
+        state = run.state
+        if state is None or state.type.value not in _UNFINISHED or not _is_left(run):
+            return False
+        message = (
+            f"Process {run.labels[_PID]} on {run.labels[_HOST]} ended without a word. What it had "
+            "committed is intact: Retry, or the same command, goes on from there."
+        )
+        end: State[Any] = (
+            Cancelled(message=message) if state.is_cancelling() else Crashed(message=message)
+        )
+        client.set_flow_run_state(run.id, end)
+        _end_tasks(client, run.id, before=run.run_count + 1)
+        return True
+    return False
+
+
+def _end_tasks(client: SyncPrefectClient, run_id: UUID, *, before: int) -> None:
+    """Tasks that dead tries left `Running`; `before` is the first try that may be alive."""
+    from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
+    from prefect.states import Crashed
+
+    left = client.read_task_runs(
+        flow_run_filter=FlowRunFilter.model_validate({"id": {"any_": [run_id]}}),
+        task_run_filter=TaskRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING"]}}}),
+    )
+    for task in left:
+        if task.flow_run_run_count < before:
+            ended: State[Any] = Crashed(message="The process that ran it ended without a word.")
+            client.set_task_run_state(task.id, ended, force=True)

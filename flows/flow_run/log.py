@@ -1,0 +1,80 @@
+"""What a run reports, in Prefect's log as well: its UI shows numbers beside the states."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from epochal.flows.console import outcome_text
+from epochal.tasks.planning.keys import Stage
+from epochal.tasks.reporting import (
+    Live,
+    Outcome,
+    Reporter,
+    SilentReporter,
+    current_reporter,
+    reporting_to,
+)
+
+if TYPE_CHECKING:
+    Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
+
+
+class FlowLog:
+    """Tells another reporter, and the log of the task or flow that is running.
+
+    flow_logger: where threads of their own log to, which no task's context reaches.
+    """
+
+    def __init__(self, other: Reporter) -> None:
+        self._other = other
+        self.flow_logger: Logger | None = None
+
+    def started(self, stage: Stage) -> None:
+        """Nothing more: Prefect itself logs where a task begins."""
+        self._other.started(stage)
+
+    def live(self, live: Live) -> None:
+        """Nothing more: a line per update would bury the rest."""
+        self._other.live(live)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Logs the stage's numbers."""
+        self._other.ended(outcome)
+        self._log(logging.INFO, outcome_text(outcome))
+
+    def notice(self, text: str) -> None:
+        """Logs a warning."""
+        self._other.notice(text)
+        self._log(logging.WARNING, text)
+
+    def _log(self, level: int, text: str) -> None:
+        if "prefect.context" not in sys.modules:
+            return  # before the flow: Prefect is not even imported
+        from prefect.exceptions import MissingContextError
+        from prefect.logging import get_run_logger
+
+        try:
+            logger: Logger | None = get_run_logger()
+        except MissingContextError:
+            logger = self.flow_logger
+        if logger is not None:
+            logger.log(level, "%s", text)
+
+
+@contextmanager
+def logging_to_prefect() -> Iterator[None]:
+    """Inside a flow: whatever is reported in the block is logged there too."""
+    from prefect.logging import get_run_logger
+
+    reporter = current_reporter()
+    log = reporter if isinstance(reporter, FlowLog) else FlowLog(reporter or SilentReporter())
+    log.flow_logger = get_run_logger()
+    try:
+        with reporting_to(log):
+            yield
+    finally:
+        log.flow_logger = None

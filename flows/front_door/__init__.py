@@ -1,0 +1,1 @@
+"""Epochal: PyTorch training as a Prefect pipeline, every epoch a keyed, cached, resumable stage."""

@@ -1,0 +1,191 @@
+"""Servers and UIs on this machine, behind `epochal up` and `epochal down`. One door to them all."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from dataclasses import dataclass
+
+from epochal.data.errors import InputError
+from epochal.flows.servers import mlflow as mlflow_server
+from epochal.flows.servers import prefect as prefect_server
+from epochal.flows.servers.configured import configured_api_url
+from epochal.flows.servers.home import ServerHome, ServerRecord
+from epochal.flows.servers.mlflow import local_mlflow_uri, mlflow_ui_of
+from epochal.flows.servers.prefect import (
+    PrefectServer,
+    StartingServer,
+    begin_prefect_server,
+    ensure_prefect_server,
+    read_note,
+    touch_servers,
+)
+from epochal.flows.servers.processes import (
+    is_alive,
+    port_of,
+    reserve_port,
+    start_detached,
+    stop,
+    surviving,
+    wait_until_answers,
+)
+
+__all__ = [
+    "MLFLOW_PORT",
+    "PREFECT_PORT",
+    "WORK_POOL",
+    "DownResult",
+    "PrefectServer",
+    "StartingServer",
+    "UpResult",
+    "begin_prefect_server",
+    "down",
+    "ensure_prefect_server",
+    "local_mlflow_uri",
+    "mlflow_ui_of",
+    "touch_servers",
+    "up",
+    "worker_runs",
+]
+
+WORK_POOL = "epochal"
+PREFECT_PORT = prefect_server.PREFERRED_PORT
+MLFLOW_PORT = mlflow_server.PREFERRED_PORT
+MLFLOW_TIMEOUT_S = 180.0
+WORKER_TIMEOUT_S = 120.0
+# The worker first: its flow runs report their end to Prefect's server.
+_STOP_ORDER = ("worker", "mlflow", "prefect")
+
+
+@dataclass(frozen=True)
+class UpResult:
+    """Where everything is. started: names of what this call started; the rest ran already."""
+
+    prefect_api: str
+    prefect_ui: str
+    mlflow_ui: str
+    work_pool: str
+    started: tuple[str, ...]
+    logs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DownResult:
+    """stopped: names of what ran and was stopped."""
+
+    stopped: tuple[str, ...]
+
+
+def up(*, prefect_port: int | None = None, mlflow_port: int | None = None) -> UpResult:
+    """Starts Prefect's and MLflow's servers and a worker, or finds them; returns when they answer.
+
+    A port that is None is the usual one or, if that is taken, a free one.
+    Raises InputError for a port that cannot be had, ServerUnavailable if a server does not start.
+    """
+    _check_ports(prefect=prefect_port, mlflow=mlflow_port)
+    starting = _begin_prefect(prefect_port)
+    mlflow, mlflow_started = mlflow_server.begin_mlflow_server(port=mlflow_port)
+    prefect = starting.wait()
+    worker, worker_started = _begin_worker(prefect.api_url)
+    wait_until_answers(mlflow, mlflow_server.HEALTH, timeout_s=MLFLOW_TIMEOUT_S)
+    wait_until_answers(worker, "/health", timeout_s=WORKER_TIMEOUT_S)
+    flags = {"prefect": prefect.started, "mlflow": mlflow_started, "worker": worker_started}
+    records = [starting.record, mlflow, worker]
+    return UpResult(
+        prefect_api=prefect.api_url,
+        prefect_ui=prefect.ui_url,
+        mlflow_ui=mlflow.url,
+        work_pool=WORK_POOL,
+        started=tuple(name for name, started in flags.items() if started),
+        logs=tuple(record.log for record in records if record is not None),
+    )
+
+
+def down() -> DownResult:
+    """Stops every server that `up` or `train` started here; doing it again does nothing."""
+    home = ServerHome.current()
+    if not home.folder.is_dir():
+        return DownResult(stopped=())
+    with home.lock():
+        records = {**surviving(home), **read_note(home)}
+        known = [records[name] for name in _STOP_ORDER if name in records]
+        stopped = tuple(record.name for record in known if stop(record, home=home))
+        home.write({})
+    return DownResult(stopped=stopped)
+
+
+def worker_name() -> str:
+    """The name of this machine's worker, as Prefect's UI shows it."""
+    return f"{WORK_POOL} on {socket.gethostname()}"
+
+
+def worker_runs(api_url: str) -> bool:
+    """Whether the worker that `up` starts here runs what that server has."""
+    record = read_note(ServerHome.current()).get("worker")
+    return record is not None and is_alive(record) and record.serves == api_url
+
+
+def _check_ports(**asked: int | None) -> None:
+    """Raises InputError for a port that cannot be had, before anything is started."""
+    running = read_note(ServerHome.current())
+    ports = {name: port for name, port in asked.items() if port is not None}
+    if len(set(ports.values())) < len(ports):
+        raise InputError(f"port {ports['prefect']}: asked for twice; name two ports")
+    for name, port in ports.items():
+        record = running.get(name)
+        if record is None or not is_alive(record):  # else the server itself says what is wrong
+            reserve_port(port, required=True).close()
+
+
+def _begin_prefect(port: int | None) -> StartingServer:
+    configured = configured_api_url()
+    if configured is None or (port is not None and _is_loopback(configured, port=port)):
+        return prefect_server.begin_local_server(stops_when_idle=False, port=port)
+    if port is not None:
+        raise InputError(
+            f"port {port}: PREFECT_API_URL is {configured}, and that server is used; leave the "
+            "port out, or unset PREFECT_API_URL"
+        )
+    return begin_prefect_server()
+
+
+def _is_loopback(api_url: str, *, port: int) -> bool:
+    hosts = ("127.0.0.1", "localhost")
+    return api_url.rstrip("/") in {f"http://{host}:{port}/api" for host in hosts}
+
+
+def _begin_worker(api_url: str) -> tuple[ServerRecord, bool]:
+    """The process that runs deployments, and whether this call started it."""
+    home = ServerHome.current()
+    with home.lock():
+        records = read_note(home)
+        record = records.get("worker")
+        if record is not None and is_alive(record) and record.serves == api_url:
+            return record, False
+        leftover = record or surviving(home).get("worker")
+        if leftover is not None:
+            stop(leftover, home=home)
+        with reserve_port(0) as reserved:  # where it answers whether it polls
+            bound = port_of(reserved)
+        record = start_detached(
+            [
+                *(sys.executable, "-P", "-m", "epochal.flows.worker", "worker", "start"),
+                *("--pool", WORK_POOL, "--type", "process", "--name", worker_name()),
+                *("--install-policy", "never", "--with-healthcheck"),
+            ],
+            name="worker",
+            home=home,
+            port=bound,
+            serves=api_url,
+            environment={
+                **prefect_server.server_environment(),
+                "PREFECT_API_URL": api_url,
+                "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
+                "PREFECT_WORKER_WEBSERVER_PORT": str(bound),
+                # How long a run that was started in the UI waits; the server is on this machine.
+                "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "3"),
+            },
+        )
+        home.write({**records, "worker": record})
+        return record, True

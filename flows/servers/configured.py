@@ -1,0 +1,96 @@
+"""Which Prefect server the user has set: read where Prefect reads it, without importing Prefect.
+
+Starts nothing and asks no server, except to find out whether it answers.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from epochal.data.errors import ConfigError, ServerUnavailable
+from epochal.flows.servers.home import ServerHome
+
+_VARIABLE = "PREFECT_API_URL"
+# Profiles that Prefect ships; the user's file needs not repeat them.
+_SHIPPED_PROFILES = {"local": {_VARIABLE: "http://127.0.0.1:4200/api"}}
+_UNAUTHORISED = (401, 403)
+BUSY_S = 30.0
+"""A server on SQLite may be silent for seconds while others write; one that is away refuses."""
+
+
+def configured_api_url() -> str | None:
+    """The URL of the Prefect API that the user has set; None if none is set.
+
+    In Prefect's own order: the environment, `.env`, `prefect.toml` and `pyproject.toml` of the
+    working directory, the active profile. Raises ConfigError for a file that is no TOML.
+    """
+    return (
+        os.environ.get(_VARIABLE)
+        or _from_dotenv(Path(".env"))
+        or _from_table(_toml(Path("prefect.toml")))
+        or _from_table(_toml(Path("pyproject.toml")).get("tool", {}).get("prefect", {}))
+        or _from_profile()
+    )
+
+
+def ui_url_of(api_url: str) -> str:
+    """Where the UI of the server with this API is."""
+    return os.environ.get("PREFECT_UI_URL") or api_url.rstrip("/").removesuffix("/api")
+
+
+def check_answers(api_url: str, *, timeout_s: float = BUSY_S) -> None:
+    """Returns if a Prefect server answers there; raises ServerUnavailable otherwise."""
+    address = f"{api_url.rstrip('/')}/health"
+    if not address.startswith(("http://", "https://")):
+        raise ConfigError(f"{_VARIABLE}: {api_url!r} is no http:// or https:// URL")
+    try:
+        with urllib.request.urlopen(address, timeout=timeout_s):  # noqa: S310 - checked above
+            return
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code in _UNAUTHORISED:  # it is there; Prefect's client has the credentials
+                return
+        cause = f"status {error.code}"
+    except OSError as error:
+        cause = str(getattr(error, "reason", error))
+    raise ServerUnavailable(
+        f"{_VARIABLE} is {api_url}, but no Prefect server answers at {address} ({cause}); start "
+        f"it, or unset {_VARIABLE} so that a local one is started"
+    )
+
+
+def _from_dotenv(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    from dotenv import dotenv_values
+
+    return dotenv_values(path).get(_VARIABLE)
+
+
+def _from_table(settings: Any) -> str | None:
+    url = settings.get("api", {}).get("url")
+    return url if isinstance(url, str) else None
+
+
+def _from_profile() -> str | None:
+    named = os.environ.get("PREFECT_PROFILES_PATH")
+    stored = _toml(Path(named) if named else ServerHome.current().folder / "profiles.toml")
+    active = os.environ.get("PREFECT_PROFILE") or str(stored.get("active"))
+    # Without its file Prefect knows its shipped profiles; with one, what the file holds.
+    profiles = stored.get("profiles", {}) if stored else _SHIPPED_PROFILES
+    url = profiles.get(active, {}).get(_VARIABLE)
+    return url if isinstance(url, str) else None
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.absolute()}: is no TOML file: {error}") from error

@@ -1,0 +1,133 @@
+"""The MLflow server of this machine: start it, and tell where it is. Imports no MLflow."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from epochal.data.errors import InputError
+from epochal.flows.servers.home import NoteDamagedError, ServerHome, ServerRecord
+from epochal.flows.servers.prefect import read_note, server_environment
+from epochal.flows.servers.processes import (
+    is_alive,
+    port_of,
+    reserve_port,
+    start_detached,
+    stop,
+    surviving,
+)
+from epochal.tasks.tracking.tracker_database import make_database
+
+PREFERRED_PORT = 5000
+HEALTH = "/health"
+# Accepting a connection is the kernel's work: no answer in this time means that nobody listens.
+_CONNECT_TIMEOUT_S = 0.2
+
+
+@dataclass(frozen=True)
+class MlflowHome:
+    """Where MLflow keeps what no other server was named for: `$HOME/.epochal`."""
+
+    folder: Path
+
+    @classmethod
+    def current(cls) -> MlflowHome:
+        """The folder that `HOME` names at this moment."""
+        return cls(Path("~/.epochal").expanduser().absolute())
+
+    @property
+    def store(self) -> str:
+        """The database, as MLflow writes it."""
+        return f"sqlite:///{self.database}"
+
+    @property
+    def database(self) -> Path:
+        """Its file."""
+        return self.folder / "mlflow.db"
+
+    @property
+    def artifacts(self) -> str:
+        """Where artifacts go: a file URL, which clients with and without the server can use."""
+        return (self.folder / "artifacts").as_uri()
+
+
+def local_mlflow_uri() -> str | None:
+    """The URI of the MLflow server that `up` started, if it is there."""
+    try:
+        record = ServerHome.current().read().get("mlflow")
+    except NoteDamagedError:
+        record = surviving(ServerHome.current()).get("mlflow")
+    return record.url if record is not None and _listens(record) else None
+
+
+def mlflow_ui_of(tracking_uri: str) -> str | None:
+    """Where a browser shows what this tracking URI holds; None if no server shows it."""
+    if tracking_uri.startswith(("http://", "https://")):
+        return tracking_uri
+    local = local_mlflow_uri()
+    return local if tracking_uri == MlflowHome.current().store else None
+
+
+def begin_mlflow_server(*, port: int | None = None) -> tuple[ServerRecord, bool]:
+    """The background server of this PREFECT_HOME and whether this call started it.
+
+    Does not wait. port: where it must be; None for 5000 or, if that is taken, a free one.
+    Raises InputError if the port cannot be had.
+    """
+    home, mlflow = ServerHome.current(), MlflowHome.current()
+    with home.lock():
+        records = read_note(home)
+        record = records.get("mlflow")
+        if record is not None and is_alive(record):
+            if port not in (None, record.port):
+                raise InputError(
+                    f"port {port}: MLflow's server already runs at {record.url}; leave the port "
+                    "out, or run `epochal down` first"
+                )
+            return record, False
+        leftover = record or surviving(home).get("mlflow")
+        if leftover is not None:
+            stop(leftover, home=home)
+        record = _start(home, mlflow, port=port)
+        home.write({**records, "mlflow": record})
+        return record, True
+
+
+def _start(home: ServerHome, mlflow: MlflowHome, *, port: int | None) -> ServerRecord:
+    make_database(mlflow.database)
+    # `mlflow server` starts its own child and cannot be handed a socket: the port is free again
+    # until that child binds it.
+    with reserve_port(port or PREFERRED_PORT, required=port is not None) as reserved:
+        bound = port_of(reserved)
+    others = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+    environment = {n: value for n, value in server_environment().items() if n not in others}
+    return start_detached(
+        [
+            *(sys.executable, "-P", "-m", "mlflow", "server"),
+            *("--backend-store-uri", mlflow.store),
+            *("--default-artifact-root", mlflow.artifacts),
+            *("--artifacts-destination", mlflow.artifacts),
+            *("--host", "127.0.0.1", "--port", str(bound), "--workers", "1"),
+        ],
+        name="mlflow",
+        home=home,
+        port=bound,
+        serves=mlflow.store,
+        environment={
+            **environment,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "PYTHONSAFEPATH": "1",  # for the child, as -P is for the parent
+        },
+    )
+
+
+def _listens(record: ServerRecord) -> bool:
+    if not is_alive(record):
+        return False
+    try:
+        with socket.create_connection(("127.0.0.1", record.port), timeout=_CONNECT_TIMEOUT_S):
+            return True
+    except OSError:
+        return False

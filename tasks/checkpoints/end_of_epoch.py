@@ -1,0 +1,115 @@
+"""Training state to artifacts and back: tensors of model, optimizer and average, and the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from epochal.data.errors import Damaged
+from epochal.data.stage_store.stages import Artifact, StageRecord, StageStore
+from epochal.data.store.documents import dump_document, load_document
+from epochal.data.store.hashed_files import write_hashed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from epochal.engine.model.ema import WeightAverage
+    from epochal.engine.model.state import TrainingState
+    from epochal.tasks.planning.keys import Stage
+    from epochal.tasks.session.session import Session
+    from epochal.tasks.user_code.components import Components
+
+MAX_STATE_DOCUMENT_BYTES = 1 << 28
+
+
+def put_model(stage_store: StageStore, key: str, state: TrainingState, scratch: Path) -> Artifact:
+    """Writes the weights and buffers; the file holds no metadata, plain torch loads it."""
+    from epochal.engine.checkpoint.serialize import split_state
+
+    return put_tensors(stage_store, key, "model", split_state(state).model, scratch)
+
+
+def put_checkpoint(
+    stage_store: StageStore, key: str, state: TrainingState, scratch: Path
+) -> dict[str, Artifact]:
+    """Writes model, optimizer, average and the rest of the state."""
+    from epochal.engine.checkpoint.serialize import split_state
+
+    parts = split_state(state)
+    artifacts = {
+        "model": put_tensors(stage_store, key, "model", parts.model, scratch),
+        "optimizer": put_tensors(stage_store, key, "optimizer", parts.optimizer, scratch),
+        "state": stage_store.put_artifact(key, "json", dump_document(parts.document)),
+    }
+    if parts.ema:
+        artifacts["ema"] = put_tensors(stage_store, key, "ema", parts.ema, scratch)
+    return artifacts
+
+
+def put_tensors(
+    stage_store: StageStore, key: str, name: str, tensors: Mapping[str, Tensor], scratch: Path
+) -> Artifact:
+    """Writes tensors under their names, without metadata. name: of the file in `scratch`."""
+    from epochal.engine.checkpoint.safetensors_file import safetensors_pieces
+
+    written = write_hashed(scratch / f"{name}.safetensors", safetensors_pieces(tensors))
+    return stage_store.put_artifact(key, "safetensors", written)
+
+
+def load_model(
+    stage_store: StageStore, record: StageRecord, components: Components, *, artifact: str = "model"
+) -> None:
+    """Reads the weights alone into the model. Raises Damaged or StateMismatch.
+
+    artifact: `ema` puts their average there.
+    """
+    from epochal.engine.checkpoint.serialize import load_model_tensors, load_tensors
+
+    with stage_store.fetch_artifact(record, artifact) as path:
+        load_model_tensors(components.state.model, load_tensors(path, device="cpu"))
+
+
+def load_ema(stage_store: StageStore, record: StageRecord, average: WeightAverage) -> None:
+    """Reads the average of the weights alone. Raises Damaged or StateMismatch."""
+    from epochal.engine.checkpoint.serialize import load_average, load_tensors
+
+    with stage_store.fetch_artifact(record, "ema") as path:
+        load_average(average, load_tensors(path, device="cpu"))
+
+
+def load_checkpoint(stage_store: StageStore, record: StageRecord, components: Components) -> None:
+    """Reads a whole checkpoint into the live state. Raises Damaged or StateMismatch."""
+    from epochal.engine.checkpoint.serialize import StateParts, load_state, load_tensors
+
+    tensors: dict[str, dict[str, Tensor]] = {"ema": {}}
+    for name in ("model", "optimizer", "ema"):
+        if name in record.artifacts:
+            with stage_store.fetch_artifact(record, name) as path:
+                tensors[name] = load_tensors(path, device="cpu")
+    data = stage_store.read_artifact(record, "state", max_bytes=MAX_STATE_DOCUMENT_BYTES)
+    try:
+        document = load_document(
+            data, name=record.artifacts["state"].file, max_bytes=MAX_STATE_DOCUMENT_BYTES
+        )
+        load_state(components.state, StateParts(document=document, **tensors))
+    except Damaged as error:
+        raise stage_store.reject(record, "state", error) from error
+
+
+def bring_state(session: Session, stage: Stage) -> Components:
+    """The components with the checkpoint of `stage` in them; nothing is read if they hold it."""
+    from epochal.engine.model.state import fresh_optimizer
+
+    components = session.ready_components()
+    if session.live_key == stage.known_key:
+        return components
+    session.live_key = None
+    record = session.record_of(stage)
+    if stage.kind == "initialise":
+        load_model(session.stage_store, record, components)
+        fresh_optimizer(components.state)
+    else:
+        load_checkpoint(session.stage_store, record, components)
+    session.live_key = stage.known_key
+    return components

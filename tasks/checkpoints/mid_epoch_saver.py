@@ -1,0 +1,260 @@
+"""Commits inside an epoch: from the live state to the store in the background, and back.
+
+Training stops for a copy into buffers that are kept; a thread writes, hashes and stores them. An
+error of the thread comes up at the next micro-step.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from epochal.data.errors import StoreUnavailable
+from epochal.data.stage_store.mid_epoch import PartialCommit, PartialStore
+from epochal.data.store.addresses import scheme_of
+from epochal.data.store.hashed_files import write_checksummed
+from epochal.data.store.store import Store
+from epochal.tasks.checkpoints.host_buffers import HostBuffers
+from epochal.tasks.config.run import CheckpointConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from epochal.engine.loop.progress import PartialEpoch, Progress
+    from epochal.engine.model.state import TrainingState
+
+_MODEL, _OPTIMIZER, _EMA, _GRADIENT = "model/", "optimizer/", "ema/", "gradient/"
+_METRIC, _OBSERVED, _ENDS = "metric/", "observed/", "update_ends"
+PREPARE_AT = 0.5
+"""Share of the time before the first commit after which its buffers are made in the background."""
+COMMIT_WITHIN_S = 15.0
+"""For the commit of a run that is being ended: Prefect grants 30 s, MLflow's end takes up to 12."""
+
+
+class PartialSaver:
+    """Saves one epoch's progress when it is due.
+
+    identity: what a commit must share with the stage that would go on from it. anchors: gives the
+    times up to an update, as `tasks.watch` has them. saved: told of each commit once it is durable,
+    from the thread. buffers: kept by the caller, so that all epochs share them. resumed: whether
+    commits of an earlier try are there.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        key: str,
+        config: CheckpointConfig,
+        *,
+        identity: Mapping[str, Any],
+        anchors: Callable[[int], list[list[int]]],
+        saved: Callable[[PartialEpoch, list[list[int]]], None],
+        buffers: HostBuffers | None = None,
+        resumed: bool = False,
+    ) -> None:
+        self._store = store
+        self._partials = PartialStore(store, key)
+        self._config = config
+        self._identity = dict(identity)
+        self._anchors = anchors
+        self._saved = saved
+        self._resumed = resumed
+        self._buffers = HostBuffers() if buffers is None else buffers
+        self._prepared = False
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._given_up = False
+        self._last_s = time.monotonic()
+        self._last_updates = 0
+        self._last_micro_steps = 0
+
+    def when_due(self, progress: Progress) -> None:
+        """Begins a commit if one is due and none is under way. Raises what the last one raised."""
+        share = self._share_of_interval(progress)
+        if self._error is not None:
+            self._join()
+        if self._thread is not None and self._thread.is_alive():
+            return
+        if share >= 1.0:
+            self._join()
+            self._begin(progress)
+        elif share >= PREPARE_AT and progress.updates and not self._prepared:
+            # The optimizer's moments are there by now; an epoch that is over before needs none.
+            self._prepared = True
+            tensors, _ = _tensors(progress.state, _gradients(progress.state))
+            self._start(partial(self._buffers.prepare, tensors))
+
+    def _share_of_interval(self, progress: Progress) -> float:
+        """How much of the time or of the updates between two commits is over; 1: one is due."""
+        share = (time.monotonic() - self._last_s) / self._config.every_seconds
+        every = self._config.every_updates
+        if every is not None:
+            share = max(share, (progress.updates - self._last_updates) / every)
+        return share
+
+    def now(self, progress: Progress) -> None:
+        """Commits here, and returns when it is durable.
+
+        Raises StoreUnavailable, also if that takes longer than `COMMIT_WITHIN_S`: who ends a run
+        does not wait for ever, and the commit before this one stands.
+        """
+        until_s = time.monotonic() + COMMIT_WITHIN_S
+        self._join(until_s=until_s)
+        if progress.micro_steps > self._last_micro_steps:
+            self._begin(progress)
+            self._join(until_s=until_s)
+
+    def wait(self) -> None:
+        """Waits for the thread, whatever becomes of its commit: nothing of it is needed now."""
+        if self._thread is not None and not self._given_up:
+            self._thread.join()
+
+    def clear(self) -> None:
+        """Deletes all commits: the stage is done."""
+        if self._last_micro_steps or self._resumed:
+            self._partials.clear()
+
+    def _join(self, *, until_s: float | None = None) -> None:
+        if self._thread is not None:
+            self._thread.join(None if until_s is None else max(0.0, until_s - time.monotonic()))
+            if self._thread.is_alive():
+                self._given_up = True
+                raise StoreUnavailable(
+                    f"{self._store.url} did not take a commit of the epoch within "
+                    f"{COMMIT_WITHIN_S:.0f} s; the one before it stands, run the same command to "
+                    "go on from there"
+                )
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _begin(self, progress: Progress) -> None:
+        captured = progress.capture()
+        tensors, document = _tensors(progress.state, captured.gradients)
+        copied = self._buffers.copy(tensors)
+        captured = replace(captured, gradients={})  # else the thread would keep the live ones
+        loss = captured.partial_loss
+        anchors = self._anchors(progress.updates)
+        body = {
+            **self._identity,
+            "updates": captured.updates,
+            "partial_loss": None if loss is None else [one.hex() for one in loss],
+            "document": document,
+            "anchors": anchors,
+        }
+        self._prepared = True
+        self._last_s, self._last_updates = time.monotonic(), progress.updates
+        self._last_micro_steps = progress.micro_steps
+        self._start(partial(self._write, captured, copied, body, anchors))
+
+    def _start(self, work: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 - raised again in the training's thread
+                self._error = error
+
+        self._thread = threading.Thread(target=guarded, name="epochal-commit", daemon=True)
+        self._thread.start()
+
+    def _write(
+        self,
+        captured: PartialEpoch,
+        copied: Mapping[str, Tensor],
+        body: Mapping[str, Any],
+        anchors: list[list[int]],
+    ) -> None:
+        from epochal.engine.checkpoint.safetensors_file import safetensors_pieces
+
+        with self._store.scratch() as scratch:
+            pieces = safetensors_pieces({**copied, **_arrays(captured)})
+            sent = scheme_of(self._store.url) != "file"  # not handed over: read again
+            written = write_checksummed(scratch / "partial.safetensors", pieces, cached=sent)
+            self._partials.commit(captured.micro_steps, written, body)
+        self._saved(captured, anchors)
+
+
+def _tensors(
+    state: TrainingState, gradients: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All tensors of the live state by their names in a commit, and the rest of it."""
+    from epochal.engine.checkpoint.serialize import split_state
+
+    parts = split_state(state)
+    groups = {
+        _MODEL: parts.model,
+        _OPTIMIZER: parts.optimizer,
+        _EMA: parts.ema,
+        _GRADIENT: gradients,
+    }
+    named = {prefix + name: one for prefix, group in groups.items() for name, one in group.items()}
+    return named, parts.document
+
+
+def _gradients(state: TrainingState) -> dict[str, Tensor]:
+    named = state.named_parameters().items()
+    return {name: one.grad for name, one in named if one.grad is not None}
+
+
+def _arrays(partial: PartialEpoch) -> dict[str, Tensor]:
+    import torch
+
+    arrays = {
+        **{_METRIC + name: column for name, column in partial.metrics.items()},
+        **{_OBSERVED + name: column for name, column in partial.observations.items()},
+        _ENDS: np.array(partial.update_ends, dtype=np.int64),
+    }
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _numbers(texts: Any) -> list[float] | None:
+    if texts is None:
+        return None
+    if not isinstance(texts, list) or not texts:
+        message = f"partial_loss: {texts!r:.100}"
+        raise ValueError(message)
+    return [float.fromhex(one) for one in texts]
+
+
+def restore(commit: PartialCommit, state: TrainingState) -> PartialEpoch:
+    """Loads a commit into the live state; gives what `train_epoch` goes on from.
+
+    Raises StateMismatch or Damaged.
+    """
+    from epochal.engine.checkpoint.serialize import StateParts, load_state, load_tensors
+    from epochal.engine.loop.progress import PartialEpoch
+
+    tensors = load_tensors(Path(commit.tensors), device="cpu")
+
+    def of(prefix: str) -> dict[str, Tensor]:
+        found = {name: one for name, one in tensors.items() if name.startswith(prefix)}
+        return {name.removeprefix(prefix): one for name, one in found.items()}
+
+    body = commit.body
+    load_state(
+        state,
+        StateParts(
+            model=of(_MODEL),
+            optimizer=of(_OPTIMIZER),
+            document=dict(body["document"]),
+            ema=of(_EMA),
+        ),
+    )
+    loss = body["partial_loss"]
+    return PartialEpoch(
+        micro_steps=commit.micro_steps,
+        updates=int(body["updates"]),
+        gradients=of(_GRADIENT),
+        partial_loss=_numbers(loss),
+        metrics={name: one.numpy() for name, one in of(_METRIC).items()},
+        observations={name: one.numpy() for name, one in of(_OBSERVED).items()},
+        update_ends=tuple(tensors[_ENDS].tolist()),
+    )

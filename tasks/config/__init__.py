@@ -1,0 +1,1 @@
+"""RunConfig, its parts, YAML and --set."""

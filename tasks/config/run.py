@@ -1,0 +1,263 @@
+"""`RunConfig`: the whole of a run, composed of parts that live beside what they configure.
+
+It is the flow's parameter as well, so each field's bounds and help show in the UI's form.
+No torch, no Prefect, no MLflow.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from epochal.data.config.batch_sampler import SamplerConfig
+from epochal.data.config.loader import DataConfig, LoaderConfig, SamplingConfig
+from epochal.data.types import Frozen, Target
+from epochal.engine.config.batch_norm import BatchNormConfig
+from epochal.engine.config.mid_epoch import ValidationConfig
+from epochal.engine.config.mixing import MixingConfig
+from epochal.engine.config.numerics import (
+    EMA,
+    EmaConfig,
+    GradientsConfig,
+    MetricsConfig,
+    PrecisionConfig,
+)
+from epochal.engine.config.optimizer import OptimizerConfig
+from epochal.engine.schedule.kinds import ConstantSchedule
+from epochal.engine.schedule.schedule import ScheduleConfig
+from epochal.tasks.config.parts import StartConfig
+from epochal.tasks.config.tracking_config import TrackingConfig
+from epochal.tasks.planning.averaging import AveragingConfig
+from epochal.tasks.planning.early_stopping import EarlyStoppingConfig, rule
+
+RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+MAX_EPOCHS = 1_000_000
+"""Also stands for a number that `max_updates` alone decides."""
+DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
+
+
+class CheckpointConfig(Frozen):
+    """When checkpoints are written inside an epoch, and which finished ones are kept."""
+
+    every_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="seconds between two commits inside an epoch; 60 loses at most a minute",
+    )
+    every_updates: int | None = Field(
+        default=None, ge=1, description="updates between two commits inside an epoch; none: by time"
+    )
+    keep_last: int | None = Field(
+        default=None,
+        ge=2,
+        description="epochs at the end whose checkpoints stay; none: all stay. Two at least: one "
+        "to resume from if the other is damaged",
+    )
+    keep_best: int = Field(
+        default=1, ge=0, description="epochs of the best metric whose checkpoints stay"
+    )
+
+
+def _absolute(folder: str) -> str:
+    if not Path(folder).is_absolute():
+        raise ValueError(f"{folder!r} is not an absolute path")
+    return folder
+
+
+class RunConfig(Frozen):
+    """One training run."""
+
+    name: str = Field(
+        pattern=f"^{RUN_NAME}$",
+        description="the run's name: letters, digits, '.', '_' and '-'; in no stage key",
+        examples=["digits"],
+    )
+    seed: int = Field(
+        default=0, ge=0, lt=2**63, description="seed of the weights, the order and all randomness"
+    )
+    epochs: int = Field(
+        ge=1, le=MAX_EPOCHS, description="number of epochs; with `max_updates` it may be left out"
+    )
+    max_updates: int | None = Field(
+        default=None,
+        ge=1,
+        description="updates of the whole run, exactly: the epoch in which they are reached is cut "
+        "there. none: whole epochs. Needs `sampling.policy: none`",
+    )
+    store: str = Field(
+        default="./store",
+        description="where stages are kept: ./x, ../x, /x or scheme://x; relative to `folder`",
+        examples=["./store", "s3://bucket/prefix"],
+    )
+    model: Target = Field(description="returns a torch.nn.Module")
+    train_data: DataConfig = Field(description="returns a map-style data set to train on")
+    validation_data: DataConfig = Field(description="returns a map-style data set to validate on")
+    loss: Target = Field(
+        default=Target(target="torch.nn:CrossEntropyLoss"),
+        description="a loss module's class, or a function (output, target) -> loss",
+    )
+    step: Target | None = Field(
+        default=None,
+        description="replaces loss(model(input), target): returns a callable "
+        "(model, batch) -> StepOutput; none: the default step",
+    )
+    optimizer: OptimizerConfig = Field(description="a torch.optim class; `args.lr` is needed")
+    schedule: ScheduleConfig = Field(
+        default=ConstantSchedule(), description="the learning rate as a function of the epoch"
+    )
+    loader: LoaderConfig = Field(description="batches")
+    sampler: SamplerConfig = Field(
+        default=SamplerConfig(),
+        description="resolution and number of the samples of a micro-batch, and repetition",
+    )
+    gradients: GradientsConfig = Field(
+        default=GradientsConfig(), description="accumulation and clipping"
+    )
+    precision: PrecisionConfig = Field(
+        default=PrecisionConfig(), description="in which numbers the model computes"
+    )
+    mixing: MixingConfig | None = Field(
+        default=None, description="mixup, CutMix and smoothed labels; none: samples as they are"
+    )
+    ema: EmaConfig | None = Field(
+        default=None, description="an average of the weights beside the model; none: not kept"
+    )
+    batch_norm: BatchNormConfig | None = Field(
+        default=None, description="how BatchNorm's momentum changes; none: it does not"
+    )
+    sampling: SamplingConfig = Field(
+        default=SamplingConfig(), description="which samples the next epoch trains on"
+    )
+    metrics: MetricsConfig = Field(default=MetricsConfig(), description="what validation measures")
+    validation: ValidationConfig = Field(
+        default=ValidationConfig(), description="validation inside epochs"
+    )
+    early_stopping: EarlyStoppingConfig | None = Field(
+        default=None,
+        description="ends the run when a metric no longer improves; none: all epochs. In no "
+        "stage key",
+    )
+    averaging: AveragingConfig | None = Field(
+        default=None,
+        description="the mean of some epochs' weights, after the last one; none: not made",
+    )
+    start: StartConfig | None = Field(
+        default=None, description="weights to start from; none: the model's own initial ones"
+    )
+    checkpoint: CheckpointConfig = Field(
+        default=CheckpointConfig(), description="commits inside epochs; in no stage key"
+    )
+    tracking: TrackingConfig = Field(
+        default=TrackingConfig(), description="where MLflow is; in no stage key"
+    )
+    device: str = Field(
+        default="auto",
+        pattern=f"^({DEVICE})$",
+        description="auto (CUDA where there is one), cpu, cuda, cuda:N or mps; part of the "
+        "numerics environment, in no stage key",
+    )
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="CPU threads of torch; another number may change the last bits, so fix it "
+        "where runs must agree over machines. none: torch's default",
+    )
+    reproducibility: Literal["warn", "strict"] = Field(
+        default="warn",
+        description="what to do with stages from another numerics environment: use and say so, "
+        "or refuse",
+    )
+    folder: Annotated[str, AfterValidator(_absolute)] = Field(
+        default_factory=lambda: str(Path.cwd()),
+        description="absolute folder of the user's modules and relative paths; in no stage key",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_by_updates(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "epochs" not in data and data.get("max_updates") is not None:
+            return {**data, "epochs": MAX_EPOCHS}
+        return data
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        try:
+            if self.schedule.unit == "epochs":  # else the data's size must be known first
+                self.schedule.check(self.epochs)
+        except ValueError as error:
+            raise ValueError(f"schedule: {error}") from None
+        if self.schedule.unit == "updates":
+            self._check_updates_are_fixed()
+        if self.batch_norm is not None:
+            self._check_batch_norm(self.batch_norm)
+        if self.ema is None:
+            self._check_nothing_is_of_the_average()
+        if self.max_updates is not None and self.sampling.policy != "none":
+            raise ValueError(
+                f"max_updates: it needs the same number of updates in every epoch, which "
+                f"sampling.policy: {self.sampling.policy} changes; use epochs, or policy: none"
+            )
+        if self.max_updates is not None and self.sampler.varies_updates:
+            raise ValueError(
+                f"max_updates: it needs the same number of updates in every epoch, which "
+                f"sampler.kind: {self.sampler.kind} changes; use epochs, or kind: multi_scale"
+            )
+        self._check_stopping()
+        try:
+            if self.averaging is not None:
+                self.averaging.check(self.epochs)
+        except ValueError as error:
+            raise ValueError(f"averaging: {error}") from None
+        return self
+
+    def _check_nothing_is_of_the_average(self) -> None:
+        if self.metrics.best_metric.startswith(EMA):
+            raise ValueError(
+                f"metrics.best: {self.metrics.best!r} is of the average of the weights; give `ema`"
+            )
+        scoring = self.sampling.scoring
+        if scoring is not None and scoring.weights == "ema":
+            raise ValueError(
+                "sampling.scoring.weights: 'ema' is the average of the weights; give `ema`"
+            )
+
+    def _check_batch_norm(self, batch_norm: BatchNormConfig) -> None:
+        try:
+            batch_norm.check(self.epochs)
+        except ValueError as error:
+            raise ValueError(f"batch_norm: {error}") from None
+        if self.precision.compile:
+            raise ValueError(
+                "batch_norm: with precision.compile the model would be compiled anew at every "
+                "update, since compiled code holds the momentum as a constant; leave one out"
+            )
+
+    def _check_updates_are_fixed(self) -> None:
+        gradients, policy = self.gradients, self.sampling.policy
+        if policy != "none":
+            cause = f"sampling.policy: {policy!r} changes it"
+        elif self.sampler.varies_updates:
+            cause = f"sampler.kind: {self.sampler.kind!r} changes it"
+        elif gradients.accumulate > 1 and gradients.accumulate_from > 0:
+            cause = f"gradients.accumulate_from: {gradients.accumulate_from} changes it"
+        else:
+            return
+        raise ValueError(
+            "schedule.unit: 'updates' needs one number of updates in every epoch, and "
+            f"{cause}; give the durations in epochs"
+        )
+
+    def _check_stopping(self) -> None:
+        if self.early_stopping is None:
+            return
+        metric = rule(self.early_stopping, self.metrics)[0]
+        measured = self.metrics.numbers
+        if self.ema is not None:
+            measured = (*measured, *(EMA + name for name in measured))
+        if metric not in measured:
+            raise ValueError(
+                f"early_stopping.metric: {metric!r} is not measured; there is {', '.join(measured)}"
+            )

@@ -1,0 +1,1 @@
+"""The list of stages and their keys, from config and facts alone."""

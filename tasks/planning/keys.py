@@ -1,0 +1,300 @@
+"""The list of a run's stages and their keys, from the config alone: nothing runs for it.
+
+A stage's key is a digest of its *inputs*: named sections that hold what acts in that stage and
+nothing else, and its parents' keys. The sections' names are those of the config's fields, so a
+difference between two keys can be told in the config's own words (`tasks.explain`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from epochal.data.hashing import digest
+from epochal.data.types import Target
+from epochal.engine.schedule import schedule
+from epochal.engine.schedule.kinds import CustomSchedule
+from epochal.tasks.config.run import RunConfig
+from epochal.tasks.planning.averaging import (
+    AVERAGE,
+    VALIDATE_AVERAGE,
+    average_inputs,
+    average_parents,
+)
+from epochal.tasks.planning.run_length import updates_left
+from epochal.tasks.planning.schedules import in_epochs
+from epochal.tasks.planning.scoring import SCORE, SCORES, scoring_inputs
+
+STAGE_VERSIONS: dict[str, int] = {
+    "initialise": 1,
+    "train": 2,
+    "validate": 2,
+    "score": 1,
+    "mine": 2,
+    AVERAGE: 1,
+    VALIDATE_AVERAGE: 1,
+}
+"""Raised by hand when a stage's code changes its numbers; part of the key."""
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What keys need to know of a data set: the digest of its content, and how much it is.
+
+    None stands for what is not yet read.
+    """
+
+    fingerprint: str | None
+    num_samples: int | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What keys need beyond the config.
+
+    sources: config field of a target → relative file → sha256 (`tasks.source`).
+    schedule: of a user's own function, a digest of its samples for each epoch.
+    start: sha256 of the weights that the run starts from, or None. scoring_data: of
+    `sampling.scoring.data`, or None where there is none.
+    """
+
+    sources: Mapping[str, Mapping[str, str]]
+    train_data: DataFacts
+    validation_data: DataFacts
+    schedule: tuple[str, ...] = ()
+    start: str | None = None
+    scoring_data: DataFacts | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run.
+
+    key: 64 hex digits, or None while a data set that it needs is not yet read.
+    inputs: section → what of it acts here.
+    parents: role (`parent`, `samples`, `observations`, `train.3` …) → the stage that is consumed.
+    """
+
+    kind: str
+    epoch: int | None
+    key: str | None
+    inputs: Mapping[str, Any]
+    parents: Mapping[str, Stage] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """As people read it: `train · epoch 3`."""
+        return self.kind if self.epoch is None else f"{self.kind} · epoch {self.epoch}"
+
+    @property
+    def number(self) -> int:
+        """The epoch, of a stage that belongs to one."""
+        assert self.epoch is not None, self.label
+        return self.epoch
+
+    @property
+    def known_key(self) -> str:
+        """The key, of a stage whose data was read."""
+        assert self.key is not None, self.label
+        return self.key
+
+
+def list_stages(config: RunConfig, facts: Facts) -> list[Stage]:
+    """All stages in the order in which they run."""
+    initialise = _stage("initialise", None, _initialise_inputs(config, facts), {})
+    stages = [initialise]
+    checkpoint, table = initialise, None
+    for epoch in range(config.epochs):
+        train = _train_stage(config, facts, epoch, checkpoint, table)
+        stages += [train, _validate_stage(config, facts, epoch, train)]
+        if config.sampling.policy != "none":
+            scores = None
+            if config.sampling.scores_after(epoch, epochs=config.epochs) is not None:
+                inputs = scoring_inputs(config, facts, _forward_inputs(config, facts))
+                scores = _stage(SCORE, epoch, inputs, {"parent": train})
+                stages.append(scores)
+            table = _mine_stage(config, facts, epoch, train, table, scores)
+            stages.append(table)
+        checkpoint = train
+    if config.averaging is not None:
+        average = _stage(AVERAGE, None, average_inputs(config), average_parents(config, stages))
+        inputs = _validate_inputs(config, facts)
+        stages += [average, _stage(VALIDATE_AVERAGE, None, inputs, {"parent": average})]
+    return stages
+
+
+def _stage(
+    kind: str, epoch: int | None, inputs: dict[str, Any], parents: dict[str, Stage]
+) -> Stage:
+    if any(parent.key is None for parent in parents.values()) or _is_unread(inputs):
+        return Stage(kind=kind, epoch=epoch, key=None, inputs=inputs, parents=parents)
+    keys = {role: parent.key for role, parent in parents.items()}
+    key = digest(f"stage/{kind}", [STAGE_VERSIONS[kind], epoch, inputs, keys])
+    return Stage(kind=kind, epoch=epoch, key=key, inputs=inputs, parents=parents)
+
+
+def _is_unread(inputs: Mapping[str, Any]) -> bool:
+    return any(value is None for value in inputs.values())
+
+
+def _target(target: Target) -> dict[str, Any]:
+    return {"target": target.target, "args": target.args}
+
+
+def _with_source(facts: Facts, name: str, value: Any) -> dict[str, Any]:
+    inputs = {name: value}
+    if files := facts.sources.get(name):
+        inputs[f"{name}.source"] = dict(files)
+    return inputs
+
+
+def _initialise_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
+    inputs = {"seed": config.seed, **_with_source(facts, "model", _target(config.model))}
+    if config.start is not None:
+        inputs["start"] = {"sha256": facts.start, **config.start.key_slice()}
+    return inputs
+
+
+def _loss_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
+    inputs = _with_source(facts, "loss", _target(config.loss))
+    if config.step is not None:
+        inputs |= _with_source(facts, "step", _target(config.step))
+    return inputs
+
+
+def _precision_inputs(config: RunConfig) -> dict[str, Any]:
+    acting = config.precision.key_slice()
+    return {"precision": acting} if acting else {}
+
+
+def _sampler_inputs(config: RunConfig, epoch: int) -> dict[str, Any]:
+    acting = config.sampler.key_slice(epoch)
+    return {"sampler": acting} if acting else {}
+
+
+def _optimizer_inputs(config: RunConfig, facts: Facts, epoch: int) -> dict[str, Any]:
+    optimizer = config.optimizer
+    acting = {**_target(optimizer), **optimizer.key_slice()}
+    frozen = optimizer.frozen_in(epoch)
+    return {
+        **_with_source(facts, "optimizer", acting),
+        **({"optimizer.frozen": list(frozen)} if frozen else {}),
+    }
+
+
+def _batch_norm_inputs(config: RunConfig, epoch: int) -> dict[str, Any]:
+    if config.batch_norm is None:
+        return {}
+    acting = config.batch_norm.key_slice(epoch, epochs=config.epochs)
+    return {"batch_norm": acting} if acting else {}
+
+
+def _schedule_inputs(config: RunConfig, facts: Facts, epoch: int) -> dict[str, Any]:
+    found = in_epochs(config, facts.train_data.num_samples)
+    if found is None or (isinstance(found, CustomSchedule) and not facts.schedule):
+        return {"schedule": None}  # how many updates an epoch has is not yet known
+    if isinstance(found, CustomSchedule):
+        acting = {**_target(found), "samples": facts.schedule[epoch]}
+        return _with_source(facts, "schedule", acting)
+    return {"schedule": schedule.segments(found, epoch, epochs=config.epochs)}
+
+
+def _train_stage(
+    config: RunConfig, facts: Facts, epoch: int, checkpoint: Stage, table: Stage | None
+) -> Stage:
+    inputs = {
+        "seed": config.seed,
+        **_loss_inputs(config, facts),
+        **_optimizer_inputs(config, facts, epoch),
+        **_schedule_inputs(config, facts, epoch),
+        "loader": {
+            "batch_size": config.loader.batch_size,
+            "drop_last": config.loader.drop_last,
+        },
+        **_sampler_inputs(config, epoch),
+        "gradients": config.gradients.key_slice(epoch),
+        **_precision_inputs(config),
+        **({} if config.mixing is None else {"mixing": config.mixing.key_slice()}),
+        **({} if config.ema is None else {"ema": config.ema.key_slice(epoch)}),
+        **_batch_norm_inputs(config, epoch),
+        **_inside_inputs(config, facts),
+        **_with_source(facts, "train_data", facts.train_data.fingerprint),
+    }
+    left = updates_left(config, epoch, num_samples=facts.train_data.num_samples)
+    if left is not None:
+        inputs["max_updates"] = left
+    elif config.max_updates is not None and facts.train_data.num_samples is None:
+        inputs["max_updates"] = None  # which epoch it cuts is not yet known
+    parents = {"parent": checkpoint}
+    if table is not None:
+        parents["samples"] = table
+        rule, phase = config.sampling.batch_rule, config.sampling.phase(epoch, epochs=config.epochs)
+        if rule != "fixed" and not (phase.full and phase.noise is None):
+            inputs["sampling.batch"] = rule
+    return _stage("train", epoch, inputs, parents)
+
+
+def _measuring_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
+    inputs = {
+        "metrics": config.metrics.key_slice(),
+        **_with_source(facts, "validation_data", facts.validation_data.fingerprint),
+    }
+    for name, files in facts.sources.items():
+        if name.startswith("metrics.") and files:
+            inputs[f"{name}.source"] = dict(files)
+    return inputs
+
+
+def _inside_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
+    acting = config.validation.key_slice()
+    if not acting:
+        return {}
+    acting["batch_size"] = config.loader.validation_batch_size or config.loader.batch_size
+    return {"validation": acting, **_measuring_inputs(config, facts)}
+
+
+def _forward_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
+    return {
+        "seed": config.seed,
+        **_loss_inputs(config, facts),
+        **_precision_inputs(config),
+        "loader": {
+            "validation_batch_size": config.loader.validation_batch_size or config.loader.batch_size
+        },
+    }
+
+
+def _validate_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
+    return {**_forward_inputs(config, facts), **_measuring_inputs(config, facts)}
+
+
+def _validate_stage(config: RunConfig, facts: Facts, epoch: int, train: Stage) -> Stage:
+    return _stage("validate", epoch, _validate_inputs(config, facts), {"parent": train})
+
+
+def _mine_stage(
+    config: RunConfig,
+    facts: Facts,
+    epoch: int,
+    train: Stage,
+    previous: Stage | None,
+    scores: Stage | None,
+) -> Stage:
+    phase = config.sampling.phase(epoch + 1, epochs=config.epochs)
+    acting = phase.key_slice()
+    inputs = {
+        "seed": config.seed,
+        **_with_source(facts, "sampling", config.sampling.key_slice()),
+        "sampling.full": phase.full,
+        **({"sampling.phase": acting} if acting else {}),
+        "train_data": facts.train_data.fingerprint,
+    }
+    parents = {"observations": train}
+    if config.sampling.scoring is not None:  # without a pass after this epoch the old scores stand
+        inputs["sampling.scoring"] = {"passed": scores is not None}
+    if scores is not None:
+        parents[SCORES] = scores
+    if previous is not None:
+        parents["samples"] = previous
+    return _stage("mine", epoch, inputs, parents)

@@ -1,0 +1,77 @@
+"""`max_updates`: how many epochs a run has then, and after how many updates its last one is cut.
+
+The number of updates follows from the number of samples, so the limit needs epochs that all train
+on the same samples. Pure integers: `plan` calls it, and no torch.
+"""
+
+from __future__ import annotations
+
+from epochal.data.errors import ConfigError
+from epochal.tasks.config.run import MAX_EPOCHS, RunConfig
+from epochal.tasks.planning.schedules import in_epochs
+
+
+def updates_of(config: RunConfig, epoch: int, *, num_samples: int) -> int:
+    """The updates of a whole epoch on all samples; as `data.order` cuts it."""
+    accumulate = config.gradients.accumulated(epoch)
+    rows = config.sampler.epoch_length(num_samples)
+    return config.loader.num_updates(rows, accumulate=accumulate)
+
+
+def updates_left(config: RunConfig, epoch: int, *, num_samples: int | None) -> int | None:
+    """Updates after which that epoch is cut short, or None for one that is whole."""
+    if config.max_updates is None or num_samples is None:
+        return None
+    per_epoch = updates_of(config, epoch, num_samples=num_samples)
+    before = _updates_before(config, epoch, num_samples=num_samples)
+    left = config.max_updates - before
+    return left if 0 < left < per_epoch else None
+
+
+def _updates_before(config: RunConfig, epoch: int, *, num_samples: int) -> int:
+    # Accumulation changes the number once, at `accumulate_from`.
+    turn = min(config.gradients.accumulate_from, epoch)
+    early = turn * updates_of(config, 0, num_samples=num_samples) if turn else 0
+    return early + (epoch - turn) * updates_of(config, epoch, num_samples=num_samples)
+
+
+def with_epochs(config: RunConfig, *, num_samples: int | None) -> RunConfig:
+    """The config with the number of epochs that `max_updates` leaves, at most its own.
+
+    num_samples: of the training data; None while it is not known: one epoch stands for those that
+    will be, where `epochs` is left out. Raises ConfigError if the schedule does not fit into them.
+    """
+    if config.max_updates is None:
+        return config
+    if num_samples is None:
+        epochs = 1 if config.epochs == MAX_EPOCHS else config.epochs
+    else:
+        epochs = min(config.epochs, _epochs_of(config, num_samples=num_samples))
+    if epochs == config.epochs:
+        return config
+    found = config.model_copy(update={"epochs": epochs})
+    try:
+        if num_samples is not None:
+            in_epochs(found, num_samples)
+            if found.schedule.unit == "epochs":
+                found.schedule.check(epochs)
+            if found.batch_norm is not None:
+                found.batch_norm.check(epochs)
+    except ValueError as error:
+        raise ConfigError(
+            f"schedule, batch_norm: {error}, which max_updates: {config.max_updates} leaves of "
+            f"{num_samples} samples; raise max_updates or shorten the schedule"
+        ) from None
+    return found
+
+
+def _epochs_of(config: RunConfig, *, num_samples: int) -> int:
+    assert config.max_updates is not None
+    turn = config.gradients.accumulate_from
+    first = updates_of(config, 0, num_samples=num_samples)
+    early = -(-config.max_updates // first)
+    if early <= turn:
+        return early
+    done = turn * first
+    later = updates_of(config, turn, num_samples=num_samples)
+    return turn + -(-(config.max_updates - done) // later)

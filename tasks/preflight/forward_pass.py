@@ -1,0 +1,181 @@
+"""What can be known to fail is found before epoch 0: parts, data, labels, one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from epochal.data.errors import ConfigError, DataError, EpochalError, TargetError, TrainingFailed
+from epochal.data.inspection.describe import check_batch_size, check_labels
+from epochal.data.types import seed_64
+from epochal.tasks.config.run import RunConfig
+from epochal.tasks.planning.scoring import SCORING_DATA
+from epochal.tasks.run_data.run_data import RunData
+from epochal.tasks.stages.mine import check_own_policy
+from epochal.tasks.user_code.components import Components, build_components
+
+if TYPE_CHECKING:
+    import torch
+
+    from epochal.engine.model.step import StepOutput
+
+PROBE_SAMPLES = 2  # BatchNorm in evaluation mode takes one; two show a batch dimension
+
+
+def check_before_start(
+    config: RunConfig, data: Mapping[str, RunData], *, device: torch.device
+) -> Components:
+    """Builds the parts and tries one forward pass without gradients; returns the parts.
+
+    Raises ConfigError, TargetError or DataError, naming the field.
+    """
+    from epochal.tasks.run_data.last_batch import check_last_batch
+    from epochal.tasks.run_data.probe_batches import all_sizes
+
+    train, validation = data["train_data"], data["validation_data"]
+    check_batch_size(
+        config.sampler.epoch_length(train.known.num_samples),
+        config.loader.batch_size,
+        drop_last=config.loader.drop_last,
+    )
+    if config.sampler.class_balanced:
+        _ = train.classes_N
+    components = build_components(config, device=device)
+
+    def scan(outputs: Any) -> None:
+        num_classes = _num_classes(outputs)
+        for one in (train, validation):
+            if num_classes is not None and one.known.label_min is not None:
+                check_labels(
+                    one.known.label_min,
+                    one.known.label_max,
+                    labels_N=one.labels_N,
+                    num_classes=num_classes,
+                    ignore_index=components.loss.ignore_index,
+                    name=one.field,
+                )
+
+    output, target = _probe(config, components, train, scan=scan)
+    _check_losses(config, output, target)
+    check_own_policy(config)
+    if config.sampling.policy != "none" and config.sampling.scoring is not None:
+        # At the items' own resolution, and not mixed: not as the epochs' batches are.
+        _probe(config, components, data.get(SCORING_DATA, train))
+    if config.mixing is not None:
+        _probe(config, components, train, mixed=True)
+    for size_HW in all_sizes(config):
+        _probe(config, components, train, mixed=config.mixing is not None, size_HW=size_HW)
+    _check_metrics(components, output, target)
+    check_last_batch(config, components, train)
+    return components
+
+
+def _probe(
+    config: RunConfig,
+    components: Components,
+    data: RunData,
+    *,
+    scan: Callable[[Any], None] = lambda _: None,
+    mixed: bool = False,
+    size_HW: tuple[int, int] | None = None,
+) -> tuple[StepOutput, Any]:
+    """The step's output and the target of the first samples, in evaluation mode.
+
+    scan: takes the model's outputs, before any loss where the default step gives them. mixed: of a
+    mixture of them, as training sees it. size_HW: of images at that resolution of the sampler.
+    """
+    import torch
+
+    from epochal.engine.loop.mixing import Mixer
+    from epochal.engine.model.step import check_output, split_batch, target_of
+    from epochal.engine.randomness import seeded
+    from epochal.tasks.run_data.probe_batches import first_batch
+
+    count = min(PROBE_SAMPLES, data.known.num_samples)
+    model = components.state.model
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), seeded(seed_64(config.seed, "probe")):
+            batch, moved = first_batch(config, data, components, count=count, size_HW=size_HW)
+            if config.step is None and not mixed:  # a label that is no class ends a GPU's process
+                scan(model(split_batch(moved)[0]))
+            if mixed and config.mixing is not None:
+                mixer = Mixer(config.mixing, seed=config.seed, epoch=0)
+                moved = mixer(moved, batch.sample_ids_B)
+            output = check_output(components.step(model, moved), num_samples=count)
+            if config.step is not None:
+                scan(output.outputs)
+            return output, target_of(moved) if output.target is None else output.target
+    except TrainingFailed as error:  # an item that cannot be read, or items that do not collate
+        raise DataError(f"{data.field}: {error}") from error
+    except EpochalError:
+        raise
+    except Exception as error:  # the user's model, loss or step may raise anything
+        raise TargetError(
+            _probe_message(config, batch_of=data, size_HW=size_HW, error=error)
+        ) from error
+    finally:
+        model.train(was_training)
+
+
+def _probe_message(
+    config: RunConfig, *, batch_of: RunData, size_HW: tuple[int, int] | None, error: Exception
+) -> str:
+    step = "loss(model(input), target)" if config.step is None else config.step.target
+    sized = "" if size_HW is None else f" at {size_HW[0]} x {size_HW[1]} pixels of the sampler"
+    return (
+        f"model, loss, train_data{sized and ', sampler'}: trying {step} on the first samples of "
+        f"{batch_of.field}{sized} raised {type(error).__name__}: {error}; model.target is "
+        f"{config.model.target!r}, loss.target is {config.loss.target!r}"
+    )
+
+
+def _check_losses(config: RunConfig, output: StepOutput, target: Any) -> None:
+    policy = config.sampling.policy
+    if policy == "none":
+        return
+    part = "loss" if config.step is None else "step"
+    if output.loss_B.ndim == 0:
+        raise ConfigError(
+            f"sampling.policy: {policy!r} needs one loss per sample, but {part}.target gives a "
+            "single number for the batch; use a loss that takes `reduction`, a step that returns "
+            "losses of shape (B,), or `policy: none`"
+        )
+    needed = config.sampling.observations
+    if _num_classes(output.outputs) is None and not needed <= set(output.observations or {}):
+        names = " and ".join(f"`{name}`" for name in sorted(needed))
+        raise ConfigError(
+            f"sampling.policy: {policy!r} goes by {names} of predictions, but the model's "
+            f"output is {_described(output.outputs)} for targets {_described(target)}, expected "
+            f"logits of shape (B, C); use a step that returns the observations {names}, a policy "
+            "that goes by losses alone, or `policy: none`"
+        )
+
+
+def _check_metrics(components: Components, output: StepOutput, target: Any) -> None:
+    """Raises TargetError if a metric does not take what the step gives."""
+    for name, metric in components.metrics.fresh().items():
+        try:
+            getattr(metric, "to", lambda _: None)(components.device)
+            metric.update(output.outputs, target)
+        except EpochalError:
+            raise
+        except Exception as error:  # a metric of the user's may raise anything
+            raise TargetError(
+                f"metrics.validation: {name!r} does not take the outputs "
+                f"({_described(output.outputs)}) and targets ({_described(target)}) of the first "
+                f"samples: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _described(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        return f"a {type(value).__name__}"
+    return f"{value.dtype} of shape {tuple(shape)}"
+
+
+def _num_classes(logits: Any) -> int | None:
+    shape = getattr(logits, "shape", None)
+    return int(shape[1]) if shape is not None and len(shape) == 2 else None  # noqa: PLR2004 - (B, C)

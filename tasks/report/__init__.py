@@ -1,0 +1,1 @@
+"""For people: HTML page, curves, tables, pictures, landscape."""

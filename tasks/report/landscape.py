@@ -1,0 +1,206 @@
+"""The loss around a checkpoint of a run: loads it, computes the plane, writes it as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epochal.data.errors import InputError, NonFinite, NotFound
+from epochal.data.stage_store.stages import StageRecord
+from epochal.data.types import seed_64
+from epochal.tasks.checkpoints.end_of_epoch import load_model
+from epochal.tasks.config.run import RunConfig
+from epochal.tasks.runs.find_run import FoundRun
+from epochal.tasks.stages.commit import number
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+    from epochal.data.types import Batch
+    from epochal.engine.landscape import Landscape
+    from epochal.tasks.run_data.run_data import RunData
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a landscape is of. artifact: `model` or `ema`. extent: of filters' norms, each way."""
+
+    epoch: int
+    artifact: str
+    points: int
+    extent: float
+    samples: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A landscape and what it is of."""
+
+    run: str
+    asked: Asked
+    landscape: Landscape
+
+    @property
+    def lowest(self) -> float:
+        """The smallest finite loss."""
+        return float(self._finite.min())
+
+    @property
+    def highest(self) -> float:
+        """The largest finite loss."""
+        return float(self._finite.max())
+
+    @property
+    def _finite(self) -> Any:
+        import numpy as np
+
+        losses_PP = self.landscape.losses_PP
+        return losses_PP[np.isfinite(losses_PP)]
+
+    @property
+    def gaps(self) -> int:
+        """Points whose loss was not finite."""
+        return int(self.landscape.losses_PP.size - self._finite.size)
+
+    def as_object(self) -> dict[str, Any]:
+        """The file: the axis, and a row of losses for each place along the second direction."""
+        return {
+            "run": self.run,
+            "epoch": self.asked.epoch,
+            "weights": self.asked.artifact,
+            "seed": self.asked.seed,
+            "samples": self.landscape.num_samples,
+            "axis": self.landscape.axis_P.tolist(),
+            "losses": [[number(one) for one in row] for row in self.landscape.losses_PP.tolist()],
+        }
+
+
+def compute_landscape(
+    found: FoundRun,
+    asked: Asked,
+    *,
+    notice: Callable[[str], None],
+    on_point: Callable[[], None],
+) -> Computed:
+    """The losses around that checkpoint, over a fixed part of the validation data.
+
+    Raises InputError for a run that was not named by its config's path, NotFound if the store does
+    not have the checkpoint (any more), NonFinite if no loss is finite.
+    """
+    import numpy as np
+
+    from epochal.engine.landscape import axis_of, loss_landscape
+    from epochal.tasks.run_data.found_data import own_config
+    from epochal.tasks.user_code.components import build_components, prepare_numerics
+
+    config = own_config(found, "losses come out of model and data, and these are")
+    _check_unchanged(config, found)
+    record = _record(found, asked)
+    components = build_components(config, device=prepare_numerics(config))
+    load_model(found.stage_store, record, components, artifact=asked.artifact)
+    data = _validation_data(found, config, notice)
+    landscape = loss_landscape(
+        components.state.model,
+        _batches(config, data, asked),
+        step=components.step,
+        seed=asked.seed,
+        axis_P=axis_of(asked.points, asked.extent),
+        validation_seed=seed_64(config.seed, "validate", asked.epoch),
+        precision=config.precision,
+        forward=components.state.forward,
+        on_point=on_point,
+    )
+    if not np.isfinite(landscape.losses_PP).any():
+        raise NonFinite(
+            f"{found.plan.reference}, epoch {asked.epoch}: no loss around this checkpoint is "
+            "finite; try another --epoch, or a smaller --range"
+        )
+    return Computed(run=found.plan.run, asked=asked, landscape=landscape)
+
+
+def _check_unchanged(config: RunConfig, found: FoundRun) -> None:
+    for name in ("model", "loss", "step", "validation_data"):
+        now, then = getattr(config, name), getattr(found.config, name)
+        if now != then:
+            raise InputError(
+                f"{name}: the config says {now}, the run was trained with {then}; a landscape is "
+                "of what was trained: give a copy of the config that says so"
+            )
+
+
+def _record(found: FoundRun, asked: Asked) -> StageRecord:
+    record = found.record("train", asked.epoch)
+    where = f"{found.plan.reference}, epoch {asked.epoch}"
+    if record is None:
+        newest = found.newest_epoch("train")
+        has = "none yet" if newest is None else f"epochs up to {newest}"
+        raise NotFound(f"{where}: it is not trained; the store has {has} of this run")
+    if asked.artifact not in record.artifacts:
+        raise NotFound(
+            f"{where}: no average of the weights was kept; give `ema` in the config, and train"
+        )
+    if asked.artifact in found.stage_store.lookup([record.key])[record.key].thinned:
+        raise NotFound(
+            f"{where}: its checkpoint was removed by `epochal gc`, as `checkpoint:` says; ask for "
+            "an --epoch that was kept, or raise checkpoint.keep_last and train again"
+        )
+    return record
+
+
+def _validation_data(found: FoundRun, config: RunConfig, notice: Callable[[str], None]) -> RunData:
+    from epochal.tasks.run_data.found_data import found_data
+    from epochal.tasks.runs.facts import source_facts
+
+    sources, planned = source_facts(config), found.plan.sources
+    for name in ("model", "loss", "step"):
+        if sources.get(name, {}) != planned.get(name, {}):
+            notice(f"{name}: its source has changed since the run; the landscape is of what it is")
+    return found_data(
+        found,
+        "validation_data",
+        config=config,
+        notice=notice,
+        changed="losses are of what it is",
+    )
+
+
+def _batches(config: RunConfig, data: RunData, asked: Asked) -> list[Batch]:
+    """The samples with the smallest hash of (seed, id), in the data set's order, kept in memory."""
+    import numpy as np
+    from torch.utils.data import Subset
+
+    from epochal.data.loading.loader import validation_batches
+    from epochal.data.loading.order import epoch_order
+
+    ids_N = data.sample_ids_N
+    order_N = epoch_order(seed=seed_64(asked.seed, "landscape"), epoch=0, sample_ids_N=ids_N)
+    chosen_K = np.sort(order_N[: asked.samples])
+    dataset: Dataset[Any] = Subset(data.dataset, chosen_K.tolist())
+    batches = validation_batches(
+        dataset,
+        batch_size=config.loader.validation_batch_size or config.loader.batch_size,
+        sample_ids_N=ids_N[chosen_K],
+        workers=config.loader.workers,
+    )
+    with closing(batches):
+        return list(batches)
+
+
+def grid_file(picture: Path) -> Path:
+    """Where the numbers of a picture go: beside it."""
+    return picture.with_suffix(".json")
+
+
+def write_grid(computed: Computed, picture: Path) -> Path:
+    """Writes the numbers beside the picture. Raises InputError if they cannot be written."""
+    path = grid_file(picture)
+    try:
+        path.write_text(json.dumps(computed.as_object(), allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--out {picture}: cannot write {path}: {error.strerror}") from error
+    return path

@@ -1,0 +1,262 @@
+"""What training saw of each sample, in the order that a person asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from epochal.data.errors import InputError, NotFound
+from epochal.tasks.planning.keys import Stage
+from epochal.tasks.report.tables import RunTables
+from epochal.tasks.runs.find_run import FoundRun
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+SHOWN_BY_DEFAULT = 20
+COLUMNS = (
+    "sample_id", "label", "loss", "confidence", "p_true", "margin", "correct", "epoch_seen",
+    "n_seen", "keep", "weight",
+)  # fmt: skip
+"""What is shown under every order, with the columns of the order behind the label."""
+OF_ORDER = {
+    "easiest": ("mean_p_true", "variability"),
+    "hardest": ("mean_p_true", "variability"),
+    "suspects": ("mean_margin", "flagged", "predicted"),
+    "forgotten": ("forget_count", "never_right", "variability"),
+}
+DERIVED = (
+    "mean_margin", "mean_p_true", "variability", "forget_count", "never_right", "flagged",
+    "predicted",
+)  # fmt: skip
+OVER_EPOCHS = ("suspects", "forgotten")
+"""Orders that need all epochs, and make their table where no stage has."""
+
+
+@dataclass(frozen=True)
+class TablePaths:
+    """Where the tables of one epoch are, as DuckDB and pyarrow read them."""
+
+    epoch: int
+    observations: str | None
+    samples: str | None
+
+
+@dataclass(frozen=True)
+class SampleView:
+    """Samples in the order asked for, and the paths of every epoch's tables.
+
+    notes: what else a person should know of them, a sentence each.
+    """
+
+    run: str
+    epoch: int
+    order: str | None
+    caption: str
+    notes: Sequence[str]
+    columns: Sequence[str]
+    samples: list[dict[str, Any]]
+    tables: list[TablePaths]
+
+    def rows(self) -> list[list[str]]:
+        """The samples as text."""
+        return [[_text(sample[name]) for name in self.columns] for sample in self.samples]
+
+    def as_object(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        return {
+            "run": self.run,
+            "epoch": self.epoch,
+            "samples": self.samples,
+            "tables": [
+                {"epoch": one.epoch, "observations": one.observations, "samples": one.samples}
+                for one in self.tables
+            ],
+        }
+
+
+def view_samples(
+    found: FoundRun, *, order: str | None, count: int | None, tables: RunTables | None = None
+) -> SampleView:
+    """The samples of the newest epoch: all seen so far, or the observations where nothing mines.
+
+    order: `easiest`, `hardest`, `suspects`, `forgotten`, or None for the order of ids.
+    tables: of this run, if they are open already. Raises NotFound if no epoch is trained,
+    InputError if the tables cannot give that order.
+    """
+    mined, trained = found.newest_epoch("mine"), found.newest_epoch("train")
+    if trained is None:
+        raise NotFound(f"{found.plan.reference} has no trained epoch yet")
+    tables = tables or RunTables.of_run(found)
+    over_epochs = mined is not None or order in OVER_EPOCHS
+    read = tables.scores if over_epochs else tables.observations(trained)
+    assert read is not None
+    columns = dict(read)
+    ranked = _order(columns, order, run=found.plan.reference)
+    chosen = ranked[: count or SHOWN_BY_DEFAULT]
+    columns |= _derived(columns) if over_epochs else {}
+    names = [name for name in (*COLUMNS, *DERIVED) if name in columns]
+    what = "all epochs so far" if over_epochs else f"epoch {trained} alone (policy: none)"
+    return SampleView(
+        run=found.plan.run,
+        epoch=trained if mined is None else mined,
+        order=order,
+        caption=f"{len(chosen)} of {len(columns['sample_id'])} samples, {order or 'by id'}; "
+        f"scores of {what}",
+        notes=_notes(columns, order, ranked=len(ranked)),
+        columns=_shown(names, order),
+        samples=[{name: _plain(columns[name][row]) for name in names} for row in chosen],
+        tables=_tables(found),
+    )
+
+
+def _shown(names: Sequence[str], order: str | None) -> list[str]:
+    own = [name for name in OF_ORDER.get(order or "", ()) if name in names]
+    shown = [name for name in names if name in COLUMNS]
+    place = shown.index("label") + 1
+    return [*shown[:place], *own, *shown[place:]]
+
+
+def _notes(columns: Mapping[str, Any], order: str | None, *, ranked: int) -> list[str]:
+    from epochal.data.policies.shared.label_noise import noise_rate, num_suspects
+
+    if order == "forgotten":
+        never = int(columns["never_right"].sum())
+        return [
+            f"{ranked - never} samples were right and then wrong at least once",
+            f"{never} were never right: first, as if forgotten without end (Toneva et al. 2019)",
+        ]
+    if order == "suspects":
+        noise, flagged = noise_rate(columns), num_suspects(columns)
+        share = "not known" if noise is None else f"{noise:.2%}"
+        return [
+            f"estimated share of wrong labels: {share}",
+            f"left out by the policy for their label: {flagged or 'none'}",
+            "the tables keep whether a prediction was right, not which class a wrong one named",
+        ]
+    return []
+
+
+def _derived(columns: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    """What follows from the columns of all epochs."""
+    import numpy as np
+
+    from epochal.data.samples import scores
+
+    known_N = columns["correct"] & (columns["label"] >= 0)
+    predicted_N = np.full(len(known_N), None, dtype=object)
+    predicted_N[known_N] = columns["label"][known_N]
+    return {
+        "mean_margin": scores.mean_margin(columns),
+        "mean_p_true": scores.mean_p_true(columns),
+        "variability": scores.variability(columns),
+        "never_right": scores.never_right(columns) & np.isfinite(columns["p_true"]),
+        "flagged": scores.is_flagged(columns),
+        "predicted": predicted_N,
+    }
+
+
+def _order(
+    columns: dict[str, npt.NDArray[Any]], order: str | None, *, run: str
+) -> npt.NDArray[np.int64]:
+    import numpy as np
+
+    from epochal.data.samples import scores
+
+    ids = columns["sample_id"]
+    if order is None:
+        return np.lexsort((ids,))
+    seen = columns["n_seen"] > 0 if "n_seen" in columns else np.ones(len(ids), dtype=bool)
+    score = _badness(columns, order, run=run)
+    score = np.where(np.isnan(score), np.inf, score)
+    keys = [ids, score]
+    if order == "forgotten":  # a count has many ties: those that were least sure go first
+        keys.insert(1, np.nan_to_num(scores.mean_p_true(columns)))
+        seen &= score < 0
+    rows: npt.NDArray[np.int64] = np.lexsort(keys)
+    chosen: npt.NDArray[np.int64] = rows[seen[rows]]
+    return chosen
+
+
+def _badness(
+    columns: dict[str, npt.NDArray[Any]], order: str, *, run: str
+) -> npt.NDArray[np.float64]:
+    """What the samples are sorted by, the lowest first: float64 of shape (N,), NaN at the end."""
+    import numpy as np
+
+    from epochal.data.samples import scores
+
+    loss = columns["loss"].astype(np.float64)
+    if order == "hardest":
+        return -loss
+    if order == "easiest":
+        # Highest confidence in a right answer; where there are no classes, the lowest loss.
+        right = _column(columns, "p_true")
+        return loss if right is None else -right
+    if order == "forgotten":
+        if not scores.has_classes(columns):
+            raise InputError(_needs(run, order, "whether predictions were right"))
+        # Toneva et al. 2019, section 4: never learnt counts as forgotten infinitely often.
+        count = columns["forget_count"].astype(np.float64)
+        return -np.where(scores.never_right(columns), np.inf, count)
+    if _column(columns, "margin_sum") is None:
+        raise InputError(_needs(run, order, "the margin between classes"))
+    return scores.mean_margin(columns)  # AUM, Pleiss et al. 2020
+
+
+def _needs(run: str, order: str, what: str) -> str:
+    return (
+        f"{run}: --{order} needs {what}, and its tables have none of it: the model's output is "
+        "not of shape (batch, classes)"
+    )
+
+
+def _column(columns: dict[str, npt.NDArray[Any]], name: str) -> npt.NDArray[np.float64] | None:
+    import numpy as np
+
+    values = columns.get(name)
+    if values is None or not len(values) or np.isnan(values.astype(np.float64)).all():
+        return None
+    return values.astype(np.float64)
+
+
+def _tables(found: FoundRun) -> list[TablePaths]:
+    def url(stage: Stage, name: str) -> str | None:
+        record = found.records.get(stage.known_key)
+        if record is None or name not in record.artifacts:
+            return None
+        address = found.store.address(found.stage_store.artifact_path(record, name))
+        return address.removeprefix("file://")  # a plain path is what every reader takes
+
+    tables = []
+    for stage in found.stages:
+        if stage.kind != "train" or stage.epoch is None or stage.key not in found.records:
+            continue
+        mined = next(
+            (one for one in found.stages if (one.kind, one.epoch) == ("mine", stage.epoch)), None
+        )
+        tables.append(
+            TablePaths(
+                epoch=stage.epoch,
+                observations=url(stage, "observations"),
+                samples=None if mined is None else url(mined, "samples"),
+            )
+        )
+    return tables
+
+
+def _plain(value: Any) -> Any:
+    import math
+
+    plain = value.item() if hasattr(value, "item") else value
+    if isinstance(plain, float):
+        return plain if math.isfinite(plain) else None
+    return plain
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

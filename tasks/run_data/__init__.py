@@ -1,0 +1,1 @@
+"""A run's data sets opened; probe batches; images."""

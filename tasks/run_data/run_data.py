@@ -1,0 +1,184 @@
+"""The run's data sets: made by their targets, described once, checked before epoch 0."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epochal.data.config.loader import DataConfig
+from epochal.data.errors import DataError
+from epochal.data.inspection.describe import describe
+from epochal.data.store.store import Store
+from epochal.tasks.config.run import RunConfig
+from epochal.tasks.planning.keys import DataFacts, Facts
+from epochal.tasks.planning.run_length import with_epochs
+from epochal.tasks.planning.schedules import sample_digests
+from epochal.tasks.planning.scoring import SCORING_DATA
+from epochal.tasks.reporting import Reporter
+from epochal.tasks.runs.facts import (
+    DataField,
+    KnownData,
+    data_fields,
+    description_path,
+    read_known,
+    source_facts,
+    stated_fingerprint,
+    write_known,
+)
+from epochal.tasks.runs.warm_start import start_sha256
+from epochal.tasks.user_code.targets import call_target
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+QUICK_READ_S = 10.0
+"""Data that is read in less is read at every start, in case it has changed unseen."""
+
+
+@dataclass
+class RunData:
+    """One data set of a run.
+
+    sample_ids_N: int64 of shape (N,); labels_N: int64 of shape (N,), or None where unknown.
+    """
+
+    field: DataField
+    dataset: Any
+    known: KnownData
+    fingerprint: str
+    read_ids_N: npt.NDArray[np.int64] | None
+    labels_N: npt.NDArray[np.int64] | None
+
+    @cached_property
+    def sample_ids_N(self) -> npt.NDArray[np.int64]:
+        """The ids of the samples, by position."""
+        import numpy as np
+
+        if self.known.index_ids:
+            return np.arange(self.known.num_samples, dtype=np.int64)
+        assert self.read_ids_N is not None
+        return self.read_ids_N
+
+    @cached_property
+    def classes_N(self) -> npt.NDArray[np.int64]:
+        """The class of each sample, by position; read where unknown. Raises DataError."""
+        from epochal.data.inspection.labels import class_labels
+
+        return class_labels(
+            self.dataset, count=self.known.num_samples, read_N=self.labels_N, name=self.field
+        )
+
+
+def open_data(
+    config: RunConfig,
+    field: DataField,
+    store: Store,
+    *,
+    sources: Mapping[str, str],
+    notice: Reporter,
+    before_write: Callable[[], None],
+) -> RunData:
+    """Makes the data set and reads it if that is quick or was never done.
+
+    before_write: called before what was read is noted in the store.
+    Raises TargetError if the target fails, DataError if the data set cannot be trained on.
+    """
+    data: DataConfig = data_fields(config)[field]
+    folder = Path(config.folder)
+    path = description_path(data, sources=sources, folder=folder)
+    dataset = call_target(data, field=field, folder=folder)
+    known = read_known(store, path)
+    if known is not None and known.seconds > QUICK_READ_S and _is_of(known, dataset):
+        notice.notice(
+            f"{field}: reading it took {known.seconds:.0f} s, so its content is taken as it was "
+            "then; state `version:` or `files:` to say when it changes"
+        )
+        return RunData(
+            field=field,
+            dataset=dataset,
+            known=known,
+            fingerprint=stated_fingerprint(data) or known.fingerprint,
+            read_ids_N=None,
+            labels_N=None,
+        )
+    started = time.monotonic()
+    description = describe(dataset, name=field)
+    seconds = time.monotonic() - started
+    read = KnownData(
+        fingerprint=description.fingerprint,
+        num_samples=description.num_samples,
+        seconds=round(seconds, 1) if seconds > QUICK_READ_S else 0.0,
+        index_ids=description.sample_ids is None,
+        label_min=description.label_min,
+        label_max=description.label_max,
+    )
+    if read != known:
+        before_write()
+        write_known(store, path, read)
+    return RunData(
+        field=field,
+        dataset=dataset,
+        known=read,
+        fingerprint=stated_fingerprint(data) or read.fingerprint,
+        read_ids_N=description.sample_ids,
+        labels_N=description.labels,
+    )
+
+
+def _is_of(known: KnownData, dataset: Any) -> bool:
+    """Whether what is remembered may be of this data set, as far as that costs no reading."""
+    try:
+        count = len(dataset)
+    except Exception:  # noqa: BLE001 - a user's __len__ may raise anything; `describe` says it
+        return False
+    return known.index_ids and count == known.num_samples
+
+
+def check_same_samples(trained: RunData, scored: RunData) -> None:
+    """Raises DataError if the data set of the scoring pass has not the samples of training."""
+    import numpy as np
+
+    if np.array_equal(trained.sample_ids_N, scored.sample_ids_N):
+        return
+    count, own = len(trained.sample_ids_N), len(scored.sample_ids_N)
+    raise DataError(
+        f"{scored.field}: found {own} samples, train_data has {count}"
+        f"{', and other ids' if own == count else ''}; expected the same samples in the same "
+        "order, so that a score is found by the id of its sample"
+    )
+
+
+def read_facts(
+    config: RunConfig, store: Store, *, notice: Reporter, before_write: Callable[[], None]
+) -> tuple[Facts, dict[str, RunData]]:
+    """The facts from the data as it is now, and the data sets."""
+    sources = source_facts(config)
+    data: dict[str, RunData] = {
+        name: open_data(
+            config,
+            name,
+            store,
+            sources=sources.get(name, {}),
+            notice=notice,
+            before_write=before_write,
+        )
+        for name in data_fields(config)
+    }
+    scored = data.get(SCORING_DATA)
+    if scored is not None:
+        check_same_samples(data["train_data"], scored)
+    num_samples = data["train_data"].known.num_samples
+    facts = Facts(
+        sources=sources,
+        train_data=DataFacts(data["train_data"].fingerprint, num_samples),
+        validation_data=DataFacts(data["validation_data"].fingerprint),
+        schedule=sample_digests(with_epochs(config, num_samples=num_samples), num_samples),
+        start=start_sha256(config),
+        scoring_data=None if scored is None else DataFacts(scored.fingerprint),
+    )
+    return facts, data

@@ -1,0 +1,1 @@
+"""Run or reuse, life of a run, Prefect tasks, assembly of the tracker."""

@@ -1,0 +1,163 @@
+"""Why a stage is not done although a similar one is: which field changed, from what to what.
+
+Two lists of stages are compared section by section (`tasks.keys`); a changed section is told by
+the config's fields below it, or by the files or the content behind it. A stage whose own
+sections agree inherits the reasons of the parents that differ.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from epochal.tasks.config.run import RunConfig
+from epochal.tasks.planning.averaging import END_KINDS
+from epochal.tasks.planning.keys import Stage, list_stages
+from epochal.tasks.planning.scoring import SCORE, SCORES
+from epochal.tasks.runs.run_plans import RunPlan
+
+MAX_VALUE_CHARS = 60
+SHORT_DIGEST = 8
+
+_FIELDS_OF_SECTION: dict[str, tuple[str, ...]] = {
+    "schedule": ("schedule", "epochs"),
+    "batch_norm": ("batch_norm", "epochs"),
+    "sampling": ("sampling",),
+    "sampling.full": ("sampling.final_full", "sampling.warm_up", "epochs"),
+    "sampling.phase": ("sampling", "epochs"),
+    "loader": ("loader.batch_size", "loader.drop_last", "loader.validation_batch_size"),
+    "metrics": ("metrics.validation",),
+    "validation": ("validation", "loader.validation_batch_size"),
+    "max_updates": ("max_updates",),
+    "sampling.scoring": ("sampling.scoring", "epochs"),
+    "metrics.best": ("metrics.best", "metrics.best_mode", "metrics.validation"),
+}
+_FIELD_OF_ROLE = {
+    "samples": "sampling.policy",
+    "parent": "epochs",
+    "observations": "epochs",
+    SCORES: "sampling.scoring",
+}
+
+
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested mappings as (dotted path, value); lists are leaves."""
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def shown(value: Any) -> str:
+    """A value in one short line."""
+    if value is None:
+        return "not set"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 1]}…"
+
+
+def change(path: str, old: Any, new: Any) -> str:
+    """`optimizer.args.lr: 0.002 → 0.004`."""
+    return f"{path}: {shown(old)} → {shown(new)}"
+
+
+class Comparison:
+    """The stages of now against those of an earlier plan."""
+
+    def __init__(self, config: RunConfig, stages: Sequence[Stage], plan: RunPlan) -> None:
+        old_config = plan.run_config()
+        self._new_config = dict(flatten(config.model_dump(mode="json")))
+        self._old_config = dict(flatten(plan.config))
+        self._old: dict[tuple[str, int | None], Stage] = {}
+        if old_config is not None:
+            listed = list_stages(old_config, plan.facts())
+            self._old = {(stage.kind, stage.epoch): stage for stage in listed}
+        self._readable = old_config is not None
+        self._reasons: dict[tuple[str, int | None], tuple[str, ...]] = {}
+        self.shared = sum(self.same(stage) for stage in stages)
+
+    def same(self, stage: Stage) -> bool:
+        """Whether the earlier plan holds this very stage."""
+        old = self._old.get((stage.kind, stage.epoch))
+        return old is not None and stage.key is not None and old.key == stage.key
+
+    def reasons(self, stage: Stage) -> tuple[str, ...]:
+        """What changed, root causes first; empty if nothing did."""
+        place = (stage.kind, stage.epoch)
+        if place not in self._reasons:
+            self._reasons[place] = tuple(dict.fromkeys(self._find(stage)))
+        return self._reasons[place]
+
+    def _find(self, stage: Stage) -> Iterator[str]:
+        if not self._readable or self.same(stage):
+            return
+        old = self._old.get((stage.kind, stage.epoch))
+        if old is None:
+            yield from self._fields((self._cause(stage),))
+            return
+        for section in {**old.inputs, **stage.inputs}:
+            before, now = old.inputs.get(section), stage.inputs.get(section)
+            if before != now:
+                yield from self._section(section, before, now)
+        for role in {**old.parents, **stage.parents}:
+            parent = stage.parents.get(role)
+            if parent is None or role not in old.parents:
+                # Roles of an average name an epoch: `train.3`.
+                yield from self._fields((_FIELD_OF_ROLE.get(role, "epochs"),))
+            else:
+                yield from self.reasons(parent)
+
+    def _cause(self, stage: Stage) -> str:
+        """The field that a stage is there for, which was not there before."""
+        if stage.kind in END_KINDS:
+            return "averaging"
+        has_epoch = ("train", stage.epoch) in self._old
+        if stage.kind == SCORE and has_epoch:
+            return "sampling.scoring"
+        return "sampling.policy" if stage.kind == "mine" and has_epoch else "epochs"
+
+    def _section(self, section: str, before: Any, now: Any) -> Iterator[str]:
+        if section.endswith(".source"):
+            yield from _source_changes(section, before or {}, now or {})
+            return
+        found = list(self._fields(_FIELDS_OF_SECTION.get(section, (section,))))
+        if found:
+            yield from found
+        elif section.endswith("_data"):
+            old, new = (_short(value) for value in (before, now))
+            yield change(f"{section} content", old, new)
+        else:
+            yield change(section, before, now)
+
+    def _fields(self, prefixes: tuple[str, ...]) -> Iterator[str]:
+        for path in sorted({**self._old_config, **self._new_config}):
+            if not any(path == prefix or path.startswith(f"{prefix}.") for prefix in prefixes):
+                continue
+            # What one kind of schedule has and another has not is not set there either.
+            old, new = self._old_config.get(path), self._new_config.get(path)
+            if old != new:
+                yield change(path, old, new)
+
+
+def _short(fingerprint: Any) -> str:
+    return "not yet read" if fingerprint is None else str(fingerprint)[:SHORT_DIGEST]
+
+
+def _source_changes(
+    section: str, before: Mapping[str, str], now: Mapping[str, str]
+) -> Iterator[str]:
+    for file in sorted({**before, **now}):
+        if before.get(file) != now.get(file):
+            old = before.get(file, "not there")[:SHORT_DIGEST]
+            new = now.get(file, "not there")[:SHORT_DIGEST]
+            yield change(f"{section} {file}", old, new)
+
+
+def most_similar(
+    config: RunConfig, stages: Sequence[Stage], plans: Sequence[RunPlan]
+) -> Comparison | None:
+    """The comparison with the plan that shares most stages; the first of equals."""
+    comparisons = [Comparison(config, stages, plan) for plan in plans]
+    return max(comparisons, key=lambda found: found.shared, default=None)

@@ -1,0 +1,165 @@
+"""What keys need beyond the config: digests of sources and of data. No torch.
+
+Fingerprints of data that was read once are kept in `<store>/fingerprints`, so that `plan` need
+not read data. A data set's description is found there by its target, args, source and declared
+files; what the files hold may have changed unseen, so `train` reads again what is quickly read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from epochal.data.config.loader import DataConfig
+from epochal.data.errors import Damaged
+from epochal.data.hashing import digest
+from epochal.data.inspection.describe import files_stamp
+from epochal.data.store.documents import dump_document, load_document
+from epochal.data.store.store import Store
+from epochal.data.types import Frozen, Target
+from epochal.engine.schedule.kinds import CustomSchedule
+from epochal.tasks.config.run import RunConfig
+from epochal.tasks.planning.keys import DataFacts, Facts
+from epochal.tasks.planning.run_length import with_epochs
+from epochal.tasks.planning.schedules import sample_digests
+from epochal.tasks.planning.scoring import SCORING_DATA, own_data
+from epochal.tasks.runs.warm_start import start_sha256
+from epochal.tasks.user_code.source_digests import source_digests
+from epochal.tasks.user_code.targets import resolved_args
+
+MAX_DESCRIPTION_BYTES = 1 << 16
+
+DataField = Literal["train_data", "validation_data", "sampling.scoring.data"]
+
+
+def data_fields(config: RunConfig) -> dict[DataField, DataConfig]:
+    """The data sets of a run by their field."""
+    found: dict[DataField, DataConfig] = {
+        "train_data": config.train_data,
+        "validation_data": config.validation_data,
+    }
+    if (scored := own_data(config)) is not None:
+        found[SCORING_DATA] = scored
+    return found
+
+
+class KnownData(Frozen):
+    """What is remembered of a data set that was read.
+
+    seconds: how long reading it took; over 10 it is not read again at each start.
+    """
+
+    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
+    num_samples: int = Field(ge=1)
+    seconds: float = Field(ge=0, le=1e9)
+    index_ids: bool
+    label_min: int | None = None
+    label_max: int | None = None
+
+
+def source_facts(config: RunConfig) -> dict[str, dict[str, str]]:
+    """Config field of each target → the user's files that it runs, with their digests.
+
+    Raises TargetError if one of them cannot be read as Python.
+    """
+    targets: dict[str, Target | None] = {
+        "model": config.model,
+        "loss": config.loss,
+        "step": config.step,
+        "optimizer": config.optimizer,
+        "schedule": config.schedule if isinstance(config.schedule, CustomSchedule) else None,
+        "sampling": config.sampling.callable_target,
+    }
+    # A stated version replaces everything else.
+    data = data_fields(config).items()
+    targets |= {name: one for name, one in data if one.version is None}
+    for metric in config.metrics.validation:
+        if not isinstance(metric, str):
+            targets[f"metrics.{metric.name}"] = metric
+    folder = Path(config.folder)
+    return {
+        name: source_digests(target.target.partition(":")[0], folder=folder)
+        for name, target in targets.items()
+        if target is not None
+    }
+
+
+def description_path(data: DataConfig, *, sources: Mapping[str, str], folder: Path) -> str:
+    """Where the store remembers this data set. Raises DataError if a declared file is missing."""
+    identity: dict[str, Any] = {
+        "target": data.target,
+        "args": resolved_args(data.args, folder=folder),
+        "sources": dict(sources),
+        "version": data.version,
+    }
+    if data.version is None and data.files:
+        identity["files"] = files_stamp(data.files, folder)
+    return f"fingerprints/{digest('data', identity)}.json"
+
+
+def read_known(store: Store, path: str) -> KnownData | None:
+    """The description at `path`, or None if there is none that can be read."""
+    try:
+        body = load_document(
+            store.read(path, max_bytes=MAX_DESCRIPTION_BYTES),
+            name=path,
+            max_bytes=MAX_DESCRIPTION_BYTES,
+        )
+        return KnownData.model_validate(body, strict=True)
+    except (FileNotFoundError, ValidationError):
+        return None
+    except Damaged:
+        return None  # it is read again from the data, and written again
+
+
+def write_known(store: Store, path: str, known: KnownData) -> None:
+    """Remembers `known`; another description at that place gives way to it."""
+    data = dump_document(known.model_dump(mode="json"))
+    try:
+        store.put_new(path, data)
+    except FileExistsError:
+        if read_known(store, path) == known:
+            return
+        store.delete(path)
+        try:
+            store.put_new(path, data)
+        except FileExistsError:
+            return  # another process has just written what it read
+
+
+def stated_fingerprint(data: DataConfig) -> str | None:
+    """The fingerprint that a stated `version` gives, without reading anything; else None."""
+    if data.version is None:
+        return None
+    return digest(
+        "data-version", {"target": data.target, "args": data.args, "version": data.version}
+    )
+
+
+def remembered_facts(config: RunConfig, store: Store) -> Facts:
+    """The facts as far as the store knows them: for `plan`, which reads no data."""
+    sources = source_facts(config)
+    facts: dict[str, DataFacts] = {}
+    for name, data in data_fields(config).items():
+        fingerprint = stated_fingerprint(data)
+        known = None
+        by_updates = config.schedule.unit == "updates" or config.max_updates is not None
+        if fingerprint is None or by_updates:
+            path = description_path(data, sources=sources.get(name, {}), folder=Path(config.folder))
+            known = read_known(store, path)
+        if fingerprint is None and known is not None:
+            fingerprint = known.fingerprint
+        num_samples = None if known is None else known.num_samples
+        facts[name] = DataFacts(fingerprint=fingerprint, num_samples=num_samples)
+    num_samples = facts["train_data"].num_samples
+    return Facts(
+        sources=sources,
+        train_data=facts["train_data"],
+        validation_data=facts["validation_data"],
+        schedule=sample_digests(with_epochs(config, num_samples=num_samples), num_samples),
+        start=start_sha256(config),
+        scoring_data=facts.get(SCORING_DATA),
+    )

@@ -1,0 +1,153 @@
+"""Which run a person means: a config's path, a name in a store, or `STORE/NAME`.
+
+Names are looked up in the store that is given, else in `EPOCHAL_STORE`, else in the stores that
+runs on this machine have used, newest first (`~/.epochal/stores.json`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from epochal.data.errors import EpochalError, NotFound
+from epochal.data.stage_store.stages import StageRecord, StageStore
+from epochal.data.store.store import Store, open_store
+from epochal.tasks.config.load import load_config
+from epochal.tasks.config.run import RunConfig
+from epochal.tasks.planning.early_stopping import needed_stages, stopped_after
+from epochal.tasks.planning.keys import Stage, list_stages
+from epochal.tasks.runs.plan import records_of
+from epochal.tasks.runs.run_plans import RunPlan, find_plan
+from epochal.tasks.runs.stage_schema import look_up
+
+MAX_STORES = 50
+MAX_NAMED_STORES = 3
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run in a store: its newest plan, its stages, and the records of those that are done.
+
+    stopped_after: the epoch that early stopping ended it with; stages after it are not listed.
+    own: the config by whose path a person named the run, else None: `config` is what the store says
+    that it was, and nothing that a store says is to be run as code.
+    """
+
+    store: Store
+    stage_store: StageStore
+    plan: RunPlan
+    config: RunConfig
+    stages: tuple[Stage, ...]
+    records: dict[str, StageRecord]
+    stopped_after: int | None = None
+    own: RunConfig | None = None
+
+    def newest_epoch(self, kind: str) -> int | None:
+        """The last epoch that has a stage of this kind done, or None."""
+        done = [
+            stage.epoch
+            for stage in self.stages
+            if stage.kind == kind and stage.key in self.records and stage.epoch is not None
+        ]
+        return max(done, default=None)
+
+    def record(self, kind: str, epoch: int | None) -> StageRecord | None:
+        """The record of that stage, or None if it is not done."""
+        for stage in self.stages:
+            if (stage.kind, stage.epoch) == (kind, epoch):
+                return self.records.get(stage.known_key)
+        return None
+
+
+def stores_file() -> Path:
+    """Where the stores that were used are remembered."""
+    return Path.home() / ".epochal" / "stores.json"
+
+
+def known_stores() -> list[str]:
+    """Stores that runs on this machine have used, newest first."""
+    try:
+        found = json.loads(stores_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []  # a convenience only: --store says it too
+    return [url for url in found if isinstance(url, str)] if isinstance(found, list) else []
+
+
+def remember_store(url: str) -> None:
+    """Puts `url` first among the stores that names are looked up in."""
+    known = known_stores()
+    if known[:1] == [url]:
+        return
+    urls = [url, *(one for one in known if one != url)][:MAX_STORES]
+    path = stores_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(urls, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def find_run(reference: str, *, store: str | None = None) -> FoundRun:
+    """The run that `reference` names: `config.yaml`, `name`, `name@2` or `STORE/name`.
+
+    Raises NotFound, saying where it was looked for.
+    """
+    here = Path.cwd()
+    path = Path(reference)
+    if path.suffix in {".yaml", ".yml"}:
+        config = load_config(path)
+        opened = open_store(config.store, folder=Path(config.folder))
+        return replace(_found(opened, find_plan(opened, config.name)), own=config)
+    if store is not None or "EPOCHAL_STORE" in os.environ:
+        opened = open_store(store or os.environ["EPOCHAL_STORE"], folder=here)
+        return _found(opened, find_plan(opened, reference))
+    if "/" in reference:
+        place, _, name = reference.rstrip("/").rpartition("/")
+        opened = open_store(place, folder=here)
+        return _found(opened, find_plan(opened, name))
+    return _search(reference)
+
+
+def _search(reference: str) -> FoundRun:
+    tried = []
+    beside = Path.cwd() / "store"
+    urls = ([beside.as_uri()] if beside.is_dir() else []) + known_stores()
+    for url in dict.fromkeys(urls):
+        try:
+            opened = open_store(url, folder=Path.cwd())
+            return _found(opened, find_plan(opened, reference))
+        except EpochalError:
+            tried.append(url)  # another store may have it; the first that were tried are named
+    more = f" and {len(tried) - MAX_NAMED_STORES} more" * (len(tried) > MAX_NAMED_STORES)
+    looked = (
+        f"looked in {', '.join(tried[:MAX_NAMED_STORES])}{more}"
+        if tried
+        else "no run has used a store here yet"
+    )
+    raise NotFound(
+        f"there is no run {reference!r} ({looked}); name its store: --store STORE, or give the "
+        "path of its config"
+    )
+
+
+def _found(store: Store, plan: RunPlan) -> FoundRun:
+    config = plan.run_config()
+    if config is None:
+        raise NotFound(
+            f"{plan.reference} was planned by another version of epochal, whose config this one "
+            "does not read; use that version"
+        )
+    stages = tuple(list_stages(config, plan.facts()))
+    stage_store = StageStore(store)
+    statuses = look_up(stage_store, [stage.known_key for stage in stages], stages=stages)
+    records = records_of(statuses)
+    return FoundRun(
+        store=store,
+        stage_store=stage_store,
+        plan=plan,
+        config=config,
+        stages=needed_stages(config, stages, records),
+        records=records,
+        stopped_after=stopped_after(config, stages, records),
+    )

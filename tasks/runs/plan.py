@@ -1,0 +1,178 @@
+"""What a command would do: each stage done or not, and why not. Reads the store, starts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from epochal.data.stage_store.stages import StageRecord, StageStatus, StageStore
+from epochal.data.store.store import Store, open_store
+from epochal.tasks.config.run import RunConfig
+from epochal.tasks.planning.early_stopping import stopped_after
+from epochal.tasks.planning.keys import Facts, Stage, list_stages
+from epochal.tasks.planning.run_length import with_epochs
+from epochal.tasks.planning.scoring import SCORING_DATA
+from epochal.tasks.runs.explain import Comparison, most_similar
+from epochal.tasks.runs.facts import remembered_facts
+from epochal.tasks.runs.run_plans import newest_plan, read_plans, run_names
+from epochal.tasks.runs.stage_schema import look_up
+
+NOT_READ = "data not yet read"
+MAX_COMPARED = 8  # plans that a stage which is not done is compared with
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """One stage of a plan.
+
+    why: empty where the stage is done; else at least one reason. needed: whether it belongs to the
+    run, or comes after the epoch that early stopping ended it with.
+    """
+
+    stage: Stage
+    done: bool
+    why: tuple[str, ...]
+    needed: bool = True
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """All stages of a run as the store has them."""
+
+    config: RunConfig
+    facts: Facts
+    reports: tuple[StageReport, ...]
+    statuses: Mapping[str, StageStatus]
+    bitwise: bool
+    stopped_after: int | None = None
+
+    @property
+    def num_done(self) -> int:
+        """Stages of the run that the store has."""
+        return sum(report.done for report in self.reports if report.needed)
+
+    @property
+    def num_needed(self) -> int:
+        """Stages that belong to the run, by what is known of it now."""
+        return sum(report.needed for report in self.reports)
+
+    @property
+    def stopping(self) -> str | None:
+        """What early stopping does to the run, in one sentence, or None."""
+        if self.stopped_after is not None:
+            return (
+                f"early stopping ended the run with epoch {self.stopped_after}: "
+                "later epochs are not needed"
+            )
+        if self.config.early_stopping is None or self.num_done == self.num_needed:
+            return None
+        return "early stopping may end the run sooner: later epochs may not be needed"
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Data sets whose content is not yet known."""
+        facts = {
+            "train_data": self.facts.train_data,
+            "validation_data": self.facts.validation_data,
+        }
+        if self.facts.scoring_data is not None:
+            facts[SCORING_DATA] = self.facts.scoring_data
+        return tuple(name for name, data in facts.items() if data.fingerprint is None)
+
+
+def make_plan(config: RunConfig) -> PlanReport:
+    """The plan of `config` from what the store remembers; no data is read."""
+    store = open_store(config.store, folder=Path(config.folder))
+    facts = remembered_facts(config, store)
+    config = with_epochs(config, num_samples=facts.train_data.num_samples)
+    stages = list_stages(config, facts)
+    keys = [stage.key for stage in stages if stage.key is not None]
+    statuses = look_up(StageStore(store), keys, stages=stages)
+    return report_plan(config, facts, stages, statuses, store)
+
+
+def report_plan(
+    config: RunConfig,
+    facts: Facts,
+    stages: Sequence[Stage],
+    statuses: Mapping[str, StageStatus],
+    store: Store,
+) -> PlanReport:
+    """Joins stages with what the store has of them, and explains what it has not."""
+    records = records_of(statuses)
+    stopped = stopped_after(config, stages, records)
+    missing = [stage for stage in stages if not _done(stage, statuses)]
+    comparison = _comparison(config, stages, store) if missing else None
+    reports = [
+        StageReport(
+            stage=stage,
+            done=_done(stage, statuses),
+            why=() if _done(stage, statuses) else _why(stage, statuses, comparison),
+            needed=stopped is None or stage.epoch is None or stage.epoch <= stopped,
+        )
+        for stage in stages
+    ]
+    return PlanReport(
+        config=config,
+        facts=facts,
+        reports=tuple(reports),
+        statuses=statuses,
+        bitwise=is_bitwise(stages, records),
+        stopped_after=stopped,
+    )
+
+
+def records_of(statuses: Mapping[str, StageStatus]) -> dict[str, StageRecord]:
+    """The records of the stages that are done."""
+    return {key: status.record for key, status in statuses.items() if status.record is not None}
+
+
+def _done(stage: Stage, statuses: Mapping[str, StageStatus]) -> bool:
+    return stage.key is not None and statuses[stage.key].record is not None
+
+
+def _comparison(config: RunConfig, stages: Sequence[Stage], store: Store) -> Comparison | None:
+    keys = [stage.key for stage in stages]
+    own = [entry.plan for entry in read_plans(store, config.name, most=MAX_COMPARED)]
+    # The plan of these very stages, which `train` notes as it starts, explains nothing.
+    plans = [plan for plan in own if [stage.key for stage in plan.stages] != keys]
+    if not own:
+        others = (newest_plan(store, name) for name in run_names(store.listing("runs")))
+        plans = [plan for plan in others if plan is not None][:MAX_COMPARED]
+    return most_similar(config, stages, plans)
+
+
+def _why(
+    stage: Stage, statuses: Mapping[str, StageStatus], comparison: Comparison | None
+) -> tuple[str, ...]:
+    problem = statuses[stage.key].problem if stage.key is not None else None
+    if problem is not None:
+        return (problem,)
+    if comparison is not None and (reasons := comparison.reasons(stage)):
+        return reasons
+    if stage.key is None:
+        return (NOT_READ,)
+    return ("not yet computed",)
+
+
+def is_bitwise(stages: Sequence[Stage], records: Mapping[str, StageRecord]) -> bool:
+    """Whether all records come from one environment, and each from its parents' present bytes."""
+    done = [
+        (stage, record) for stage in stages if (record := records.get(stage.key or "")) is not None
+    ]
+    if len({record.environment_digest for _, record in done}) > 1:
+        return False
+    return not any(_consumed_others(stage, record, records) for stage, record in done)
+
+
+def _consumed_others(stage: Stage, record: StageRecord, records: Mapping[str, StageRecord]) -> bool:
+    for name, sha256 in record.consumed.items():
+        role, _, artifact = name.partition("/")
+        parent = stage.parents.get(role)
+        present = records.get(parent.known_key) if parent is not None else None
+        if present is None or artifact not in present.artifacts:
+            continue
+        if present.artifacts[artifact].sha256 != sha256:
+            return True
+    return False

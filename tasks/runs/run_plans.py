@@ -1,0 +1,284 @@
+"""What the store keeps of a run beside its stages: plans, generations, attempts.
+
+`runs/<name>/plans/NNNNNN.json` is written when the list of stage keys changes. While the old and
+the new list agree, or one is a prefix of the other, it is the same *generation* (DESIGN §1).
+Nothing here decides what is done: only stage records do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, JsonValue, ValidationError
+
+from epochal.data.errors import Damaged, NotFound
+from epochal.data.hashing import digest
+from epochal.data.store.documents import dump_document, load_document
+from epochal.data.store.store import Store
+from epochal.data.types import Frozen
+from epochal.tasks.config.run import RunConfig
+from epochal.tasks.planning.averaging import END_KINDS
+from epochal.tasks.planning.keys import DataFacts, Facts, Stage
+
+MAX_PLAN_BYTES = 1 << 28
+_PLAN = re.compile(r"([0-9]{6})\.json")
+_GENERATION = re.compile(r"[0-9]{1,9}")
+
+
+def _check_source(name: str) -> str:
+    # `epochal sync` copies these files to MLflow: no plan may name one outside the user's folder.
+    if name.startswith("/") or not name.endswith(".py") or {"", ".", ".."} & {*name.split("/")}:
+        message = f"{name!r:.80} is no Python file below the config's folder"
+        raise ValueError(message)
+    return name
+
+
+SourceFile = Annotated[str, AfterValidator(_check_source)]
+
+
+class PlannedStage(Frozen):
+    """One line of a plan."""
+
+    kind: str
+    epoch: int | None = Field(ge=0, strict=True)
+    key: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class RunPlan(Frozen):
+    """The stages of a run as they were planned once, and what they were planned from."""
+
+    run: str
+    generation: int = Field(ge=1, strict=True)
+    branched_from: str | None
+    shared_epochs: int | None = Field(ge=0, strict=True)
+    stages: tuple[PlannedStage, ...]
+    config: dict[str, JsonValue]
+    sources: dict[str, dict[SourceFile, str]]
+    train_data: str | None
+    validation_data: str | None
+    num_samples: int | None = None
+    schedule: tuple[str, ...] = ()
+    start: str | None = None
+    scoring_data: str | None = None
+
+    @property
+    def reference(self) -> str:
+        """`name@generation`, as a person names it."""
+        return f"{self.run}@{self.generation}"
+
+    @property
+    def identity(self) -> str:
+        """A digest that stays the same while the generation grows: what MLflow is searched for."""
+        first = [stage.key for stage in self.stages[:2]]
+        return digest("generation", [self.run, self.generation, first])
+
+    def facts(self) -> Facts:
+        """The facts that the keys were made from."""
+        return Facts(
+            sources=self.sources,
+            train_data=DataFacts(self.train_data, self.num_samples),
+            validation_data=DataFacts(self.validation_data),
+            schedule=self.schedule,
+            start=self.start,
+            scoring_data=None if self.scoring_data is None else DataFacts(self.scoring_data),
+        )
+
+    def run_config(self) -> RunConfig | None:
+        """The config, or None if this version of the program no longer accepts it."""
+        try:
+            return RunConfig.model_validate(self.config)
+        except ValidationError:
+            return None
+
+
+@dataclass(frozen=True)
+class NumberedPlan:
+    """A plan and its number: the highest is the newest."""
+
+    number: int
+    plan: RunPlan
+
+
+def plan_numbers(listing: Iterable[str], run: str) -> list[int]:
+    """The numbers of the plans of `run` among the store's paths, newest first."""
+    prefix = f"runs/{run}/plans/"
+    found = [
+        _PLAN.fullmatch(path.removeprefix(prefix)) for path in listing if path.startswith(prefix)
+    ]
+    return sorted((int(match.group(1)) for match in found if match), reverse=True)
+
+
+def run_names(listing: Iterable[str]) -> list[str]:
+    """The names of the runs among the store's paths."""
+    return sorted({path.split("/")[1] for path in listing if path.startswith("runs/")})
+
+
+def read_plans(
+    store: Store, run: str, *, most: int | None = None, set_aside: bool = False
+) -> list[NumberedPlan]:
+    """The readable plans of `run`, newest first; of many only the newest `most`.
+
+    set_aside: moves what is no document any more to `damaged/`.
+    """
+    numbers = plan_numbers(store.listing(f"runs/{run}/plans"), run)[:most]
+    plans = (_read_plan(store, run, number, set_aside=set_aside) for number in numbers)
+    return [plan for plan in plans if plan is not None]
+
+
+def generations(store: Store, run: str) -> list[str]:
+    """`name@generation` of each generation of `run`, oldest first."""
+    found = {entry.plan.generation for entry in read_plans(store, run)}
+    return [f"{run}@{generation}" for generation in sorted(found)]
+
+
+def newest_plan(store: Store, run: str, *, generation: int | None = None) -> RunPlan | None:
+    """The newest plan of `run` (of that generation, if one is given), or None."""
+    for number in plan_numbers(store.listing(f"runs/{run}/plans"), run):
+        found = _read_plan(store, run, number)
+        if found is not None and generation in (None, found.plan.generation):
+            return found.plan
+    return None
+
+
+def _plan_path(run: str, number: int) -> str:
+    return f"runs/{run}/plans/{number:06d}.json"
+
+
+def _read_plan(
+    store: Store, run: str, number: int, *, set_aside: bool = False
+) -> NumberedPlan | None:
+    path = _plan_path(run, number)
+    try:
+        body = load_document(
+            store.read(path, max_bytes=MAX_PLAN_BYTES), name=path, max_bytes=MAX_PLAN_BYTES
+        )
+        plan = RunPlan.model_validate(body)
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        if set_aside:
+            store.set_aside(path, str(error))
+        return None  # plans only explain; the records decide
+    except ValidationError:
+        return None  # another version's, it may be
+    return NumberedPlan(number=number, plan=plan) if plan.run == run else None
+
+
+def find_plan(store: Store, reference: str) -> RunPlan:
+    """The newest plan of `name` or `name@generation`. Raises NotFound, naming what there is."""
+    name, at, generation = reference.partition("@")
+    if at and _GENERATION.fullmatch(generation) is None:
+        raise NotFound(f"{reference}: expected NAME or NAME@GENERATION, for example {name}@1")
+    plan = newest_plan(store, name, generation=int(generation) if at else None)
+    if plan is None:
+        names = run_names(store.listing("runs"))
+        known = f"it has: {', '.join(names)}" if names else "it has no run yet"
+        raise NotFound(
+            f"{store.url} has no run {reference!r}; {known}. If it was trained into another store, "
+            "name that one with --store"
+        )
+    return plan
+
+
+def record_plan(store: Store, config: RunConfig, facts: Facts, stages: Sequence[Stage]) -> RunPlan:
+    """The plan of these stages: the newest one if it is the same, else a new one, written.
+
+    What is no document any more is moved to `damaged/` first: it would bar `gc` for ever.
+    """
+    listed = tuple(
+        PlannedStage(kind=stage.kind, epoch=stage.epoch, key=stage.known_key) for stage in stages
+    )
+    while True:
+        known = read_plans(store, config.name, set_aside=True)
+        plan = _next_plan(config, facts, listed, [entry.plan for entry in known])
+        if known and known[0].plan == plan:
+            return plan
+        numbers = plan_numbers(store.listing(f"runs/{config.name}/plans"), config.name)
+        number = numbers[0] + 1 if numbers else 1
+        path = _plan_path(config.name, number)
+        try:
+            store.put_new(path, dump_document(plan.model_dump(mode="json")))
+        except FileExistsError:
+            continue  # another process has just planned this run: look again
+        return plan
+
+
+def _next_plan(
+    config: RunConfig, facts: Facts, listed: tuple[PlannedStage, ...], known: list[RunPlan]
+) -> RunPlan:
+    same = _same_generation(_keys_in_epochs(listed), known)
+    generation, branched_from, shared = 1, None, None
+    if same is not None:
+        generation = same.generation
+        branched_from, shared = same.branched_from, same.shared_epochs
+    elif known:
+        generation = max(plan.generation for plan in known) + 1
+        origin = max(known, key=lambda plan: shared_epochs(listed, plan.stages))
+        branched_from, shared = origin.reference, shared_epochs(listed, origin.stages)
+    return RunPlan(
+        run=config.name,
+        generation=generation,
+        branched_from=branched_from,
+        shared_epochs=shared,
+        stages=listed,
+        config=_plain(config),
+        sources={name: dict(files) for name, files in facts.sources.items()},
+        train_data=facts.train_data.fingerprint,
+        validation_data=facts.validation_data.fingerprint,
+        num_samples=facts.train_data.num_samples,
+        schedule=facts.schedule,
+        start=facts.start,
+        scoring_data=None if facts.scoring_data is None else facts.scoring_data.fingerprint,
+    )
+
+
+def _same_generation(keys: list[str], known: list[RunPlan]) -> RunPlan | None:
+    """A plan of the generation that these keys belong to, or None.
+
+    All of its plans must agree with them: of two branches that a short plan is a prefix of, only
+    one may go on under its number. A plan of the very same keys says which; else the newest.
+    """
+    generations: dict[int, list[RunPlan]] = {}
+    for plan in known:
+        generations.setdefault(plan.generation, []).append(plan)
+    fitting = [plans for plans in generations.values() if all(_agree(keys, plan) for plan in plans)]
+    equal = (
+        plan
+        for plans in fitting
+        for plan in plans
+        if len(_keys_in_epochs(plan.stages)) == len(keys)
+    )
+    return next(equal, fitting[0][0] if fitting else None)
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json")
+
+
+def _agree(keys: list[str], plan: RunPlan) -> bool:
+    # The shorter list is a prefix of the longer one, or they are equal.
+    old_keys = _keys_in_epochs(plan.stages)
+    return all(new == old for new, old in zip(keys, old_keys, strict=False))
+
+
+def _keys_in_epochs(stages: Sequence[PlannedStage]) -> list[str]:
+    # An average at the end is another one when the run grows, and the run is the same.
+    return [stage.key for stage in stages if stage.kind not in END_KINDS]
+
+
+def shared_epochs(new: Sequence[PlannedStage], old: Sequence[PlannedStage]) -> int:
+    """How many epochs' train stages, from the first, have the same key in both."""
+    pairs = zip(
+        (stage.key for stage in new if stage.kind == "train"),
+        (stage.key for stage in old if stage.kind == "train"),
+        strict=False,
+    )
+    shared = 0
+    for one, other in pairs:
+        if one != other:
+            break
+        shared += 1
+    return shared

@@ -1,0 +1,128 @@
+"""Which stages the store really has: records read, sizes compared, bytes hashed where they matter.
+
+Hashed at each `train`: every table; every artifact that a stage still to be computed will load;
+the last epoch's model, for its digest is reported; and checkpoints beside these as long as they
+are small (together `SMALL_BYTES`). Larger ones that nobody loads are left to `epochal verify`.
+What is damaged is set aside by the store, and its stage is simply not done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from epochal.data.errors import Damaged
+from epochal.data.stage_store.stages import StageRecord, StageStore
+from epochal.data.stage_store.status import STARTED
+from epochal.tasks.planning.averaging import AVERAGE, averaged_artifact, averaged_epoch
+from epochal.tasks.planning.keys import Stage
+from epochal.tasks.planning.scoring import SCORE, SCORES, scored_artifacts
+from epochal.tasks.runs.stage_schema import look_up
+
+SMALL_BYTES = 256 << 20
+
+_LOADED: dict[tuple[str, str], tuple[str, ...]] = {
+    ("train", "parent"): ("model", "optimizer", "state", "ema"),
+    ("train", "samples"): ("samples",),
+    ("validate", "parent"): ("model", "ema"),
+    ("validate_average", "parent"): ("model",),
+    ("mine", "observations"): ("observations",),
+    ("mine", SCORES): (SCORES,),
+    ("mine", "samples"): ("samples",),
+}
+"""(kind, role of the parent) → the parent's artifacts that the stage loads, where it has them."""
+
+TABLES = frozenset({"observations", "updates", "samples", SCORES})
+
+
+def loaded(stage: Stage, role: str, records: Mapping[str, StageRecord]) -> tuple[str, ...]:
+    """The artifacts that `stage` loads of its parent in that role, where the parent has them."""
+    if stage.kind == SCORE:
+        return scored_artifacts(stage)
+    if stage.kind != AVERAGE:
+        return _LOADED[(stage.kind, role)]
+    return (averaged_artifact(stage),) if averaged_epoch(stage, role, records) else ()
+
+
+def survey(
+    stage_store: StageStore, stages: Sequence[Stage], *, notice: Callable[[str], None]
+) -> dict[str, StageRecord]:
+    """Key → record of each stage whose bytes may be used.
+
+    Raises StoreUnavailable if the store cannot be read.
+    """
+    labels = {stage.known_key: stage.label for stage in stages}
+    records: dict[str, StageRecord] = {}
+    thinned: dict[str, frozenset[str]] = {}
+    for key, status in look_up(stage_store, labels, stages=stages).items():
+        if status.record is not None:
+            records[key] = status.record
+            thinned[key] = frozenset(status.thinned)
+            for path in status.leftovers:
+                stage_store.store.delete(path)
+        elif status.problem not in (None, STARTED):
+            for path in status.damaged:
+                stage_store.store.set_aside(path, str(status.problem))
+            notice(f"{labels[key]}: {status.problem}; it is computed again")
+    checked: set[tuple[str, str]] = set()
+    while damaged := _damaged(stage_store, stages, records, thinned, checked):
+        for key, problem in damaged.items():
+            del records[key]
+            notice(f"{labels[key]}: {problem}; it is computed again")
+    return records
+
+
+def _damaged(
+    stage_store: StageStore,
+    stages: Sequence[Stage],
+    records: Mapping[str, StageRecord],
+    thinned: Mapping[str, frozenset[str]],
+    checked: set[tuple[str, str]],
+) -> dict[str, str]:
+    """Key → problem of the stages of which an artifact is not what its record says."""
+    found: dict[str, str] = {}
+    for key, name in _to_hash(stages, records, thinned):
+        if (key, name) in checked or key in found:
+            continue
+        checked.add((key, name))
+        try:
+            with stage_store.fetch_artifact(records[key], name):
+                pass
+        except Damaged as error:
+            found[key] = str(error)
+    return found
+
+
+def _to_hash(
+    stages: Sequence[Stage],
+    records: Mapping[str, StageRecord],
+    thinned: Mapping[str, frozenset[str]],
+) -> Iterator[tuple[str, str]]:
+    small = SMALL_BYTES
+    # Of a run that was stopped early it is the last one that is done.
+    done = [stage for stage in stages if stage.kind == "train" and stage.known_key in records]
+    last = done[-1] if done else None
+    for stage in stages:
+        record = records.get(stage.known_key)
+        if record is None:
+            yield from _parents_artifacts(stage, records)
+            continue
+        for name, artifact in record.artifacts.items():
+            if name in thinned[stage.known_key]:
+                continue  # it is not there, and nobody has asked for it
+            reported = stage is last and name == "model"
+            if name not in TABLES and not reported:
+                small -= artifact.size
+            if name in TABLES or reported or small >= 0:
+                yield stage.known_key, name
+
+
+def _parents_artifacts(
+    stage: Stage, records: Mapping[str, StageRecord]
+) -> Iterator[tuple[str, str]]:
+    for role, parent in stage.parents.items():
+        record = records.get(parent.known_key)
+        if record is None:
+            continue
+        for name in loaded(stage, role, records):
+            if name in record.artifacts:
+                yield parent.known_key, name

@@ -1,0 +1,1 @@
+"""MLflow: connection, one run, points exactly once, models, background thread."""

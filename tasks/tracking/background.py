@@ -1,0 +1,296 @@
+"""The MLflow ledger of one run: takes finished stages, delivers them on a thread of its own.
+
+Training never waits for MLflow and never fails by it. What cannot be delivered is said once and
+is delivered by the next command: the store knows what is missing (`tasks.delivery`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Literal
+
+from epochal.data.errors import EpochalError
+from epochal.data.stage_store.stages import StageRecord, StageStore
+from epochal.data.store.store import Store
+from epochal.tasks.running.tracked_pictures import PicturesSource, log_pictures
+from epochal.tasks.tracking.connection import RunIdentity, connect, find_or_create_run, unreachable
+from epochal.tasks.tracking.exporter import Delivery, EpochPart, Thinning
+from epochal.tasks.tracking.mlflow_models import log_best_model, log_links
+from epochal.tasks.tracking.mlflow_run import FINISHED, DataEntry, TrackedRun
+from epochal.tasks.tracking.model_folder import ModelSource
+
+__all__ = ["DataEntry", "Ledger", "LedgerResult", "ModelSource", "RunIdentity", "Status"]
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+STOPPED_TAG = "epochal.stopped_early"
+"""The epoch that early stopping ended the run with."""
+AWAY_S = 8.0
+"""How long `finish` waits for a tracker that no longer answers."""
+STUCK_S = 60.0
+"""How long it waits for one that answers but gets nothing done."""
+KILLED_S = 12.0
+"""How long it waits at all if the run is being killed: Prefect grants 30 s."""
+RETRY_S = 15.0
+"""Pause between two tries while the tracker is away."""
+
+
+@dataclass(frozen=True)
+class LedgerResult:
+    """How the delivery ended.
+
+    run_id: MLflow's, or None while nothing could be delivered. problem: what is left, or None.
+    """
+
+    run_id: str | None
+    uri: str
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class _Finish:
+    status: Status
+    best_epoch: int | None
+    best_artifact: str
+    tags: Mapping[str, str]
+
+
+class _AbandonedError(Exception):
+    """Nobody waits for this thread any more: it may write nothing."""
+
+
+class Ledger:
+    """One run's way to MLflow: `start`, `deliver` each stage, `finish`.
+
+    params, tags, data, model, pictures: what MLflow shows of the run. log_every_updates and
+    per_group thin what is delivered. notice: told once if MLflow is away; called from another
+    thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        uri: str,
+        experiment: str,
+        run: RunIdentity,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        store: Store,
+        stages: StageStore,
+        log_every_updates: int,
+        per_group: bool,
+        notice: Callable[[str], None],
+        data: Sequence[DataEntry] = (),
+        model: ModelSource | None = None,
+        pictures: PicturesSource | None = None,
+    ) -> None:
+        self._uri = uri
+        self._experiment = experiment
+        self._identity = run
+        self._params = dict(params)
+        self._initial_tags = dict(tags)
+        self._store = store
+        self._stages = stages
+        self._thinning = Thinning(log_every_updates=log_every_updates, per_group=per_group)
+        self._notice = notice
+        self._data = tuple(data)
+        self._model = model
+        self._pictures = pictures
+        self._queue: SimpleQueue[StageRecord | EpochPart | _Finish] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="epochal-ledger", daemon=True)
+        self._settled = threading.Event()
+        self._ended = threading.Event()
+        self._moved = time.monotonic()
+        self._abandoned = False
+        self._computing = False
+        # Below: the thread's own.
+        self._run: TrackedRun | None = None
+        self._delivery: Delivery | None = None
+        self._records: dict[str, StageRecord] = {}
+        self._pending: dict[str, StageRecord] = {}
+        self._part: EpochPart | None = None
+        self._tried = -RETRY_S
+        self._problem: str | None = None
+        self._told = False
+
+    @property
+    def uri(self) -> str:
+        """Where MLflow is."""
+        return self._uri
+
+    def start(self, *, computing: bool = False, forks: bool = False) -> None:
+        """Starts the thread and returns at once.
+
+        computing: something will be computed, so the run shows as running from now on, not only
+        from its first new stage. forks: processes will be forked from this one, so it waits until
+        MLflow is imported: a child forked meanwhile would hang at the locks of half an import.
+        """
+        self._computing = computing
+        self._thread.start()
+        if forks:
+            self._settled.wait(timeout=STUCK_S)
+
+    def deliver(self, stage: str, epoch: int | None, record: StageRecord) -> None:
+        """Takes a finished stage, computed or found; returns at once."""
+        assert (record.stage, record.epoch) == (stage, epoch)
+        self._queue.put(record)
+
+    def deliver_part(self, part: EpochPart) -> None:
+        """Takes what is committed of an epoch at work; returns at once. Only the newest counts."""
+        self._queue.put(part)
+
+    def finish(
+        self,
+        status: Status,
+        *,
+        best_epoch: int | None,
+        best_artifact: str = "model",
+        tags: Mapping[str, str],
+        hurried: bool | None = None,
+    ) -> LedgerResult:
+        """Delivers what is left, sets the status and ends the thread; raises nothing.
+
+        Waits for a tracker that works, about 10 s for one that is away. hurried: waits 12 s at
+        most; None: if the run is being killed.
+        """
+        hurried = status == "KILLED" if hurried is None else hurried
+        self._queue.put(_Finish(status, best_epoch, best_artifact, dict(tags)))
+        started = time.monotonic()
+        while not self._ended.wait(0.2):
+            now = time.monotonic()
+            idle = now - max(self._moved, started)
+            if (
+                (hurried and now - started > KILLED_S)
+                or idle > STUCK_S
+                or (idle > AWAY_S and unreachable(self._uri) is not None)
+            ):
+                self._abandoned = True
+                self._tell("it does not answer")
+                break
+        run = self._run
+        return LedgerResult(None if run is None else run.run_id, self._uri, self._problem)
+
+    def _work(self) -> None:
+        self._attempt()
+        self._settled.set()
+        while True:
+            taken = self._take()
+            finish = next((item for item in taken if isinstance(item, _Finish)), None)
+            for item in taken:
+                if isinstance(item, StageRecord):
+                    self._records[item.key] = self._pending[item.key] = item
+                elif isinstance(item, EpochPart):
+                    self._part = item
+            if finish is not None or time.monotonic() - self._tried >= RETRY_S or self._delivery:
+                self._attempt(finish)
+            if finish is not None:
+                self._ended.set()
+                return
+
+    def _take(self) -> list[StageRecord | EpochPart | _Finish]:
+        # Waits for one item, then takes all that have gathered: they share requests.
+        taken = [self._queue.get()]
+        while True:
+            try:
+                taken.append(self._queue.get_nowait())
+            except Empty:
+                return taken
+
+    def _attempt(self, finish: _Finish | None = None) -> None:
+        self._tried = time.monotonic()
+        try:
+            run, delivery = self._connected()
+            report = delivery.deliver(list(self._pending.values()))
+            self._pending = {
+                key: record for key, record in self._pending.items() if key not in report.delivered
+            }
+            part, self._part = self._part, None
+            if part is not None and part.key not in self._records:
+                delivery.deliver_part(part)
+            self._problem = "; ".join(report.problems) or None
+            if finish is not None:
+                self._finish_run(run, finish)
+        except _AbandonedError:
+            return
+        except EpochalError as error:
+            self._failed(str(error))
+        except Exception as error:  # noqa: BLE001  # MLflow, its plugins and its drivers raise
+            # anything, and this is the edge of the thread: training goes on.
+            self._failed(f"{type(error).__name__}: {error}")
+
+    def _failed(self, problem: str) -> None:
+        # What the run holds by now is not known: the next try looks anew.
+        self._delivery = None
+        self._tell(problem.partition("\n")[0][:400])
+
+    def _tell(self, problem: str) -> None:
+        self._problem = f"MLflow at {self._uri}: {problem}"
+        if not self._told:
+            self._told = True
+            self._notice(
+                f"{self._problem}. Nothing is lost: what is not delivered stays in the store, and "
+                "the next command delivers it"
+            )
+
+    def _connected(self) -> tuple[TrackedRun, Delivery]:
+        if self._run is not None and self._delivery is not None:
+            return self._run, self._delivery
+        client = connect(self._uri)
+        self._may_write()
+        found = find_or_create_run(
+            client,
+            uri=self._uri,
+            experiment=self._experiment,
+            run=self._identity,
+            tags=self._initial_tags,
+        )
+        run = TrackedRun(client, found, may_write=self._may_write)
+        run.describe(self._params, self._data)
+        if self._computing:
+            run.begin()
+        self._run = run
+        self._delivery = Delivery(
+            run, stages=self._stages, name=self._identity.name, thinning=self._thinning
+        )
+        return self._run, self._delivery
+
+    def _may_write(self) -> None:
+        if self._abandoned:
+            raise _AbandonedError
+        self._moved = time.monotonic()
+
+    def _finish_run(self, run: TrackedRun, finish: _Finish) -> None:
+        tags = {**self._initial_tags, **finish.tags}
+        if STOPPED_TAG not in tags and run.tag(STOPPED_TAG) is not None:
+            tags[STOPPED_TAG] = "no"  # it went on with more patience
+        if finish.status == FINISHED and finish.best_epoch is not None:
+            tags["epochal.best_epoch"] = str(finish.best_epoch)
+        try:
+            if finish.status == FINISHED:
+                trained = [one for one in self._records.values() if one.stage == "train"]
+                log_links(run, trained, stages=self._stages)
+                best = next((one for one in trained if one.epoch == finish.best_epoch), None)
+                if best is not None and self._model is not None:
+                    log_best_model(
+                        run,
+                        best,
+                        artifact=finish.best_artifact,
+                        stages=self._stages,
+                        source=self._model,
+                        name=self._identity.title,
+                        may_write=self._may_write,
+                    )
+                if self._pictures is not None:
+                    log_pictures(
+                        run,
+                        self._records,
+                        stages=self._stages,
+                        source=self._pictures,
+                        may_write=self._may_write,
+                    )
+        finally:  # the status is right even if a file could not be uploaded
+            run.end(finish.status, tags)

@@ -1,0 +1,263 @@
+"""Where MLflow is, and the one MLflow run of a generation: found by tag, or created once.
+
+Only the client is used: no active run, no setting of the user's MLflow is touched. Knows nothing
+of stages or of the store.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import logging
+import os
+import re
+import socket
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from epochal.data.errors import ServerUnavailable
+from epochal.data.hashing import digest
+from epochal.tasks.config.tracking_config import TrackingConfig
+from epochal.tasks.tracking.tracker_database import make_database
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+IDENTITY_TAG = "epochal.identity"
+PROBE_S = 3.0
+DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_PORTS = {"http": 80, "https": 443, **DATABASES}
+_SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """Which MLflow run belongs to a generation of a run.
+
+    identity: digest that stays the same while the generation grows; the run is found by it.
+    branched_from: `name@generation` that shares `shared_epochs` epochs with it, or None.
+    """
+
+    name: str
+    generation: int
+    branched_from: str | None
+    shared_epochs: int | None
+    identity: str
+
+    @property
+    def title(self) -> str:
+        """What MLflow's list of runs shows: `digits`, from the second generation on `digits@2`."""
+        return self.name if self.generation == 1 else f"{self.name}@{self.generation}"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags that say so in MLflow."""
+        tags = {
+            IDENTITY_TAG: self.identity,
+            "epochal.run": self.name,
+            "epochal.generation": str(self.generation),
+        }
+        if self.branched_from is not None:
+            tags["epochal.branched_from"] = self.branched_from
+            tags["epochal.shared_epochs"] = str(self.shared_epochs or 0)
+        return tags
+
+
+def tracking_home() -> Path:
+    """The folder of MLflow's store where the config and the environment name none."""
+    return Path.home() / ".epochal"
+
+
+def tracking_uri(config: TrackingConfig, *, local_server: str | None) -> str:
+    """The config's address, else MLFLOW_TRACKING_URI, else `local_server`, else SQLite at home."""
+    named = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or local_server
+    return named or f"{_SQLITE}{tracking_home() / 'mlflow.db'}"
+
+
+def unreachable(uri: str) -> str | None:
+    """Why MLflow at `uri` cannot be reached now, or None. Takes 3 s at most.
+
+    MLflow's own client retries for minutes before it says so. Looks whether the port answers, or
+    whether SQLite can read the file; of other addresses nothing is known.
+    """
+    if is_sqlite(uri):
+        return _unreadable(sqlite_path(uri))
+    parts = urlsplit(uri)
+    port = parts.port or _PORTS.get(parts.scheme.partition("+")[0])
+    if parts.hostname is None or port is None or _by_proxy(parts.scheme):
+        return None
+    try:
+        socket.create_connection((parts.hostname, port), timeout=PROBE_S).close()
+    except OSError as error:
+        return f"{parts.hostname}:{port}: {error}"
+    return None
+
+
+def is_sqlite(uri: str) -> bool:
+    """Whether MLflow's store is an SQLite file."""
+    return uri.startswith(_SQLITE)
+
+
+def sqlite_path(uri: str) -> Path:
+    """The file of such an address."""
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute()
+
+
+def _by_proxy(scheme: str) -> bool:
+    names = (f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
+    return any(os.environ.get(name) for name in names)
+
+
+def _unreadable(path: Path) -> str | None:
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return None
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            database.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
+    except (OSError, sqlite3.Error) as error:
+        # A locked one is there: MLflow waits for its turn.
+        return None if "locked" in str(error) else f"{path}: {error}"
+    return None
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of MLflow at `uri`; a new SQLite file gets its tables, which takes seconds.
+
+    Raises ServerUnavailable if it cannot be reached, and what MLflow raises.
+    """
+    problem = unreachable(uri)
+    if problem is not None:
+        raise ServerUnavailable(problem)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # else importing it phones home
+    from mlflow import MlflowClient
+
+    # Of two processes that make the same tables one would fail. It tells of its tables.
+    with tracker_lock(), quiet("mlflow.store.db.utils"):
+        if is_sqlite(uri):
+            make_database(sqlite_path(uri))
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """The logger `name` tells only warnings inside the block."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
+def quiet_end() -> Iterator[None]:
+    """Keeps `set_terminated` from printing two addresses on standard output."""
+    name = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
+    before = os.environ.get(name)
+    os.environ[name] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def find_or_create_run(
+    client: MlflowClient, *, uri: str, experiment: str, run: RunIdentity, tags: Mapping[str, str]
+) -> Run:
+    """The active MLflow run tagged with the identity; the oldest of several; or a new one.
+
+    A deleted run is not found: a new one takes its place. Raises what MLflow raises.
+    """
+    experiment_id = _experiment_id(client, uri=uri, name=experiment)
+    found = _search(client, experiment_id, run)
+    if found is not None:
+        return found
+    with tracker_lock():
+        found = _search(client, experiment_id, run)
+        if found is not None:
+            return found
+        created = client.create_run(
+            experiment_id,
+            run_name=run.title,
+            tags={**_origin_tags(), **run.tags, **tags},
+        )
+        # Another machine has another lock: both look again, and both keep the older one.
+        oldest = _search(client, experiment_id, run)
+    if oldest is None or oldest.info.run_id == created.info.run_id:
+        return created
+    client.delete_run(created.info.run_id)
+    return oldest
+
+
+def _search(client: MlflowClient, experiment_id: str, run: RunIdentity) -> Run | None:
+    runs = client.search_runs(
+        [experiment_id], f"tags.`{IDENTITY_TAG}` = '{run.identity}'", max_results=100
+    )
+    return min(runs, key=lambda one: (one.info.start_time, one.info.run_id), default=None)
+
+
+def _experiment_id(client: MlflowClient, *, uri: str, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name, artifact_location=_artifact_location(uri, name))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # another process was faster
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise ServerUnavailable(
+            f"the experiment {name!r} was deleted in MLflow; restore it (`mlflow experiments "
+            f"restore -x {found.experiment_id}`) or set tracking.experiment to another name"
+        )
+    return str(found.experiment_id)
+
+
+def _artifact_location(uri: str, name: str) -> str | None:
+    """Beside the SQLite file; MLflow itself would take ./mlruns of the working folder."""
+    if not is_sqlite(uri):
+        return None
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:80]
+    folder = plain if plain == name else f"{plain}-{digest('experiment', name)[:8]}"
+    return (sqlite_path(uri).parent / "mlartifacts" / folder).as_uri()
+
+
+def _origin_tags() -> dict[str, str]:
+    tags = {"mlflow.source.name": "epochal", "mlflow.source.type": "LOCAL"}
+    try:
+        tags["mlflow.user"] = getpass.getuser()
+    except (KeyError, OSError):  # a container may have a user id without a name
+        return tags
+    return tags
+
+
+@contextmanager
+def tracker_lock() -> Iterator[None]:
+    """Held by one process of this machine at a time: who looks and then writes is not overtaken."""
+    path = tracking_home() / "mlflow.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("wb")
+    except OSError:  # no home to write in; of two new runs the older one stays, lock or not
+        yield
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # ends with its holder, however that ends
+        try:
+            yield
+        finally:
+            # By name: what the loader forked meanwhile holds the same file open, for an epoch.
+            fcntl.flock(lock, fcntl.LOCK_UN)

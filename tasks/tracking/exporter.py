@@ -1,0 +1,316 @@
+"""What a finished stage says in MLflow, and that it says so exactly once.
+
+    runs/<name>/delivered/<MLflow run id>/<stage key>.<every n>.json     written after the delivery
+
+A marked stage is not delivered again. One without a marker may have been delivered in part before
+a kill: what the run holds is left out, and what is sent twice all the same is one row, because a
+point's timestamp follows from the stage's write-once times. Knows no threads.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from epochal.data.errors import Damaged
+from epochal.data.stage_store.stages import StageRecord, StageStore
+from epochal.data.stage_store.status import side_path
+from epochal.data.store.documents import dump_document
+from epochal.engine.config.mid_epoch import INSIDE
+from epochal.tasks.planning.averaging import AVERAGE, VALIDATE_AVERAGE
+from epochal.tasks.planning.scoring import SCORE
+from epochal.tasks.session.watch import checked_anchors
+from epochal.tasks.tracking.connection import tracker_lock
+from epochal.tasks.tracking.mlflow_run import MAX_ROWS, Row, TrackedRun, mlflow_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+# N rows of the step metrics, U updates of the epoch
+
+TIMES = "times.json"
+NON_FINITE_TAG = "epochal.non_finite"
+MAX_KEYS = 1 << 14  # of an update: one for each group of parameters, and some more
+_SILENT = ("initialise", AVERAGE)
+"""Stages that have no points."""
+_GROUP = "gradients/norm/"
+_OF_VALUES = {
+    "loss": "train/epoch_loss",
+    "accuracy": "train/epoch_accuracy",
+    "clip_rate": "gradients/clip_rate",
+    "updates_skipped": "gradients/skipped_in_epoch",
+    "spikes": "gradients/spikes",
+}
+
+
+@dataclass(frozen=True)
+class Thinning:
+    """What of the step metrics is delivered: every n-th update; the norms of groups or not."""
+
+    log_every_updates: int
+    per_group: bool
+
+    @property
+    def suffix(self) -> str:
+        """How a marker's name says it."""
+        return f"every-{self.log_every_updates}{'-groups' if self.per_group else ''}"
+
+
+@dataclass(frozen=True)
+class StageMetrics:
+    """The points of one stage; `infinite`: those that MLflow cannot hold, as `key at update n`."""
+
+    rows: tuple[Row, ...]
+    infinite: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EpochPart:
+    """The step metrics of an epoch at work, as far as they are committed.
+
+    metrics: name → float64 of shape (U,), of the epoch's updates so far. updates_before: over the
+    run, by the epoch's start. anchors: as in `times.json`.
+    """
+
+    key: str
+    metrics: Mapping[str, npt.NDArray[np.float64]]
+    updates_before: int
+    anchors: Sequence[Sequence[int]]
+
+    def points(self, thinning: Thinning) -> StageMetrics:
+        """The points so far."""
+        import numpy as np
+
+        names = list(self.metrics)
+        updates = len(self.metrics[names[0]])
+        steps_U = np.arange(1, updates + 1, dtype=np.int64) + self.updates_before
+        return step_metrics(
+            {
+                "step": np.tile(steps_U, len(names)),
+                "key": np.repeat(np.array(names, dtype=object), updates),
+                "value": np.concatenate([self.metrics[name] for name in names]),
+            },
+            anchors=self.anchors,
+            updates=updates,
+            updates_done=self.updates_before + updates,
+            thinning=thinning,
+            whole=False,
+        )
+
+
+@dataclass(frozen=True)
+class DeliveryReport:
+    """What is delivered by now, of what was asked for, and what could not be read."""
+
+    delivered: frozenset[str]
+    problems: tuple[str, ...] = field(default=())
+
+
+def update_times_ms(anchors: Sequence[Sequence[int]], num_updates: int) -> npt.NDArray[np.int64]:
+    """The time of each update of an epoch, int64 of shape (U,), in ms since 1970.
+
+    anchors: pairs (updates done in the epoch, ms), at least one; between two of them time runs
+    evenly, outside it stands. Integers only: the same anchors give the same times everywhere.
+    """
+    import numpy as np
+
+    ordered = sorted({int(done): int(moment) for done, moment in anchors}.items())
+    if not ordered:
+        message = "an epoch's times need at least one anchor"
+        raise ValueError(message)
+    done_A, moment_A = np.array(ordered, dtype=np.int64).T
+    update_U = np.clip(np.arange(1, num_updates + 1, dtype=np.int64), done_A[0], done_A[-1])
+    right_U = np.clip(np.searchsorted(done_A, update_U), 1, max(len(done_A) - 1, 1))
+    if len(done_A) == 1:
+        return np.full(num_updates, moment_A[0])
+    left_U = right_U - 1
+    gone_U, whole_U = update_U - done_A[left_U], done_A[right_U] - done_A[left_U]
+    times_U: npt.NDArray[np.int64] = (
+        moment_A[left_U] + (moment_A[right_U] - moment_A[left_U]) * gone_U // whole_U
+    )
+    return times_U
+
+
+def step_metrics(
+    columns: Mapping[str, Any],
+    *,
+    anchors: Sequence[Sequence[int]],
+    updates: int,
+    updates_done: int,
+    thinning: Thinning,
+    whole: bool = True,
+) -> StageMetrics:
+    """The points of an epoch's updates, in order of the step.
+
+    columns: `step`, `key`, `value`, each of shape (N,). updates: of this epoch; updates_done: by
+    its end, over the whole run. The last update of a whole epoch is always among them.
+    """
+    import numpy as np
+
+    step_N = np.asarray(columns["step"], dtype=np.int64)
+    value_N = np.asarray(columns["value"], dtype=np.float64)
+    key_N = np.asarray(columns["key"], dtype=object)
+    wanted_N = step_N % thinning.log_every_updates == 0
+    if whole:
+        wanted_N |= step_N == updates_done
+    # What is measured now and then is not thinned; a commit's columns hold NaN in between.
+    inside_N = np.array([key.startswith(INSIDE) for key in key_N], dtype=bool)
+    wanted_N = np.where(inside_N, ~np.isnan(value_N), wanted_N)
+    if not thinning.per_group:
+        wanted_N &= np.array([not key.startswith(_GROUP) for key in key_N], dtype=bool)
+    chosen = np.flatnonzero(wanted_N)
+    chosen = chosen[np.argsort(step_N[chosen], kind="stable")]
+    times_U = update_times_ms(anchors, updates)
+    time_N = times_U[np.clip(step_N - (updates_done - updates) - 1, 0, max(updates - 1, 0))]
+    names = {key: mlflow_name(key) for key in set(key_N.tolist())}
+    rows, infinite = [], []
+    for key, step, moment, value in zip(
+        key_N[chosen].tolist(),
+        step_N[chosen].tolist(),
+        time_N[chosen].tolist(),
+        value_N[chosen].tolist(),
+        strict=True,
+    ):
+        if math.isinf(value):  # MLflow would store and draw it as 1.8e308
+            infinite.append(f"{key} at update {step}")
+        else:
+            rows.append(Row(names[key], step, moment, value))
+    return StageMetrics(tuple(rows), tuple(infinite))
+
+
+def epoch_metrics(record: StageRecord, *, timestamp_ms: int) -> tuple[Row, ...]:
+    """The points of a whole stage: metrics of the epoch, at the step where it ends."""
+    values = record.values
+    if record.stage == "validate":
+        found = {f"validation/{name}": value for name, value in values["metrics"].items()}
+    elif record.stage == "mine":
+        found = {
+            "sampling/kept": values["kept_fraction"],
+            "sampling/label_noise": values["label_noise"],
+            "sampling/suspects": values["suspects"] / values["samples"],
+        }
+    elif record.stage == SCORE:
+        found = {"sampling/extra_forwards": values["extra_forwards"]}
+    elif record.stage == VALIDATE_AVERAGE:
+        found = {f"average/{name}": value for name, value in values["metrics"].items()}
+    else:
+        found = {name: values.get(value) for value, name in _OF_VALUES.items()}
+    return tuple(
+        Row(mlflow_name(name), int(values["updates_done"]), timestamp_ms, float(value))
+        for name, value in found.items()
+        if value is not None  # records hold no NaN: it was not finite
+    )
+
+
+def _check_steps(step_N: npt.NDArray[np.int64], record: StageRecord) -> None:
+    done, updates = record.values["updates_done"], record.values["updates"]
+    if len(step_N) and not done - updates < step_N.min() <= step_N.max() <= done:
+        raise Damaged(
+            f"its steps are {step_N.min()} to {step_N.max()}, and the record names {updates} "
+            f"updates, the last of them {done}"
+        )
+
+
+class Delivery:
+    """Delivers stages to one MLflow run, and marks in the store what was delivered."""
+
+    def __init__(
+        self, run: TrackedRun, *, stages: StageStore, name: str, thinning: Thinning
+    ) -> None:
+        self._run = run
+        self._stages = stages
+        self._thinning = thinning
+        self._folder = f"runs/{name}/delivered/{run.run_id}"
+        self._marked = {path.rpartition("/")[2] for path in stages.store.listing(self._folder)}
+
+    def is_delivered(self, record: StageRecord) -> bool:
+        """Whether nothing of the stage is left to deliver."""
+        return record.stage in _SILENT or self._marker(record) in self._marked
+
+    def deliver(self, records: Sequence[StageRecord]) -> DeliveryReport:
+        """Delivers the stages that are not, several in one request.
+
+        A stage whose table is damaged is left out and named. Raises what MLflow and the store
+        raise; what was marked by then stays so.
+        """
+        problems: list[str] = []
+        waiting: list[tuple[StageRecord, StageMetrics]] = []
+        for record in records:
+            if self.is_delivered(record):
+                continue
+            try:
+                waiting.append((record, self._metrics(record)))
+            except Damaged as error:
+                problems.append(str(error))
+            if sum(len(metrics.rows) for _, metrics in waiting) >= MAX_ROWS:
+                self._send(waiting)
+                waiting = []
+        self._send(waiting)
+        done = frozenset(record.key for record in records if self.is_delivered(record))
+        return DeliveryReport(done, tuple(problems))
+
+    def deliver_part(self, part: EpochPart) -> None:
+        """Delivers what is committed of an epoch at work. Raises what MLflow raises."""
+        rows = part.points(self._thinning).rows
+        with tracker_lock():
+            self._run.refresh()
+            self._run.log_rows([row for row in rows if self._run.is_new(row)])
+
+    def _send(self, waiting: Sequence[tuple[StageRecord, StageMetrics]]) -> None:
+        if not waiting:
+            return
+        with tracker_lock():
+            self._run.refresh()
+            rows = [row for _, metrics in waiting for row in metrics.rows]
+            self._run.log_rows([row for row in rows if not self._run.holds(row)])
+        infinite = [text for _, metrics in waiting for text in metrics.infinite]
+        if infinite:
+            self._run.set_tags({NON_FINITE_TAG: f"{len(infinite)}, first: {infinite[0]}"})
+        for record, metrics in waiting:
+            marker = self._marker(record)
+            body = {"stage": record.stage, "epoch": record.epoch, "points": len(metrics.rows)}
+            with suppress(FileExistsError):  # another process has delivered the same
+                self._stages.store.put_new(f"{self._folder}/{marker}", dump_document(body))
+            self._marked.add(marker)
+
+    def _metrics(self, record: StageRecord) -> StageMetrics:
+        from epochal.data.tables.writing import UPDATES, read_table
+
+        anchors = self._anchors(record.key)
+        moment = max(int(moment) for _, moment in anchors)
+        whole = epoch_metrics(record, timestamp_ms=moment)
+        if record.stage != "train":
+            return StageMetrics(whole)
+        with self._stages.fetch_artifact(record, "updates") as path:
+            most = record.values["updates"] * MAX_KEYS
+            table = read_table(path, schema=UPDATES, max_rows=most)
+            _check_steps(table.columns["step"], record)
+        steps = step_metrics(
+            table.columns,
+            anchors=anchors,
+            updates=record.values["updates"],
+            updates_done=record.values["updates_done"],
+            thinning=self._thinning,
+        )
+        return StageMetrics((*steps.rows, *whole), steps.infinite)
+
+    def _anchors(self, key: str) -> list[list[int]]:
+        try:
+            times = self._stages.read_side_file(key, TIMES)
+            if times is not None:
+                return checked_anchors(times.get("anchors"))
+        except Damaged as error:
+            self._stages.store.set_aside(side_path(key, TIMES), str(error))
+        # Lost: the moment of the first delivery stands for it from now on.
+        now_ms = int(time.time() * 1000)
+        times = self._stages.put_side_file(key, TIMES, {"anchors": [[0, now_ms]]})
+        return checked_anchors(times.get("anchors"))
+
+    def _marker(self, record: StageRecord) -> str:
+        suffix = self._thinning.suffix if record.stage == "train" else "all"
+        return f"{record.key}.{suffix}.json"

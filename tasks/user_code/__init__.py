@@ -1,0 +1,1 @@
+"""Import, call and fingerprint what the config names; build the parts."""

@@ -1,0 +1,132 @@
+"""The user's parts of a run, built: model, optimizer, loss, step, data. Checked before epoch 0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epochal.data.errors import ConfigError, TargetError
+from epochal.data.types import seed_64
+from epochal.tasks.config.run import RunConfig
+from epochal.tasks.user_code.targets import call_target, resolve_target, resolved_args
+
+if TYPE_CHECKING:
+    import torch
+
+    from epochal.engine.model.build import Loss
+    from epochal.engine.model.state import TrainingState
+    from epochal.engine.model.step import Step
+
+
+@dataclass
+class Components:
+    """What an epoch needs beside data. `state` is the only part that changes."""
+
+    device: torch.device
+    state: TrainingState
+    step: Step
+    loss: Loss
+    metrics: Any
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one, else the CPU. Raises ConfigError if it is not there."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise ConfigError(f"device: found {name!r}; this machine has {count} CUDA devices")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device: found 'mps'; this machine has no such device")
+    return device
+
+
+def prepare_numerics(config: RunConfig) -> torch.device:
+    """Sets what the config says of threads, and gives the device."""
+    import torch
+
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    return choose_device(config.device)
+
+
+def build_components(config: RunConfig, *, device: torch.device) -> Components:
+    """Model with its initial weights, optimizer, loss, step and metrics.
+
+    Raises TargetError or ConfigError, naming the field, if a part cannot be built.
+    """
+    from epochal.engine.loop.mixing import MixedStep
+    from epochal.engine.measure.metrics import build_metrics
+    from epochal.engine.model.batch_norm import check_batch_norm
+    from epochal.engine.model.build import build_loss, build_model, build_optimizer
+    from epochal.engine.model.ema import WeightAverage
+    from epochal.engine.model.freezing import check_frozen
+    from epochal.engine.model.parameter_groups import check_options, make_groups
+    from epochal.engine.model.precision import compiled, new_scaler, prepared
+    from epochal.engine.model.state import TrainingState
+    from epochal.engine.model.step import DefaultStep
+
+    folder = Path(config.folder)
+    model = build_model(
+        lambda: call_target(config.model, field="model", folder=folder),
+        seed=seed_64(config.seed, "initialise"),
+    ).to(device)
+    prepared(model, config.precision)
+    loss = build_loss(
+        resolve_target(config.loss, field="loss", folder=folder),
+        resolved_args(config.loss.args, folder=folder),
+    )
+    if loss.module is not None:
+        loss.module.to(device)
+    plain = DefaultStep(loss)
+    step: Step = plain if config.mixing is None else MixedStep(plain)
+    if config.step is not None:
+        step = call_target(config.step, field="step", folder=folder)
+        if not callable(step):
+            raise TargetError(
+                f"step: {config.step.target!r} returned a {type(step).__name__}; expected a "
+                "callable (model, batch) -> StepOutput"
+            )
+        if config.mixing is not None and not getattr(step, "takes_mixed_batches", False):
+            raise ConfigError(
+                f"mixing: step.target {config.step.target!r} is not known to take mixed batches; "
+                "give its object the attribute `takes_mixed_batches = True` if it knows what an "
+                "epochal.engine.loop.mixing.MixedBatch is, or leave `mixing` out"
+            )
+    grouped = make_groups(model, config.optimizer) if config.optimizer.is_grouped else None
+    optimizer = build_optimizer(
+        model,
+        resolve_target(config.optimizer, field="optimizer", folder=folder),
+        resolved_args(config.optimizer.args, folder=folder),
+        groups=None if grouped is None else grouped.groups,
+    )
+    check_options(optimizer, config.optimizer)
+    metrics = build_metrics(
+        config.metrics,
+        lambda target: call_target(
+            target, field=f"metrics.{getattr(target, 'name', target.target)}", folder=folder
+        ),
+    )
+    state = TrainingState(
+        model=model,
+        optimizer=optimizer,
+        ema=None if config.ema is None else WeightAverage(model, config.ema),
+        scaler=new_scaler(config.precision, device),
+        forward=compiled(model, config.precision),
+        rate_names=() if grouped is None else grouped.rate_names,
+    )
+    check_frozen(state, config.optimizer.frozen_in(0))
+    if config.batch_norm is not None:
+        check_batch_norm(model)
+    return Components(
+        device=device,
+        state=state,
+        step=step,
+        loss=loss,
+        metrics=metrics,
+    )
