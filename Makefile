@@ -40,13 +40,13 @@ types: $(STAMP)
 	$(BIN)/mypy --namespace-packages --explicit-package-bases -p epochal
 
 package: $(STAMP)
-	$(BIN)/python -m pytest tests/test_packaging.py tests/test_layout.py
+	$(BIN)/python -m pytest tests/rules
 
 check: lint types test
 
 # Ends a run at every I/O operation, in every way, and shows that what goes on is the same bytes.
 proof: $(STAMP)
-	$(BIN)/python tests/proof.py
+	PYTHONPATH=tests $(BIN)/python tests/robustness/proof.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/pipeline.py

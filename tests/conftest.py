@@ -17,13 +17,18 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from machine import Deployed, Machine, free_port
-from s3_server import BUCKET, s3_server
+from support.machine import Deployed, Machine, free_port
+from support.s3_server import BUCKET, s3_server
 
-_LONG = (
-    "test_interrupted", "test_faults", "test_pipeline", "test_browser", "test_prefect_kills",
-    "test_deployed_runs", "test_servers", "test_averaging", "test_real_faults",
-)  # fmt: skip
+_LONG = [
+    Path(__file__).parent / name
+    for name in (
+        "robustness/test_interrupted.py", "robustness/test_faults.py", "whole/test_pipeline.py",
+        "whole/test_browser.py", "robustness/test_kills.py",
+        "flows/deployment/test_deployed_runs.py", "flows/servers/test_servers.py", "engine/checkpoint/test_averaging.py",
+        "robustness/test_real_faults.py",
+    )
+]  # fmt: skip
 _OWN_SETTINGS = ("PREFECT_", "MLFLOW_", "EPOCHAL_")
 
 
@@ -48,8 +53,8 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     """The long files first: else one process has the last of them while the other has nothing."""
-    assert all((Path(__file__).parent / f"{stem}.py").is_file() for stem in _LONG)
-    items.sort(key=lambda item: item.path.stem not in _LONG)
+    assert all(path.is_file() for path in _LONG)
+    items.sort(key=lambda item: item.path not in _LONG)
 
 
 def pytest_unconfigure(config):
@@ -122,7 +127,7 @@ def tracker(empty_mlflow, home, tmp_path, monkeypatch):
 @pytest.fixture
 def database(empty_mlflow, tmp_path, monkeypatch):
     """An empty MLflow store of this test, to look into."""
-    from tracking_store import Database
+    from support.tracking_store import Database
 
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     path = tmp_path / "mlflow.db"

@@ -36,7 +36,7 @@ def mine_samples(
 ) -> SampleTable:
     """The table after `epoch`, of a run of `epochs`, with the plan of the epoch after it.
 
-    previous, observations, sample_ids_N: as `epochal.data.samples.table.update` takes them; labels that
+    previous, observations, sample_ids_N: as `data.samples.table.update` takes them; labels that
     were not observed stay unknown. scores: what the scoring pass after `epoch` saw; without one,
     and under a config that has passes, the scores before stand. own: the function of policy custom.
     Raises StateMismatch as `update` does, and TargetError for what `own` gives.

@@ -94,7 +94,7 @@ def update(
     """The table after `epoch`: its observations are the last word on the samples that it saw.
 
     previous: the table before, None at first. observations: the columns of
-    `epochal.data.tables.writing.OBSERVATIONS`, of shape (S,), in any order; of a sample that occurs twice
+    `data.tables.schemas.OBSERVATIONS`, of shape (S,), in any order; of a sample that occurs twice
     the first row counts. sample_ids_N, labels_N: of the data set, by position; a label that
     training observed goes before it, and a negative one is unknown. confidence: from which a
     right prediction is easy. trained_T: ids that the epoch trained on, where the

@@ -1,6 +1,6 @@
 """The system calls by which a local store changes: one door, so that tests can stand in it.
 
-`epochal.data.testing.faults` puts a disk here that fails, or loses power, at the call that it is told.
+`data.testing` puts a disk here that fails, or loses power, at the call that it is told.
 """
 
 from __future__ import annotations

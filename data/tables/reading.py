@@ -1,6 +1,6 @@
 """Reading tables: what a file claims is looked at before its values, and then read in pieces.
 
-Knows no store and no meaning of a column; `epochal.data.tables.writing` writes, and reads whole tables.
+Knows no store and no meaning of a column; `data.tables.writing` writes, and reads whole tables.
 """
 
 from __future__ import annotations

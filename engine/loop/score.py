@@ -27,9 +27,9 @@ def score_samples(
     forward: Callable[..., Any] | None = None,
     on_batch: Callable[[], None] | None = None,
 ) -> Columns:
-    """The columns of `epochal.data.tables.writing.OBSERVATIONS` of all samples, in the batches' order.
+    """The columns of `data.tables.schemas.OBSERVATIONS` of all samples, in the batches' order.
 
-    Arguments as those of `epochal.engine.loop.evaluate.validate_epoch`. Raises TargetError for what a
+    Arguments as those of `engine.loop.evaluate.validate_epoch`. Raises TargetError for what a
     step may not give.
     """
     observer = Observer()

@@ -1,0 +1,108 @@
+"""What a store in a local folder promises besides."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from epochal.data.errors import PreflightFailed, StoreUnavailable
+from epochal.data.store.store import open_store
+
+
+@pytest.fixture
+def local(tmp_path):
+    return open_store("./store", folder=tmp_path)
+
+
+def test_a_scratch_file_is_linked_and_not_copied(local):
+    with local.scratch() as folder:
+        source = folder / "big"
+        source.write_bytes(b"1" * 1000)
+        inode = source.stat().st_ino
+        local.put_new("a/big", source)
+        assert not source.exists()
+    with local.fetch("a/big") as path:
+        assert path.stat().st_ino == inode
+        assert path.stat().st_nlink == 1
+
+
+@pytest.mark.parametrize("failing", ["link", "fsync"])
+def test_an_error_while_writing_leaves_nothing(local, tmp_path, monkeypatch, failing):
+    local.put_new("a/before", b"1")
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, failing, fail)
+        with pytest.raises(StoreUnavailable, match=r"a/object.*No space left.*free some space"):
+            local.put_new("a/object", b"1")
+    assert local.listing() == {"a/before": 1}
+    assert list((tmp_path / "store/tmp").iterdir()) == []
+
+
+def test_a_file_system_without_links_is_told_at_preflight(local, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(PreflightFailed, match="no hard links"):
+        local.preflight()
+
+
+def test_a_file_where_a_folder_should_be_fails_the_preflight(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in ("./file", "./file/below"):
+        with pytest.raises(PreflightFailed, match=r"NotADirectoryError.*name another store"):
+            open_store(place, folder=tmp_path).preflight()
+
+
+def test_a_file_in_the_way_of_a_folder_is_not_taken_for_the_object(local):
+    local.put_new("a", b"1")
+    with pytest.raises(StoreUnavailable, match="NotADirectoryError"):
+        local.put_new("a/b", b"2")
+
+
+def test_opening_and_looking_creates_nothing(local, tmp_path):
+    assert local.listing() == {}
+    assert local.size("a") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_writer_left_is_swept_and_live_scratch_is_kept(local, tmp_path):
+    program = textwrap.dedent("""
+        import os, sys, time
+        from epochal.data.store.store import open_store
+        store = open_store(sys.argv[1])
+        os.link = lambda *_: (print("ready", flush=True), time.sleep(600))
+        store.put_new("a/object", b"half")
+    """)
+    command = [sys.executable, "-c", program, local.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer, local.scratch() as mine:
+        assert writer.stdout.readline() == b"ready\n"
+        left = [p for p in (tmp_path / "store/tmp").iterdir() if not p.name.startswith(mine.name)]
+        assert len(left) == 2
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        again = open_store(local.url)
+        assert again.listing() == {}
+        again.put_new("a/object", b"whole")
+        assert mine.exists()
+        assert not any(path.exists() for path in left)
+    assert again.read("a/object") == b"whole"
+
+
+def test_a_file_store_loads_no_storage_package():
+    program = (
+        "import sys; from epochal.data.store.store import open_store; "
+        "import epochal.data.stage_store.stages; "
+        "store = open_store('/nowhere/at/all'); store.listing(); "
+        "print({'fsspec', 's3fs', 'botocore', 'torch', 'pyarrow'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"

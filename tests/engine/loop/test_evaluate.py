@@ -1,0 +1,136 @@
+"""Validation: exact over the data set whatever the batch size; the model stays as it was."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torchmetrics
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.evaluation import metrics, validate
+from support.tiny_model import Net, bits, cross_entropy, new_state, samples
+from torch import nn
+
+from epochal.data.errors import TargetError
+from epochal.engine.model.step import StepOutput
+
+
+def test_values_are_those_of_the_whole_data_set_at_once():
+    state, (x, y) = new_state(), samples(41)
+    found = validate(state, x, y)
+    state.model.eval()
+    logits = state.model(x).detach()
+    assert found.num_samples == 41
+    assert found.values["accuracy"] == pytest.approx(float((logits.argmax(1) == y).double().mean()))
+    assert found.values["top5_accuracy"] == 1.0
+    assert found.values["loss"] == pytest.approx(float(nn.functional.cross_entropy(logits, y)))
+    assert list(found.values) == ["accuracy", "top5_accuracy", "loss"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 50), st.integers(1, 60))
+def test_the_batch_size_does_not_matter(count, batch_size):
+    state, (x, y) = new_state(), samples(count)
+    one, other = validate(state, x, y, batch_size=batch_size), validate(state, x, y, batch_size=60)
+    assert one.values["accuracy"] == other.values["accuracy"]
+    assert one.values["loss"] == pytest.approx(other.values["loss"], rel=1e-6)
+
+
+def test_the_model_and_the_generators_stay_as_they_were():
+    state, (x, y) = new_state(), samples(20)
+    before = copy.deepcopy(bits(state))
+    state.model.train()
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    validate(state, x, y)
+    assert torch.equal(torch.rand(1), expected)
+    assert state.model.training
+    assert bits(state) == before
+
+
+def test_a_model_that_draws_random_numbers_is_measured_alike_each_time():
+    class Noisy(Net):
+        def forward(self, x):
+            return super().forward(x + torch.randn_like(x))
+
+    state, (x, y) = new_state(Noisy), samples(20)
+    first = validate(state, x, y).values
+    torch.rand(3)
+    assert validate(state, x, y).values == first
+
+
+def test_targets_below_zero_count_nowhere_in_the_accuracy():
+    state, (x, y) = new_state(), samples(20)
+    expected = validate(state, x[:15], y[:15], batch_size=20).values["accuracy"]
+    y[15:] = -100
+    assert validate(state, x, y).values["accuracy"] == expected
+
+
+def test_a_metric_of_torchmetrics_starts_anew_each_time():
+    def make(target):
+        return torchmetrics.classification.MulticlassF1Score(num_classes=4)
+
+    measured = metrics(
+        {"name": "f1", "target": "torchmetrics.classification:MulticlassF1Score"}, make=make
+    )
+    state, (x, y) = new_state(), samples(30)
+    first = validate(state, x, y, measured=measured).values["f1"]
+    assert 0 < first <= 1
+    assert validate(state, x, y, measured=measured).values["f1"] == first
+
+
+def test_a_metric_may_give_a_dict_of_numbers():
+    class Both:
+        def update(self, outputs, target):
+            self.seen = len(target)
+
+        def compute(self):
+            return {"low": 1, "high": torch.tensor([2.5])}
+
+    measured = metrics({"name": "both", "target": "m:x"}, make=lambda _: Both())
+    found = validate(new_state(), *samples(5), measured=measured).values
+    assert (found["both_low"], found["both_high"]) == (1.0, 2.5)
+
+
+def test_a_metric_that_gives_no_number_is_an_error():
+    class Matrix:
+        def update(self, outputs, target):
+            pass
+
+        def compute(self):
+            return torch.ones(2, 2)
+
+    measured = metrics({"name": "m", "target": "m:x"}, make=lambda _: Matrix())
+    with pytest.raises(TargetError, match=r"metrics.m: compute\(\) gave torch.float32 of shape"):
+        validate(new_state(), *samples(5), measured=measured)
+
+
+def test_what_is_no_metric_is_refused_at_once():
+    with pytest.raises(TargetError, match="without update and compute"):
+        metrics({"name": "m", "target": "m:x"}, make=lambda _: object())
+
+
+def test_accuracy_of_what_is_no_classification_says_what_to_set():
+    def step(model, batch):
+        return StepOutput(model(batch[0]).mean(1), outputs=model(batch[0]), target=batch[0])
+
+    with pytest.raises(TargetError, match=r"set metrics.validation to \[loss\]"):
+        validate(new_state(), *samples(8), step=step)
+
+
+def test_a_loss_per_batch_is_weighted_by_its_samples():
+    def step(model, batch):
+        out = cross_entropy()(model, batch)
+        return StepOutput(out.loss_B.mean(), out.outputs)
+
+    state, (x, y) = new_state(), samples(21)
+    found = validate(state, x, y, step=step).values["loss"]
+    assert found == pytest.approx(validate(state, x, y).values["loss"], rel=1e-6)
+
+
+def test_no_batch_gives_nan():
+    found = validate(new_state(), *samples(0))
+    assert np.isnan(found.values["loss"])
+    assert np.isnan(found.values["accuracy"])

@@ -1,0 +1,155 @@
+"""The proof of the first claim: end it anywhere, and the resumed run ends in the same bytes.
+
+`make proof` runs all of it. Each point is a life that ends or fails at one operation, and a second
+one that goes on; what the second leaves must be what an unbroken run leaves, to the last byte.
+Prints a count for each fault, and fails at a mismatch.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from support.forked_runs import Count, Lives
+from support.proof_kills import random_kills
+from support.proof_policies import POLICIES, policy_lives
+from support.proof_project import proof_project
+from support.s3_server import BUCKET, s3_process
+
+from epochal.data.testing.faults import FaultPlan
+from epochal.flows.servers import down
+
+WRITES = frozenset({"put_new"})
+SWEEPS: dict[str, tuple[tuple[str, frozenset[str]], ...]] = {
+    # What kills before a read leave on the disk is what kills before the next write leave; they
+    # are here all the same: every operation means every one.
+    "store": tuple(
+        (kind, frozenset())
+        for kind in ("kill", "torn", "enospc", "eio", "timeout", "lost_answer", "stale_list")
+    ),
+    "disk": tuple(
+        (kind, frozenset()) for kind in ("kill", "torn", "power", "lying", "enospc", "eio")
+    ),
+    "s3": tuple((kind, WRITES) for kind in ("kill", "kill_after", "timeout", "lost_answer")),
+}
+WHERE = {
+    "store": "local files, each operation of the store",
+    "disk": "local files, each system call below it",
+    "s3": "S3 (moto's server), each write",
+}
+LEVEL = {"store": "store", "disk": "disk", "s3": "store"}
+
+
+@contextmanager
+def lives(where: str, folder: Path) -> Iterator[Lives]:
+    """The run, its stores and its unbroken end, in one place."""
+    config = proof_project(folder / "project").config
+    with own_threads():
+        yield from _lives(where, config, folder)
+
+
+@contextmanager
+def own_threads() -> Iterator[None]:
+    """The threads that a run sets for its process are those of before at the end."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _lives(where: str, config: Path, folder: Path) -> Iterator[Lives]:
+    if where != "s3":
+        yield Lives.on_files(config, folder).prepare(LEVEL[where])
+        return
+    with s3_process():
+        made = iter(range(1 << 30))
+
+        def address(name: str) -> str:
+            return f"s3://{BUCKET}/{os.getpid()}-{next(made)}/{name}"
+
+        yield Lives(config, folder, address).prepare()
+
+
+def told(name: str, count: Count, seconds: float) -> None:
+    """One line for people."""
+    print(
+        f"  {name:<18} {count.equal:>4} of {count.points:<4} equal  ({count.killed} killed, "
+        f"{count.stopped} stopped, {count.finished} went through; {seconds:.0f} s)",
+        flush=True,
+    )
+    if count.mismatches:
+        print(f"    MISMATCHES at operations {count.mismatches}")
+
+
+def prove(where: str, folder: Path, *, every: int, processes: int) -> Count:
+    """All sweeps in one place."""
+    total = Count()
+    with lives(where, folder) as proof:
+        objects = len(proof.unbroken.found["objects"])
+        print(f"{WHERE[where]}: {len(proof.unbroken.operations)}; the run leaves {objects} objects")
+        for kind, only in SWEEPS[where]:
+            started = time.monotonic()
+            points = proof.points(kind, every=every, only=only)
+            plan = FaultPlan(kind, level=LEVEL[where])
+            count = proof.shared_sweep(plan, points, processes=processes)
+            told(kind, count, time.monotonic() - started)
+            total += count
+    return total
+
+
+def prove_policies(folder: Path, *, every: int, processes: int) -> Count:
+    """A kill before each operation of the store, in a small run of every policy."""
+    total = Count()
+    print("every sampling policy, killed before each operation of its store")
+    for number, name in enumerate(POLICIES):
+        started = time.monotonic()
+        with own_threads():
+            proof = policy_lives(name, folder / f"policy-{number}")
+            points = proof.points("kill", every=every)
+            count = proof.shared_sweep(FaultPlan("kill"), points, processes=processes)
+        told(name, count, time.monotonic() - started)
+        total += count
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--every", type=int, default=1, help="only every n-th operation")
+    places = [*SWEEPS, "policies", "kills"]
+    parser.add_argument("--where", nargs="+", default=places, choices=places)
+    parser.add_argument("--kills", type=int, default=50, help="of the real command, at random")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    total = Count()
+    for where in options.where:
+        with tempfile.TemporaryDirectory(prefix="epochal-proof-") as name:
+            folder = Path(name)
+            os.environ["HOME"] = name
+            if where in SWEEPS:
+                total += prove(where, folder, every=options.every, processes=options.processes)
+                continue
+            if where == "policies":
+                total += prove_policies(folder, every=options.every, processes=options.processes)
+                continue
+            print("the real command, SIGKILL at random instants")
+            try:
+                for workers in (0, 2):
+                    started = time.monotonic()
+                    count = random_kills(folder, kills=-(-options.kills // 2), workers=workers)
+                    told(f"{workers} workers", count, time.monotonic() - started)
+                    total += count
+            finally:
+                down()  # the Prefect server that the commands have started
+    mismatches = len(total.mismatches)
+    print(f"{total.points} points, {mismatches} {'mismatches' if not mismatches else 'MISMATCHES'}")
+    sys.exit(bool(mismatches))
+
+
+if __name__ == "__main__":
+    main()

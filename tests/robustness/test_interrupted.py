@@ -1,0 +1,80 @@
+"""The real command, ended from outside in the middle of an epoch, and run again."""
+
+import signal
+
+import httpx
+import pytest
+from support.command import Command, Unbroken, alive
+from support.machine import wait_for
+from support.project import Project
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def project(tmp_path, tracker, prefect_api):
+    return Project(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, empty_mlflow, prefect_server):
+    folder = tmp_path_factory.mktemp("unbroken") / "run"
+    return Unbroken.of_command(folder, empty_mlflow=empty_mlflow, prefect_api=prefect_server[0])
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 75),
+        pytest.param(signal.SIGINT, 75, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 75, marks=pytest.mark.slow),
+        (signal.SIGKILL, -signal.SIGKILL),
+    ],
+)
+def test_an_interrupted_command_goes_on_to_the_same_bytes_and_points(
+    number, code, project, tracker, prefect_api, unbroken
+):
+    command = Command(project)
+    command.wait_for_commit(3)
+    command.process.send_signal(number)
+    ended, out = command.end()
+    assert ended == code, command.errors.read_text()
+    assert out == ""
+    if number != signal.SIGKILL:
+        assert "run the same command to go on" in command.errors.read_text()
+    result = Command(project).result()
+    resumed = [one for one in result["stages"] if one["resumed_at"] is not None]
+    assert [(one["stage"], one["epoch"]) for one in resumed] == [("train", 1)]
+    assert resumed[0]["resumed_at"] >= 3
+    assert not resumed[0]["cached"]
+    assert [one["cached"] for one in result["stages"][:4]] == [True] * 4
+    assert Unbroken.of_result(result, tracker) == unbroken
+    assert not list(project.store.glob("stages/*/partial/*"))
+    if number == signal.SIGKILL:
+        assert states_of(command.process.pid, prefect_api) == ({"CRASHED"}, {"CRASHED"})
+
+
+def states_of(pid, api):
+    """How Prefect shows the run of a process, and its tasks that did not end well."""
+    found = httpx.post(f"{api}/flow_runs/filter", json={"sort": "START_TIME_DESC", "limit": 50})
+    runs = [one for one in found.json() if one["labels"].get("epochal.pid") == pid]
+    asked = {"flow_runs": {"id": {"any_": [one["id"] for one in runs]}}}
+    tasks = httpx.post(f"{api}/task_runs/filter", json=asked).json()
+    ended = {one["state_type"] for one in tasks}
+    return {one["state_type"] for one in runs}, ended - {"COMPLETED"}
+
+
+def test_no_worker_outlives_its_command(project):
+    options = ("--set", "train_data={target: 'items:Items'}", "--set", "loader.workers=2")
+    ended = set()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        store = f"./store-{number.value}"
+        command = Command(project, *options, "--set", f"store={store}")
+        command.store = project.folder / store
+        command.wait_for_commit(2)
+        children = command.children()
+        assert len(children) >= 2
+        command.process.send_signal(number)
+        command.end()
+        ended.update(children)
+    wait_for(lambda: not any(alive(pid) for pid in ended), timeout_s=10)

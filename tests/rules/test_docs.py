@@ -1,0 +1,233 @@
+"""What the README and docs/ say is so: fields, defaults, commands and examples."""
+
+import re
+from typing import get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+from support.pages import DOCS, README, ROOT, blocks, rows
+
+from epochal.data.config.batch_sampler import SamplerConfig
+from epochal.data.config.loader import DataConfig, LoaderConfig, SamplingConfig
+from epochal.data.config.scoring_config import ScoringConfig
+from epochal.data.errors import StoreRefused
+from epochal.data.store.addresses import normalise_store
+from epochal.data.types import Target
+from epochal.engine.config.batch_norm import BatchNormConfig
+from epochal.engine.config.mid_epoch import ValidationConfig
+from epochal.engine.config.mixing import MixingConfig
+from epochal.engine.config.numerics import (
+    EmaConfig,
+    GradientsConfig,
+    MetricsConfig,
+    MetricTarget,
+    PrecisionConfig,
+)
+from epochal.engine.config.optimizer import FrozenParameters, OptimizerConfig, ParameterGroup
+from epochal.engine.schedule.schedule import ScheduleConfig
+from epochal.tasks.config.load import build_config, load_config
+from epochal.tasks.config.parts import StartConfig
+from epochal.tasks.config.run import CheckpointConfig, RunConfig
+from epochal.tasks.config.tracking_config import TrackingConfig
+from epochal.tasks.planning.averaging import AveragingConfig
+from epochal.tasks.planning.early_stopping import EarlyStoppingConfig
+from epochal.tasks.user_code.targets import call_target
+
+PARTS: dict[str, tuple[type[BaseModel], ...]] = {
+    "": (RunConfig, Target, DataConfig, MetricTarget),
+    "loader.": (LoaderConfig,),
+    "sampler.": (SamplerConfig,),
+    "optimizer.": (OptimizerConfig,),
+    "optimizer.groups.": (ParameterGroup,),
+    "optimizer.frozen.": (FrozenParameters,),
+    "schedule.": get_args(get_args(ScheduleConfig)[0]),
+    "batch_norm.": (BatchNormConfig,),
+    "gradients.": (GradientsConfig,),
+    "precision.": (PrecisionConfig,),
+    "ema.": (EmaConfig,),
+    "mixing.": (MixingConfig,),
+    "validation.": (ValidationConfig,),
+    "early_stopping.": (EarlyStoppingConfig,),
+    "averaging.": (AveragingConfig,),
+    "start.": (StartConfig,),
+    "sampling.": (SamplingConfig,),
+    "sampling.scoring.": (ScoringConfig,),
+    "metrics.": (MetricsConfig,),
+    "checkpoint.": (CheckpointConfig,),
+    "tracking.": (TrackingConfig,),
+}
+FIELDS = {
+    f"{prefix}{field.alias or name}": (model, field)
+    for prefix, models in PARTS.items()
+    for model in models
+    for name, field in model.model_fields.items()
+}
+OWN_WORDS = (
+    "schedule.warmup", "schedule.rise", "schedule.final", "folder", "schedule.kind", "schedule",
+    "name",
+)  # fmt: skip
+"""Fields whose default the table tells in other words, or that mean two things."""
+
+
+def sources():
+    packages = ("data", "engine", "tasks", "flows")
+    return [path.read_text() for one in packages for path in (ROOT / one).rglob("*.py")]
+
+
+def documented_fields():
+    found = {}
+    for cells in rows(DOCS["config.md"], "field"):
+        name = cells[0].removesuffix("†").strip().strip("`")
+        found.setdefault(name, cells)
+    return found
+
+
+def as_written(field):
+    if field.is_required():
+        return "needed"
+    value = {} if field.default is PydanticUndefined else field.default
+    if isinstance(value, BaseModel):  # the fields of another part have defaults of their own
+        return value.target if isinstance(value, Target) else ""
+    if isinstance(value, tuple):
+        return f"[{', '.join(value)}]"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None else str(value)
+
+
+def with_parts(example, folder):
+    """A whole config around an example that has only some fields."""
+    base = {
+        "name": "docs",
+        "epochs": 100,
+        "model": {"target": "torch.nn:Identity"},
+        "train_data": {"target": "points:points"},
+        "validation_data": {"target": "points:points"},
+        "optimizer": {"target": "torch.optim:SGD", "args": {"lr": 0.1}},
+        "loader": {"batch_size": 4},
+    }
+    return build_config({**base, **example, "folder": str(folder)}, name="docs")
+
+
+def test_every_field_of_the_config_is_documented():
+    assert set(FIELDS) <= set(documented_fields())
+
+
+def test_no_field_is_documented_that_is_not_there():
+    assert set(documented_fields()) <= set(FIELDS)
+
+
+@pytest.mark.parametrize("name", sorted(set(FIELDS) - set(OWN_WORDS)))
+def test_the_documented_default_is_the_default(name):
+    _, field = FIELDS[name]
+    assert documented_fields()[name][2] == as_written(field)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, (_, field) in FIELDS.items() if "Literal" in str(field.annotation)]
+)
+def test_every_choice_is_documented(name):
+    _, field = FIELDS[name]
+    for choice in re.findall(r"'(\w+)'", str(field.annotation)):
+        assert f"`{choice}`" in documented_fields()[name][1]
+
+
+def test_the_yaml_examples_of_the_docs_are_configs(tmp_path):
+    examples = [
+        example
+        for text in DOCS.values()
+        for block in blocks(text, "yaml")
+        for example in yaml.safe_load_all(block)
+    ]
+    assert len(examples) > 3
+    for example in examples:
+        config = with_parts(example, tmp_path)
+        for metric in config.metrics.validation:
+            if not isinstance(metric, str):
+                made = call_target(metric, field="metrics", folder=tmp_path)
+                assert hasattr(made, "compute")
+
+
+def test_the_readmes_first_project_passes_the_checks_before_the_start(tmp_path):
+    from epochal.tasks.session.session import open_session
+
+    for language, suffix in (("python", "py"), ("yaml", "yaml")):
+        for block in blocks(README, language):
+            name = block.splitlines()[0].removeprefix("# ")
+            assert name.endswith(f".{suffix}")
+            (tmp_path / name).write_text(block)
+    session = open_session(load_config(tmp_path / "points.yaml"))
+    assert len(session.stages) == 11
+    assert session.data["train_data"].known.num_samples == 2000
+
+
+@pytest.fixture(scope="module")
+def commands():
+    import typer
+
+    from epochal.flows.cli import app
+
+    return typer.main.get_command(app).commands
+
+
+def test_every_command_is_in_the_readmes_table_and_no_other(commands):
+    named = {cells[0].strip("`").split()[1] for cells in rows(README, "command")}
+    assert named == set(commands)
+
+
+def test_every_option_that_the_docs_name_is_one(commands):
+    known = {name for one in commands.values() for param in one.params for name in param.opts}
+    known |= {"--pool", "--type", "--entrypoint"}  # of `prefect`
+    for text in (README, *DOCS.values()):
+        assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known
+
+
+def test_what_the_readme_says_is_missing_is_missing(commands):
+    missing = README.partition("## What it does not do yet")[2]
+    assert missing
+    for name in ("gc", "verify", "report"):
+        assert (f"`{name}`" in missing) != (name in commands)
+
+
+@pytest.mark.parametrize("name", CheckpointConfig.model_fields)
+def test_a_field_that_nothing_reads_is_said_to_do_nothing(name):
+    missing = README.partition("## What it does not do yet")[2]
+    is_read = any(f".{name}" in text for text in sources())
+    assert (f"`checkpoint.{name}`" in missing) != is_read
+
+
+def test_the_readmes_exit_codes_are_those_of_the_errors():
+    from epochal.data.errors import EpochalError, InputError, TrainingFailed, Unavailable
+
+    codes = {int(cells[0]) for cells in rows(README, "code")}
+    errors = (EpochalError, InputError, TrainingFailed, Unavailable)
+    assert codes == {0, *(one.exit_code for one in errors)}
+
+
+def test_links_between_the_pages_lead_somewhere():
+    for folder, text in ((ROOT, README), *((ROOT / "docs", text) for text in DOCS.values())):
+        for link in re.findall(r"\]\((?!https?://)([^)#]+)\)", text):
+            assert (folder / link).is_file(), link
+
+
+def test_the_stores_that_the_docs_accept_and_refuse_are_so():
+    for written, is_ in rows(DOCS["config.md"], "written"):
+        for address in re.findall(r"`([^`]+)`", written):
+            if is_.startswith("refused"):
+                with pytest.raises(StoreRefused):
+                    normalise_store(address, folder=ROOT)
+            elif not address.startswith("gs://"):  # its package need not be installed
+                normalise_store(address, folder=ROOT)
+
+
+def test_every_environment_variable_of_the_project_is_documented():
+    for name in {name for text in sources() for name in re.findall(r"\bEPOCHAL_[A-Z_]+\b", text)}:
+        assert f"`{name}`" in DOCS["deployment.md"] or name in UNDOCUMENTED
+
+
+UNDOCUMENTED = {"EPOCHAL_SERVER"}
+"""The mark of a server that was started in the background; nobody sets it."""

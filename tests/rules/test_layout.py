@@ -1,0 +1,115 @@
+"""The house's rules: a folder for what belongs together, imports that run downhill, no circle."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from support.source_tree import (
+    PACKAGES,
+    ROOT,
+    circle,
+    files,
+    folder_graph,
+    folder_of,
+    graph,
+    imports,
+    modules,
+    place,
+)
+
+FLOORS = {
+    "data": {"data"},
+    "engine": {"engine", "data.types", "data.errors", "data.hashing", "data.lazy"},
+    "tasks": {"tasks", "engine", "data"},
+    "flows": {"flows", "tasks", "engine", "data"},
+}
+NEVER = {
+    "data": {"prefect", "mlflow"},
+    "engine": {"prefect", "mlflow", "fsspec", "pyarrow"},
+}
+HEAVY = ("torch", "pyarrow", "prefect", "mlflow", "sklearn", "torchmetrics", "matplotlib")
+FULL = 12
+"""A folder with more files is a corridor: which families live there?"""
+
+SMALL = 80
+"""A shorter file that only one other imports belongs into that one, unless it is public."""
+
+source = pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+folders = sorted({path.parent for path in files()})
+
+
+@source
+def test_imports_run_downhill(path):
+    floor = path.relative_to(ROOT).parts[0]
+    for name in imports(path):
+        assert name.partition(".")[0] not in {*PACKAGES, "tests"}, f"{name}: not below epochal"
+        assert name.partition(".")[0] not in NEVER.get(floor, ()), name
+        if not name.startswith("epochal."):
+            continue
+        other = name.removeprefix("epochal.")
+        assert any(other == one or other.startswith(f"{one}.") for one in FLOORS[floor]), name
+
+
+def test_no_circle_among_files():
+    assert circle(graph()) is None
+
+
+def test_no_circle_among_folders():
+    assert circle(folder_graph()) is None
+
+
+def test_a_circle_would_be_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) is not None
+    assert circle({"a": {"b", "c"}, "b": {"c"}}) is None
+
+
+@pytest.mark.parametrize("folder", folders, ids=lambda folder: str(folder.relative_to(ROOT)))
+def test_a_folder_is_no_corridor(folder):
+    names = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+    assert len(names) <= FULL
+
+
+def test_every_module_says_its_job():
+    for path in files():
+        assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+LIGHT = [
+    place(path) for path in files() if {"config", "planning"} & set(path.parent.parts)
+] + [
+    "data.types", "data.hashing", "data.stage_store.stages", "engine.schedule.schedule",
+    "tasks.runs.plan", "tasks.runs.explain", "flows.cli",
+]  # fmt: skip
+
+
+def test_config_keys_and_plan_import_nothing_heavy():
+    code = (
+        "import importlib, sys\n"
+        f"for name in {LIGHT!r}:\n"
+        "    importlib.import_module('epochal.' + name)\n"
+        f"    heavy = [one for one in {HEAVY!r} if one in sys.modules]\n"
+        "    assert not heavy, (name, heavy)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
+
+
+def test_no_file_names_a_machine_or_a_way_of_working():
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
+    homes = ("/" + "root/", "/" + "work/main", "/" + "home/")
+    for name in filter(None, listed):
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".toml", ".yaml", ".txt", ""} and path.is_file():
+            text = path.read_text(errors="replace")
+            assert not any(home in text for home in homes), name
+
+
+def test_the_engines_names_are_there_when_they_are_asked_for():
+    import epochal.engine
+
+    for name in epochal.engine.__all__:
+        assert getattr(epochal.engine, name).__name__ == name
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        _ = epochal.engine.nothing_like_it

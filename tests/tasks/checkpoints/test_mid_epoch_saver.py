@@ -1,0 +1,186 @@
+"""Commits beside the training: what they copy, when they come, and what they leave behind."""
+
+import threading
+
+import pytest
+import torch
+from support.bare_run import BareRun
+from support.project import Project
+from support.tiny_model import new_state, run_epoch, samples
+
+from epochal.data.errors import StoreUnavailable
+from epochal.data.stage_store.mid_epoch import PartialStore
+from epochal.data.store.store import open_store
+from epochal.tasks.checkpoints import host_buffers
+from epochal.tasks.checkpoints import mid_epoch_saver as partial_epochs
+from epochal.tasks.checkpoints.host_buffers import HostBuffers
+from epochal.tasks.checkpoints.mid_epoch_saver import PartialSaver
+from epochal.tasks.config.run import CheckpointConfig
+from epochal.tasks.session.watch import EpochWatch
+
+KEY = "a" * 64
+
+
+def new_saver(tmp_path, buffers=None, **config):
+    return PartialSaver(
+        open_store(f"file://{tmp_path}/store"),
+        KEY,
+        CheckpointConfig(**{"every_seconds": 1e9, **config}),
+        identity={},
+        anchors=lambda _: [[0, 0]],
+        saved=lambda *_: None,
+        buffers=buffers,
+    )
+
+
+def train(watch, *, count=48, accumulate=2):
+    """Six micro-batches of eight, two to an update."""
+    run_epoch(new_state(), *samples(count), accumulate=accumulate, on_progress=watch)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return Project(tmp_path / "project", epochs=1)
+
+
+def test_an_error_of_the_thread_comes_up_at_the_very_next_micro_step(project, monkeypatch):
+    def fail(*_):
+        raise StoreUnavailable("the disk is full")
+
+    seen = []
+    original = EpochWatch.__call__
+
+    def watched(self, progress):
+        seen.append(progress.micro_steps)
+        original(self, progress)
+        for thread in threading.enumerate():
+            if thread.name == "epochal-commit":
+                thread.join()
+
+    monkeypatch.setattr(PartialStore, "commit", fail)
+    monkeypatch.setattr(EpochWatch, "__call__", watched)
+    with pytest.raises(StoreUnavailable, match="the disk is full"):
+        BareRun(project.config, checkpoint__every_updates=2)()
+    assert seen == [1, 2, 3, 4, 5]  # the fourth micro-step ends the second update
+
+
+def test_a_commit_that_is_not_taken_in_time_is_given_up_and_named(tmp_path, monkeypatch):
+    free = threading.Event()
+
+    def stuck(*_):
+        free.wait()
+
+    monkeypatch.setattr(PartialStore, "commit", stuck)
+    monkeypatch.setattr(partial_epochs, "COMMIT_WITHIN_S", 0.05)
+    saver = new_saver(tmp_path)
+    with pytest.raises(StoreUnavailable, match="did not take a commit") as raised:
+        train(saver.now)
+    assert f"file://{tmp_path}/store" in str(raised.value)
+    saver.wait()  # does not wait for what was given up
+    free.set()
+    for thread in threading.enumerate():
+        if thread.name == "epochal-commit":
+            thread.join()
+
+
+def test_a_commit_holds_the_state_of_its_moment_while_training_goes_on(tmp_path, monkeypatch):
+    began, free, found = threading.Event(), threading.Event(), {}
+    write = partial_epochs.write_checksummed
+
+    def late(*arguments, **options):
+        began.set()
+        assert free.wait(30)
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(partial_epochs, "write_checksummed", late)
+    saver = new_saver(tmp_path, every_updates=1)
+
+    def watch(progress):
+        saver.when_due(progress)
+        if progress.micro_steps == 2:
+            found["then"] = progress.state.model.head.weight.detach().clone()
+        if progress.micro_steps == 6:
+            assert began.wait(30)
+            found["now"] = progress.state.model.head.weight.detach().clone()
+            free.set()
+
+    train(watch)
+    saver.wait()
+    from epochal.engine.checkpoint.serialize import load_tensors
+
+    with PartialStore(open_store(f"file://{tmp_path}/store"), KEY).newest(
+        fits=lambda _: True, notice=print
+    ) as commit:
+        stored = load_tensors(commit.tensors, device="cpu")["model/head.weight"]
+    assert torch.equal(stored, found["then"])
+    assert not torch.equal(stored, found["now"])
+
+
+def test_the_buffers_of_the_first_commit_are_made_half_way_to_it(tmp_path, monkeypatch):
+    calls = []
+    prepare, copy = HostBuffers.prepare, HostBuffers.copy
+    monkeypatch.setattr(HostBuffers, "prepare", lambda *a: calls.append("made") or prepare(*a))
+    monkeypatch.setattr(HostBuffers, "copy", lambda *a: calls.append("copied") or copy(*a))
+    saver = new_saver(tmp_path, every_updates=2)
+
+    def watch(progress):
+        saver.when_due(progress)
+        saver.wait()
+        calls.append(progress.micro_steps)
+
+    train(watch)
+    assert calls == [1, "made", 2, 3, "copied", 4, 5, 6]
+
+
+def test_buffers_are_kept_from_commit_to_commit_and_are_no_more_than_one_state(tmp_path):
+    buffers, places = HostBuffers(), []
+    tensors = {"a": torch.ones(3, 4), "b": torch.zeros(()), "c": torch.ones(2, 6).t()}
+    buffers.prepare(tensors)
+    for value in (1.0, 2.0):
+        for one in tensors.values():
+            one.fill_(value)
+        found = buffers.copy(tensors)
+        assert all(torch.equal(found[name], one) for name, one in tensors.items())
+        places.append([one.data_ptr() for one in found.values()])
+    assert places[0] == places[1]
+    assert not {one.data_ptr() for one in tensors.values()} & set(places[0])
+    assert sum(one.nbytes for one in buffers._kept.values()) == sum(
+        one.nbytes for one in tensors.values()
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int64, torch.bool, torch.float8_e5m2])
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (3, 2)])
+def test_tensors_of_any_kind_are_copied_bit_for_bit(dtype, shape):
+    count = torch.Size(shape).numel() * dtype.itemsize
+    tensor = (torch.arange(count) % 2).to(torch.uint8).view(dtype).reshape(shape)
+    found = HostBuffers().copy({"x": tensor, "part": tensor.detach()})["x"]
+    assert (found.dtype, found.shape) == (dtype, tensor.shape)
+    assert found.view(-1).view(torch.uint8).tolist() == tensor.view(-1).view(torch.uint8).tolist()
+
+
+def test_what_is_copied_in_shares_is_copied_whole():
+    numbers = torch.Generator().manual_seed(3)
+    sizes = {"a": host_buffers.SHARE_BYTES - 1, "b": 2 * host_buffers.SHARE_BYTES + 5, "c": 1}
+    tensors = {
+        name: torch.randint(256, (size,), generator=numbers, dtype=torch.uint8)
+        for name, size in sizes.items()
+    }
+    tensors |= {f"small {number}": torch.tensor(number) for number in range(100)}
+    found = HostBuffers().copy(tensors)
+    assert all(torch.equal(found[name], one) for name, one in tensors.items())
+
+
+def test_a_tensor_of_another_shape_gets_another_buffer():
+    buffers = HostBuffers()
+    buffers.copy({"x": torch.ones(3)})
+    found = buffers.copy({"x": torch.zeros(4)})["x"]
+    assert found.tolist() == [0, 0, 0, 0]
+
+
+def test_the_epochs_of_a_run_share_their_buffers(project):
+    run = BareRun(project.config, epochs=2, checkpoint__every_updates=1)()
+    held = run.session.buffers._kept
+    parts = {name.partition("/")[0] for name in held}
+    assert {"model", "optimizer"} <= parts <= {"model", "optimizer", "gradient"}

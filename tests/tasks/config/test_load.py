@@ -1,0 +1,144 @@
+"""From YAML and --set to a RunConfig; errors name field, value, and what to write instead."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from epochal.data.errors import ConfigError
+from epochal.tasks.config.load import load_config
+from epochal.tasks.config.run import RunConfig
+
+BASE = {
+    "name": "run",
+    "epochs": 4,
+    "model": {"target": "model:Net"},
+    "train_data": {"target": "epochal.data.datasets:digits", "args": {"split": "train"}},
+    "validation_data": {"target": "epochal.data.datasets:digits"},
+    "optimizer": {"target": "torch.optim:SGD", "args": {"lr": 0.1}},
+    "schedule": {"kind": "warmup_stable_decay", "warmup": 1, "decay": 1},
+    "loader": {"batch_size": 32},
+}
+
+
+def write(folder: Path, **changes) -> Path:
+    path = folder / "c.yaml"
+    path.write_text(yaml.safe_dump({**BASE, **changes}))
+    return path
+
+
+def error_of(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides=overrides)
+    return str(caught.value)
+
+
+def test_the_folder_is_that_of_the_file(tmp_path):
+    assert load_config(write(tmp_path)).folder == str(tmp_path)
+
+
+def test_the_example_of_the_readme_is_valid():
+    path = Path(__file__).parents[3] / "examples/digits/digits.yaml"
+    config = load_config(path)
+    assert (config.name, config.epochs, config.sampling.policy) == ("digits", 12, "easy_skip")
+
+
+def test_a_config_survives_json(tmp_path):
+    config = load_config(write(tmp_path))
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_set_changes_one_field_and_adds_missing_groups(tmp_path):
+    config = load_config(
+        write(tmp_path),
+        overrides=[
+            "epochs=9",
+            "optimizer.args.lr=1e-3",
+            "gradients.clip_norm=2",
+            "loader.workers=2",
+        ],
+    )
+    assert config.epochs == 9
+    assert config.optimizer.args["lr"] == 0.001
+    assert config.gradients.clip_norm == 2.0
+    assert config.loader.workers == 2
+
+
+def test_set_takes_lists_and_groups(tmp_path):
+    config = load_config(
+        write(tmp_path),
+        overrides=[
+            "schedule={kind: multi_step, milestones: [1, 2]}",
+            "metrics.validation=[accuracy]",
+        ],
+    )
+    assert config.schedule.kind == "multi_step"
+
+
+@pytest.mark.parametrize("override", ["epochs", "=3", "a..b=1", "epochs.x=1"])
+def test_a_set_that_is_none_is_refused(tmp_path, override):
+    assert "--set" in error_of(write(tmp_path), override)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("epoch=3", ["epoch", "no such key", "'epochs'"]),
+        ("loader.batchsize=3", ["loader.batchsize", "'batch_size'"]),
+        ("schedule.warmpu=3", ["schedule.warmpu", "'warmup'"]),
+        ("gradients.clipnorm=3", ["gradients.clipnorm", "'clip_norm'"]),
+        ("train_data.arg={}", ["train_data.arg", "'args'"]),
+        ("epochs=0", ["epochs", "found 0", "greater than or equal to 1"]),
+        ("epochs=three", ["epochs", "'three'", "integer"]),
+        ("epochs=2.5", ["epochs", "2.5"]),
+        ("seed=-1", ["seed", "-1"]),
+        ("sampling.policy=easyskip", ["sampling.policy", "'easyskip'", "easy_skip"]),
+        ("sampling.confidence=1.5", ["sampling.confidence", "1.5"]),
+        ("schedule.kind=cosin", ["schedule.kind", "'cosin'", "cosine"]),
+        ("model.target=nomodule", ["model.target", "'nomodule'", "module"]),
+        ("optimizer.args={}", ["optimizer", "lr"]),
+        ("optimizer.args.lr=-1", ["optimizer", "lr", "-1"]),
+        ("name=a/b", ["name", "'a/b'"]),
+        ("schedule.warmup=9", ["schedule"]),
+        ("device=tpu", ["device", "'tpu'"]),
+    ],
+)
+def test_an_error_names_field_value_and_remedy(tmp_path, override, words):
+    text = error_of(write(tmp_path), override)
+    for word in ["c.yaml", *words]:
+        assert word in text
+
+
+def test_all_problems_are_told_at_once(tmp_path):
+    text = error_of(write(tmp_path), "epochs=0", "loader.batch_size=-1", "naem=x")
+    assert all(word in text for word in ["epochs", "loader.batch_size", "naem"])
+
+
+def test_a_missing_field_is_named_with_its_help(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in BASE.items() if k != "model"}))
+    text = error_of(path)
+    assert "model: is missing" in text
+    assert "torch.nn.Module" in text
+
+
+def test_a_relative_folder_is_refused(tmp_path):
+    assert "folder" in error_of(write(tmp_path), "folder=here")
+
+
+def test_every_field_has_help():
+    def models(model, seen):
+        if model in seen:
+            return
+        seen.add(model)
+        for name, field in model.model_fields.items():
+            if name != "kind":
+                assert field.description, f"{model.__name__}.{name}"
+            from epochal.tasks.config.load import _models
+
+            for inner in _models(field.annotation):
+                models(inner, seen)
+
+    seen = set()
+    models(RunConfig, seen)
+    assert len(seen) >= 10

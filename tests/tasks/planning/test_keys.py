@@ -1,0 +1,131 @@
+"""Keys: exactly what acts in a stage is in its key; golden digests are pinned."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.stage_keys import FACTS, all_of, changed, keys
+
+from epochal.tasks.planning.keys import DataFacts, Facts
+
+EVERYTHING = {("initialise", None)} | all_of("train", "validate", "mine")
+
+
+def test_golden_keys_are_pinned():
+    found = keys()
+    assert found["initialise", None] == (
+        "0b714d3a40fe991a6e1eece00643f55e73e694d590e89f91c190b32d8204fd49"
+    )
+    assert found["train", 0] == ("0f69039c05471330e7a0d025c7bab84fd98a74cda522210ab8ee81c43d94c873")
+    assert found["train", 7] == ("50f470150d67527f37ddf77631227bd80238fd7791160f13141732375b59ebdf")
+    assert found["validate", 7] == (
+        "bf683f5133beedf0478c3167a9aa07543f1f81c1f7824d94496e0ec307f170ff"
+    )
+    assert found["mine", 7] == ("cacbf240e94b196dc0d63fca678290c699056a8da949e4b995d4a894aed80d85")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"seed": 8}, EVERYTHING),
+        ({"model__args": {"width": 9}}, EVERYTHING),
+        ({"loader__batch_size": 64}, all_of("train", "validate", "mine")),
+        ({"loader__drop_last": True}, all_of("train", "validate", "mine")),
+        ({"loss": {"target": "torch.nn:MultiMarginLoss"}}, all_of("train", "validate", "mine")),
+        ({"optimizer__args": {"lr": 0.2}}, all_of("train", "validate", "mine")),
+        ({"gradients": {"accumulate": 2}}, all_of("train", "validate", "mine")),
+        ({"gradients": {"clip_norm": 2.0}}, all_of("train", "validate", "mine")),
+        (
+            {"sampling__confidence": 0.8},
+            all_of("train", "validate", first=1) | all_of("mine"),
+        ),
+        (
+            {"schedule": {"kind": "multi_step", "milestones": [5], "factor": 0.2}},
+            all_of("train", "validate", "mine", first=5),
+        ),
+        ({"metrics": {"validation": ["accuracy", "loss"]}}, all_of("validate")),
+        ({"loader__validation_batch_size": 64}, all_of("validate")),
+        ({"loader__workers": 2}, set()),
+        ({"name": "other"}, set()),
+        ({"store": "s3://bucket/x"}, set()),
+        ({"folder": "/elsewhere"}, set()),
+        ({"checkpoint": {"every_seconds": 5, "keep_last": 2}}, set()),
+        ({"tracking": {"uri": "http://x", "experiment": "y", "log_every_updates": 10}}, set()),
+        ({"gradients": {"per_group": False}}, set()),
+        ({"threads": 1}, set()),
+        ({"device": "cpu"}, set()),
+        ({"reproducibility": "strict"}, set()),
+        ({"metrics": {"best": "accuracy"}}, set()),
+        ({"early_stopping": {"patience": 3}}, set()),
+        ({"mixing": {"mixup": 0.2}}, all_of("train", "validate", "mine")),
+        ({"validation": {"every_updates": 10}}, all_of("train", "validate", "mine")),
+        ({"start": {"from": "./w.safetensors"}}, EVERYTHING),
+    ],
+)
+def test_a_change_reaches_exactly_the_stages_that_depend_on_it(changes, expected):
+    assert changed(**changes) == expected
+
+
+def test_an_edited_model_changes_everything():
+    facts = Facts(
+        sources={**FACTS.sources, "model": {"model.py": "e" * 64}},
+        train_data=FACTS.train_data,
+        validation_data=FACTS.validation_data,
+    )
+    assert changed(facts) == EVERYTHING
+
+
+def test_other_data_changes_what_reads_it():
+    other = DataFacts("f" * 64)
+    train = Facts(sources=FACTS.sources, train_data=other, validation_data=FACTS.validation_data)
+    assert changed(train) == all_of("train", "validate", "mine")
+    validation = Facts(sources=FACTS.sources, train_data=FACTS.train_data, validation_data=other)
+    assert changed(validation) == all_of("validate")
+
+
+def test_extending_a_constant_rate_without_policy_keeps_every_key():
+    short = keys(schedule={"kind": "constant"}, sampling={"policy": "none"})
+    long = keys(schedule={"kind": "constant"}, sampling={"policy": "none"}, epochs=12)
+    assert {place: long[place] for place in short} == short
+
+
+def test_extending_without_a_final_phase_keeps_every_key():
+    options = {"schedule": {"kind": "constant"}, "sampling__final_full": 0}
+    short, long = keys(**options), keys(**options, epochs=12)
+    assert {place: long[place] for place in short} == short
+
+
+def test_extending_with_a_final_phase_recomputes_from_its_first_epoch():
+    options = {"schedule": {"kind": "constant"}}
+    short, long = keys(**options), keys(**options, epochs=12)
+    lost = {place for place in short if short[place] != long[place]}
+    assert lost == all_of("train", "validate", "mine", first=6) | {("mine", 5)}
+
+
+def test_without_a_policy_nothing_mines_and_epoch_zero_is_shared():
+    with_policy, without = keys(), keys(sampling={"policy": "none"})
+    assert not any(kind == "mine" for kind, _ in without)
+    assert with_policy["train", 0] == without["train", 0]
+
+
+def test_unread_data_leaves_keys_open_where_it_acts():
+    facts = Facts(sources={}, train_data=DataFacts(None), validation_data=DataFacts("d" * 64))
+    found = keys(facts)
+    assert found["initialise", None] is not None
+    assert all(key is None for place, key in found.items() if place[0] != "initialise")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 30), st.sampled_from(["constant", "warmup"]))
+def test_two_lengths_share_what_acts_alike(one, other, kind):
+    schedule = {"kind": "constant", "warmup": 1 if kind == "warmup" else 0}
+    short, long = sorted((one, other))
+    options = {"schedule": schedule, "sampling": {"policy": "none"}}
+    first, second = keys(epochs=short, **options), keys(epochs=long, **options)
+    assert all(second[place] == key for place, key in first.items())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 20))
+def test_all_keys_of_a_run_differ(epochs):
+    found = keys(epochs=epochs)
+    assert len(set(found.values())) == len(found)

@@ -1,0 +1,231 @@
+"""`epochal report`: one page with all in it, whatever the run is called, wherever its store is."""
+
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+import yaml
+from support.bare_run import BareRun
+from support.project import Project, call
+
+from epochal.tasks.report.curves import MAX_BUCKETS, Curve, _extend
+from epochal.tasks.report.html_text import Html, element, joined
+from epochal.tasks.report.page import report_html
+from epochal.tasks.report.svg_chart import line_chart, short, ticks
+from epochal.tasks.runs.find_run import find_run
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=https://evil.test/x onerror=alert(2)> $x_"
+
+
+class Reader(HTMLParser):
+    """Tags, their attributes and the text of a page."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.attributes, self.text, self._open = [], [], [], []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+        if tag not in {"meta", "img", "source"}:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def checked(page):
+    """The page read, once it is sure that it fetches and runs nothing."""
+    found = Reader(page)
+    assert found._open == []
+    assert set(found.tags).isdisjoint({"script", "link", "iframe", "object", "a", "form", "base"})
+    for name, value in found.attributes:
+        assert not name.startswith("on"), name
+        if name in {"src", "srcset", "href", "action", "data", "poster"}:
+            assert value.startswith("data:image/png;base64,")
+    style = re.search(r"<style>(.*?)</style>", page, flags=re.DOTALL).group(1)
+    assert "url(" not in style
+    assert "@import" not in style
+    assert ("http-equiv", "Content-Security-Policy") in found.attributes
+    return found
+
+
+@pytest.fixture
+def project(tmp_path, home):
+    return Project(tmp_path / "project", epochs=3)
+
+
+IMAGES = {
+    "train_data": {"target": "pictures:pictures", "args": {"split": "train"}},
+    "validation_data": {"target": "pictures:pictures", "args": {"split": "validation"}},
+    "model": {"target": "pictures:Net"},
+}
+PICTURES = """
+    from torch import nn
+    from torch.utils.data import TensorDataset
+    from blobs import blobs
+
+    def pictures(split):
+        x, y = blobs(split).tensors
+        return TensorDataset(x.reshape(-1, 1, 2, 3), y)
+
+    def Net():
+        return nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
+"""
+
+
+def written(project, *options, out="report.html", run=None):
+    place = project.folder / out
+    done = call("report", str(run or project.config), "--out", str(place), *options, "--json")
+    assert done.code == 0, done.err
+    page = place.read_text()
+    assert done.json == {"run": "blobs", "file": str(place), "bytes": len(page.encode())}
+    return page
+
+
+def test_the_page_has_every_part_and_is_the_same_each_time(project):
+    project.write("pictures.py", PICTURES)
+    config = yaml.safe_load(project.config.read_text())
+    project.config.write_text(yaml.safe_dump({**config, **IMAGES}))
+    run = BareRun(project.config)()
+    objects = sorted(project.store.rglob("*.*"))
+    page = written(project)
+    found = checked(page)
+    for heading in (
+        "blobs", "Loss by epoch", "validation/accuracy", "Epochs", "Training loss by update",
+        "Learning rate", "Gradient norm", "Gradient norm by group", "Kept samples", "Data map",
+        "Hardest samples", "Perhaps mislabelled", run.weights,
+    ):  # fmt: skip
+        assert heading in found.text, heading
+    assert found.tags.count("picture") == 4  # kept samples, data map, two contact sheets
+    assert any("estimated share of wrong labels: " in text for text in found.text)
+    assert page == written(project, out="again.html")
+    assert sorted(project.store.rglob("*.*")) == objects
+
+
+def test_without_images_the_samples_are_a_table_and_the_reason_is_said(project):
+    BareRun(project.config)()
+    found = checked(written(project))
+    assert found.tags.count("picture") == 2
+    assert any("No pictures: train_data: sample " in text for text in found.text)
+
+
+def test_a_store_that_was_moved_to_where_its_code_is_not_gives_the_page(project, tmp_path):
+    BareRun(project.config, sampling="{policy: none}")()
+    moved = tmp_path / "moved"
+    shutil.move(project.store, moved)
+    (project.folder / "blobs.py").unlink()
+    found = checked(written(project, "--store", str(moved), run="blobs"))
+    assert "Data map" in found.text
+    assert "Kept samples" not in found.text  # nothing mined
+    assert any("built by a config of yours, never by what a store says" in x for x in found.text)
+
+
+def test_a_data_set_that_cannot_be_built_is_said_and_the_rest_is_there(project):
+    BareRun(project.config)()
+    project.write("blobs.py", "raise RuntimeError('the shelf is empty')")
+    found = checked(written(project))
+    assert any("No pictures: train_data" in one and "shelf" in one for one in found.text)
+    assert {"Data map", "Kept samples"} <= set(found.text)
+
+
+def test_a_run_without_a_finished_epoch_has_a_page(project):
+    run = BareRun(project.config)
+    from epochal.tasks.running.runner import run_stage
+
+    run_stage(run.session, "initialise", None)
+    found = checked(written(project))
+    assert "the last epoch is not trained yet" in found.text
+
+
+def test_a_damaged_table_is_said_in_its_place_and_the_rest_is_there(project):
+    run = BareRun(project.config)()
+    record = run.session.record_of(run.session.stages[-1])
+    path = project.store / "stages" / record.key / record.artifacts["samples"].file
+    path.write_bytes(path.read_bytes()[:-9] + b"not as it")
+    found = checked(written(project))
+    assert any("samples" in text and "digest" in text for text in found.text)
+    assert {"Loss by epoch", "Gradient norm"} <= set(found.text)
+
+
+def test_hostile_names_are_text(project):
+    BareRun(project.config)()
+    found = find_run(str(project.config))
+    config = {**found.plan.config, "name": HOSTILE, "tracking": {"uri": "http://me:secret@x/y"}}
+    plan = found.plan.model_copy(update={"run": HOSTILE, "config": config})
+    records = {
+        key: replace(
+            one,
+            values={**one.values, "metrics": {**one.values["metrics"], HOSTILE: 0.5, "big": 7.0}},
+        )
+        if one.stage == "validate"
+        else one
+        for key, one in found.records.items()
+    }
+    hostile = replace(found, plan=plan, records=records)
+    page = report_html(hostile, images=HOSTILE)
+    seen = checked(page)
+    text = "".join(seen.text)
+    assert text.count("<script>alert(1)</script>") >= 5  # shown, each time
+    assert "secret" not in page
+    assert "http://me:…@x/y" in text
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_read(home):
+    for out, problem in (
+        ("a.pdf", "expected a name that ends with .html"),
+        ("nowhere/a.html", "there is no folder nowhere; make it first"),
+    ):
+        done = call("report", "blobs", "--out", out)
+        assert done.code == 2
+        assert problem in " ".join(done.err.split())
+
+
+def test_every_text_is_escaped_unless_it_is_html():
+    assert element("p", "a<b", title='"&') == '<p title="&quot;&amp;">a&lt;b</p>'
+    assert joined(Html("<b>"), "<b>", 3) == "<b>&lt;b&gt;3"
+    assert element("img", src="x") == '<img src="x">'
+
+
+def test_a_long_curve_is_thinned_to_means_with_all_values_between_low_and_high():
+    import numpy as np
+
+    curve, values = Curve("x"), np.random.default_rng(0).normal(size=5000)
+    values[17] = np.nan
+    _extend(curve, np.arange(1, 5001), values, buckets=MAX_BUCKETS)
+    assert len(curve.x) == MAX_BUCKETS
+    assert (min(curve.low), max(curve.high)) == (np.nanmin(values), np.nanmax(values))
+    assert curve.has_band
+    assert np.mean(curve.mean) == pytest.approx(np.nanmean(values), abs=0.01)
+    short_one = Curve("y")
+    _extend(short_one, np.array([4, 5]), np.array([1.0, np.inf]), buckets=10)
+    assert (short_one.x, short_one.mean, short_one.has_band) == ([4.0], [1.0], False)
+
+
+@pytest.mark.parametrize(
+    "values", [[1.0], [0.0, 0.0], [1e-9, 1e9], [-1e300, 1e300], [-3.0, 4.0], [5e-324, 1.0]]
+)
+def test_every_range_of_values_has_a_chart(values):
+    curve = Curve("x", list(map(float, range(len(values)))), values, values, values)
+    drawn = line_chart([curve, curve], x_label="update")
+    assert "nan" not in drawn
+    assert "inf" not in drawn
+    assert line_chart([Curve("none")], x_label="update") == ""
+
+
+def test_ticks_are_round_numbers_within_the_range():
+    assert ticks(0, 10, most=6) == [0, 2, 4, 6, 8, 10]
+    assert ticks(0.13, 0.94, most=6) == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert ticks(2, 2, most=6) == []
+    assert [short(one) for one in (1e-5, 0.25, 12345, 1e12)] == ["1e-5", "0.25", "1.234e4", "1e12"]

@@ -1,0 +1,92 @@
+"""Why a stage would run: the field, from what to what; root causes, not their echoes."""
+
+import pytest
+from support.stage_keys import FACTS, config
+
+from epochal.tasks.planning.keys import DataFacts, Facts, list_stages
+from epochal.tasks.runs.explain import Comparison
+from epochal.tasks.runs.run_plans import PlannedStage, RunPlan
+
+
+def plan_of(settings, facts=FACTS):
+    return RunPlan(
+        run="run",
+        generation=1,
+        branched_from=None,
+        shared_epochs=None,
+        stages=tuple(
+            PlannedStage(kind=one.kind, epoch=one.epoch, key=one.known_key)
+            for one in list_stages(settings, facts)
+        ),
+        config=settings.model_dump(mode="json"),
+        sources={name: dict(files) for name, files in facts.sources.items()},
+        train_data=facts.train_data.fingerprint,
+        validation_data=facts.validation_data.fingerprint,
+    )
+
+
+def reasons(kind, epoch, *, before=None, facts=FACTS, **after):
+    stages = list_stages(config(**after), facts)
+    comparison = Comparison(config(**after), stages, plan_of(config(**(before or {}))))
+    return comparison.reasons(next(one for one in stages if (one.kind, one.epoch) == (kind, epoch)))
+
+
+@pytest.mark.parametrize(
+    ("place", "changes", "expected"),
+    [
+        (("train", 0), {"optimizer__args": {"lr": 0.2}}, ("optimizer.args.lr: 0.1 → 0.2",)),
+        (("mine", 6), {"optimizer__args": {"lr": 0.2}}, ("optimizer.args.lr: 0.1 → 0.2",)),
+        (("train", 3), {"model__args": {"width": 9}}, ("model.args.width: 8 → 9",)),
+        (("train", 3), {"seed": 8}, ("seed: 7 → 8",)),
+        (("validate", 7), {"loader__batch_size": 64}, ("loader.batch_size: 32 → 64",)),
+        (
+            ("train", 6),
+            {"schedule": {"kind": "multi_step", "milestones": [5], "factor": 0.5}},
+            ("schedule.factor: 0.1 → 0.5",),
+        ),
+        (("train", 7), {"epochs": 12}, ("epochs: 8 → 12",)),
+        (("train", 11), {"epochs": 12}, ("epochs: 8 → 12",)),
+        (
+            ("train", 1),
+            {"optimizer__layer_decay": 0.5},
+            ("optimizer.layer_decay: not set → 0.5",),
+        ),
+        (
+            ("train", 0),
+            {"optimizer__frozen": [{"match": "x", "until": 2}]},
+            ('optimizer.frozen: [] → [{"match": "x", "until": 2}]',),
+        ),
+        (("train", 4), {"epochs": 12}, ()),
+        (("train", 4), {"loader__workers": 4}, ()),
+    ],
+)
+def test_the_field_is_named_from_what_to_what(place, changes, expected):
+    assert reasons(*place, **changes) == expected
+
+
+def test_a_policy_that_is_switched_on_is_named():
+    found = reasons("train", 2, before={"sampling": {"policy": "none"}})
+    assert "sampling.policy: none → easy_skip" in found
+
+
+def test_an_edited_file_is_named():
+    facts = Facts(
+        sources={**FACTS.sources, "model": {"model.py": "e" * 64}},
+        train_data=FACTS.train_data,
+        validation_data=FACTS.validation_data,
+    )
+    assert reasons("train", 5, facts=facts) == ("model.source model.py: aaaaaaaa → eeeeeeee",)
+
+
+def test_other_content_of_the_data_is_named():
+    facts = Facts(
+        sources=FACTS.sources,
+        train_data=DataFacts("f" * 64),
+        validation_data=FACTS.validation_data,
+    )
+    assert reasons("train", 1, facts=facts) == ("train_data content: cccccccc → ffffffff",)
+
+
+def test_several_causes_are_all_named_once():
+    found = reasons("mine", 3, optimizer__args={"lr": 0.2}, seed=9)
+    assert sorted(found) == ["optimizer.args.lr: 0.1 → 0.2", "seed: 7 → 9"]

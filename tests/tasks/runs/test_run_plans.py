@@ -1,0 +1,66 @@
+"""Generations: which plans are one run, and which are a branch."""
+
+import uuid
+
+import pytest
+from support.stage_keys import FACTS, config
+
+from epochal.data.errors import NotFound
+from epochal.data.store.store import open_store
+from epochal.tasks.planning.keys import list_stages
+from epochal.tasks.runs.run_plans import find_plan, read_plans, record_plan
+
+STEP = {"kind": "multi_step", "milestones": [4], "factor": 0.1}
+CONSTANT = {"kind": "constant"}
+
+
+@pytest.fixture
+def store():
+    return open_store(f"memory://{uuid.uuid4().hex}/store")
+
+
+def plan(store, **changes):
+    made = config(sampling={"policy": "none"}, **changes)
+    return record_plan(store, made, FACTS, list_stages(made, FACTS))
+
+
+def test_a_longer_or_shorter_list_is_the_same_generation(store):
+    one = plan(store, schedule=CONSTANT, epochs=3)
+    longer = plan(store, schedule=CONSTANT, epochs=5)
+    shorter = plan(store, schedule=CONSTANT, epochs=2)
+    assert [one.generation, longer.generation, shorter.generation] == [1, 1, 1]
+    assert one.identity == longer.identity == shorter.identity
+
+
+def test_the_same_list_writes_no_second_plan(store):
+    plan(store, schedule=CONSTANT)
+    plan(store, schedule=CONSTANT)
+    assert len(read_plans(store, "run")) == 1
+
+
+def test_a_branch_is_a_new_generation_that_names_its_origin(store):
+    plan(store, schedule=STEP, epochs=8)
+    branch = plan(store, schedule={**STEP, "factor": 0.5}, epochs=8)
+    assert (branch.generation, branch.branched_from, branch.shared_epochs) == (2, "run@1", 4)
+
+
+def test_two_branches_of_a_short_plan_are_two_generations(store):
+    plan(store, schedule=CONSTANT, epochs=3)
+    longer = plan(store, schedule=CONSTANT, epochs=5)
+    branch = plan(store, schedule=STEP, epochs=5)
+    assert (branch.generation, branch.branched_from, branch.shared_epochs) == (2, "run@1", 4)
+    assert branch.identity != longer.identity
+    assert plan(store, schedule=CONSTANT, epochs=5).generation == 1
+    assert plan(store, schedule=STEP, epochs=5).generation == 2
+    assert plan(store, schedule=CONSTANT, epochs=3).generation == 1
+
+
+def test_a_bare_name_means_the_newest_plan(store):
+    plan(store, schedule=CONSTANT, epochs=5)
+    plan(store, schedule=STEP, epochs=5)
+    assert find_plan(store, "run").generation == 2
+    assert find_plan(store, "run@1").generation == 1
+    with pytest.raises(NotFound, match="no run 'run@7'"):
+        find_plan(store, "run@7")
+    with pytest.raises(NotFound, match="NAME@GENERATION"):
+        find_plan(store, "run@x")

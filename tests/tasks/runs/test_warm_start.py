@@ -1,0 +1,235 @@
+"""Starting from weights that are there: found, checked, hashed; never silently from scratch."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.bare_run import BareRun
+from support.project import Project, call
+from support.s3_server import BUCKET
+from support.tiny_model import Net, new_state
+from torch import nn
+
+from epochal.data.errors import ConfigError, NotFound, StateMismatch
+from epochal.engine.checkpoint.serialize import model_tensors
+from epochal.engine.checkpoint.warm_start import load_start
+from epochal.tasks.runs.warm_start import start_sha256
+
+
+def tensors_of(seed=9, make=Net):
+    return {
+        name: one.clone() for name, one in model_tensors(new_state(make, seed=seed).model).items()
+    }
+
+
+def test_all_tensors_are_taken():
+    model, tensors = new_state().model, tensors_of()
+    assert load_start(model, tensors, strict=True) == len(tensors)
+    for name, one in model.state_dict().items():
+        assert torch.equal(one, tensors[name])
+
+
+def test_half_precision_is_converted():
+    model = new_state().model
+    tensors = {
+        name: one.half() if one.is_floating_point() else one for name, one in tensors_of().items()
+    }
+    load_start(model, tensors, strict=True)
+    assert model.head.weight.dtype == torch.float32
+    assert torch.equal(model.head.weight, tensors["head.weight"].float())
+
+
+def other_head():
+    tensors = tensors_of()
+    tensors["head.weight"] = torch.zeros(7, 8)
+    tensors["head.bias"] = torch.zeros(7)
+    tensors["teacher.weight"] = torch.zeros(2)
+    del tensors["body.0.bias"]
+    return tensors
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({}, "body.0.bias: not in the file; teacher.weight: in the file, but not in the model"),
+        ({"allow_missing": ["head.*", "body.*"]}, "teacher.weight: in the file"),
+        (
+            {"allow_missing": ["body.0.bias"], "allow_unexpected": ["teacher.*"]},
+            r"head.bias: the file has \(7,\), the model wants \(4,\)|head.weight: the file has",
+        ),
+        ({"strict": False}, "the model wants"),
+    ],
+)
+def test_what_differs_and_is_not_allowed_is_named(options, problem):
+    state = new_state()
+    before = {name: one.clone() for name, one in state.model.state_dict().items()}
+    with pytest.raises(StateMismatch, match=problem):
+        load_start(state.model, other_head(), **{"strict": True, **options})
+    for name, one in state.model.state_dict().items():
+        assert torch.equal(one, before[name]), "nothing was taken"
+
+
+def test_what_may_differ_keeps_the_initial_weights():
+    model, tensors = new_state().model, other_head()
+    initial = model.head.weight.clone()
+    taken = load_start(
+        model, tensors, strict=True, allow_missing=["head.*", "body.0.bias"],
+        allow_unexpected=["teacher.*"],
+    )  # fmt: skip
+    assert taken == len(model.state_dict()) - 3
+    assert torch.equal(model.head.weight, initial)
+    assert torch.equal(model.body[0].weight, tensors["body.0.weight"])
+
+
+def test_a_file_of_which_nothing_fits_is_an_error_however_lenient():
+    with pytest.raises(StateMismatch, match="training would start from scratch"):
+        load_start(new_state().model, {"module.head.weight": torch.zeros(2)}, strict=False)
+
+
+@pytest.fixture
+def project(tmp_path, home):
+    return Project(tmp_path / "project", epochs=2, sampling={"policy": "none"})
+
+
+@pytest.fixture
+def trained(project):
+    return BareRun(project.config, name="first", metrics="{best: loss, validation: [loss]}")()
+
+
+def exported(project, out="weights.safetensors", epoch="1"):
+    path = project.folder / out
+    done = call("export", f"{project.store}/first", "--epoch", epoch, "--out", str(path))
+    assert done.code == 0, done.err
+    return path
+
+
+def initial(run):
+    record = run.session.record_of(run.session.stage("initialise", None))
+    with run.session.stage_store.fetch_artifact(record, "model") as path:
+        return {name: one.clone() for name, one in load_file(path).items()}
+
+
+def test_a_run_and_its_exported_file_give_the_same_key_and_weights(project, trained):
+    path = exported(project)
+    runs = [
+        BareRun(project.config, name=f"second-{number}", start=f"{{from: '{one}'}}")
+        for number, one in enumerate(
+            ["./weights.safetensors", str(path), "first", "first@1:1", f"{project.store}/first:1"]
+        )
+    ]
+    assert len({run.session.stages[0].key for run in runs}) == 1
+    assert runs[0].session.stages[0].key != trained.session.stages[0].key
+    runs[0]()
+    for name, one in load_file(path).items():
+        assert torch.equal(initial(runs[0])[name], one)
+    assert runs[0].weights != trained.weights
+
+
+def test_best_and_earlier_epochs_are_found(project, trained):
+    config = BareRun(project.config, name="second", start="{from: 'first:best'}").session.config
+    record = {(one.stage, one.epoch): one for one in trained.session.records.values()}
+    losses = [record["validate", epoch].values["metrics"]["loss"] for epoch in (0, 1)]
+    best = record["train", losses.index(min(losses))]
+    assert start_sha256(config) == best.artifacts["model"].sha256
+    earlier = BareRun(project.config, name="third", start="{from: 'first:0'}").session.config
+    assert start_sha256(earlier) == record["train", 0].artifacts["model"].sha256
+
+
+def test_another_content_is_another_run_and_another_place_is_not(project, trained):
+    exported(project)
+    key = BareRun(project.config, start="{from: ./weights.safetensors}").session.stages[0].key
+    (project.folder / "weights.safetensors").rename(project.folder / "moved.safetensors")
+    moved = BareRun(project.config, start="{from: ./moved.safetensors}").session.stages[0].key
+    exported(project, epoch="0")
+    other = BareRun(project.config, start="{from: ./weights.safetensors}").session.stages[0].key
+    assert (moved == key, other == key) == (True, False)
+    lenient = "{from: ./moved.safetensors, strict: false}"
+    assert BareRun(project.config, start=lenient).session.stages[0].key != key
+
+
+@pytest.mark.parametrize(
+    ("named", "problem"),
+    [
+        ("./gone.safetensors", "start.from: there is no file"),
+        ("nobody", "has no run 'nobody'; it has: first"),
+        ("first:9", "first@1 has no checkpoint of epoch 9; it has epochs 0 to 1"),
+        ("first@7", "has no run 'first@7'"),
+        ("https://host/w.safetensors", "download it"),
+        ("./weights.pt", "is a pickle, which may run code when it is read; convert it once"),
+        ("./weights.bin", "is a pickle"),
+    ],
+)
+def test_a_wrong_name_is_an_error_before_anything_starts(project, trained, named, problem):
+    for command in ("plan", "train"):
+        done = project(command, start=f"{{from: '{named}'}}")
+        assert done.code == 2
+        assert problem in " ".join(done.err.split())
+
+
+def test_weights_that_do_not_fit_are_an_error_before_anything_starts(project, trained):
+    exported(project)
+    with pytest.raises(ConfigError, match=r"weights.safetensors: body.0.bias: the file has"):
+        BareRun(project.config, start="{from: ./weights.safetensors}", model__args="{width: 5}")
+
+
+def test_a_file_that_is_no_safetensors_is_an_error(project):
+    (project.folder / "w.safetensors").write_bytes(b"no header at all")
+    with pytest.raises(ConfigError, match="is no safetensors file"):
+        BareRun(project.config, start="{from: ./w.safetensors}")
+
+
+def test_lists_beside_strict_false_are_a_config_error(project):
+    done = project("plan", start="{from: first, strict: false, allow_missing: ['head.*']}")
+    assert done.code == 2
+    assert "strict: false allows every difference" in done.err
+
+
+def test_a_config_with_a_start_is_written_as_it_is_read(project, trained):
+    config = BareRun(project.config, name="second", start="{from: first}").session.config
+    assert config.model_dump(mode="json")["start"]["from"] == "first"
+    assert type(config).model_validate(config.model_dump(mode="json")) == config
+    assert type(config).model_validate_json(config.model_dump_json()) == config
+    done = project("plan", start="{form: first}")
+    assert "did you mean 'from'" in done.err
+
+
+def test_an_average_begins_with_the_loaded_weights(project, trained):
+    path = exported(project)
+    run = BareRun(
+        project.config, name="second", start="{from: ./weights.safetensors}", ema="{decay: 0.999}"
+    )
+    loaded = load_file(path)
+    for stage in run.session.stages[:1]:
+        from epochal.tasks.running.runner import run_stage
+
+        run_stage(run.session, stage.kind, stage.epoch)
+    average = run.session.ready_components().state.ema
+    for name, one in average.tensors.items():
+        assert torch.equal(one, loaded[name]), name
+
+
+def test_a_file_of_an_object_store_is_read(project, s3_endpoint, trained):
+    import boto3
+
+    path = exported(project)
+    boto3.client("s3", endpoint_url=s3_endpoint).upload_file(str(path), BUCKET, "x/w.safetensors")
+    there = BareRun(project.config, start=f"{{from: 's3://{BUCKET}/x/w.safetensors'}}")
+    here = BareRun(project.config, start="{from: ./weights.safetensors}")
+    assert there.session.stages[0].key == here.session.stages[0].key
+    with pytest.raises(NotFound, match="there is no file s3://"):
+        BareRun(project.config, start=f"{{from: 's3://{BUCKET}/x/gone.safetensors'}}")
+
+
+def test_tied_weights_and_buffers_come_with_them(tmp_path):
+    class Tied(Net):
+        def __init__(self):
+            super().__init__()
+            self.other = nn.Linear(8, 4)
+            self.other.weight = self.head.weight
+
+    tensors = tensors_of(make=Tied)
+    tensors["body.1.running_mean"].fill_(3.0)
+    save_file({name: one.clone() for name, one in tensors.items()}, tmp_path / "w.safetensors")
+    model = new_state(Tied).model
+    load_start(model, load_file(tmp_path / "w.safetensors"), strict=True)
+    assert model.other.weight is model.head.weight
+    assert float(model.body[1].running_mean[0]) == 3.0

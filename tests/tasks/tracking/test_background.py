@@ -1,0 +1,169 @@
+"""The ledger against a real MLflow store: one run, whole, taken over and written once."""
+
+import threading
+
+from support.tracking_store import Finished, expected_keys_and_steps, keys_and_steps
+
+from epochal.tasks.tracking.background import DataEntry
+from epochal.tasks.tracking.connection import connect
+
+
+def test_run_holds_identity_params_tags_and_data_sets(database):
+    finished = Finished(epochs=1)
+    data = [
+        DataEntry("train", "digits", "a" * 64, {"target": "data:digits"}),
+        DataEntry("validation", "digits", "b" * 64, {"target": "data:digits"}),
+    ]
+    params = {"optimizer.args.lr": "0.1", "model.args.text": "long " * 200}
+    result = finished.run(
+        database.uri, params=params, data=data, final={"epochal.weights_sha256": "c" * 64}
+    )
+    run = connect(database.uri).get_run(result.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "digits@2"
+    assert run.data.params["optimizer.args.lr"] == "0.1"
+    assert len(run.data.params["model.args.text"]) == 500
+    tags = run.data.tags
+    assert tags["epochs"] == "1"
+    assert tags["epochal.branched_from"] == "digits@1"
+    assert tags["epochal.shared_epochs"] == "3"
+    assert tags["epochal.weights_sha256"] == "c" * 64
+    held = {
+        one.tags[0].value: (one.dataset.name, one.dataset.digest)
+        for one in run.inputs.dataset_inputs
+    }
+    assert held == {"train": ("digits", "a" * 36), "validation": ("digits", "b" * 36)}
+
+
+def test_second_identical_command_writes_nothing(database):
+    finished = Finished(epochs=3)
+    final = {"epochal.weights_sha256": "c" * 64}
+    data = [DataEntry("train", "digits", "a" * 64, {})]
+    first = finished.run(database.uri, best_epoch=1, final=final, data=data)
+    before = database.dump()
+    second = finished.run(database.uri, best_epoch=1, final=final, data=data)
+    assert (second.run_id, second.problem) == (first.run_id, None)
+    assert database.dump() == before
+
+
+def test_longer_run_adds_its_new_epochs_to_the_same_mlflow_run(database):
+    finished = Finished(epochs=2, updates=5)
+    first = finished.run(database.uri)
+    finished.add_epoch(2)
+    second = finished.run(database.uri)
+    assert second.run_id == first.run_id
+    assert keys_and_steps(database, first.run_id) == expected_keys_and_steps(finished, 3)
+    assert database.tags(first.run_id)["epochs"] == "3"
+
+
+def test_lost_markers_and_lost_times_double_nothing(database):
+    finished = Finished(epochs=2)
+    first = finished.run(database.uri)
+    before = database.points(first.run_id)
+    for path in finished.store.listing():
+        if "/delivered/" in path or path.endswith("times.json"):
+            finished.store.delete(path)
+    second = finished.run(database.uri)
+    assert (second.run_id, second.problem) == (first.run_id, None)
+    assert database.points(first.run_id) == before
+
+
+def test_run_left_running_by_a_kill_is_taken_over(database):
+    finished = Finished(epochs=1)
+    abandoned = finished.ledger(database.uri)
+    abandoned.start(forks=True)
+    ((run_id, status, _),) = database.runs()
+    assert status == "RUNNING"
+    result = finished.run(database.uri)
+    assert result.run_id == run_id
+    assert database.runs() == [(run_id, "FINISHED", "active")]
+
+
+def test_finished_run_that_computes_again_shows_as_running(database):
+    finished = Finished(epochs=1)
+    run_id = finished.run(database.uri).run_id
+    ledger = finished.ledger(database.uri)
+    ledger.start(computing=True, forks=True)
+    assert database.runs() == [(run_id, "RUNNING", "active")]
+    ledger.finish("FAILED", best_epoch=None, tags={})
+    assert database.runs() == [(run_id, "FAILED", "active")]
+
+
+def test_command_cut_off_before_it_wrote_leaves_a_finished_run_finished(database):
+    finished = Finished(epochs=1)
+    run_id = finished.run(database.uri).run_id
+    before = database.dump()
+    finished.run(database.uri, status="KILLED")
+    assert database.dump() == before
+    assert database.runs() == [(run_id, "FINISHED", "active")]
+
+
+def test_deleted_run_is_made_anew_and_complete(database):
+    finished = Finished(epochs=2)
+    first = finished.run(database.uri)
+    connect(database.uri).delete_run(first.run_id)
+    second = finished.run(database.uri)
+    assert second.run_id != first.run_id
+    assert keys_and_steps(database, second.run_id) == expected_keys_and_steps(finished, 2)
+
+
+def test_two_ledgers_at_once_share_one_run(database):
+    finished = Finished(epochs=3, updates=50)
+    results = []
+    threads = [
+        threading.Thread(target=lambda: results.append(finished.run(database.uri)))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [result.problem for result in results] == [None, None]
+    assert results[0].run_id == results[1].run_id
+    assert [lifecycle for _, _, lifecycle in database.runs()] == ["active"]
+    assert keys_and_steps(database, results[0].run_id) == expected_keys_and_steps(finished, 3)
+
+
+def test_of_two_runs_created_at_once_the_older_stays(database, monkeypatch):
+    from mlflow import MlflowClient
+
+    from epochal.tasks.tracking import connection as tracking
+
+    finished = Finished(epochs=1)
+    client = connect(database.uri)
+    identity = finished.ledger(database.uri)._identity
+    original = MlflowClient.create_run
+
+    def create_run(self, experiment_id, **more):
+        original(self, experiment_id, start_time=1, tags=identity.tags)  # the other machine's
+        return original(self, experiment_id, **more)
+
+    monkeypatch.setattr(MlflowClient, "create_run", create_run)
+    run = tracking.find_or_create_run(
+        client, uri=database.uri, experiment="tests", run=identity, tags={}
+    )
+    assert run.info.start_time == 1
+    assert [lifecycle for _, _, lifecycle in database.runs()] == ["active", "deleted"]
+
+
+def test_changed_parameter_is_named_and_stops_nothing(database):
+    finished = Finished(epochs=1)
+    finished.run(database.uri)
+    result = finished.run(database.uri, params={"optimizer.args.lr": "0.2"})
+    assert result.problem is None
+    tags = database.tags(result.run_id)
+    assert tags["epochal.changed_params"] == "optimizer.args.lr: 0.1 → 0.2"
+
+
+def test_nothing_is_printed_and_no_mlflow_state_of_the_user_changes(tmp_path, monkeypatch, capfd):
+    import mlflow
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    before = mlflow.get_tracking_uri()
+    result = Finished(epochs=1).run(f"sqlite:///{tmp_path}/new/mlflow.db")
+    assert result.problem is None
+    assert mlflow.get_tracking_uri() == before
+    assert mlflow.active_run() is None
+    assert capfd.readouterr() == ("", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".epochal", "new"]

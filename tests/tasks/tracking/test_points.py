@@ -1,0 +1,49 @@
+"""The points of the ledger: which of the step metrics arrive in MLflow, under which names."""
+
+from support.tracking_store import Finished, expected_keys_and_steps, keys_and_steps
+
+
+def test_every_update_and_epoch_metric_is_delivered_with_its_time_and_value(database):
+    finished = Finished(epochs=2, updates=4)
+    result = finished.run(database.uri)
+    assert result.problem is None
+    assert keys_and_steps(database, result.run_id) == expected_keys_and_steps(finished, 2)
+    points = {
+        (key, step): (time, value) for key, step, time, value in database.points(result.run_id)
+    }
+    assert points["gradients/norm", 5] == (1_700_000_062_500, 5.25)
+    assert points["validation/accuracy", 8] == (1_700_000_071_000, 0.9)
+    assert points["sampling/kept", 4] == (1_700_000_012_000, 0.75)
+
+
+def test_log_frequency_and_groups_thin_the_delivery_and_keep_each_last_update(database):
+    finished = Finished(epochs=2, updates=5)
+    result = finished.run(database.uri, log_every_updates=3, per_group=False)
+    held = keys_and_steps(database, result.run_id)
+    assert [step for key, step in held if key == "train/loss"] == [3, 5, 6, 9, 10]
+    assert not [key for key, _ in held if key.startswith("gradients/norm/")]
+
+
+def test_finer_log_frequency_adds_what_was_left_out(database):
+    finished = Finished(epochs=2, updates=5)
+    finished.run(database.uri, log_every_updates=3, per_group=False)
+    result = finished.run(database.uri)
+    assert keys_and_steps(database, result.run_id) == expected_keys_and_steps(finished, 2)
+
+
+def test_infinite_points_stay_in_the_store_and_are_named(database):
+    values = {("gradients/norm", 3): float("inf"), ("train/loss", 4): float("nan")}
+    finished = Finished(epochs=1, updates=5, values=values)
+    result = finished.run(database.uri)
+    held = keys_and_steps(database, result.run_id)
+    assert ("gradients/norm", 3) not in held
+    assert ("train/loss", 4) in held
+    note = database.tags(result.run_id)["epochal.non_finite"]
+    assert note == "1, first: gradients/norm at update 3"
+
+
+def test_names_that_mlflow_refuses_do_not_stop_the_rest(database):
+    finished = Finished(epochs=1, updates=2, keys=("train/loss", "gradients/norm/a[0]/../b"))
+    result = finished.run(database.uri, params={"model.args.a:b[c]": "1"})
+    assert result.problem is None
+    assert ("gradients/norm/a_0_/_../b", 1) in keys_and_steps(database, result.run_id)

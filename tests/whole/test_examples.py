@@ -1,0 +1,92 @@
+"""The examples are what they say: they load, pass the checks before the start, and train."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from support.project import call
+
+from epochal.tasks.config.load import load_config
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CONFIGS = sorted(EXAMPLES.glob("*/*.yaml"))
+WAVES = EXAMPLES / "own_project" / "waves.yaml"
+
+
+@pytest.fixture
+def waves(monkeypatch):
+    """The example's module of data, imported as the config does it."""
+    monkeypatch.syspath_prepend(str(WAVES.parent))
+    import waves
+
+    yield waves
+    sys.modules.pop("waves", None)
+
+
+def opened(path, store):
+    from epochal.tasks.session.session import open_session
+
+    return open_session(load_config(path, overrides=[f"store={store}"]))
+
+
+def test_there_are_examples():
+    assert {path.parent.name for path in CONFIGS} >= {"digits", "own_project"}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.parent.name)
+def test_an_example_passes_the_checks_before_the_start(path, tmp_path):
+    session = opened(path, tmp_path / "store")
+    assert session.stages[0].kind == "initialise"
+    assert len(session.stages) == 1 + 3 * session.config.epochs
+    assert not session.records
+
+
+def test_examples_in_one_process_do_not_take_each_others_modules(tmp_path):
+    for path in (*CONFIGS, *reversed(CONFIGS)):
+        session = opened(path, tmp_path / "store")
+        assert session.facts.sources["model"].keys() <= {
+            file.name for file in path.parent.glob("*.py")
+        }
+
+
+def test_samples_of_the_own_project_have_ids_of_their_own(tmp_path):
+    session = opened(WAVES, tmp_path / "store")
+    ids = session.data["validation_data"].sample_ids_N
+    assert ids.tolist() == list(range(1_000_000, 1_000_400))
+
+
+def test_a_wave_is_the_same_at_each_reading_but_for_the_noise_of_the_training(waves):
+    import torch
+
+    for split, is_same in (("train", False), ("validation", True)):
+        data = waves.Waves(split, size=8)
+        first, second = data[3], data[3]
+        assert first["frequency"] == second["frequency"]
+        assert torch.equal(first["signal"], second["signal"]) == is_same
+
+
+def test_as_many_labels_are_wrong_as_the_readme_says(waves):
+    wrong = sum(
+        item["label"] != position % 4
+        for position, item in enumerate(
+            waves.Waves("train", size=1200, mislabelled=0.04)[row] for row in range(1200)
+        )
+    )
+    assert wrong == 45
+    assert "has 45 wrong labels among 1,200" in (EXAMPLES.parent / "README.md").read_text()
+
+
+@pytest.mark.server
+def test_the_own_project_trains(tmp_path, tracker, prefect_api):
+    store = f"store={tmp_path / 'store'}"
+    short = ("--set", store, "--set", "epochs=2", "--set", "schedule.decay=0", "--json")
+    done = call("train", str(WAVES), *short)
+    assert done.code == 0, done.err
+    metrics = done.json["metrics"]
+    assert metrics["validation/shape_accuracy"] > 0.3
+    assert metrics["validation/frequency_error"] < 3
+    place = ("--store", str(tmp_path / "store"), "--json")
+    view = call("samples", "waves", "--suspects", "20", *place)
+    assert view.code == 0, view.err
+    assert all(sample["margin"] is not None for sample in view.json["samples"])
+    assert all(sample["confidence"] is not None for sample in view.json["samples"])
