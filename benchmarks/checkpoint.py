@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 from epochal.data.store.hashed_files import write_checksummed, write_hashed
-from epochal.data.store.store import open_store
+from epochal.data.store.open import open_store
 from epochal.data.types import Batch, Window
 from epochal.engine.checkpoint.safetensors_file import safetensors_pieces
 from epochal.engine.config.numerics import GradientsConfig
@@ -37,7 +37,7 @@ from epochal.engine.model.state import TrainingState
 from epochal.engine.model.step import DefaultStep
 from epochal.tasks.checkpoints.host_buffers import HostBuffers
 from epochal.tasks.checkpoints.mid_epoch_saver import PartialSaver
-from epochal.tasks.config.run import CheckpointConfig
+from epochal.tasks.config.parts import CheckpointConfig
 
 WIDTH = 1024
 BYTES_PER_WEIGHT = 12  # float32 and AdamW's two moments

@@ -22,7 +22,7 @@ from torch.utils.data import TensorDataset
 from engine import interleaved
 from epochal.data.loading.loader import validation_batches
 from epochal.engine.loop import epoch as engine_epoch
-from epochal.engine.loop.score import score_samples
+from epochal.engine.loop.evaluate import score_samples
 from epochal.engine.measure.observe import Observer
 from epochal.engine.model.build import build_loss
 from epochal.engine.model.step import DefaultStep, StepOutput

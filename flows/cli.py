@@ -14,9 +14,8 @@ from typing import Annotated
 import typer
 
 from epochal.data.errors import EpochalError
-from epochal.flows.commands.commands_landscape import landscape
 from epochal.flows.commands.read import export, runs, samples, show
-from epochal.flows.commands.report import report
+from epochal.flows.commands.report import landscape, report
 from epochal.flows.commands.servers import deploy, down, up
 from epochal.flows.commands.store import gc, sync, verify
 from epochal.flows.commands.train import plan, train

@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from epochal.tasks.planning.keys import Stage
+from epochal.tasks.planning.stage import Stage
 from epochal.tasks.reporting import Live, Outcome
 from epochal.tasks.runs.plan import PlanReport
 from epochal.tasks.runs.summary import EpochRow, metric_values

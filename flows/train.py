@@ -10,10 +10,8 @@ from prefect.flows import flow
 
 from epochal.flows.flow_run.cancellation import cancellable
 from epochal.flows.flow_run.dead_runs import noting_process
-from epochal.flows.flow_run.liveness import beating
+from epochal.flows.flow_run.liveness import beating, ending_with_runner, working_place
 from epochal.flows.flow_run.log import logging_to_prefect
-from epochal.flows.flow_run.orphan import ending_with_runner
-from epochal.flows.flow_run.place import working_place
 from epochal.flows.servers import local_mlflow_uri
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.running.lifecycle import active_run

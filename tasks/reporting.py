@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from epochal.tasks.planning.keys import Stage
+from epochal.tasks.planning.stage import Stage
 
 if TYPE_CHECKING:
     from epochal.data.stage_store.stages import StageRecord

@@ -18,7 +18,8 @@ from epochal.data.store.backend import DAMAGED
 from epochal.data.store.store import Store
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.averaging import AVERAGE, chosen_epochs
-from epochal.tasks.planning.keys import Stage, list_stages
+from epochal.tasks.planning.keys import list_stages
+from epochal.tasks.planning.stage import Stage
 from epochal.tasks.runs.plan import records_of
 from epochal.tasks.runs.run_plans import RunPlan, plan_numbers, read_plans, run_names
 from epochal.tasks.runs.stage_schema import look_up

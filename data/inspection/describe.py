@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import DataError, EpochalError
 from epochal.data.hashing import ContentDigest, digest
-from epochal.data.inspection.data_checks import check_batch_size, check_labels
 from epochal.data.inspection.file_stamps import files_stamp
 from epochal.data.inspection.item_reader import Description, ItemReader, has_id, is_whole
+from epochal.data.inspection.labels import check_batch_size, check_labels
 
 if TYPE_CHECKING:
     import numpy as np

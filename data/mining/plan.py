@@ -27,11 +27,11 @@ from epochal.data.policies.random import random
 from epochal.data.policies.selective_backprop import selective_backprop
 from epochal.data.policies.seta import seta
 from epochal.data.policies.shared import revisit
-from epochal.data.policies.shared.difficulty import score_of
+from epochal.data.policies.shared.difficulty import inverse_weights, score_of
 from epochal.data.policies.shared.floor import raise_to_floor
-from epochal.data.policies.shared.label_noise import FLAG_SUSPECT, suspects
+from epochal.data.policies.shared.label_noise import suspects
 from epochal.data.policies.shared.pool import Choice, Columns, PlanContext, Pool, make_pool
-from epochal.data.policies.shared.weights import inverse_weights
+from epochal.data.samples.table import FLAG_SUSPECT
 
 # N samples, Q that rest
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from epochal.data.hashing import hash_u64
-from epochal.data.policies.shared.label_noise import FLAG_SUSPECT
+from epochal.data.samples.table import FLAG_SUSPECT
 
 # N samples of a table, M of them on a data map
 

@@ -5,7 +5,7 @@ Arrays sorted by sample id; nothing here loops over samples. Decides nothing: po
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from epochal.data.errors import Damaged, StateMismatch
+from epochal.data.tables.schemas import OBSERVATIONS
 from epochal.data.tables.writing import MAX_ROWS, SAMPLES, first_of_each, read_table, write_table
 
 # N samples of the data set, S of them seen in an epoch, Q asked for
@@ -248,3 +249,50 @@ def _rows_of(
             "the data set changed under one `version`?"
         )
     return rows_Q
+
+
+FLAG_SUSPECT = 2
+"""Bit of `flags`: its label seems to be wrong; it is left out, unless the floor needs it."""
+
+
+# N samples known by then, S of them seen in an epoch
+
+
+def table_of_all(
+    epochs: Iterable[tuple[int, Mapping[str, npt.NDArray[Any]]]], *, confidence: float
+) -> SampleTable | None:
+    """The sample table that `mine` stages would have made; None of no epoch.
+
+    epochs: (epoch, the columns of its observations of shape (S,)), rising. confidence: from which
+    a right prediction is easy. Samples that no epoch has seen are in no row.
+    """
+    table: SampleTable | None = None
+    for epoch, seen in epochs:
+        ids_S = seen["sample_id"]
+        if len(ids_S) > 1 and not (ids_S[1:] > ids_S[:-1]).all():  # tables are sorted: no work
+            ids_S = np.unique(ids_S)
+        if table is None:
+            ids_N = ids_S
+        else:
+            ids_N = table["sample_id"]
+            if not (np.array_equal(ids_S, ids_N) or np.isin(ids_S, ids_N).all()):
+                ids_N = np.union1d(ids_N, ids_S)
+                table = _with_rows(table, ids_N, confidence=confidence)
+        table = update(
+            table, seen, epoch=epoch, sample_ids_N=ids_N, labels_N=None, confidence=confidence
+        )
+    return table
+
+
+def _with_rows(
+    table: SampleTable, ids_N: npt.NDArray[np.int64], *, confidence: float
+) -> SampleTable:
+    """The same table with rows for more samples, which nothing has seen."""
+    nothing = {one.name: np.empty(0, dtype=one.dtype) for one in OBSERVATIONS.columns}
+    wider = update(None, nothing, epoch=0, sample_ids_N=ids_N, labels_N=None, confidence=confidence)
+    rows = np.searchsorted(ids_N, table["sample_id"])
+    columns = {}
+    for name, values_N in wider.columns.items():
+        columns[name] = values_N.copy()
+        columns[name][rows] = table[name]
+    return SampleTable(columns)

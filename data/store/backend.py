@@ -11,8 +11,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from epochal.data.store.addresses import local_folder, scheme_of
-
 TEMPORARY = "tmp"  # the top-level folder of what is no object yet
 DAMAGED = "damaged"  # that of what no longer is one
 
@@ -60,15 +58,3 @@ class Backend(Protocol):
 
     def scratch(self) -> AbstractContextManager[Path]:
         """A private local folder; `put_new` takes files from it without copying where it can."""
-
-
-def backend_at(address: str) -> Backend:
-    """The backend for a normalised address. Opens no connection and creates nothing."""
-    scheme = scheme_of(address)
-    if scheme == "file":
-        from epochal.data.store.local import LocalBackend
-
-        return LocalBackend(local_folder(address))
-    from epochal.data.store.remote import MemoryBackend, ObjectBackend
-
-    return MemoryBackend(address) if scheme == "memory" else ObjectBackend(address)

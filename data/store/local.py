@@ -15,8 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from epochal.data.store.backend import DAMAGED, TEMPORARY, NotAnObject, R, T
-from epochal.data.store.local_disk import disk
-from epochal.data.store.scratch import private_folder, sweep
+from epochal.data.store.local_disk import disk, private_folder, sweep
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 

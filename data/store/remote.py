@@ -21,7 +21,7 @@ from fsspec.core import url_to_fs
 from epochal.data.store.addresses import BUCKETED, scheme_of
 from epochal.data.store.backend import R, T
 from epochal.data.store.failures import storage_errors
-from epochal.data.store.scratch import private_folder, sweep
+from epochal.data.store.local_disk import private_folder, sweep
 
 PART_BYTES = 16 << 20  # of a multipart upload; ten parts are in memory at once
 NUM_REQUESTS = 16  # at the same time

@@ -16,8 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from epochal.data.errors import Damaged, PreflightFailed, StoreRefused, StoreUnavailable
-from epochal.data.store import backend as backends
-from epochal.data.store.addresses import check_path, is_path, join, normalise_store
+from epochal.data.store.addresses import check_path, is_path, join
 from epochal.data.store.backend import DAMAGED, TEMPORARY, Backend, NotAnObject, R, T
 from epochal.data.store.failures import advice, cause_of, storage_errors
 from epochal.data.store.retry import Patience, PatientBackend
@@ -28,18 +27,6 @@ _PROBE = re.compile(rf"{TEMPORARY}/preflight-(\d{{1,12}})-[0-9a-f]{{16}}")
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 
 logger = logging.getLogger(__name__)
-
-
-def open_store(url: str, *, folder: Path | None = None) -> Store:
-    """The store at `url`; `./x` and `../x` are relative to `folder`, else to the working folder.
-
-    Touches nothing and opens no connection. Raises StoreRefused.
-    """
-    address = normalise_store(url, folder=folder or Path.cwd())
-    try:
-        return Store(address, backends.backend_at(address))
-    except (ImportError, ValueError, TypeError) as error:  # a package, or a bad option
-        raise StoreRefused(f"store {address} cannot be opened: {cause_of(error)}") from error
 
 
 class Store:

@@ -123,3 +123,6 @@ UPDATES = Schema(
     ),
 )
 """The metrics of every update: step (the update, counted from 1 over the whole run), key, value."""
+
+
+MAX_KEYS = 1 << 14  # of an update: one for each group of parameters, and some more

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from epochal.data.store.local_disk import SystemDisk
 
 if TYPE_CHECKING:
-    from epochal.data.testing.faults import FaultPlan
+    from epochal.data.testing.plan import FaultPlan
 
 _WRITES = frozenset({"write", "copy", "link", "make_folder"})
 _ERRNO = {"enospc": errno.ENOSPC, "eio": errno.EIO}

@@ -10,93 +10,18 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from epochal.data.store import backend as backends
+from epochal.data.store import open as opening
 from epochal.data.store.backend import Backend, R, T
 from epochal.data.store.local_disk import use_disk
 from epochal.data.testing.disk import FaultyDisk
+from epochal.data.testing.plan import FaultPlan
 
-Kind = Literal[
-    "kill",
-    "kill_after",
-    "torn",
-    "power",
-    "lying",
-    "enospc",
-    "eio",
-    "timeout",
-    "lost_answer",
-    "stale_list",
-]
-Level = Literal["store", "disk"]
-KINDS: dict[Level, tuple[Kind, ...]] = {
-    "store": (
-        "kill",
-        "kill_after",
-        "torn",
-        "enospc",
-        "eio",
-        "timeout",
-        "lost_answer",
-        "stale_list",
-    ),
-    "disk": ("kill", "kill_after", "torn", "power", "lying", "enospc", "eio"),
-}
-"""Which faults there are where."""
-KILLED = 137
 _ERRNO = {"enospc": errno.ENOSPC, "eio": errno.EIO, "timeout": errno.ETIMEDOUT}
 _WRITES = {"put_new", "scratch", "move"}
-
-
-def end_process() -> None:
-    """As SIGKILL does: nothing is flushed, nothing is closed."""
-    os._exit(KILLED)
-
-
-@dataclass
-class FaultPlan:
-    """What fails, and when.
-
-    kind: `kill` ends the process before the operation, `kill_after` after it; `torn` writes half of
-    what was to be written under a temporary name, then ends the process; `power` ends it too, and
-    of what this process did only synced bytes and synced names are left; `lying` says that a file
-    is synced, and half of it is gone; `enospc` (writes only), `eio` and `timeout` raise instead of
-    doing it; `lost_answer` does it, then raises a timeout; `stale_list` lists what was there at
-    the first listing.
-    at: the first operation that fails, from 1; 0: none. count: how many fail from there on.
-    level: `store` counts what a store asks of any storage; `disk` counts the system calls below a
-    store in a local folder. Raises ValueError for a kind that its level does not have.
-    """
-
-    kind: Kind = "kill"
-    at: int = 0
-    count: int = 1
-    level: Level = "store"
-    die: Callable[[], None] = end_process
-    operations: list[str] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS[self.level]:
-            message = f"{self.kind}: a {self.level} has {', '.join(KINDS[self.level])}"
-            raise ValueError(message)
-
-    def next(self, name: str) -> bool:
-        """Counts an operation; whether it is one that fails."""
-        with self._lock:
-            self.operations.append(name)
-            return self.at <= len(self.operations) < self.at + self.count
-
-    @property
-    def hit(self) -> bool:
-        """Whether the operation `at` was reached."""
-        return 0 < self.at <= len(self.operations)
 
 
 class FaultyBackend:
@@ -204,13 +129,13 @@ def injected(plan: FaultPlan) -> Iterator[FaultPlan]:
         finally:
             use_disk(before)
         return
-    original = backends.backend_at
+    original = opening.backend_at
 
     def faulty(address: str) -> Backend:
         return FaultyBackend(original(address), plan)
 
-    backends.backend_at = faulty
+    opening.backend_at = faulty
     try:
         yield plan
     finally:
-        backends.backend_at = original
+        opening.backend_at = original

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from epochal.data.errors import Damaged, StateMismatch
-from epochal.engine.checkpoint.tensor_header import check_header
+from epochal.engine.checkpoint.safetensors_file import check_header
 from epochal.engine.model.ema import WeightAverage
 from epochal.engine.model.state import TrainingState
 

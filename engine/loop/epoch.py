@@ -20,10 +20,16 @@ from epochal.engine.config.mid_epoch import INSIDE
 from epochal.engine.config.mixing import MixingConfig
 from epochal.engine.config.numerics import GradientsConfig, PrecisionConfig
 from epochal.engine.loop.gradients import SKIPPED, Gradients
-from epochal.engine.loop.inside import InsideValidation, inside_of, without_inside
 from epochal.engine.loop.loss_weights import Shares
 from epochal.engine.loop.mixing import Mixer
-from epochal.engine.loop.progress import PartialEpoch, Progress, new_recorder
+from epochal.engine.loop.progress import (
+    InsideValidation,
+    PartialEpoch,
+    Progress,
+    inside_of,
+    new_recorder,
+    without_inside,
+)
 from epochal.engine.loop.recorder import CLIPPED, LOSS, NORM, READ_EVERY
 from epochal.engine.loop.resize import resized
 from epochal.engine.measure.observe import Columns, Observer

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from epochal.data.types import Batch, seed_64
 from epochal.engine.config.numerics import PrecisionConfig
 from epochal.engine.measure.metrics import ValidationMetrics
+from epochal.engine.measure.observe import Columns, Observer
 from epochal.engine.model.precision import Precision
 from epochal.engine.model.step import Step, StepOutput, check_output, target_of
 from epochal.engine.randomness import borrowed_generators
@@ -142,3 +143,41 @@ def _mean_loss(losses: list[Tensor], sizes: list[int]) -> float:
         )
         / total
     )
+
+
+def score_samples(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    step: Step,
+    seed: int = 0,
+    precision: PrecisionConfig | None = None,
+    forward: Callable[..., Any] | None = None,
+    on_batch: Callable[[], None] | None = None,
+) -> Columns:
+    """The columns of `data.tables.schemas.OBSERVATIONS` of all samples, in the batches' order.
+
+    Arguments as those of `engine.loop.evaluate.validate_epoch`. Raises TargetError for what a
+    step may not give.
+    """
+    observer = Observer()
+    found: Columns = {}
+
+    def take(batch: Batch, output: StepOutput, target: Any) -> None:
+        observer.take(batch.sample_ids_B, output, target)
+
+    def end() -> None:
+        found.update(observer.columns())
+
+    evaluate(
+        model,
+        batches,
+        take,
+        step=step,
+        seed=seed,
+        precision=precision,
+        forward=forward,
+        on_batch=on_batch,
+        end=end,
+    )
+    return found

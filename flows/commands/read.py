@@ -47,7 +47,7 @@ def runs(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """List the runs of a store with their epochs and metrics."""
-    from epochal.data.store.store import open_store
+    from epochal.data.store.open import open_store
     from epochal.tasks.runs.run_plans import generations, run_names
 
     opened = open_store(store, folder=Path.cwd())

@@ -6,12 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
-from epochal.data.errors import EpochalError
+from epochal.data.errors import EpochalError, InputError, NotFound
 from epochal.flows import console
-from epochal.flows.commands.read import AsJson, RunName, StoreOption
+from epochal.flows.commands.read import AsJson, OfAverage, RunName, StoreOption
 from epochal.tasks.out_file import check_out, whole_file
 from epochal.tasks.runs.find_run import FoundRun, find_run
+from epochal.tasks.runs.stage_schema import number
 
 if TYPE_CHECKING:
     from epochal.tasks.report.page import Images
@@ -47,3 +56,94 @@ def _images(found: FoundRun) -> Images | str:
     except EpochalError as error:
         return str(error)
     return lambda sample_ids: read_images(data, sample_ids)
+
+
+MAX_POINTS = 1001
+
+
+def landscape(
+    run: RunName,
+    epoch: Annotated[int | None, typer.Option(min=0, help="An epoch; none: the last one.")] = None,
+    points: Annotated[
+        int, typer.Option(min=3, max=MAX_POINTS, help="Points along each axis, an odd number.")
+    ] = 21,
+    extent: Annotated[
+        float,
+        typer.Option("--range", help="How far it goes each way, in units of the filters' norms."),
+    ] = 1.0,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Validation samples that each loss is the mean of, at most.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the directions and the samples.")] = 0,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="The picture; its numbers go beside it.")
+    ] = Path("landscape.png"),
+    ema: OfAverage = False,  # noqa: FBT002 - typer's way of a flag
+    store: StoreOption = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+) -> None:
+    """Draw the validation loss around a checkpoint, along two random directions."""
+    from epochal.tasks.report.landscape import Asked, compute_landscape, write_grid
+    from epochal.tasks.report.landscape_figure import draw
+
+    if points % 2 == 0:
+        raise InputError(f"--points: found {points}; expected an odd number: one is the checkpoint")
+    if not 0 < extent <= 1e6:  # noqa: PLR2004 - beyond it float32 has nothing left
+        raise InputError(f"--range: found {extent}; expected a number above 0, up to 1e6")
+    check_out(out, option="--out", ends=(".png",))
+    found = find_run(run, store=store)
+    newest = found.newest_epoch("train")
+    if epoch is None and newest is None:
+        raise NotFound(f"{found.plan.reference} has no trained epoch yet")
+    asked = Asked(
+        epoch=epoch if epoch is not None else newest or 0,
+        artifact="ema" if ema else "model",
+        points=points,
+        extent=extent,
+        samples=samples,
+        seed=seed,
+    )
+    with _bar() as bar:
+        task = bar.add_task("loss landscape", total=points * points)
+        computed = compute_landscape(
+            found, asked, notice=console.say_note, on_point=lambda: bar.advance(task)
+        )
+    grid = write_grid(computed, out)
+    draw(computed, out)
+    if as_json:
+        console.print_json(
+            {
+                "run": found.plan.run,
+                "epoch": asked.epoch,
+                "weights": asked.artifact,
+                "picture": str(out),
+                "grid": str(grid),
+                "samples": computed.landscape.num_samples,
+                "centre": number(computed.landscape.centre),
+                "min": computed.lowest,
+                "max": computed.highest,
+                "not_finite": computed.gaps,
+            }
+        )
+        return
+    console.out.print(
+        f"{out}  epoch {asked.epoch}  loss {console.number(computed.landscape.centre)} at the "
+        f"checkpoint, {console.number(computed.lowest)} to {console.number(computed.highest)} "
+        "around it"
+    )
+    if computed.gaps:
+        console.out.print(f"{computed.gaps} points are not finite and left out")
+    console.out.print(f"{grid}  the numbers")
+
+
+def _bar() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        console=console.err,
+        transient=True,
+        disable=not console.err.is_terminal,
+    )

@@ -17,7 +17,7 @@ MAX_SHOWN = 20
 
 def verify(store: StoreName, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
     """Read every object of a store and check its digest; change nothing."""
-    from epochal.data.store.store import open_store
+    from epochal.data.store.open import open_store
     from epochal.tasks.upkeep import verify_store
 
     opened = open_store(store, folder=Path.cwd())
@@ -51,7 +51,7 @@ def gc(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Show what nothing needs in a store, and delete it with --yes."""
-    from epochal.data.store.store import open_store
+    from epochal.data.store.open import open_store
     from epochal.tasks.upkeep import collect, find_garbage
 
     opened = open_store(store, folder=Path.cwd())

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
+from epochal.data.errors import Interrupted
 from epochal.flows import console
+from epochal.flows.environment import importing
+from epochal.flows.flow_run.log import FlowLog
+from epochal.flows.servers import (
+    begin_prefect_server,
+    local_mlflow_uri,
+    mlflow_ui_of,
+    touch_servers,
+)
 from epochal.tasks.config.load import load_config
 from epochal.tasks.config.run import RunConfig
+from epochal.tasks.reporting import reporting_to
+from epochal.tasks.running.lifecycle import prepare
+from epochal.tasks.runs.find_run import remember_store
 from epochal.tasks.runs.plan import PlanReport, make_plan
-from epochal.tasks.runs.summary import stopping_line
+from epochal.tasks.runs.summary import EpochRow, average_text, epoch_rows, stopping_line
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML config of the run.")]
 Overrides = Annotated[
@@ -28,8 +48,6 @@ AsJson = Annotated[
 
 def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
     """Run or resume: what the store has is not computed again."""
-    from epochal.flows.commands.train_command import run_training
-
     loaded = load_config(config, overrides=overrides or ())
     with console.ProgressReporter(epochs=loaded.epochs) as reporter:
         given = shlex.join([str(config), *(f"--set={one}" for one in overrides or ())])
@@ -86,3 +104,132 @@ def plan_object(report: PlanReport) -> dict[str, Any]:
         ],
         **stopping_line(config, report.stopped_after),
     }
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What the command prints."""
+
+    result: dict[str, Any]
+    rows: list[EpochRow]
+    where_to_look: list[str]
+
+
+def run_training(
+    config: RunConfig, *, reporter: console.ProgressReporter, given: str
+) -> FinishedRun:
+    """Runs the flow on a Prefect server, which is started in the background if there is none.
+
+    given: the config and the changes to it as they stand in the command, for the hints.
+
+    Raises InputError before the flow starts if something that was given is wrong.
+    """
+    told = FlowLog(reporter)
+    # Nothing has started if it finds a mistake.
+    session = prepare(config, reporter=told, local_mlflow=local_mlflow_uri())
+    remember_store(session.store.url)
+    server = begin_prefect_server().wait()
+    if server.started:
+        reporter.notice(f"started a Prefect server in the background; its UI: {server.ui_url}")
+    touch_servers()
+    with reporting_to(told), _told_of_termination():
+        result = _call_flow(config, api_url=server.api_url, reporter=reporter)
+    reporter.done()
+    return FinishedRun(
+        result=result,
+        rows=epoch_rows(session.needed, session.records, session.outcomes),
+        where_to_look=_where_to_look(
+            session.config,
+            result,
+            server.ui_url,
+            store=session.store.url,
+            given=given,
+            average=average_text(session.needed, session.records),
+        ),
+    )
+
+
+@contextmanager
+def _told_of_termination() -> Iterator[None]:
+    """Prefect sends SIGTERM on to whoever had it before: without this the process just dies."""
+
+    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as `signal` calls it
+        raise Interrupted(
+            f"{signal.Signals(number).name} came; what was committed is intact, run the same "
+            "command to go on"
+        )
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _call_flow(
+    config: RunConfig, *, api_url: str, reporter: console.ProgressReporter
+) -> dict[str, Any]:
+    from epochal.flows.flow_run.client import quiet_console, talking_to
+    from epochal.flows.flow_run.liveness import own_heartbeat
+
+    with talking_to(api_url), quiet_console():
+        with importing():
+            from prefect.client.orchestration import get_client
+
+            from epochal.flows.flow_run.dead_runs import end_left_running
+            from epochal.flows.train import train
+        with get_client(sync_client=True) as client:
+            for run in end_left_running(client):
+                reporter.notice(
+                    f"Prefect's run {run.name!r} ({run.id}) was left {run.state_name} by a process "
+                    "that is gone; it is ended there now, and can be retried"
+                )
+        with own_heartbeat():
+            result: dict[str, Any] = train(config)
+    return result
+
+
+def _program() -> str:
+    """How this command is called here: by its path where the shell would not find its name."""
+    called = Path(sys.argv[0])
+    by_path = called.name == "epochal" and shutil.which("epochal") is None
+    return str(called) if by_path else "epochal"
+
+
+def shown_store(url: str) -> str:
+    """A store's address as a person types it: a local one is a path."""
+    return url.removeprefix("file://")
+
+
+def _where_to_look(
+    config: RunConfig,
+    result: dict[str, Any],
+    ui_url: str,
+    *,
+    store: str,
+    given: str,
+    average: str | None,
+) -> list[str]:
+    mlflow_ui = mlflow_ui_of(result["mlflow_tracking_uri"])
+    mlflow = mlflow_ui or f"{result['mlflow_tracking_uri']} (`epochal up` shows it in a browser)"
+    program = _program()
+    more = f"epochs={config.epochs + 4}"
+    if config.max_updates is not None:
+        more = f"max_updates={2 * config.max_updates}"
+    longer = f"{program} plan {given} --set {more}"
+    hardest = f"{program} samples {config.name} --store {shown_store(store)} --hardest 10"
+    return [
+        f"Prefect  {ui_url}",
+        f"MLflow   {mlflow}",
+        f"store    {store}",
+        f"weights  sha256 {result['weights_sha256']}",
+        *([] if average is None else [f"average  {average}"]),
+        "",
+        "Next:",
+        f"  {program} train {given}   # again: everything is cached",
+        f"  {longer}   # what a longer run would compute",
+        f"  {hardest}",
+    ]

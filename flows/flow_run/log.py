@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from epochal.flows.console import outcome_text
-from epochal.tasks.planning.keys import Stage
+from epochal.tasks.planning.stage import Stage
 from epochal.tasks.reporting import (
     Live,
     Outcome,

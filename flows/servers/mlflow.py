@@ -18,7 +18,7 @@ from epochal.flows.servers.processes import (
     stop,
     surviving,
 )
-from epochal.tasks.tracking.tracker_database import make_database
+from epochal.tasks.tracking.connection import make_database
 
 PREFERRED_PORT = 5000
 HEALTH = "/health"

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from epochal.engine.model.ema import WeightAverage
     from epochal.engine.model.state import TrainingState
-    from epochal.tasks.planning.keys import Stage
-    from epochal.tasks.session.session import Session
     from epochal.tasks.user_code.components import Components
 
 MAX_STATE_DOCUMENT_BYTES = 1 << 28
@@ -95,21 +93,3 @@ def load_checkpoint(stage_store: StageStore, record: StageRecord, components: Co
         load_state(components.state, StateParts(document=document, **tensors))
     except Damaged as error:
         raise stage_store.reject(record, "state", error) from error
-
-
-def bring_state(session: Session, stage: Stage) -> Components:
-    """The components with the checkpoint of `stage` in them; nothing is read if they hold it."""
-    from epochal.engine.model.state import fresh_optimizer
-
-    components = session.ready_components()
-    if session.live_key == stage.known_key:
-        return components
-    session.live_key = None
-    record = session.record_of(stage)
-    if stage.kind == "initialise":
-        load_model(session.stage_store, record, components)
-        fresh_optimizer(components.state)
-    else:
-        load_checkpoint(session.stage_store, record, components)
-    session.live_key = stage.known_key
-    return components

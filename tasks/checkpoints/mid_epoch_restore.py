@@ -48,8 +48,7 @@ def checked_restore(
 def _check_columns(epoch: PartialEpoch, state: TrainingState, config: GradientsConfig) -> None:
     """Raises StateMismatch unless the columns are those that this epoch goes on with."""
     from epochal.engine.loop.gradients import Gradients
-    from epochal.engine.loop.inside import without_inside
-    from epochal.engine.loop.progress import new_recorder
+    from epochal.engine.loop.progress import new_recorder, without_inside
     from epochal.engine.measure.observe import Observer
 
     recorder = new_recorder(state, Gradients(state, config), config)

@@ -22,7 +22,7 @@ from epochal.data.store.addresses import scheme_of
 from epochal.data.store.hashed_files import write_checksummed
 from epochal.data.store.store import Store
 from epochal.tasks.checkpoints.host_buffers import HostBuffers
-from epochal.tasks.config.run import CheckpointConfig
+from epochal.tasks.config.parts import CheckpointConfig
 
 if TYPE_CHECKING:
     from torch import Tensor

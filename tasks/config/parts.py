@@ -1,13 +1,16 @@
-"""Config of a run that starts from weights that are there. Pure pydantic; reads nothing."""
+"""Smaller parts of a run's config: its start, commits, early end, averaging, tracking."""
 
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_serializer, model_validator
 
 from epochal.data.types import Frozen
+from epochal.engine.config.numerics import (
+    MetricsConfig,
+)
 
 PICKLES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar"})
 SAFE = ".safetensors"
@@ -79,3 +82,124 @@ class StartConfig(Frozen):
             for name, value in self._as_written().items()
             if name != "from" and value not in ([], True)
         }
+
+
+DEFAULT_BEST = 3
+
+
+class AveragingConfig(Frozen):
+    """The mean of some epochs' weights, made and validated after the last epoch."""
+
+    best: int | None = Field(
+        default=None,
+        ge=1,
+        description="epochs with the best `metrics.best` whose weights are averaged; none: "
+        f"{DEFAULT_BEST}, where `last` is not given",
+    )
+    last: int | None = Field(
+        default=None,
+        ge=1,
+        description="epochs at the end whose weights are averaged, instead of the best",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.best is not None and self.last is not None:
+            raise ValueError("give `best` or `last`, not both")
+        return self
+
+    @property
+    def count(self) -> int:
+        """How many epochs are averaged, where there are so many."""
+        return self.last or self.best or DEFAULT_BEST
+
+    @property
+    def what(self) -> str:
+        """`best: 3`, as the config says it."""
+        return f"last: {self.last}" if self.last is not None else f"best: {self.count}"
+
+    def check(self, epochs: int) -> None:
+        """Raises ValueError if a run of that many epochs cannot have it."""
+        if self.count > epochs:
+            raise ValueError(f"{self.what} of a run of {epochs} epochs; expected at most {epochs}")
+
+    def key_slice(self) -> dict[str, int]:
+        """What acts on numbers."""
+        return {"last": self.last} if self.last is not None else {"best": self.count}
+
+
+class EarlyStoppingConfig(Frozen):
+    """When a run ends before its last epoch."""
+
+    metric: str | None = Field(
+        default=None, description="the metric that must improve; none: the one of `metrics.best`"
+    )
+    patience: int = Field(
+        default=5, ge=1, description="epochs in a row without an improvement that end the run"
+    )
+    min_delta: float = Field(
+        default=0.0, ge=0, description="what a value must be better by to count as an improvement"
+    )
+    mode: Literal["max", "min"] | None = Field(
+        default=None,
+        description="whether the largest or the smallest is best; none: as for `metrics.best`",
+    )
+    start: int = Field(
+        default=0, ge=0, description="epoch from which values count; those before it are not seen"
+    )
+
+
+def rule(config: EarlyStoppingConfig, metrics: MetricsConfig) -> tuple[str, Literal["max", "min"]]:
+    """The metric that is watched, and the direction in which it improves."""
+    metric = config.metric or metrics.best_metric
+    same = metric == metrics.best_metric
+    asked = metrics.model_copy(
+        update={"best": metric, "best_mode": metrics.best_mode if same else None}
+    )
+    return metric, config.mode or asked.best_direction
+
+
+class CheckpointConfig(Frozen):
+    """When checkpoints are written inside an epoch, and which finished ones are kept."""
+
+    every_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="seconds between two commits inside an epoch; 60 loses at most a minute",
+    )
+    every_updates: int | None = Field(
+        default=None, ge=1, description="updates between two commits inside an epoch; none: by time"
+    )
+    keep_last: int | None = Field(
+        default=None,
+        ge=2,
+        description="epochs at the end whose checkpoints stay; none: all stay. Two at least: one "
+        "to resume from if the other is damaged",
+    )
+    keep_best: int = Field(
+        default=1, ge=0, description="epochs of the best metric whose checkpoints stay"
+    )
+
+
+class TrackingConfig(Frozen):
+    """Where curves, parameters and models are delivered."""
+
+    uri: str | None = Field(
+        default=None,
+        min_length=1,
+        examples=["http://127.0.0.1:5000", "sqlite:////data/mlflow.db"],
+        description="MLflow's tracking address; none: MLFLOW_TRACKING_URI, else the server that "
+        "`epochal up` started, else sqlite:///$HOME/.epochal/mlflow.db",
+    )
+    experiment: str = Field(
+        default="epochal",
+        min_length=1,
+        max_length=500,
+        description="MLflow's experiment that holds the run",
+    )
+    log_every_updates: int = Field(
+        default=1,
+        ge=1,
+        description="deliver every n-th update and each epoch's last; 1: all, as a row costs "
+        "0.1 ms beside the training. The store's tables always hold every update",
+    )

@@ -6,6 +6,7 @@ No torch, no Prefect, no MLflow.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -27,37 +28,19 @@ from epochal.engine.config.numerics import (
 from epochal.engine.config.optimizer import OptimizerConfig
 from epochal.engine.schedule.kinds import ConstantSchedule
 from epochal.engine.schedule.schedule import ScheduleConfig
-from epochal.tasks.config.parts import StartConfig
-from epochal.tasks.config.tracking_config import TrackingConfig
-from epochal.tasks.planning.averaging import AveragingConfig
-from epochal.tasks.planning.early_stopping import EarlyStoppingConfig, rule
+from epochal.tasks.config.parts import (
+    AveragingConfig,
+    CheckpointConfig,
+    EarlyStoppingConfig,
+    StartConfig,
+    TrackingConfig,
+    rule,
+)
 
 RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 MAX_EPOCHS = 1_000_000
 """Also stands for a number that `max_updates` alone decides."""
 DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
-
-
-class CheckpointConfig(Frozen):
-    """When checkpoints are written inside an epoch, and which finished ones are kept."""
-
-    every_seconds: float = Field(
-        default=60.0,
-        gt=0,
-        description="seconds between two commits inside an epoch; 60 loses at most a minute",
-    )
-    every_updates: int | None = Field(
-        default=None, ge=1, description="updates between two commits inside an epoch; none: by time"
-    )
-    keep_last: int | None = Field(
-        default=None,
-        ge=2,
-        description="epochs at the end whose checkpoints stay; none: all stay. Two at least: one "
-        "to resume from if the other is damaged",
-    )
-    keep_best: int = Field(
-        default=1, ge=0, description="epochs of the best metric whose checkpoints stay"
-    )
 
 
 def _absolute(folder: str) -> str:
@@ -261,3 +244,12 @@ class RunConfig(Frozen):
             raise ValueError(
                 f"early_stopping.metric: {metric!r} is not measured; there is {', '.join(measured)}"
             )
+
+
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested mappings as (dotted path, value); lists are leaves."""
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value

@@ -8,64 +8,20 @@ that may be chosen and the rule: it is known before anything runs. No torch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
-
-from epochal.data.types import Frozen
 from epochal.engine.config.numerics import EMA
-from epochal.tasks.planning.early_stopping import EarlyStoppingConfig, last_epoch, rule
+from epochal.tasks.config.parts import EarlyStoppingConfig, rule
+from epochal.tasks.planning.early_stopping import last_epoch
 
 if TYPE_CHECKING:
     from epochal.data.stage_store.stages import StageRecord
     from epochal.tasks.config.run import RunConfig
-    from epochal.tasks.planning.keys import Stage
+    from epochal.tasks.planning.stage import Stage
 
 AVERAGE, VALIDATE_AVERAGE = "average", "validate_average"
 END_KINDS = (AVERAGE, VALIDATE_AVERAGE)
 """Stages after the last epoch: a longer run has others in their place."""
-DEFAULT_BEST = 3
-
-
-class AveragingConfig(Frozen):
-    """The mean of some epochs' weights, made and validated after the last epoch."""
-
-    best: int | None = Field(
-        default=None,
-        ge=1,
-        description="epochs with the best `metrics.best` whose weights are averaged; none: "
-        f"{DEFAULT_BEST}, where `last` is not given",
-    )
-    last: int | None = Field(
-        default=None,
-        ge=1,
-        description="epochs at the end whose weights are averaged, instead of the best",
-    )
-
-    @model_validator(mode="after")
-    def _one_of_them(self) -> Self:
-        if self.best is not None and self.last is not None:
-            raise ValueError("give `best` or `last`, not both")
-        return self
-
-    @property
-    def count(self) -> int:
-        """How many epochs are averaged, where there are so many."""
-        return self.last or self.best or DEFAULT_BEST
-
-    @property
-    def what(self) -> str:
-        """`best: 3`, as the config says it."""
-        return f"last: {self.last}" if self.last is not None else f"best: {self.count}"
-
-    def check(self, epochs: int) -> None:
-        """Raises ValueError if a run of that many epochs cannot have it."""
-        if self.count > epochs:
-            raise ValueError(f"{self.what} of a run of {epochs} epochs; expected at most {epochs}")
-
-    def key_slice(self) -> dict[str, int]:
-        """What acts on numbers."""
-        return {"last": self.last} if self.last is not None else {"best": self.count}
 
 
 def average_inputs(config: RunConfig) -> dict[str, Any]:

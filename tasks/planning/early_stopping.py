@@ -10,46 +10,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
-from epochal.data.types import Frozen
-from epochal.engine.config.numerics import MetricsConfig
+from epochal.tasks.config.parts import EarlyStoppingConfig, rule
 
 if TYPE_CHECKING:
     from epochal.data.stage_store.stages import StageRecord
     from epochal.tasks.config.run import RunConfig
-    from epochal.tasks.planning.keys import Stage
-
-
-class EarlyStoppingConfig(Frozen):
-    """When a run ends before its last epoch."""
-
-    metric: str | None = Field(
-        default=None, description="the metric that must improve; none: the one of `metrics.best`"
-    )
-    patience: int = Field(
-        default=5, ge=1, description="epochs in a row without an improvement that end the run"
-    )
-    min_delta: float = Field(
-        default=0.0, ge=0, description="what a value must be better by to count as an improvement"
-    )
-    mode: Literal["max", "min"] | None = Field(
-        default=None,
-        description="whether the largest or the smallest is best; none: as for `metrics.best`",
-    )
-    start: int = Field(
-        default=0, ge=0, description="epoch from which values count; those before it are not seen"
-    )
-
-
-def rule(config: EarlyStoppingConfig, metrics: MetricsConfig) -> tuple[str, Literal["max", "min"]]:
-    """The metric that is watched, and the direction in which it improves."""
-    metric = config.metric or metrics.best_metric
-    same = metric == metrics.best_metric
-    asked = metrics.model_copy(
-        update={"best": metric, "best_mode": metrics.best_mode if same else None}
-    )
-    return metric, config.mode or asked.best_direction
+    from epochal.tasks.planning.stage import Stage
 
 
 def last_epoch(

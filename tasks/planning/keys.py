@@ -8,7 +8,6 @@ difference between two keys can be told in the config's own words (`tasks.explai
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from epochal.data.hashing import digest
@@ -22,9 +21,9 @@ from epochal.tasks.planning.averaging import (
     average_inputs,
     average_parents,
 )
-from epochal.tasks.planning.run_length import updates_left
-from epochal.tasks.planning.schedules import in_epochs
+from epochal.tasks.planning.run_length import in_epochs, updates_left
 from epochal.tasks.planning.scoring import SCORE, SCORES, scoring_inputs
+from epochal.tasks.planning.stage import Facts, Stage
 
 STAGE_VERSIONS: dict[str, int] = {
     "initialise": 1,
@@ -36,68 +35,6 @@ STAGE_VERSIONS: dict[str, int] = {
     VALIDATE_AVERAGE: 1,
 }
 """Raised by hand when a stage's code changes its numbers; part of the key."""
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """What keys need to know of a data set: the digest of its content, and how much it is.
-
-    None stands for what is not yet read.
-    """
-
-    fingerprint: str | None
-    num_samples: int | None = None
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What keys need beyond the config.
-
-    sources: config field of a target → relative file → sha256 (`tasks.source`).
-    schedule: of a user's own function, a digest of its samples for each epoch.
-    start: sha256 of the weights that the run starts from, or None. scoring_data: of
-    `sampling.scoring.data`, or None where there is none.
-    """
-
-    sources: Mapping[str, Mapping[str, str]]
-    train_data: DataFacts
-    validation_data: DataFacts
-    schedule: tuple[str, ...] = ()
-    start: str | None = None
-    scoring_data: DataFacts | None = None
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of a run.
-
-    key: 64 hex digits, or None while a data set that it needs is not yet read.
-    inputs: section → what of it acts here.
-    parents: role (`parent`, `samples`, `observations`, `train.3` …) → the stage that is consumed.
-    """
-
-    kind: str
-    epoch: int | None
-    key: str | None
-    inputs: Mapping[str, Any]
-    parents: Mapping[str, Stage] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        """As people read it: `train · epoch 3`."""
-        return self.kind if self.epoch is None else f"{self.kind} · epoch {self.epoch}"
-
-    @property
-    def number(self) -> int:
-        """The epoch, of a stage that belongs to one."""
-        assert self.epoch is not None, self.label
-        return self.epoch
-
-    @property
-    def known_key(self) -> str:
-        """The key, of a stage whose data was read."""
-        assert self.key is not None, self.label
-        return self.key
 
 
 def list_stages(config: RunConfig, facts: Facts) -> list[Stage]:

@@ -10,7 +10,7 @@ from epochal.engine.config.numerics import EMA
 if TYPE_CHECKING:
     from epochal.data.config.loader import DataConfig
     from epochal.tasks.config.run import RunConfig
-    from epochal.tasks.planning.keys import Facts, Stage
+    from epochal.tasks.planning.stage import Facts, Stage
 
 SCORE = "score"
 """The kind of stage."""

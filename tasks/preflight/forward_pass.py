@@ -11,8 +11,7 @@ from epochal.data.types import seed_64
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.scoring import SCORING_DATA
 from epochal.tasks.run_data.run_data import RunData
-from epochal.tasks.stages.mine import check_own_policy
-from epochal.tasks.user_code.components import Components, build_components
+from epochal.tasks.user_code.components import Components, build_components, own_policy
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +28,7 @@ def check_before_start(
 
     Raises ConfigError, TargetError or DataError, naming the field.
     """
-    from epochal.tasks.run_data.last_batch import check_last_batch
-    from epochal.tasks.run_data.probe_batches import all_sizes
+    from epochal.tasks.run_data.probe_batches import all_sizes, check_last_batch
 
     train, validation = data["train_data"], data["validation_data"]
     check_batch_size(
@@ -179,3 +177,40 @@ def _described(value: Any) -> str:
 def _num_classes(logits: Any) -> int | None:
     shape = getattr(logits, "shape", None)
     return int(shape[1]) if shape is not None and len(shape) == 2 else None  # noqa: PLR2004 - (B, C)
+
+
+PROBE_SAMPLES = 8
+
+
+def check_own_policy(config: RunConfig) -> None:
+    """Tries the function of policy custom on a table of a few samples. Raises TargetError."""
+    own, target = own_policy(config), config.sampling.callable_target
+    if own is None or target is None:
+        return
+    import numpy as np
+
+    from epochal.data.mining.plan import plan_epoch
+    from epochal.data.policies.shared.pool import PlanContext
+    from epochal.data.samples.table import update
+    from epochal.data.tables.schemas import OBSERVATIONS
+
+    ids_N = np.arange(PROBE_SAMPLES)
+    seen = {
+        one.name: np.full(PROBE_SAMPLES, 0.5 if one.dtype == "float32" else 0, dtype=one.dtype)
+        for one in OBSERVATIONS.columns
+    }
+    seen["sample_id"] = ids_N
+    table = update(
+        None,
+        seen,
+        epoch=0,
+        sample_ids_N=ids_N,
+        labels_N=None,
+        confidence=config.sampling.easy_from,
+    )
+    try:
+        plan_epoch(
+            table, PlanContext(epoch=1, full=False, seed=config.seed), config.sampling, own=own
+        )
+    except TargetError as error:
+        raise TargetError(f"{error}; it was tried on {PROBE_SAMPLES} samples made up") from error

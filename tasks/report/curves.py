@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from epochal.data.tables.schemas import UPDATES
+from epochal.data.tables.schemas import MAX_KEYS, UPDATES
 from epochal.tasks.report.tables import RunTables
 from epochal.tasks.runs.summary import EpochRow
-from epochal.tasks.tracking.exporter import MAX_KEYS
 
 if TYPE_CHECKING:
     import numpy.typing as npt

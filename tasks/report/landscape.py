@@ -15,7 +15,7 @@ from epochal.data.types import seed_64
 from epochal.tasks.checkpoints.end_of_epoch import load_model
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.runs.find_run import FoundRun
-from epochal.tasks.stages.commit import number
+from epochal.tasks.runs.stage_schema import number
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -95,7 +95,7 @@ def compute_landscape(
     import numpy as np
 
     from epochal.engine.landscape import axis_of, loss_landscape
-    from epochal.tasks.run_data.found_data import own_config
+    from epochal.tasks.run_data.run_data import own_config
     from epochal.tasks.user_code.components import build_components, prepare_numerics
 
     config = own_config(found, "losses come out of model and data, and these are")
@@ -153,7 +153,7 @@ def _record(found: FoundRun, asked: Asked) -> StageRecord:
 
 
 def _validation_data(found: FoundRun, config: RunConfig, notice: Callable[[str], None]) -> RunData:
-    from epochal.tasks.run_data.found_data import found_data
+    from epochal.tasks.run_data.run_data import found_data
     from epochal.tasks.runs.facts import source_facts
 
     sources, planned = source_facts(config), found.plan.sources

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import InputError, NotFound
-from epochal.tasks.planning.keys import Stage
+from epochal.tasks.planning.stage import Stage
 from epochal.tasks.report.tables import RunTables
 from epochal.tasks.runs.find_run import FoundRun
 

@@ -97,7 +97,7 @@ class RunTables:
 
         Read once: a page shows several things of it.
         """
-        from epochal.data.samples.history import table_of_all
+        from epochal.data.samples.table import table_of_all
 
         if self.mined:
             return self.samples()

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.config.loader import DataConfig
-from epochal.data.errors import DataError
+from epochal.data.errors import DataError, InputError
 from epochal.data.inspection.describe import describe
 from epochal.data.store.store import Store
 from epochal.tasks.config.run import RunConfig
-from epochal.tasks.planning.keys import DataFacts, Facts
-from epochal.tasks.planning.run_length import with_epochs
-from epochal.tasks.planning.schedules import sample_digests
+from epochal.tasks.planning.run_length import sample_digests, with_epochs
 from epochal.tasks.planning.scoring import SCORING_DATA
-from epochal.tasks.reporting import Reporter
+from epochal.tasks.planning.stage import DataFacts, Facts
+from epochal.tasks.reporting import Reporter, SilentReporter
 from epochal.tasks.runs.facts import (
     DataField,
     KnownData,
@@ -29,6 +28,7 @@ from epochal.tasks.runs.facts import (
     stated_fingerprint,
     write_known,
 )
+from epochal.tasks.runs.find_run import FoundRun
 from epochal.tasks.runs.warm_start import start_sha256
 from epochal.tasks.user_code.targets import call_target
 
@@ -182,3 +182,56 @@ def read_facts(
         scoring_data=None if scored is None else DataFacts(scored.fingerprint),
     )
     return facts, data
+
+
+class _Told(SilentReporter):
+    """A reporter of notices only."""
+
+    def __init__(self, notice: Callable[[str], None]) -> None:
+        self._notice = notice
+
+    def notice(self, text: str) -> None:
+        """Passes it on."""
+        self._notice(text)
+
+
+def own_config(found: FoundRun, what: str) -> RunConfig:
+    """The config by whose path the run was named: what is called comes from there alone.
+
+    what: comes out of such code, for the error. Raises InputError for a run named otherwise.
+    """
+    if found.own is None:
+        raise InputError(
+            f"{what} built by a config of yours, never by what a store says: name the run by its "
+            f"config's path instead of {found.plan.run!r}"
+        )
+    return found.own
+
+
+def found_data(
+    found: FoundRun,
+    field: DataField,
+    *,
+    config: RunConfig,
+    notice: Callable[[str], None],
+    changed: str,
+) -> RunData:
+    """The data set of that field, as `train` opens it.
+
+    config: names its target, which is called. changed: what to tell if its content is no longer the
+    run's. Raises as `open_data`.
+    """
+    from epochal.tasks.runs.facts import source_facts
+
+    data = open_data(
+        config,
+        field,
+        found.store,
+        sources=source_facts(config).get(field, {}),
+        notice=_Told(notice),
+        before_write=lambda: None,
+    )
+    planned = getattr(found.plan, field)
+    if data.fingerprint != planned:
+        notice(f"{field}: its content has changed since the run; {changed}")
+    return data

@@ -32,7 +32,7 @@ def open_images(found: FoundRun, *, notice: Callable[[str], None]) -> RunData:
 
     Raises InputError where it was named otherwise, and as `open_data`.
     """
-    from epochal.tasks.run_data.found_data import found_data, own_config
+    from epochal.tasks.run_data.run_data import found_data, own_config
 
     return found_data(
         found,

@@ -6,7 +6,7 @@ import time
 
 from epochal.data.errors import EpochalError, TrainingFailed
 from epochal.data.stage_store.stages import StageRecord
-from epochal.tasks.planning.keys import Stage
+from epochal.tasks.planning.stage import Stage
 from epochal.tasks.reporting import Outcome
 from epochal.tasks.session.session import Session
 from epochal.tasks.stages import BODIES
@@ -57,7 +57,7 @@ def _compute(session: Session, stage: Stage) -> StageRecord:
 
 
 def _hint(error: Exception) -> str:
-    from epochal.tasks.run_data.last_batch import ONE_SAMPLE, REMEDY
+    from epochal.tasks.run_data.probe_batches import ONE_SAMPLE, REMEDY
 
     if not str(error).startswith(ONE_SAMPLE):
         return ""

@@ -11,10 +11,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from epochal.tasks.config.run import RunConfig
+from epochal.tasks.config.run import RunConfig, flatten
 from epochal.tasks.planning.averaging import END_KINDS
-from epochal.tasks.planning.keys import Stage, list_stages
+from epochal.tasks.planning.keys import list_stages
 from epochal.tasks.planning.scoring import SCORE, SCORES
+from epochal.tasks.planning.stage import Stage
 from epochal.tasks.runs.run_plans import RunPlan
 
 MAX_VALUE_CHARS = 60
@@ -39,15 +40,6 @@ _FIELD_OF_ROLE = {
     "observations": "epochs",
     SCORES: "sampling.scoring",
 }
-
-
-def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested mappings as (dotted path, value); lists are leaves."""
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, value
 
 
 def shown(value: Any) -> str:

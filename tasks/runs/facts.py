@@ -22,10 +22,9 @@ from epochal.data.store.store import Store
 from epochal.data.types import Frozen, Target
 from epochal.engine.schedule.kinds import CustomSchedule
 from epochal.tasks.config.run import RunConfig
-from epochal.tasks.planning.keys import DataFacts, Facts
-from epochal.tasks.planning.run_length import with_epochs
-from epochal.tasks.planning.schedules import sample_digests
+from epochal.tasks.planning.run_length import sample_digests, with_epochs
 from epochal.tasks.planning.scoring import SCORING_DATA, own_data
+from epochal.tasks.planning.stage import DataFacts, Facts
 from epochal.tasks.runs.warm_start import start_sha256
 from epochal.tasks.user_code.source_digests import source_digests
 from epochal.tasks.user_code.targets import resolved_args

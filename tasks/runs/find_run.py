@@ -13,11 +13,13 @@ from pathlib import Path
 
 from epochal.data.errors import EpochalError, NotFound
 from epochal.data.stage_store.stages import StageRecord, StageStore
-from epochal.data.store.store import Store, open_store
+from epochal.data.store.open import open_store
+from epochal.data.store.store import Store
 from epochal.tasks.config.load import load_config
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.early_stopping import needed_stages, stopped_after
-from epochal.tasks.planning.keys import Stage, list_stages
+from epochal.tasks.planning.keys import list_stages
+from epochal.tasks.planning.stage import Stage
 from epochal.tasks.runs.plan import records_of
 from epochal.tasks.runs.run_plans import RunPlan, find_plan
 from epochal.tasks.runs.stage_schema import look_up

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from epochal.data.stage_store.stages import StageRecord, StageStatus, StageStore
-from epochal.data.store.store import Store, open_store
+from epochal.data.store.open import open_store
+from epochal.data.store.store import Store
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.early_stopping import stopped_after
-from epochal.tasks.planning.keys import Facts, Stage, list_stages
+from epochal.tasks.planning.keys import list_stages
 from epochal.tasks.planning.run_length import with_epochs
 from epochal.tasks.planning.scoring import SCORING_DATA
+from epochal.tasks.planning.stage import Facts, Stage
 from epochal.tasks.runs.explain import Comparison, most_similar
 from epochal.tasks.runs.facts import remembered_facts
 from epochal.tasks.runs.run_plans import newest_plan, read_plans, run_names

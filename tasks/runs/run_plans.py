@@ -21,7 +21,7 @@ from epochal.data.store.store import Store
 from epochal.data.types import Frozen
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.averaging import END_KINDS
-from epochal.tasks.planning.keys import DataFacts, Facts, Stage
+from epochal.tasks.planning.stage import DataFacts, Facts, Stage
 
 MAX_PLAN_BYTES = 1 << 28
 _PLAN = re.compile(r"([0-9]{6})\.json")

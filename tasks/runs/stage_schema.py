@@ -6,6 +6,7 @@ artifacts and numbers that others go on to use, is asked here. No torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -20,8 +21,8 @@ from epochal.data.stage_store.stages import (
     StageStore,
     stage_folder,
 )
-from epochal.tasks.planning.keys import Stage
 from epochal.tasks.planning.scoring import SCORE, SCORES
+from epochal.tasks.planning.stage import Stage
 
 _Count = Annotated[int, Field(ge=0, le=1 << 53)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -153,3 +154,8 @@ def _problem(record: StageRecord, expected: tuple[str, int | None] | None) -> st
 @cache
 def _values(kind: type[_Values]) -> TypeAdapter[_Values]:
     return TypeAdapter(kind)
+
+
+def number(value: float) -> float | None:
+    """`value` as a record holds it: None where it is not finite."""
+    return float(value) if math.isfinite(value) else None

@@ -10,8 +10,8 @@ from epochal.data.stage_store.stages import StageRecord
 from epochal.engine.config.numerics import EMA, MATRIX, MetricsConfig
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.averaging import END_KINDS, VALIDATE_AVERAGE
-from epochal.tasks.planning.keys import Stage
 from epochal.tasks.planning.scoring import SCORE
+from epochal.tasks.planning.stage import Stage
 from epochal.tasks.reporting import Outcome
 
 

@@ -14,8 +14,8 @@ from epochal.data.errors import Damaged
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.stage_store.status import STARTED
 from epochal.tasks.planning.averaging import AVERAGE, averaged_artifact, averaged_epoch
-from epochal.tasks.planning.keys import Stage
 from epochal.tasks.planning.scoring import SCORE, SCORES, scored_artifacts
+from epochal.tasks.planning.stage import Stage
 from epochal.tasks.runs.stage_schema import look_up
 
 SMALL_BYTES = 256 << 20

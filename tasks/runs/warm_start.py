@@ -22,7 +22,7 @@ from epochal.data.errors import (
 )
 from epochal.data.hashing import file_sha256
 from epochal.data.stage_store.stages import StageRecord, StageStore
-from epochal.data.store.store import open_store
+from epochal.data.store.open import open_store
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.early_stopping import needed_stages
 from epochal.tasks.planning.keys import list_stages

@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 from epochal.data.errors import PreflightFailed, StoreUnavailable, TrainingFailed
 from epochal.data.hashing import digest
 from epochal.data.stage_store.stages import StageRecord, StageStore
+from epochal.data.store.open import open_store
 from epochal.data.store.retry import Patience
-from epochal.data.store.store import Store, open_store
+from epochal.data.store.store import Store
 from epochal.tasks.checkpoints.host_buffers import HostBuffers
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.early_stopping import needed_stages, stopped_after
-from epochal.tasks.planning.keys import Facts, Stage, list_stages
+from epochal.tasks.planning.keys import list_stages
 from epochal.tasks.planning.run_length import with_epochs
+from epochal.tasks.planning.stage import Facts, Stage
 from epochal.tasks.reporting import Outcome, Reporter, SilentReporter
 from epochal.tasks.run_data.run_data import RunData, read_facts
 from epochal.tasks.runs.plan import is_bitwise

@@ -6,11 +6,10 @@ The engine knows no time; it calls `EpochWatch` after every micro-step.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from epochal.data.errors import Damaged
 from epochal.tasks.reporting import Live, Reporter
+from epochal.tasks.runs.stage_times import Anchors
 from epochal.tasks.session.interruption import Interruption
 
 if TYPE_CHECKING:
@@ -19,46 +18,6 @@ if TYPE_CHECKING:
 
 SHOW_EVERY_S = 0.2
 """Between two looks at the device: an eye sees no more, a GPU is not kept waiting for less."""
-_LARGEST = 1 << 53
-MAX_ANCHORS = 200
-"""Of one epoch; MLflow's times between two of them are interpolated."""
-
-
-def checked_anchors(value: Any) -> list[list[int]]:
-    """`value` as it was read, if it is pairs as `Anchors` keeps them. Raises Damaged."""
-    if (
-        not isinstance(value, list)
-        or not 0 < len(value) <= MAX_ANCHORS + MAX_ANCHORS
-        or not all(isinstance(pair, list) and len(pair) == 2 for pair in value)  # noqa: PLR2004
-        or not all(type(one) is int and 0 <= one <= _LARGEST for pair in value for one in pair)
-    ):
-        raise Damaged(f"anchors: found {value!r:.80}, expected pairs (updates, milliseconds)")
-    return value
-
-
-class Anchors:
-    """Pairs (updates done in the epoch, milliseconds since 1970), at most `MAX_ANCHORS` + 1."""
-
-    def __init__(self, earlier: Sequence[Sequence[int]] = ()) -> None:
-        self._pairs = [[int(done), int(moment)] for done, moment in earlier] or [[0, now_ms()]]
-        self._every_ms = 1000
-
-    def add(self, updates: int) -> None:
-        """Notes the time of this update, unless the last one noted is too near."""
-        moment = now_ms()
-        done, last = self._pairs[-1]
-        if updates <= done or moment - last < self._every_ms:
-            return
-        self._pairs.append([updates, moment])
-        if len(self._pairs) > MAX_ANCHORS:
-            self._pairs = self._pairs[::2]
-            self._every_ms *= 2
-
-    def until(self, updates: int) -> list[list[int]]:
-        """All pairs, this update with its time among them."""
-        if self._pairs[-1][0] < updates:
-            self._pairs.append([updates, now_ms()])
-        return [list(pair) for pair in self._pairs]
 
 
 class EpochWatch:
@@ -105,8 +64,3 @@ class EpochWatch:
                 gradient_norm=live.gradient_norm,
             )
         )
-
-
-def now_ms() -> int:
-    """Milliseconds since 1970."""
-    return int(time.time() * 1000)

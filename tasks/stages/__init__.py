@@ -10,7 +10,7 @@ from collections.abc import Callable
 from epochal.data.stage_store.stages import StageRecord
 from epochal.data.types import seed_64
 from epochal.tasks.checkpoints.end_of_epoch import load_ema, load_model, put_model
-from epochal.tasks.planning.keys import Stage
+from epochal.tasks.planning.stage import Stage
 from epochal.tasks.runs.warm_start import load_weights
 from epochal.tasks.session.session import Session
 from epochal.tasks.stages.average import average, validate_average

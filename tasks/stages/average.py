@@ -15,7 +15,7 @@ from epochal.tasks.planning.averaging import (
     is_decided,
     last_of_run,
 )
-from epochal.tasks.planning.keys import Stage
+from epochal.tasks.planning.stage import Stage
 from epochal.tasks.session.session import Session
 from epochal.tasks.stages.commit import commit_stage, put_moment
 from epochal.tasks.stages.validate import commit_measured, measure

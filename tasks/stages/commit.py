@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.stage_store.stages import Artifact, StageRecord
-from epochal.tasks.planning.keys import Stage
+from epochal.tasks.planning.stage import Stage
+from epochal.tasks.runs.stage_times import TIMES, now_ms
 from epochal.tasks.runs.survey import loaded
 from epochal.tasks.session.session import Session
-from epochal.tasks.session.watch import now_ms
 
 if TYPE_CHECKING:
     from epochal.data.samples.table import SampleTable
-
-TIMES = "times.json"
+    from epochal.tasks.user_code.components import Components
+from epochal.tasks.checkpoints.end_of_epoch import load_checkpoint, load_model
 
 
 def sample_table(session: Session, stage: Stage) -> SampleTable | None:
@@ -67,6 +66,19 @@ def put_moment(session: Session, stage: Stage) -> None:
     session.stage_store.put_side_file(stage.known_key, TIMES, {"anchors": [[0, now_ms()]]})
 
 
-def number(value: float) -> float | None:
-    """`value` as a record holds it: None where it is not finite."""
-    return float(value) if math.isfinite(value) else None
+def bring_state(session: Session, stage: Stage) -> Components:
+    """The components with the checkpoint of `stage` in them; nothing is read if they hold it."""
+    from epochal.engine.model.state import fresh_optimizer
+
+    components = session.ready_components()
+    if session.live_key == stage.known_key:
+        return components
+    session.live_key = None
+    record = session.record_of(stage)
+    if stage.kind == "initialise":
+        load_model(session.stage_store, record, components)
+        fresh_optimizer(components.state)
+    else:
+        load_checkpoint(session.stage_store, record, components)
+    session.live_key = stage.known_key
+    return components

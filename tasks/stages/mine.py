@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from epochal.data.errors import TargetError
 from epochal.data.stage_store.stages import StageRecord
-from epochal.tasks.config.run import RunConfig
-from epochal.tasks.planning.keys import Stage
 from epochal.tasks.planning.scoring import SCORES
+from epochal.tasks.planning.stage import Stage
 from epochal.tasks.session.session import Session
 from epochal.tasks.stages.commit import commit_stage, consumed, put_moment
-from epochal.tasks.user_code.targets import call_target
-
-PROBE_SAMPLES = 8
+from epochal.tasks.user_code.components import own_policy
 
 
 def mine(session: Session, stage: Stage) -> StageRecord:
@@ -97,50 +91,3 @@ def mine(session: Session, stage: Stage) -> StageRecord:
             "updates_done": trained.values["updates_done"],
         },
     )
-
-
-def own_policy(config: RunConfig) -> Callable[[Any, Any], Any] | None:
-    """The function of policy custom with its arguments, or None. Its errors are TargetErrors."""
-    target = config.sampling.callable_target
-    if target is None:
-        return None
-    folder = Path(config.folder)
-
-    def call(table: Any, context: Any) -> Any:
-        return call_target(target, table, context, field="sampling", folder=folder)
-
-    return call
-
-
-def check_own_policy(config: RunConfig) -> None:
-    """Tries the function of policy custom on a table of a few samples. Raises TargetError."""
-    own, target = own_policy(config), config.sampling.callable_target
-    if own is None or target is None:
-        return
-    import numpy as np
-
-    from epochal.data.mining.plan import plan_epoch
-    from epochal.data.policies.shared.pool import PlanContext
-    from epochal.data.samples.table import update
-    from epochal.data.tables.schemas import OBSERVATIONS
-
-    ids_N = np.arange(PROBE_SAMPLES)
-    seen = {
-        one.name: np.full(PROBE_SAMPLES, 0.5 if one.dtype == "float32" else 0, dtype=one.dtype)
-        for one in OBSERVATIONS.columns
-    }
-    seen["sample_id"] = ids_N
-    table = update(
-        None,
-        seen,
-        epoch=0,
-        sample_ids_N=ids_N,
-        labels_N=None,
-        confidence=config.sampling.easy_from,
-    )
-    try:
-        plan_epoch(
-            table, PlanContext(epoch=1, full=False, seed=config.seed), config.sampling, own=own
-        )
-    except TargetError as error:
-        raise TargetError(f"{error}; it was tried on {PROBE_SAMPLES} samples made up") from error

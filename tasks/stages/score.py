@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.data.stage_store.stages import StageRecord
 from epochal.data.types import seed_64
-from epochal.tasks.planning.keys import Stage
 from epochal.tasks.planning.scoring import SCORES, SCORING_DATA, scored_artifacts
+from epochal.tasks.planning.stage import Stage
+from epochal.tasks.runs.stage_schema import number
 from epochal.tasks.session.session import Session
-from epochal.tasks.stages.commit import commit_stage, number, put_moment
+from epochal.tasks.stages.commit import commit_stage, put_moment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +53,7 @@ def score(session: Session, stage: Stage) -> StageRecord:
 
 def _scored(session: Session, stage: Stage) -> dict[str, npt.NDArray[Any]]:
     from epochal.data.loading.loader import validation_batches
-    from epochal.engine.loop.score import score_samples
+    from epochal.engine.loop.evaluate import score_samples
     from epochal.tasks.checkpoints.end_of_epoch import load_ema, load_model
 
     config, parent = session.config, stage.parents["parent"]

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 from epochal.data.errors import Damaged
 from epochal.data.stage_store.mid_epoch import PartialStore
 from epochal.data.stage_store.stages import Artifact, StageRecord
-from epochal.tasks.checkpoints.end_of_epoch import bring_state, put_checkpoint
+from epochal.tasks.checkpoints.end_of_epoch import put_checkpoint
 from epochal.tasks.checkpoints.mid_epoch_restore import checked_restore
 from epochal.tasks.checkpoints.mid_epoch_saver import PartialSaver
-from epochal.tasks.planning.keys import Stage
-from epochal.tasks.planning.run_length import updates_left, updates_of
-from epochal.tasks.planning.schedules import rate_function
+from epochal.tasks.planning.run_length import rate_function, updates_left, updates_of
+from epochal.tasks.planning.stage import Stage
+from epochal.tasks.runs.stage_schema import number
+from epochal.tasks.runs.stage_times import TIMES, Anchors, checked_anchors
 from epochal.tasks.session.session import Session
-from epochal.tasks.session.watch import Anchors, EpochWatch, checked_anchors
-from epochal.tasks.stages.commit import TIMES, commit_stage, consumed, number, sample_table
+from epochal.tasks.session.watch import EpochWatch
+from epochal.tasks.stages.commit import bring_state, commit_stage, consumed, sample_table
 from epochal.tasks.stages.validate import inside_validation
 from epochal.tasks.tracking.exporter import EpochPart
 

@@ -14,14 +14,14 @@ from epochal.data.stage_store.stages import StageRecord
 from epochal.data.types import seed_64
 from epochal.engine.config.mid_epoch import ValidationConfig
 from epochal.engine.config.numerics import EMA
-from epochal.tasks.planning.keys import Stage
+from epochal.tasks.planning.stage import Stage
+from epochal.tasks.runs.stage_schema import number
 from epochal.tasks.session.session import Session
-from epochal.tasks.stages.commit import commit_stage, number, put_moment
+from epochal.tasks.stages.commit import commit_stage, put_moment
 
 if TYPE_CHECKING:
     from epochal.engine.loop.evaluate import ValidationResult
-    from epochal.engine.loop.inside import InsideValidation
-    from epochal.engine.loop.progress import Progress
+    from epochal.engine.loop.progress import InsideValidation, Progress
     from epochal.tasks.checkpoints.mid_epoch_saver import PartialSaver
 
 
@@ -107,7 +107,7 @@ def inside_validation(
 
     A signal is obeyed between two batches, once the epoch so far is committed.
     """
-    from epochal.engine.loop.inside import InsideValidation
+    from epochal.engine.loop.progress import InsideValidation
 
     def on_batch() -> None:
         if session.interruption.came:

@@ -16,7 +16,6 @@ from typing import Literal
 from epochal.data.errors import EpochalError
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.store.store import Store
-from epochal.tasks.running.tracked_pictures import PicturesSource, log_pictures
 from epochal.tasks.tracking.connection import RunIdentity, connect, find_or_create_run, unreachable
 from epochal.tasks.tracking.exporter import Delivery, EpochPart, Thinning
 from epochal.tasks.tracking.mlflow_models import log_best_model, log_links
@@ -37,6 +36,10 @@ KILLED_S = 12.0
 """How long it waits at all if the run is being killed: Prefect grants 30 s."""
 RETRY_S = 15.0
 """Pause between two tries while the tracker is away."""
+
+
+LogPictures = Callable[[TrackedRun, Mapping[str, StageRecord], Callable[[], None]], None]
+"""Writes the pictures of a whole run into MLflow; calls the last argument before each write."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Ledger:
         notice: Callable[[str], None],
         data: Sequence[DataEntry] = (),
         model: ModelSource | None = None,
-        pictures: PicturesSource | None = None,
+        pictures: LogPictures | None = None,
     ) -> None:
         self._uri = uri
         self._experiment = experiment
@@ -285,12 +288,6 @@ class Ledger:
                         may_write=self._may_write,
                     )
                 if self._pictures is not None:
-                    log_pictures(
-                        run,
-                        self._records,
-                        stages=self._stages,
-                        source=self._pictures,
-                        may_write=self._may_write,
-                    )
+                    self._pictures(run, self._records, self._may_write)
         finally:  # the status is right even if a file could not be uploaded
             run.end(finish.status, tags)

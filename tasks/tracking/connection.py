@@ -13,8 +13,10 @@ import os
 import re
 import socket
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +24,7 @@ from urllib.parse import urlsplit
 
 from epochal.data.errors import ServerUnavailable
 from epochal.data.hashing import digest
-from epochal.tasks.config.tracking_config import TrackingConfig
-from epochal.tasks.tracking.tracker_database import make_database
+from epochal.tasks.config.parts import TrackingConfig
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -261,3 +262,39 @@ def tracker_lock() -> Iterator[None]:
         finally:
             # By name: what the loader forked meanwhile holds the same file open, for an epoch.
             fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+_ABOUT = 2000  # characters of what a failed attempt said
+
+
+def make_database(path: Path) -> None:
+    """Makes the file with MLflow's tables if there is none, which takes seconds.
+
+    In a process of its own, since MLflow keeps connections to what it has opened. Two that make it
+    at once both work, and the first one's file stands. Raises ServerUnavailable.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{path.name}.*.new*"):
+        with suppress(ValueError, FileNotFoundError):
+            if not _is_alive(int(leftover.name.split(".")[-2])):
+                leftover.unlink()
+    private = path.with_name(f".{path.name}.{os.getpid()}.new")
+    command = [sys.executable, "-P", "-m", "mlflow", "db", "upgrade", f"sqlite:///{private}"]
+    made = subprocess.run(  # noqa: S603 - this Python, and a path
+        command, capture_output=True, text=True, check=False
+    )
+    try:
+        if made.returncode != 0:
+            raise ServerUnavailable(
+                f"{path}: MLflow could not make its tables: {made.stderr.strip()[-_ABOUT:]}"
+            )
+        with suppress(FileExistsError):  # another process was faster
+            os.link(private, path)
+    finally:
+        private.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists() if sys.platform == "linux" else True

@@ -20,10 +20,11 @@ from epochal.data.errors import Damaged
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.stage_store.status import side_path
 from epochal.data.store.documents import dump_document
+from epochal.data.tables.schemas import MAX_KEYS
 from epochal.engine.config.mid_epoch import INSIDE
 from epochal.tasks.planning.averaging import AVERAGE, VALIDATE_AVERAGE
 from epochal.tasks.planning.scoring import SCORE
-from epochal.tasks.session.watch import checked_anchors
+from epochal.tasks.runs.stage_times import TIMES, checked_anchors
 from epochal.tasks.tracking.connection import tracker_lock
 from epochal.tasks.tracking.mlflow_run import MAX_ROWS, Row, TrackedRun, mlflow_name
 
@@ -33,9 +34,7 @@ if TYPE_CHECKING:
 
 # N rows of the step metrics, U updates of the epoch
 
-TIMES = "times.json"
 NON_FINITE_TAG = "epochal.non_finite"
-MAX_KEYS = 1 << 14  # of an update: one for each group of parameters, and some more
 _SILENT = ("initialise", AVERAGE)
 """Stages that have no points."""
 _GROUP = "gradients/norm/"

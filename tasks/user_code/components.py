@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,3 +131,16 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
         loss=loss,
         metrics=metrics,
     )
+
+
+def own_policy(config: RunConfig) -> Callable[[Any, Any], Any] | None:
+    """The function of policy custom with its arguments, or None. Its errors are TargetErrors."""
+    target = config.sampling.callable_target
+    if target is None:
+        return None
+    folder = Path(config.folder)
+
+    def call(table: Any, context: Any) -> Any:
+        return call_target(target, table, context, field="sampling", folder=folder)
+
+    return call

@@ -11,7 +11,7 @@ from support.project import Project, environment
 from support.tiny_model import Net, batches, cross_entropy, new_state, run_epoch, samples
 
 from epochal.data.errors import TrainingFailed
-from epochal.data.store.store import open_store
+from epochal.data.store.open import open_store
 from epochal.data.tables.schemas import OBSERVATIONS
 from epochal.data.tables.writing import read_table
 from epochal.engine.config.numerics import EmaConfig

@@ -21,7 +21,7 @@ from support.proof_policies import POLICIES, policy_lives
 from support.proof_project import proof_project
 from support.s3_server import BUCKET, s3_process
 
-from epochal.data.testing.faults import FaultPlan
+from epochal.data.testing.plan import FaultPlan
 from epochal.flows.servers import down
 
 WRITES = frozenset({"put_new"})

@@ -23,9 +23,9 @@ from epochal.data.errors import (
     TargetError,
     TrainingFailed,
 )
-from epochal.data.inspection.data_checks import check_labels
+from epochal.data.inspection.labels import check_labels
 from epochal.data.samples.table import read_samples, write_samples
-from epochal.data.store.store import open_store
+from epochal.data.store.open import open_store
 from epochal.data.tables.writing import UPDATES, read_table, write_table
 from epochal.engine.checkpoint.serialize import load_tensors
 

@@ -4,7 +4,7 @@ import pytest
 from robustness.proof import LEVEL, SWEEPS, WRITES, lives, own_threads
 from support.proof_policies import POLICIES, policy_lives
 
-from epochal.data.testing.faults import FaultPlan
+from epochal.data.testing.plan import FaultPlan
 
 EVERY = {"store": 277, "disk": 197, "s3": 180}
 """Of the operations, in the sample; `make proof` takes all."""

@@ -12,7 +12,7 @@ from support.tiny_model import save_tensors
 from epochal.data.errors import Damaged, TrainingFailed
 from epochal.data.hashing import file_checksum
 from epochal.data.stage_store.mid_epoch import PartialStore
-from epochal.data.store.store import open_store
+from epochal.data.store.open import open_store
 from epochal.engine.checkpoint.serialize import load_tensors
 from epochal.tasks.checkpoints.mid_epoch_restore import checked_restore
 from epochal.tasks.checkpoints.mid_epoch_saver import PartialSaver

@@ -23,11 +23,11 @@ from epochal.data.stage_store.mid_epoch import PartialStore
 from epochal.data.stage_store.records import dump_record, load_record
 from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.documents import dump_document, load_document
-from epochal.data.store.store import open_store
+from epochal.data.store.open import open_store
 from epochal.tasks.planning.keys import list_stages
 from epochal.tasks.runs.facts import KnownData, read_known
 from epochal.tasks.runs.run_plans import read_plans, record_plan
-from epochal.tasks.session.watch import checked_anchors
+from epochal.tasks.runs.stage_times import checked_anchors
 
 NAME = "stages/record.json"
 

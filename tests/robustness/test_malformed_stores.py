@@ -10,7 +10,7 @@ from epochal.data.errors import Damaged, PreflightFailed, StoreRefused
 from epochal.data.stage_store.mid_epoch import PartialStore
 from epochal.data.stage_store.stages import StageStatus, StageStore
 from epochal.data.store.hashed_files import write_checksummed
-from epochal.data.store.store import open_store
+from epochal.data.store.open import open_store
 from epochal.tasks.runs.run_plans import find_plan, run_names
 from epochal.tasks.upkeep import find_garbage, verify_store
 

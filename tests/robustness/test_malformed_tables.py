@@ -16,8 +16,7 @@ from support.random_observations import observations
 
 from epochal.data.errors import Damaged, StoreRefused
 from epochal.data.samples.table import update
-from epochal.data.tables.parquet_footer import Layout, LayoutError
-from epochal.data.tables.thrift import CompactReader, ThriftError
+from epochal.data.tables.parquet_footer import CompactReader, Layout, LayoutError, ThriftError
 from epochal.data.tables.writing import OBSERVATIONS, SAMPLES, UPDATES, read_table, write_table
 
 ROWS = 60

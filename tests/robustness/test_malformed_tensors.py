@@ -21,13 +21,13 @@ from support.malformed_bytes import (
 from support.tiny_model import bits, new_state, run_epoch, samples, save_tensors
 
 from epochal.data.errors import Damaged, StateMismatch
+from epochal.engine.checkpoint.safetensors_file import MAX_HEADER_BYTES
 from epochal.engine.checkpoint.serialize import (
     StateParts,
     load_state,
     load_tensors,
     split_state,
 )
-from epochal.engine.checkpoint.tensor_header import MAX_HEADER_BYTES
 
 ENTRY = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
 TENSORS = {

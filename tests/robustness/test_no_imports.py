@@ -9,7 +9,7 @@ from support.malformed_bytes import rewritten
 from support.project import Project, call
 from support.source_tree import ROOT, files
 
-from epochal.data.store.store import open_store
+from epochal.data.store.open import open_store
 
 UNPICKLING = {
     "pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "copyreg",
@@ -23,8 +23,8 @@ LOADING = {
 IMPORTING = {"import_module", "spec_from_file_location", "module_from_spec", "SourceFileLoader"}
 MAY_IMPORT_BY_NAME = {"tasks/user_code/targets.py", "data/lazy.py", "flows/flow_run/client.py"}
 MAY_CALL_TARGETS = {
-    "tasks/user_code/components.py", "tasks/run_data/run_data.py", "tasks/user_code/targets.py", "tasks/tracking/model_folder.py",
-    "tasks/planning/schedules.py", "tasks/stages/mine.py",
+    "tasks/user_code/components.py", "tasks/run_data/run_data.py", "tasks/user_code/targets.py",
+    "tasks/tracking/model_folder.py", "tasks/planning/run_length.py",
 }  # fmt: skip
 """Of configs that a person wrote, and of models that a person asks MLflow for."""
 

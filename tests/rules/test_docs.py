@@ -11,7 +11,7 @@ from support.pages import DOCS, README, ROOT, blocks, rows
 
 from epochal.data.config.batch_sampler import SamplerConfig
 from epochal.data.config.loader import DataConfig, LoaderConfig, SamplingConfig
-from epochal.data.config.scoring_config import ScoringConfig
+from epochal.data.config.sampling import ScoringConfig
 from epochal.data.errors import StoreRefused
 from epochal.data.store.addresses import normalise_store
 from epochal.data.types import Target
@@ -28,11 +28,14 @@ from epochal.engine.config.numerics import (
 from epochal.engine.config.optimizer import FrozenParameters, OptimizerConfig, ParameterGroup
 from epochal.engine.schedule.schedule import ScheduleConfig
 from epochal.tasks.config.load import build_config, load_config
-from epochal.tasks.config.parts import StartConfig
-from epochal.tasks.config.run import CheckpointConfig, RunConfig
-from epochal.tasks.config.tracking_config import TrackingConfig
-from epochal.tasks.planning.averaging import AveragingConfig
-from epochal.tasks.planning.early_stopping import EarlyStoppingConfig
+from epochal.tasks.config.parts import (
+    AveragingConfig,
+    CheckpointConfig,
+    EarlyStoppingConfig,
+    StartConfig,
+    TrackingConfig,
+)
+from epochal.tasks.config.run import RunConfig
 from epochal.tasks.user_code.targets import call_target
 
 PARTS: dict[str, tuple[type[BaseModel], ...]] = {

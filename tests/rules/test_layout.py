@@ -11,10 +11,8 @@ from support.source_tree import (
     circle,
     files,
     folder_graph,
-    folder_of,
     graph,
     imports,
-    modules,
     place,
 )
 

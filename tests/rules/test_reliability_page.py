@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from epochal.data.testing.faults import KINDS
+from epochal.data.testing.plan import KINDS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
 

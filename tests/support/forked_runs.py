@@ -16,9 +16,10 @@ from support.bare_run import BareRun
 from support.proof_project import commits_here
 
 from epochal.data.errors import EpochalError
-from epochal.data.testing.faults import KILLED, FaultPlan, injected
+from epochal.data.testing.faults import injected
+from epochal.data.testing.plan import KILLED, FaultPlan
 from epochal.tasks.checkpoints.mid_epoch_saver import PartialSaver
-from epochal.tasks.stages.commit import TIMES
+from epochal.tasks.runs.stage_times import TIMES
 from epochal.tasks.upkeep import collect, find_garbage, verify_store
 
 STOPPED, BROKEN = 75, 99

@@ -8,7 +8,7 @@ from support.malformed_bytes import rewritten
 from support.project import Project, environment
 
 from epochal.data.hashing import bytes_sha256
-from epochal.data.store.store import open_store
+from epochal.data.store.open import open_store
 
 EPOCHS = 2
 

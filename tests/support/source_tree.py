@@ -52,8 +52,9 @@ def graph():
 
 
 def folder_of(where):
-    """The folder in which a file lies, by its place."""
-    return place(modules()[where].parent / "__init__.py")
+    """The folder in which a file lies, by its place; a file of a floor itself stands for itself."""
+    folder = modules()[where].parent
+    return where if folder.parent == ROOT else place(folder / "__init__.py")
 
 
 def folder_graph():

@@ -1,7 +1,8 @@
 """Configs and facts made by hand, and the keys that follow from them."""
 
 from epochal.tasks.config.run import RunConfig
-from epochal.tasks.planning.keys import DataFacts, Facts, list_stages
+from epochal.tasks.planning.keys import list_stages
+from epochal.tasks.planning.stage import DataFacts, Facts
 
 BASE = {
     "name": "run",

@@ -5,7 +5,7 @@ import pytest
 from epochal.data.hashing import bytes_sha256
 from epochal.data.stage_store.records import StageRecord
 from epochal.data.stage_store.stages import StageStore
-from epochal.data.store.store import open_store
+from epochal.data.store.open import open_store
 
 KEY = "0123456789abcdef" * 4
 

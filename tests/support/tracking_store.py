@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from epochal.data.hashing import digest
 from epochal.data.stage_store.stages import StageRecord, StageStore
-from epochal.data.store.store import open_store
+from epochal.data.store.open import open_store
 from epochal.tasks.tracking.background import Ledger, RunIdentity
 
 UPDATE_KEYS = ("train/loss", "train/learning_rate", "gradients/norm", "gradients/norm/body")

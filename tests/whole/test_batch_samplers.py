@@ -9,8 +9,9 @@ from support.stage_keys import FACTS, config, keys
 from epochal.data.errors import ConfigError, DataError, TargetError, TrainingFailed
 from epochal.data.tables.schemas import OBSERVATIONS
 from epochal.data.tables.writing import read_table
-from epochal.tasks.planning.keys import DataFacts, Facts, list_stages
+from epochal.tasks.planning.keys import list_stages
 from epochal.tasks.planning.run_length import updates_of
+from epochal.tasks.planning.stage import DataFacts, Facts
 
 MODEL = """
     import os

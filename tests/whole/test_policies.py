@@ -10,7 +10,7 @@ from epochal.data.errors import ConfigError, TargetError
 from epochal.data.samples.table import read_samples
 from epochal.data.tables.schemas import SAMPLES
 from epochal.data.tables.writing import read_table
-from epochal.tasks.planning.keys import Facts
+from epochal.tasks.planning.stage import Facts
 
 SETTINGS = {
     "importance": "{policy: importance}",

@@ -8,7 +8,8 @@ from support.stage_keys import FACTS, config, keys
 
 from epochal.data.errors import ConfigError, TrainingFailed
 from epochal.data.tables.writing import UPDATES, read_table
-from epochal.tasks.planning.keys import DataFacts, Facts, list_stages
+from epochal.tasks.planning.keys import list_stages
+from epochal.tasks.planning.stage import DataFacts, Facts
 from epochal.tasks.runs.plan import make_plan
 
 RATES = """

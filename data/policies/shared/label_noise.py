@@ -11,11 +11,10 @@ import numpy.typing as npt
 
 from epochal.data.hashing import hash_u64
 from epochal.data.policies.shared.pool import Columns, highest
+from epochal.data.samples.table import FLAG_SUSPECT
 
 # N samples, S of them seen
 
-FLAG_SUSPECT = 2
-"""Bit of `flags`: its label seems to be wrong; it is left out, unless the floor needs it."""
 
 CONFIDENT = 0.3
 """Share of the samples, the most confident ones, whose disagreement with the label is measured."""

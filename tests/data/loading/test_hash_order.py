@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from epochal.data.hashing import hash_u64
 from epochal.data.loading import hash_order as module
-from epochal.data.loading.hash_order import hash_order
-from epochal.data.loading.order import epoch_order
+from epochal.data.loading.order import epoch_order, hash_order
 
 IDS = {
     "as they come": np.arange,

@@ -55,7 +55,7 @@ def test_order_goes_by_ids_and_not_by_positions(ids):
 
 def test_equal_hashes_are_ordered_by_id(monkeypatch):
     monkeypatch.setattr(
-        "epochal.data.loading.hash_order.hash_u64", lambda ids, *_: hash_u64(ids % 2, "few values")
+        "epochal.data.loading.order.hash_u64", lambda ids, *_: hash_u64(ids % 2, "few values")
     )
     ids = np.array([5, 4, 3, 2, 1, 0])
     found = ids[epoch_order(seed=0, epoch=0, sample_ids_N=ids)].tolist()

@@ -13,8 +13,9 @@ from epochal.data.errors import TargetError
 from epochal.data.mining.plan import plan_epoch
 from epochal.data.policies.importance import keep_probability
 from epochal.data.policies.seta import loss_groups
-from epochal.data.policies.shared.label_noise import FLAG_SUSPECT, noise_rate
+from epochal.data.policies.shared.label_noise import noise_rate
 from epochal.data.policies.shared.pool import PlanContext
+from epochal.data.samples.table import FLAG_SUSPECT
 
 
 @given(

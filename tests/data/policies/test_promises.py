@@ -18,9 +18,8 @@ from support.policy_runs import (
 )
 from support.random_observations import observations
 
-from epochal.data.policies.shared.label_noise import FLAG_SUSPECT
 from epochal.data.policies.shared.pool import PlanContext
-from epochal.data.samples.table import SampleTable
+from epochal.data.samples.table import FLAG_SUSPECT, SampleTable
 
 SEEDS = st.integers(0, 2**63 - 1)
 every_policy = pytest.mark.parametrize("name", POLICIES)

@@ -12,9 +12,9 @@ from support.project import Project, environment
 from epochal.data.errors import Interrupted, TrainingFailed
 from epochal.data.stage_store.mid_epoch import PartialStore
 from epochal.data.store.documents import dump_document
-from epochal.data.store.store import open_store
+from epochal.data.store.open import open_store
+from epochal.tasks.runs.stage_times import MAX_ANCHORS, Anchors
 from epochal.tasks.session.interruption import Interruption
-from epochal.tasks.session.watch import MAX_ANCHORS, Anchors
 
 PARTIAL = f"stages/{KEY}/partial"
 
@@ -250,7 +250,7 @@ def test_a_signal_that_is_ignored_stays_ignored(monkeypatch):
 
 def test_anchors_stay_few_and_in_order(monkeypatch):
     moment = [1000]
-    monkeypatch.setattr("epochal.tasks.session.watch.now_ms", lambda: moment[0])
+    monkeypatch.setattr("epochal.tasks.runs.stage_times.now_ms", lambda: moment[0])
     anchors = Anchors()
     for update in range(1, 5000):
         moment[0] += 500

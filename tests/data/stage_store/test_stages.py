@@ -10,7 +10,7 @@ from epochal.data.hashing import bytes_sha256
 from epochal.data.stage_store.records import Artifact, dump_record, load_record
 from epochal.data.stage_store.stages import StageStatus, StageStore, stage_folder
 from epochal.data.store.documents import dump_document
-from epochal.data.store.store import open_store
+from epochal.data.store.open import open_store
 
 
 def path_of(record, name):

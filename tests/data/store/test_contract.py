@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from epochal.data.errors import Damaged, StoreRefused, StoreUnavailable
-from epochal.data.store.store import open_store
+from epochal.data.store.open import open_store
 
 ODD_SIZES = [0, 1, 70_001]
 

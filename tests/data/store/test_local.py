@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from epochal.data.errors import PreflightFailed, StoreUnavailable
-from epochal.data.store.store import open_store
+from epochal.data.store.open import open_store
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_opening_and_looking_creates_nothing(local, tmp_path):
 def test_what_a_killed_writer_left_is_swept_and_live_scratch_is_kept(local, tmp_path):
     program = textwrap.dedent("""
         import os, sys, time
-        from epochal.data.store.store import open_store
+        from epochal.data.store.open import open_store
         store = open_store(sys.argv[1])
         os.link = lambda *_: (print("ready", flush=True), time.sleep(600))
         store.put_new("a/object", b"half")

@@ -10,7 +10,7 @@ from support.s3_server import BUCKET
 
 from epochal.data.errors import PreflightFailed, StoreUnavailable
 from epochal.data.store import remote as backend_object
-from epochal.data.store.store import open_store
+from epochal.data.store.open import open_store
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import pytest
 from epochal.data.errors import ConfigError, StoreUnavailable
 from epochal.data.store import retry as patience
 from epochal.data.store.failures import is_transient
+from epochal.data.store.open import open_store
 from epochal.data.store.retry import DEFAULT_S, HURRIED_S, Patience
-from epochal.data.store.store import open_store
-from epochal.data.testing.faults import FaultPlan, injected
+from epochal.data.testing.faults import injected
+from epochal.data.testing.plan import FaultPlan
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,9 @@ import pytest
 from epochal.data.errors import StoreUnavailable
 from epochal.data.store.local import LocalBackend
 from epochal.data.store.local_disk import SystemDisk, disk, use_disk
-from epochal.data.store.store import open_store
-from epochal.data.testing.faults import KINDS, FaultPlan, injected
+from epochal.data.store.open import open_store
+from epochal.data.testing.faults import injected
+from epochal.data.testing.plan import KINDS, FaultPlan
 
 
 class Died(BaseException):

@@ -11,7 +11,8 @@ from support.project import Project, call
 
 from epochal.data.errors import StateMismatch
 from epochal.data.hashing import file_sha256
-from epochal.data.testing.faults import FaultPlan, injected
+from epochal.data.testing.faults import injected
+from epochal.data.testing.plan import FaultPlan
 from epochal.engine.checkpoint.averaging import averaged
 
 AVERAGING = {"averaging": "{best: 2}"}

@@ -15,7 +15,7 @@ from support.tiny_model import batches, bits, cross_entropy, new_state, run_epoc
 from epochal.data.errors import Interrupted, TrainingFailed
 from epochal.data.tables.writing import UPDATES, read_table
 from epochal.engine.loop.evaluate import validate_epoch
-from epochal.engine.loop.inside import InsideValidation, inside_columns, inside_of
+from epochal.engine.loop.progress import InsideValidation, inside_columns, inside_of
 from epochal.tasks.stages import validate as validation
 
 INSIDE = {"validation__every_updates": 2}

@@ -10,12 +10,12 @@ from support.tiny_model import new_state, run_epoch, samples
 
 from epochal.data.errors import StoreUnavailable
 from epochal.data.stage_store.mid_epoch import PartialStore
-from epochal.data.store.store import open_store
+from epochal.data.store.open import open_store
 from epochal.tasks.checkpoints import host_buffers
 from epochal.tasks.checkpoints import mid_epoch_saver as partial_epochs
 from epochal.tasks.checkpoints.host_buffers import HostBuffers
 from epochal.tasks.checkpoints.mid_epoch_saver import PartialSaver
-from epochal.tasks.config.run import CheckpointConfig
+from epochal.tasks.config.parts import CheckpointConfig
 from epochal.tasks.session.watch import EpochWatch
 
 KEY = "a" * 64

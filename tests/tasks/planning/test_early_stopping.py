@@ -10,7 +10,8 @@ from support.bare_run import BareRun
 from support.project import Project, call
 
 from epochal.engine.config.numerics import MetricsConfig
-from epochal.tasks.planning.early_stopping import EarlyStoppingConfig, last_epoch, rule
+from epochal.tasks.config.parts import EarlyStoppingConfig, rule
+from epochal.tasks.planning.early_stopping import last_epoch
 
 VALUES = st.lists(st.one_of(st.none(), st.floats(-10, 10, allow_nan=False)), max_size=30)
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.stage_keys import FACTS, all_of, changed, keys
 
-from epochal.tasks.planning.keys import DataFacts, Facts
+from epochal.tasks.planning.stage import DataFacts, Facts
 
 EVERYTHING = {("initialise", None)} | all_of("train", "validate", "mine")
 

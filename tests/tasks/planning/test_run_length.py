@@ -14,8 +14,9 @@ from epochal.data.errors import ConfigError, TrainingFailed
 from epochal.data.loading.order import micro_batches
 from epochal.engine.config.numerics import GradientsConfig
 from epochal.engine.loop.epoch import train_epoch
-from epochal.tasks.planning.keys import DataFacts, Facts, list_stages
+from epochal.tasks.planning.keys import list_stages
 from epochal.tasks.planning.run_length import updates_left, updates_of, with_epochs
+from epochal.tasks.planning.stage import DataFacts, Facts
 
 PLAIN = {"sampling": {"policy": "none"}, "schedule": {"kind": "constant"}}
 

@@ -10,7 +10,7 @@ from support.project import Project
 from support.tiny_model import new_state, run_epoch, samples
 
 from epochal.data.errors import PreflightFailed
-from epochal.data.store.store import open_store
+from epochal.data.store.open import open_store
 from epochal.engine.checkpoint.serialize import split_state
 from epochal.tasks.config.load import load_config
 from epochal.tasks.preflight import disk_space as preflight_space

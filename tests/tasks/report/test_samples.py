@@ -8,7 +8,6 @@ from support.bare_run import BareRun
 from support.project import Project, call
 
 from epochal.data.errors import InputError
-from epochal.data.samples.history import table_of_all
 from epochal.data.samples.scores import (
     STATES,
     data_map,
@@ -18,7 +17,7 @@ from epochal.data.samples.scores import (
     states,
     variability,
 )
-from epochal.data.samples.table import update
+from epochal.data.samples.table import table_of_all, update
 from epochal.tasks.report.samples import _derived, _order
 
 NAN = float("nan")

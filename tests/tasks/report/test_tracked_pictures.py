@@ -7,8 +7,7 @@ from support.bare_run import BareRun
 from support.project import Project
 from support.tracking_store import Database
 
-from epochal.tasks.running.tracked_pictures import DATA_MAP, KEPT, REPORT
-from epochal.tasks.running.tracked_run import NO_DATA, sync_run
+from epochal.tasks.running.tracked_run import DATA_MAP, KEPT, NO_DATA, REPORT, sync_run
 from epochal.tasks.runs.find_run import find_run
 from epochal.tasks.tracking.connection import connect
 

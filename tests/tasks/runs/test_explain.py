@@ -3,7 +3,8 @@
 import pytest
 from support.stage_keys import FACTS, config
 
-from epochal.tasks.planning.keys import DataFacts, Facts, list_stages
+from epochal.tasks.planning.keys import list_stages
+from epochal.tasks.planning.stage import DataFacts, Facts
 from epochal.tasks.runs.explain import Comparison
 from epochal.tasks.runs.run_plans import PlannedStage, RunPlan
 

@@ -6,7 +6,7 @@ import pytest
 from support.stage_keys import FACTS, config
 
 from epochal.data.errors import NotFound
-from epochal.data.store.store import open_store
+from epochal.data.store.open import open_store
 from epochal.tasks.planning.keys import list_stages
 from epochal.tasks.runs.run_plans import find_plan, read_plans, record_plan
 

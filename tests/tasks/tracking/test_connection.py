@@ -20,7 +20,7 @@ from support.tracking_store import Finished
 
 from epochal.data.errors import ServerUnavailable
 from epochal.data.types import Target
-from epochal.tasks.config.tracking_config import TrackingConfig
+from epochal.tasks.config.parts import TrackingConfig
 from epochal.tasks.tracking.background import DataEntry, ModelSource
 from epochal.tasks.tracking.connection import connect, tracker_lock, tracking_uri, unreachable
 from epochal.tasks.tracking.exporter import Thinning, step_metrics, update_times_ms
@@ -48,7 +48,7 @@ def test_config_refuses_what_cannot_be(wrong):
 
 def test_importing_the_ledger_imports_neither_mlflow_nor_torch():
     code = (
-        "import sys, epochal.tasks.tracking.background, epochal.tasks.config.tracking_config;"
+        "import sys, epochal.tasks.tracking.background, epochal.tasks.config.parts;"
         "sys.exit(str([name for name in ('mlflow', 'torch', 'pyarrow', 'prefect') "
         "if name in sys.modules]))"
     )

@@ -9,12 +9,11 @@ import time
 import pytest
 
 from epochal.data.errors import ServerUnavailable
-from epochal.tasks.tracking.connection import connect
-from epochal.tasks.tracking.tracker_database import make_database
+from epochal.tasks.tracking.connection import connect, make_database
 
 MAKE = (
     "import sys; from pathlib import Path; "
-    "from epochal.tasks.tracking.tracker_database import make_database"
+    "from epochal.tasks.tracking.connection import make_database"
 )
 
 

@@ -1,0 +1,39 @@
+"""The one door to a store: from an address to its backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from epochal.data.errors import StoreRefused
+from epochal.data.store.addresses import (
+    local_folder,
+    normalise_store,
+    scheme_of,
+)
+from epochal.data.store.backend import Backend
+from epochal.data.store.failures import cause_of
+from epochal.data.store.store import Store
+
+
+def backend_at(address: str) -> Backend:
+    """The backend for a normalised address. Opens no connection and creates nothing."""
+    scheme = scheme_of(address)
+    if scheme == "file":
+        from epochal.data.store.local import LocalBackend
+
+        return LocalBackend(local_folder(address))
+    from epochal.data.store.remote import MemoryBackend, ObjectBackend
+
+    return MemoryBackend(address) if scheme == "memory" else ObjectBackend(address)
+
+
+def open_store(url: str, *, folder: Path | None = None) -> Store:
+    """The store at `url`; `./x` and `../x` are relative to `folder`, else to the working folder.
+
+    Touches nothing and opens no connection. Raises StoreRefused.
+    """
+    address = normalise_store(url, folder=folder or Path.cwd())
+    try:
+        return Store(address, backend_at(address))
+    except (ImportError, ValueError, TypeError) as error:  # a package, or a bad option
+        raise StoreRefused(f"store {address} cannot be opened: {cause_of(error)}") from error

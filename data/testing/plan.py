@@ -1,0 +1,89 @@
+"""Which operation of a storage fails, and how."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal[
+    "kill",
+    "kill_after",
+    "torn",
+    "power",
+    "lying",
+    "enospc",
+    "eio",
+    "timeout",
+    "lost_answer",
+    "stale_list",
+]
+
+
+Level = Literal["store", "disk"]
+
+
+KINDS: dict[Level, tuple[Kind, ...]] = {
+    "store": (
+        "kill",
+        "kill_after",
+        "torn",
+        "enospc",
+        "eio",
+        "timeout",
+        "lost_answer",
+        "stale_list",
+    ),
+    "disk": ("kill", "kill_after", "torn", "power", "lying", "enospc", "eio"),
+}
+"""Which faults there are where."""
+
+
+KILLED = 137
+
+
+def end_process() -> None:
+    """As SIGKILL does: nothing is flushed, nothing is closed."""
+    os._exit(KILLED)
+
+
+@dataclass
+class FaultPlan:
+    """What fails, and when.
+
+    kind: `kill` ends the process before the operation, `kill_after` after it; `torn` writes half of
+    what was to be written under a temporary name, then ends the process; `power` ends it too, and
+    of what this process did only synced bytes and synced names are left; `lying` says that a file
+    is synced, and half of it is gone; `enospc` (writes only), `eio` and `timeout` raise instead of
+    doing it; `lost_answer` does it, then raises a timeout; `stale_list` lists what was there at
+    the first listing.
+    at: the first operation that fails, from 1; 0: none. count: how many fail from there on.
+    level: `store` counts what a store asks of any storage; `disk` counts the system calls below a
+    store in a local folder. Raises ValueError for a kind that its level does not have.
+    """
+
+    kind: Kind = "kill"
+    at: int = 0
+    count: int = 1
+    level: Level = "store"
+    die: Callable[[], None] = end_process
+    operations: list[str] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS[self.level]:
+            message = f"{self.kind}: a {self.level} has {', '.join(KINDS[self.level])}"
+            raise ValueError(message)
+
+    def next(self, name: str) -> bool:
+        """Counts an operation; whether it is one that fails."""
+        with self._lock:
+            self.operations.append(name)
+            return self.at <= len(self.operations) < self.at + self.count
+
+    @property
+    def hit(self) -> bool:
+        """Whether the operation `at` was reached."""
+        return 0 < self.at <= len(self.operations)

@@ -1,0 +1,69 @@
+"""A stage as the plan has it, and what a plan must know beyond the config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What keys need to know of a data set: the digest of its content, and how much it is.
+
+    None stands for what is not yet read.
+    """
+
+    fingerprint: str | None
+    num_samples: int | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What keys need beyond the config.
+
+    sources: config field of a target → relative file → sha256 (`tasks.user_code.source_digests`).
+    schedule: of a user's own function, a digest of its samples for each epoch.
+    start: sha256 of the weights that the run starts from, or None. scoring_data: of
+    `sampling.scoring.data`, or None where there is none.
+    """
+
+    sources: Mapping[str, Mapping[str, str]]
+    train_data: DataFacts
+    validation_data: DataFacts
+    schedule: tuple[str, ...] = ()
+    start: str | None = None
+    scoring_data: DataFacts | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run.
+
+    key: 64 hex digits, or None while a data set that it needs is not yet read.
+    inputs: section → what of it acts here.
+    parents: role (`parent`, `samples`, `observations`, `train.3` …) → the stage that is consumed.
+    """
+
+    kind: str
+    epoch: int | None
+    key: str | None
+    inputs: Mapping[str, Any]
+    parents: Mapping[str, Stage] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """As people read it: `train · epoch 3`."""
+        return self.kind if self.epoch is None else f"{self.kind} · epoch {self.epoch}"
+
+    @property
+    def number(self) -> int:
+        """The epoch, of a stage that belongs to one."""
+        assert self.epoch is not None, self.label
+        return self.epoch
+
+    @property
+    def known_key(self) -> str:
+        """The key, of a stage whose data was read."""
+        assert self.key is not None, self.label
+        return self.key
