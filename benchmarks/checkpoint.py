@@ -36,7 +36,7 @@ from epochal.engine.model.build import build_loss
 from epochal.engine.model.state import TrainingState
 from epochal.engine.model.step import DefaultStep
 from epochal.tasks.checkpoints.host_buffers import HostBuffers
-from epochal.tasks.checkpoints.mid_epoch_saver import PartialSaver
+from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
 from epochal.tasks.config.parts import CheckpointConfig
 
 WIDTH = 1024
@@ -118,7 +118,7 @@ class Bench:
         self._key = "a" * 64
         self._durable_s = 0.0
 
-    def saver(self, every_updates: int) -> PartialSaver:
+    def saver(self, every_updates: int) -> MidEpochSaver:
         """What the train stage makes, with commits so many updates apart."""
         store = open_store(f"file://{self.folder}/store")
         put_new = store.put_new
@@ -129,7 +129,7 @@ class Bench:
 
         # Timed from inside on this one store: a wrapper would be another path than training's.
         store.put_new = put  # type: ignore[method-assign]
-        return PartialSaver(
+        return MidEpochSaver(
             store,
             self._key,
             CheckpointConfig(every_updates=every_updates, every_seconds=1e9),
@@ -172,7 +172,7 @@ class Bench:
                 path.unlink()
             self.rounds.add(times)
 
-    def _ours(self, saver: PartialSaver, progress: Progress) -> dict[str, float]:
+    def _ours(self, saver: MidEpochSaver, progress: Progress) -> dict[str, float]:
         began, cpu_s = time.perf_counter(), time.process_time()
         saver.when_due(progress)
         blocked = time.perf_counter()

@@ -5,7 +5,7 @@
     │   ├── ConfigError            a field of the config
     │   ├── TargetError            a `module:attr` that does not import, call or fit
     │   ├── DataError              a data set that cannot be trained on
-    │   ├── StoreRefused           a store that cannot be used as it is written
+    │   ├── BadStore               a store that cannot be used as it is written
     │   ├── NotFound               a run, stage or file that was asked for by name
     │   └── PreflightFailed        a check before the first stage
     ├── TrainingFailed         3   the numbers, or the user's own code, failed
@@ -15,7 +15,7 @@
     └── Unavailable           75   what was committed is intact: run the same command to go on
         ├── StoreUnavailable       the store, the disk or the network
         ├── ServerUnavailable      Prefect's server
-        ├── Damaged                bytes whose digest is wrong
+        ├── CorruptObject          bytes whose digest is wrong
         └── Interrupted            a signal or a cancellation
 
 A message says what, where, what was found, what was expected and what to do.
@@ -23,7 +23,7 @@ A message says what, where, what was found, what was expected and what to do.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class EpochalError(Exception):
@@ -50,7 +50,7 @@ class DataError(InputError):
     """A data set that cannot be trained on."""
 
 
-class StoreRefused(InputError):
+class BadStore(InputError):
     """A store address or a store that cannot be used."""
 
 
@@ -94,9 +94,19 @@ class ServerUnavailable(Unavailable):
     """Prefect's server cannot be reached or started."""
 
 
-class Damaged(Unavailable):
+class CorruptObject(Unavailable):
     """An object of the store whose bytes do not have the digest that its record names."""
 
 
 class Interrupted(Unavailable):
     """A signal or a cancellation ended the run."""
+
+
+_FORMER_NAMES = {"Damaged": CorruptObject, "StoreRefused": BadStore}
+
+
+def __getattr__(name: str) -> Any:
+    """Errors under the names that they had before, for `except` clauses that are there."""
+    if name not in _FORMER_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _FORMER_NAMES[name]

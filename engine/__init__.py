@@ -8,8 +8,9 @@ These are looked up when they are asked for: config and schedules need no torch.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from epochal.data.lazy import lazy_names
 
 if TYPE_CHECKING:
     from epochal.engine.library import as_batches, metrics_of, supervised_step
@@ -30,21 +31,17 @@ __all__ = [
     "validate_epoch",
 ]
 
-_MODULES = {
-    "EpochResult": "loop.epoch",
-    "StepOutput": "model.step",
-    "TrainingState": "model.state",
-    "ValidationResult": "loop.evaluate",
-    "as_batches": "library",
-    "metrics_of": "library",
-    "supervised_step": "library",
-    "train_epoch": "loop.epoch",
-    "validate_epoch": "loop.evaluate",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "EpochResult": "epochal.engine.loop.epoch",
+        "StepOutput": "epochal.engine.model.step",
+        "TrainingState": "epochal.engine.model.state",
+        "ValidationResult": "epochal.engine.loop.evaluate",
+        "as_batches": "epochal.engine.library",
+        "metrics_of": "epochal.engine.library",
+        "supervised_step": "epochal.engine.library",
+        "train_epoch": "epochal.engine.loop.epoch",
+        "validate_epoch": "epochal.engine.loop.evaluate",
+    },
+)

@@ -15,8 +15,8 @@ from epochal.tasks.runs.find_run import FoundRun
 def export_weights(found: FoundRun, *, epoch: int, out: Path, artifact: str = "model") -> str:
     """Copies the weights of `epoch` to `out`, whole or not at all; gives their sha256.
 
-    artifact: `model`, or `ema` for the average. Raises NotFound if that epoch has none, Damaged if
-    its bytes are not what they were, InputError if `out` cannot be written.
+    artifact: `model`, or `ema` for the average. Raises NotFound if that epoch has none,
+    CorruptObject if its bytes are not what they were, InputError if `out` cannot be written.
     """
     record = found.record("train", epoch)
     if record is None:

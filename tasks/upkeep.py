@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from epochal.data.errors import Damaged, StoreRefused
+from epochal.data.errors import BadStore, CorruptObject
 from epochal.data.stage_store.stages import StageRecord, StageStatus, StageStore
-from epochal.data.stage_store.status import PARTIAL, THINNED, side_path, stage_folder
+from epochal.data.stage_store.status import PARTIAL, PRUNED, side_path, stage_folder
 from epochal.data.store.backend import DAMAGED
 from epochal.data.store.store import Store
 from epochal.tasks.config.run import RunConfig
@@ -51,14 +51,14 @@ class Garbage:
     """
 
     objects: Mapping[str, int]
-    thinned: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    pruned: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     problem: str | None = None
     lost_plans: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
         """Of all of it."""
-        checkpoints = sum(size for files in self.thinned.values() for size in files.values())
+        checkpoints = sum(size for files in self.pruned.values() for size in files.values())
         return sum(self.objects.values()) + checkpoints
 
 
@@ -71,7 +71,7 @@ def stage_keys(listing: Iterable[str]) -> list[str]:
 def _is_key(text: str) -> bool:
     try:
         stage_folder(text)
-    except StoreRefused:
+    except BadStore:
         return False
     return True
 
@@ -103,11 +103,11 @@ def verify_store(store: Store) -> VerifyReport:
 
 
 def _side_problems(stage_store: StageStore, key: str, sizes: Mapping[str, int]) -> Iterator[str]:
-    for name in ("times.json", THINNED):
+    for name in ("times.json", PRUNED):
         if side_path(key, name) in sizes:
             try:
                 stage_store.read_side_file(key, name)
-            except Damaged as error:
+            except CorruptObject as error:
                 yield str(error)
 
 
@@ -138,11 +138,11 @@ def find_garbage(store: Store) -> Garbage:
         done = statuses[parts[1]].record is not None
         if (parts[1] not in needed and not lost) or (done and parts[2] == PARTIAL):
             objects[path] = size
-    thinned = _thinnable(plans, statuses, sizes)
-    return Garbage(dict(sorted(objects.items())), thinned, lost_plans=lost)
+    pruned = _prunable(plans, statuses, sizes)
+    return Garbage(dict(sorted(objects.items())), pruned, lost_plans=lost)
 
 
-def _thinnable(
+def _prunable(
     plans: Sequence[RunPlan], statuses: Mapping[str, StageStatus], sizes: Mapping[str, int]
 ) -> dict[str, dict[str, int]]:
     """Checkpoints that no plan keeps: key → artifact → bytes."""
@@ -154,7 +154,7 @@ def _thinnable(
         if config is None:  # of another version: everything of it stays
             kept |= {stage.key for stage in plan.stages}
             continue
-        stages = list_stages(config, plan.facts())
+        stages = list_stages(config, plan.run_inputs())
         keep = _kept(config, stages, records)
         for stage in stages:
             record = records.get(stage.key or "")
@@ -205,21 +205,21 @@ def _kept(
     return kept
 
 
-def collect(store: Store, garbage: Garbage) -> None:
+def remove_garbage(store: Store, garbage: Garbage) -> None:
     """Removes `garbage`: of a checkpoint first notes that it is thinned, then deletes it.
 
     A stage stays done without its checkpoint, and is computed again only if something needs it.
-    Raises StoreRefused if nothing may be removed.
+    Raises BadStore if nothing may be removed.
     """
     if garbage.problem is not None:
-        raise StoreRefused(f"{store.url}: nothing is removed: {garbage.problem}")
-    statuses = StageStore(store).lookup(list(garbage.thinned))
-    for key, files in garbage.thinned.items():
+        raise BadStore(f"{store.url}: nothing is removed: {garbage.problem}")
+    statuses = StageStore(store).lookup(list(garbage.pruned))
+    for key, files in garbage.pruned.items():
         record = statuses[key].record
         if record is None:
             continue
-        body = {"artifacts": sorted({*files, *statuses[key].thinned})}
-        if StageStore(store).put_side_file(key, THINNED, body) != body:
+        body = {"artifacts": sorted({*files, *statuses[key].pruned})}
+        if StageStore(store).put_side_file(key, PRUNED, body) != body:
             continue  # other artifacts were thinned by an older version: leave what is there
         for name in files:
             store.delete(f"{stage_folder(key)}/{record.artifacts[name].file}")

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from epochal.data.config.policies import USERS
-from epochal.data.errors import Damaged, StateMismatch
+from epochal.data.errors import CorruptObject, StateMismatch
 from epochal.data.mining import plan
 from epochal.data.mining.mine import context_of, updated
 from epochal.data.policies.shared import label_noise as noise
@@ -260,7 +260,7 @@ class _Shards:
                         "under one `version`?"
                     )
             if before is not None and not planned:
-                raise Damaged(f"{files.previous}: its plan keeps no sample")
+                raise CorruptObject(f"{files.previous}: its plan keeps no sample")
 
 
 def _planned(

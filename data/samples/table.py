@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from epochal.data.errors import Damaged, StateMismatch
+from epochal.data.errors import CorruptObject, StateMismatch
 from epochal.data.tables.schemas import OBSERVATIONS
 from epochal.data.tables.writing import MAX_ROWS, SAMPLES, first_of_each, read_table, write_table
 
@@ -137,7 +137,7 @@ def update(
 def read_samples(path: Path, *, max_rows: int = MAX_ROWS) -> SampleTable:
     """The sample table in the file `path`.
 
-    Raises as `read_table`, and Damaged for a plan that no policy makes: an epoch of nobody,
+    Raises as `read_table`, and CorruptObject for a plan that no policy makes: an epoch of nobody,
     weights that are no numbers from 0 on.
     """
     table = SampleTable(read_table(path, schema=SAMPLES, max_rows=max_rows).columns)
@@ -157,16 +157,16 @@ def read_plan(path: Path, *, max_rows: int = MAX_ROWS) -> SampleTable:
 
 
 def check_plan(path: Path, table: SampleTable, *, whole: bool = True) -> None:
-    """Raises Damaged for a plan that no policy makes; whole: the table is all of the file."""
+    """Raises CorruptObject for a plan that no policy makes; whole: the table is all of the file."""
     weight_N = table["weight"]
     if whole and len(table) and not table["keep"].any():
-        raise Damaged(f"{path}: its plan keeps no sample")
+        raise CorruptObject(f"{path}: its plan keeps no sample")
     if not (np.isfinite(weight_N) & (weight_N >= 0)).all():
-        raise Damaged(f"{path}: its plan has weights that are negative or not finite")
+        raise CorruptObject(f"{path}: its plan has weights that are negative or not finite")
     for name in ("probability", "credit"):
         share_N = table.columns.get(name, weight_N[:0])
         if not ((share_N >= 0) & (share_N <= 1)).all():
-            raise Damaged(f"{path}: its column {name!r} has values that are not from 0 to 1")
+            raise CorruptObject(f"{path}: its column {name!r} has values that are not from 0 to 1")
 
 
 def write_samples(table: SampleTable, path: Path, *, metadata: Mapping[str, str]) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from epochal.data.errors import Damaged
+from epochal.data.errors import CorruptObject
 from epochal.data.hashing import file_checksum, is_checksum
 from epochal.data.stage_store.status import PARTIAL, stage_folder
 from epochal.data.store.documents import dump_document, load_document
@@ -30,7 +30,7 @@ _MANIFEST = re.compile(r"(\d{12})\.json")
 
 
 @dataclass(frozen=True)
-class PartialCommit:
+class MidEpochCommit:
     """A commit as it was read. body: plain JSON; tensors: a local file, checksum right."""
 
     micro_steps: int
@@ -38,7 +38,7 @@ class PartialCommit:
     tensors: Path
 
 
-class PartialStore:
+class MidEpochStore:
     """The commits inside one stage."""
 
     def __init__(self, store: Store, key: str) -> None:
@@ -76,7 +76,7 @@ class PartialStore:
     @contextmanager
     def newest(
         self, *, fits: Callable[[Mapping[str, Any]], bool], notice: Callable[[str], None]
-    ) -> Iterator[PartialCommit | None]:
+    ) -> Iterator[MidEpochCommit | None]:
         """The newest intact commit whose body `fits`, or None. Changes nothing.
 
         notice: told of each that is damaged.
@@ -94,7 +94,7 @@ class PartialStore:
             with ExitStack() as stack:
                 local = self._tensors(manifest["tensors"]["xxh3_128"], stack)
                 if local is not None:
-                    yield PartialCommit(manifest["micro_steps"], manifest["body"], local)
+                    yield MidEpochCommit(manifest["micro_steps"], manifest["body"], local)
                     return
             notice(
                 f"{self._store.address(path)}: its tensors are damaged or missing; an older "
@@ -140,7 +140,7 @@ class PartialStore:
         try:
             data = self._store.read(path, max_bytes=MAX_MANIFEST_BYTES)
             found = load_document(data, name=path, max_bytes=MAX_MANIFEST_BYTES)
-        except (Damaged, FileNotFoundError):
+        except (CorruptObject, FileNotFoundError):
             return None
         tensors, body = found.get("tensors"), found.get("body")
         well_formed = (

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from epochal.data.errors import Damaged, StoreRefused
+from epochal.data.errors import BadStore, CorruptObject
 from epochal.data.store.addresses import is_segment
 from epochal.data.store.documents import dump_document, load_document
 
@@ -100,12 +100,12 @@ def dump_record(record: StageRecord) -> bytes:
 def load_record(data: bytes, *, name: str, key: str) -> StageRecord:
     """The record in `data`, of the stage `key`; `name` is for the message.
 
-    Raises Damaged, or StoreRefused if a newer version of Epochal wrote it.
+    Raises CorruptObject, or BadStore if a newer version of Epochal wrote it.
     """
     body = load_document(data, name=name)
     found = body.pop("format", None)
     if type(found) is int and found > FORMAT:
-        raise StoreRefused(
+        raise BadStore(
             f"{name} has format {found}, this version of Epochal reads up to {FORMAT}: install the "
             "newer version that wrote it, or use another store"
         )
@@ -116,9 +116,9 @@ def load_record(data: bytes, *, name: str, key: str) -> StageRecord:
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
             for problem in error.errors(include_url=False, include_input=False)
         )
-        raise Damaged(f"{name} is no stage record: {reasons}") from error
+        raise CorruptObject(f"{name} is no stage record: {reasons}") from error
     if type(found) is not int or found != FORMAT or record.key != key:
-        raise Damaged(f"{name} is not the record of stage {key}: it names {record.key}")
+        raise CorruptObject(f"{name} is not the record of stage {key}: it names {record.key}")
     return record
 
 

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from epochal.data.errors import Damaged, NotDeterministic
+from epochal.data.errors import CorruptObject, NotDeterministic
 from epochal.data.hashing import bytes_sha256, file_sha256
 from epochal.data.stage_store.records import (
     Artifact,
@@ -27,8 +27,8 @@ from epochal.data.stage_store.records import (
     load_record,
 )
 from epochal.data.stage_store.status import (
+    PRUNED,
     RECORD,
-    THINNED,
     StageStatus,
     artifact_path,
     read_record,
@@ -43,8 +43,8 @@ from epochal.data.store.hashed_files import WrittenFile
 from epochal.data.store.store import MAX_READ_BYTES, Store
 
 __all__ = [
+    "PRUNED",
     "RECORD",
-    "THINNED",
     "Artifact",
     "StageRecord",
     "StageStatus",
@@ -121,18 +121,18 @@ class StageStore:
     ) -> bytes:
         """The artifact's bytes, their digest checked.
 
-        Raises Damaged if they are missing, changed (then they are set aside) or too many.
+        Raises CorruptObject if they are missing, changed (then they are set aside) or too many.
         """
         path, artifact = artifact_path(record, name), record.artifacts[name]
         if artifact.size > max_bytes:
-            raise Damaged(
+            raise CorruptObject(
                 f"{record.title}: {name} has {artifact.size} bytes, expected at most {max_bytes}"
             )
         try:
             data = self._store.read(path, max_bytes=artifact.size)
         except FileNotFoundError as error:
             raise self._missing(record, name) from error
-        except Damaged as error:  # more bytes than the record names
+        except CorruptObject as error:  # more bytes than the record names
             raise self._set_aside(record, name) from error
         if bytes_sha256(data) != artifact.sha256:
             raise self._set_aside(record, name)
@@ -142,9 +142,9 @@ class StageStore:
     def fetch_artifact(self, record: StageRecord, name: str) -> Iterator[Path]:
         """A local file with the artifact's bytes, their digest checked. Read it only.
 
-        Raises Damaged if they are missing or changed (then they are set aside). Where the block
-        raises Damaged, these are the bytes of a record that names no such artifact: both are set
-        aside, as `reject` does it.
+        Raises CorruptObject if they are missing or changed (then they are set aside). Where the
+        block raises CorruptObject, these are the bytes of a record that names no such artifact:
+        both are set aside, as `reject` does it.
         """
         path, artifact = artifact_path(record, name), record.artifacts[name]
         with ExitStack() as stack:
@@ -152,16 +152,16 @@ class StageStore:
                 local = stack.enter_context(self._store.fetch(path))
             except FileNotFoundError as error:
                 raise self._missing(record, name) from error
-            except Damaged as error:  # a symbolic link
+            except CorruptObject as error:  # a symbolic link
                 raise self._set_aside(record, name) from error
             if file_sha256(local) != artifact.sha256:
                 raise self._set_aside(record, name)
             try:
                 yield local
-            except Damaged as error:
+            except CorruptObject as error:
                 raise self.reject(record, name, error) from error
 
-    def reject(self, record: StageRecord, name: str, error: Damaged) -> Damaged:
+    def reject(self, record: StageRecord, name: str, error: CorruptObject) -> CorruptObject:
         """Sets aside the artifact and the record: their digests agree, but `error` was found.
 
         Bytes that this program never wrote; the stage is not done and is computed again.
@@ -170,7 +170,7 @@ class StageStore:
         address = self._store.address(path)
         for one in (f"{stage_folder(record.key)}/{RECORD}", path):
             self._store.set_aside(one, f"{name} of {record.title}: {error}")
-        return Damaged(
+        return CorruptObject(
             f"{record.title}: its artifact {name} ({address}) was moved to {DAMAGED}/: {error}"
         )
 
@@ -180,7 +180,7 @@ class StageStore:
         problems = [] if status.problem is None else [status.problem]
         for name, artifact in record.artifacts.items():
             path = artifact_path(record, name)
-            problem = None if name in status.thinned else self._problem(path, artifact)
+            problem = None if name in status.pruned else self._problem(path, artifact)
             problems += [] if problem is None else [f"{record.title}: {name} {problem}"]
         return problems
 
@@ -198,7 +198,7 @@ class StageStore:
             except FileExistsError:
                 try:
                     found = self.read_side_file(key, name)
-                except Damaged as error:
+                except CorruptObject as error:
                     self._store.set_aside(path, str(error))
                     continue
                 if found is None:
@@ -207,7 +207,7 @@ class StageStore:
             return standing
 
     def read_side_file(self, key: str, name: str) -> dict[str, Any] | None:
-        """The body of the document `name`, or None if there is none. Raises Damaged."""
+        """The body of the document `name`, or None if there is none. Raises CorruptObject."""
         return read_side_file(self._store, key, name)
 
     def _settle(self, path: str, record: StageRecord) -> StageRecord | None:
@@ -216,14 +216,14 @@ class StageStore:
             standing = read_record(self._store, record.key)
         except FileNotFoundError:
             return None
-        except Damaged as error:
+        except CorruptObject as error:
             self._store.set_aside(path, str(error))
             return None
         if dump_record(standing) == dump_record(record):
             return standing
         if standing.environment_digest != record.environment_digest:
             status = read_status(self._store, record.key)
-            if status.record is not None and not status.thinned:
+            if status.record is not None and not status.pruned:
                 return standing
             self._store.set_aside(path, "another environment made it, and its artifacts are gone")
             return None
@@ -247,20 +247,20 @@ class StageStore:
                     return "does not have its digest"
         except FileNotFoundError:
             return "is missing"
-        except Damaged as error:
+        except CorruptObject as error:
             return str(error)
         return None
 
-    def _missing(self, record: StageRecord, name: str) -> Damaged:
-        return Damaged(
+    def _missing(self, record: StageRecord, name: str) -> CorruptObject:
+        return CorruptObject(
             f"{record.title}: its artifact {name} is missing from the store "
             f"({self._store.address(artifact_path(record, name))})"
         )
 
-    def _set_aside(self, record: StageRecord, name: str) -> Damaged:
+    def _set_aside(self, record: StageRecord, name: str) -> CorruptObject:
         path = artifact_path(record, name)
         moved = self._store.set_aside(path, f"{name} of {record.title} does not have its digest")
-        return Damaged(
+        return CorruptObject(
             f"{record.title}: the bytes of {name} ({self._store.address(path)}) do not have the "
             f"digest that the record names; they were moved to {moved or 'damaged/'}"
         )

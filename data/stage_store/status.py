@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from epochal.data.errors import Damaged, NotFound, StoreRefused
+from epochal.data.errors import BadStore, CorruptObject, NotFound
 from epochal.data.stage_store.records import StageRecord, is_sha256, load_record
 from epochal.data.store.addresses import is_segment
 from epochal.data.store.documents import MAX_DOCUMENT_BYTES, load_document
@@ -19,7 +19,7 @@ from epochal.data.store.store import Store
 RECORD = "record.json"
 PARTIAL = "partial"  # the folder of commits inside an epoch
 STARTED = "started, not yet committed"
-THINNED = "thinned.json"  # {"artifacts": [names]}: what retention has deleted
+PRUNED = "thinned.json"  # {"artifacts": [names]}: what retention has deleted
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class StageStatus:
     record: StageRecord | None
     problem: str | None = None
     damaged: tuple[str, ...] = ()
-    thinned: tuple[str, ...] = ()
+    pruned: tuple[str, ...] = ()
     leftovers: tuple[str, ...] = ()
 
 
 def stage_folder(key: str) -> str:
-    """The folder of the stage `key`. Raises StoreRefused if it is no 64 hexadecimal digits."""
+    """The folder of the stage `key`. Raises BadStore if it is no 64 hexadecimal digits."""
     if not is_sha256(key):
-        raise StoreRefused(f"{key!r} is no stage key: expected 64 hexadecimal digits")
+        raise BadStore(f"{key!r} is no stage key: expected 64 hexadecimal digits")
     return f"stages/{key}"
 
 
@@ -56,22 +56,22 @@ def artifact_path(record: StageRecord, name: str) -> str:
 
 
 def side_path(key: str, name: str) -> str:
-    """The path of a document beside the commit. Raises StoreRefused for a name that is taken."""
+    """The path of a document beside the commit. Raises BadStore for a name that is taken."""
     stem, _, suffix = name.rpartition(".")
     if not is_segment(name) or suffix != "json" or name == RECORD or is_sha256(stem):
-        raise StoreRefused(f"{name!r} cannot stand beside a record: expected one like times.json")
+        raise BadStore(f"{name!r} cannot stand beside a record: expected one like times.json")
     return f"{stage_folder(key)}/{name}"
 
 
 def read_record(store: Store, key: str) -> StageRecord:
-    """The record of the stage `key`. Raises FileNotFoundError, Damaged or StoreRefused."""
+    """The record of the stage `key`. Raises FileNotFoundError, CorruptObject or BadStore."""
     path = f"{stage_folder(key)}/{RECORD}"
     data = store.read(path, max_bytes=MAX_DOCUMENT_BYTES)
     return load_record(data, name=store.address(path), key=key)
 
 
 def read_side_file(store: Store, key: str, name: str) -> dict[str, Any] | None:
-    """The body of the document `name` beside the commit, or None. Raises Damaged."""
+    """The body of the document `name` beside the commit, or None. Raises CorruptObject."""
     path = side_path(key, name)
     try:
         data = store.read(path, max_bytes=MAX_DOCUMENT_BYTES)
@@ -81,12 +81,12 @@ def read_side_file(store: Store, key: str, name: str) -> dict[str, Any] | None:
 
 
 def read_status(store: Store, key: str) -> StageStatus:
-    """The status of the stage `key`. Raises StoreUnavailable; StoreRefused as `load_record`."""
+    """The status of the stage `key`. Raises StoreUnavailable; BadStore as `load_record`."""
     folder = stage_folder(key)
     path = f"{folder}/{RECORD}"
     try:
         sizes = store.listing(folder)
-    except Damaged as error:
+    except CorruptObject as error:
         return StageStatus(record=None, problem=str(error), damaged=(folder,))
     for taken in (folder, f"{folder}/{PARTIAL}"):
         if taken in sizes:
@@ -98,7 +98,7 @@ def read_status(store: Store, key: str) -> StageStatus:
         record = read_record(store, key)
     except FileNotFoundError:
         return StageStatus(record=None, problem="its record has just been moved away")
-    except Damaged as error:
+    except CorruptObject as error:
         return StageStatus(record=None, problem=str(error), damaged=(path,))
     return _sized(store, record, sizes)
 
@@ -113,25 +113,25 @@ def _sized(store: Store, record: StageRecord, sizes: Mapping[str, int]) -> Stage
         elif size != artifact.size:
             problems.append(f"{name} has {size} bytes, its record names {artifact.size}")
             damaged.append(path)
-    thinned: set[str] = set()
-    if absent and side_path(record.key, THINNED) in sizes:
+    pruned: set[str] = set()
+    if absent and side_path(record.key, PRUNED) in sizes:
         try:
-            thinned = _thinned(store, record.key)
-        except Damaged as error:
+            pruned = _pruned(store, record.key)
+        except CorruptObject as error:
             problems.append(str(error))
-            damaged.append(side_path(record.key, THINNED))
-    problems += [f"{name} is missing" for name in absent if name not in thinned]
+            damaged.append(side_path(record.key, PRUNED))
+    problems += [f"{name} is missing" for name in absent if name not in pruned]
     if problems:
         problem = f"{record.title}: {'; '.join(problems)}"
         return StageStatus(record=None, problem=problem, damaged=tuple(damaged))
     partial = f"{stage_folder(record.key)}/{PARTIAL}/"
     leftovers = tuple(path for path in sizes if path.startswith(partial))
-    return StageStatus(record=record, thinned=tuple(absent), leftovers=leftovers)
+    return StageStatus(record=record, pruned=tuple(absent), leftovers=leftovers)
 
 
-def _thinned(store: Store, key: str) -> set[str]:
-    body = read_side_file(store, key, THINNED) or {}
+def _pruned(store: Store, key: str) -> set[str]:
+    body = read_side_file(store, key, PRUNED) or {}
     names = body.get("artifacts", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise Damaged(f"{side_path(key, THINNED)}: expected 'artifacts' to be a list of names")
+        raise CorruptObject(f"{side_path(key, PRUNED)}: expected 'artifacts' to be a list of names")
     return set(names)

@@ -11,7 +11,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from epochal.data.errors import StoreRefused
+from epochal.data.errors import BadStore
 
 FORMS = "write ./folder, ../folder, /folder or scheme://place, for example s3://bucket/prefix"
 MAX_PATH_CHARACTERS = 900  # S3 allows 1024 bytes for the prefix and the path together
@@ -36,27 +36,27 @@ def normalise_store(text: str, *, folder: Path) -> str:
     """The one address that stands for the store `text`: `file:///absolute` or `scheme://place`.
 
     `./x` and `../x` are resolved against `folder`, which is absolute. Nothing is opened and the
-    place need not exist. Raises StoreRefused, saying what to write instead, for `runs/x`, `s3:/x`,
+    place need not exist. Raises BadStore, saying what to write instead, for `runs/x`, `s3:/x`,
     chains with `::`, passwords, unknown schemes and schemes whose package is not installed.
     """
     assert folder.is_absolute()
     if not text or text != text.strip() or _UNPRINTABLE.search(text):
-        raise StoreRefused(f"store {text!r} is empty or has spaces around it; {FORMS}")
+        raise BadStore(f"store {text!r} is empty or has spaces around it; {FORMS}")
     if text.startswith("/") or text.split("/", 1)[0] in {".", ".."}:
         return _file_address(os.path.normpath(folder / text), text)
     if "::" in text:
-        raise StoreRefused(
+        raise BadStore(
             f"store {text!r} chains file systems with '::'; name one place: {FORMS}; known schemes "
             f"are {', '.join(_known_schemes())}"
         )
     match = _ADDRESS.fullmatch(text)
     if match is None:
-        raise StoreRefused(_no_address(text))
+        raise BadStore(_no_address(text))
     scheme, place = match.group(1).lower(), match.group(2)
     scheme = _ALIASES.get(scheme, scheme)
     if scheme == "file":
         if not place.startswith("/"):
-            raise StoreRefused(
+            raise BadStore(
                 f"store {text!r}: file:// wants an absolute path, as in file:///{place}; "
                 f"for a folder beside the config write ./{place}"
             )
@@ -78,18 +78,18 @@ def local_folder(address: str) -> Path:
 
 
 def join(address: str, path: str) -> str:
-    """The address of the object `path` in the store at `address`. Raises StoreRefused."""
+    """The address of the object `path` in the store at `address`. Raises BadStore."""
     return f"{address}/{check_path(path)}"
 
 
 def check_path(path: str) -> str:
     """`path` itself, if it may name an object: segments of letters, digits, `.`, `_` and `-`.
 
-    Raises StoreRefused for anything else: absolute paths, `..`, empty segments, other characters.
+    Raises BadStore for anything else: absolute paths, `..`, empty segments, other characters.
     """
     if is_path(path):
         return path
-    raise StoreRefused(
+    raise BadStore(
         f"{path!r} cannot name an object of a store: expected at most {MAX_PATH_CHARACTERS} "
         "characters, in segments of letters, digits, '.', '_' and '-', none of them '.' or '..'"
     )
@@ -108,7 +108,7 @@ def is_segment(text: str) -> bool:
 def _file_address(path: str, text: str) -> str:
     path = "/" + path.lstrip("/")  # normpath keeps two leading slashes
     if path == "/":
-        raise StoreRefused(f"store {text!r} is the root folder; name a folder of its own")
+        raise BadStore(f"store {text!r} is the root folder; name a folder of its own")
     return f"file://{path}"
 
 
@@ -129,11 +129,11 @@ def _check_scheme(scheme: str, text: str) -> None:
         known = _known_schemes()
         nearest = difflib.get_close_matches(scheme, known, n=1, cutoff=0.5)  # s4 is near s3
         meant = f"did you mean {nearest[0]}://? " if nearest else ""
-        raise StoreRefused(
+        raise BadStore(
             f"store {text!r}: unknown scheme {scheme!r}; {meant}known are {', '.join(known)}"
         )
     if scheme in _NO_STORES:
-        raise StoreRefused(
+        raise BadStore(
             f"store {text!r}: {scheme}:// is no place to write a store to; {FORMS}; known schemes "
             f"are {', '.join(_known_schemes())}"
         )
@@ -142,7 +142,7 @@ def _check_scheme(scheme: str, text: str) -> None:
     if find_spec(package) is None:
         command = "pip install 'epochal[s3]'" if scheme == "s3" else f"pip install {package}"
         hint = implementation.get("err", "")
-        raise StoreRefused(
+        raise BadStore(
             f"store {text!r}: {scheme}:// needs the package {package!r}, which is not installed; "
             f"run `{command}`" + (f" ({hint})" if hint else "")
         )
@@ -157,7 +157,7 @@ def _known_schemes() -> list[str]:
 def _check_password(place: str) -> None:
     user, at, _ = place.partition("/")[0].rpartition("@")
     if at and ":" in user:
-        raise StoreRefused(
+        raise BadStore(
             "the store's address holds a password; leave it out and give it by the environment or "
             "fsspec's configuration: addresses are printed and stored"
         )
@@ -166,10 +166,10 @@ def _check_password(place: str) -> None:
 def _place(scheme: str, place: str, text: str) -> str:
     segments = place.strip("/").split("/")
     if not segments[0] or (place.startswith("/") and scheme in BUCKETED):
-        raise StoreRefused(f"store {text!r} names no place; write {scheme}://name or more after it")
+        raise BadStore(f"store {text!r} names no place; write {scheme}://name or more after it")
     if not all(segments):
-        raise StoreRefused(f"store {text!r} has an empty segment; write single slashes")
+        raise BadStore(f"store {text!r} has an empty segment; write single slashes")
     if {".", ".."} & set(segments) or {"?", "#", "*", "\\"} & set(place):
-        raise StoreRefused(f"store {text!r}: '.', '..', '?', '#', '*' and '\\' have no place in it")
+        raise BadStore(f"store {text!r}: '.', '..', '?', '#', '*' and '\\' have no place in it")
     root = "/" if place.startswith("/") and scheme != "memory" else ""  # hdfs:///x: default host
     return root + "/".join(segments)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from epochal.data.errors import Damaged
+from epochal.data.errors import CorruptObject
 from epochal.data.hashing import bytes_sha256
 
 MAX_DOCUMENT_BYTES = 1 << 24
@@ -30,10 +30,10 @@ def dump_document(body: Mapping[str, Any]) -> bytes:
 def load_document(data: bytes, *, name: str, max_bytes: int = MAX_DOCUMENT_BYTES) -> dict[str, Any]:
     """The body of the document `data`; `name` is for the message.
 
-    Raises Damaged unless `data` is, byte for byte, what `dump_document` writes for that body.
+    Raises CorruptObject unless `data` is, byte for byte, what `dump_document` writes for that body.
     """
     if len(data) > max_bytes:
-        raise Damaged(f"{name}: {len(data)} bytes, expected at most {max_bytes}")
+        raise CorruptObject(f"{name}: {len(data)} bytes, expected at most {max_bytes}")
     try:
         document = json.loads(
             data.decode("ascii"),
@@ -41,18 +41,18 @@ def load_document(data: bytes, *, name: str, max_bytes: int = MAX_DOCUMENT_BYTES
             parse_constant=_refuse_constant,
         )
     except (ValueError, RecursionError) as error:
-        raise Damaged(f"{name} is no JSON document: {error}") from error
+        raise CorruptObject(f"{name} is no JSON document: {error}") from error
     if not isinstance(document, dict) or document.keys() != {"body", "sha256"}:
-        raise Damaged(f"{name}: expected an object with 'body' and 'sha256'")
+        raise CorruptObject(f"{name}: expected an object with 'body' and 'sha256'")
     body = document["body"]
     if not isinstance(body, dict):
-        raise Damaged(f"{name}: the body is a {type(body).__name__}, expected an object")
+        raise CorruptObject(f"{name}: the body is a {type(body).__name__}, expected an object")
     try:
         expected = dump_document(body)
     except ValueError as error:
-        raise Damaged(f"{name}: {error}") from error
+        raise CorruptObject(f"{name}: {error}") from error
     if expected != data:
-        raise Damaged(
+        raise CorruptObject(
             f"{name}: its bytes do not have the digest that it names "
             f"({document['sha256']!r:.80}); it was changed or cut after it was written"
         )

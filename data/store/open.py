@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from epochal.data.errors import StoreRefused
+from epochal.data.errors import BadStore
 from epochal.data.store.addresses import (
     local_folder,
     normalise_store,
@@ -30,10 +30,10 @@ def backend_at(address: str) -> Backend:
 def open_store(url: str, *, folder: Path | None = None) -> Store:
     """The store at `url`; `./x` and `../x` are relative to `folder`, else to the working folder.
 
-    Touches nothing and opens no connection. Raises StoreRefused.
+    Touches nothing and opens no connection. Raises BadStore.
     """
     address = normalise_store(url, folder=folder or Path.cwd())
     try:
         return Store(address, backend_at(address))
     except (ImportError, ValueError, TypeError) as error:  # a package, or a bad option
-        raise StoreRefused(f"store {address} cannot be opened: {cause_of(error)}") from error
+        raise BadStore(f"store {address} cannot be opened: {cause_of(error)}") from error

@@ -25,7 +25,7 @@ FIRST_PAUSE_S, MAX_PAUSE_S = 0.25, 2.0
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long is waited, and who is told.
 
     seconds: from the first failure to the last try. hurried: asked before each further try.
@@ -39,7 +39,7 @@ class Patience:
     @classmethod
     def of_environment(
         cls, *, hurried: Callable[[], bool], notice: Callable[[str], None]
-    ) -> Patience:
+    ) -> RetryPolicy:
         """What `EPOCHAL_STORE_PATIENCE_SECONDS` says, else a minute. Raises ConfigError."""
         text = os.environ.get(VARIABLE, "")
         try:
@@ -56,14 +56,14 @@ class Patience:
         return min(self.seconds, HURRIED_S) if self.hurried() else self.seconds
 
 
-class PatientBackend:
+class RetryingBackend:
     """A backend whose operations are tried again while its storage does not answer.
 
     An operation whose answer was lost may have happened: then its second try says FileExistsError
     or FileNotFoundError, as `Backend` has it for both of two callers.
     """
 
-    def __init__(self, inner: Backend, patience: Patience) -> None:
+    def __init__(self, inner: Backend, patience: RetryPolicy) -> None:
         self._inner = inner
         self._patience = patience
         self.exclusive = inner.exclusive

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from epochal.data.errors import Damaged, PreflightFailed, StoreRefused, StoreUnavailable
+from epochal.data.errors import BadStore, CorruptObject, PreflightFailed, StoreUnavailable
 from epochal.data.store.addresses import check_path, is_path, join
 from epochal.data.store.backend import DAMAGED, TEMPORARY, Backend, NotAnObject, R, T
 from epochal.data.store.failures import advice, cause_of, storage_errors
-from epochal.data.store.retry import Patience, PatientBackend
+from epochal.data.store.retry import RetryingBackend, RetryPolicy
 
 MAX_READ_BYTES = 1 << 28
 PROBE_S = 3600  # older than this an object of `preflight` belongs to nobody any more
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 class Store:
     """Objects by relative path: segments of letters, digits, `.`, `_` and `-`.
 
-    Every method raises StoreRefused for any other path, and StoreUnavailable, naming object and
+    Every method raises BadStore for any other path, and StoreUnavailable, naming object and
     cause, if the storage fails. FileNotFoundError: there is no such object. Safe to use from
     several threads.
     """
@@ -53,9 +53,9 @@ class Store:
         """The address of the object `path`, for people and links."""
         return join(self._url, path)
 
-    def be_patient(self, patience: Patience) -> None:
+    def retry_with(self, patience: RetryPolicy) -> None:
         """From now on a storage that does not answer is waited for."""
-        self._backend = PatientBackend(self._backend, patience)
+        self._backend = RetryingBackend(self._backend, patience)
 
     def put_new(self, path: str, source: bytes | Path) -> None:
         """All bytes of `source` appear at `path`, or none, or FileExistsError.
@@ -74,11 +74,11 @@ class Store:
                 raise self._unavailable("write", path, error) from error
 
     def read(self, path: str, *, max_bytes: int = MAX_READ_BYTES) -> bytes:
-        """The object's bytes. Raises Damaged if there are more than `max_bytes`."""
+        """The object's bytes. Raises CorruptObject if there are more than `max_bytes`."""
         with self._told("read", check_path(path)):
             data = self._backend.read(path, max_bytes=max_bytes)
         if len(data) > max_bytes:
-            raise Damaged(
+            raise CorruptObject(
                 f"{self.address(path)} has more than the {max_bytes} bytes that were expected at "
                 "most; it was not read"
             )
@@ -162,7 +162,7 @@ class Store:
     def preflight(self) -> None:
         """Writes, reads, lists and deletes a small object, and old ones that a crash has left.
 
-        Raises PreflightFailed, naming the cause, or StoreRefused if the storage overwrites what
+        Raises PreflightFailed, naming the cause, or BadStore if the storage overwrites what
         exists although it was told not to.
         """
         path = f"{TEMPORARY}/preflight-{int(time.time())}-{os.urandom(8).hex()}"
@@ -174,7 +174,7 @@ class Store:
             finally:
                 self.delete(path)
             gone = self.size(path) is None
-        except (StoreUnavailable, FileNotFoundError, Damaged) as error:
+        except (StoreUnavailable, FileNotFoundError, CorruptObject) as error:
             raise PreflightFailed(f"the store cannot be used: {error}") from error
         if not gone:
             raise PreflightFailed(f"{self.address(path)} is still there after it was deleted")
@@ -191,7 +191,7 @@ class Store:
         except FileExistsError:
             pass
         else:
-            raise StoreRefused(
+            raise BadStore(
                 f"{self._url} overwrites an object although it was told to create it (on S3: it "
                 "ignores `If-None-Match`); two runs could mix there: name another store"
             )
@@ -214,7 +214,7 @@ class Store:
         except FileNotFoundError as error:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
         except NotAnObject as error:
-            raise Damaged(f"cannot {doing} {error.filename}: {error.strerror}") from error
+            raise CorruptObject(f"cannot {doing} {error.filename}: {error.strerror}") from error
         except storage_errors() as error:
             raise self._unavailable(doing, path, error) from error
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from epochal.data.errors import Damaged, StoreRefused
+from epochal.data.errors import BadStore, CorruptObject
 from epochal.data.tables.parquet_footer import Layout
 from epochal.data.tables.schemas import Column, Schema
 
@@ -41,7 +41,7 @@ def arrow_type(column: Column) -> pa.DataType:
 
 @contextmanager
 def told(path: Path) -> Iterator[None]:
-    """What pyarrow raises at bad bytes becomes Damaged; what the system raises stays."""
+    """What pyarrow raises at bad bytes becomes CorruptObject; what the system raises stays."""
     try:
         yield
     except (
@@ -50,7 +50,7 @@ def told(path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         cause = " ".join(str(error).split())[:300]
-        raise Damaged(
+        raise CorruptObject(
             f"{path} is no whole Parquet file: {cause}; it is to be made again"
         ) from error
 
@@ -77,29 +77,31 @@ def text_metadata(metadata: Mapping[bytes, bytes]) -> dict[str, str]:
 
 
 def check_schema(path: Path, metadata: Mapping[str, str], schema: Schema) -> None:
-    """Raises Damaged for a table of another kind, StoreRefused for one of a newer version."""
+    """Raises CorruptObject for a table of another kind, BadStore for one of a newer version."""
     name, version = metadata.get(SCHEMA, schema.name), metadata.get(VERSION, "1")
     if name != schema.name:
-        raise Damaged(f"{path} is a table of {name!r}, expected one of {schema.name!r}")
+        raise CorruptObject(f"{path} is a table of {name!r}, expected one of {schema.name!r}")
     if _WHOLE.fullmatch(version) is None:
-        raise Damaged(f"{path} names the version {version!r:.40}, expected a number from 1 on")
+        raise CorruptObject(
+            f"{path} names the version {version!r:.40}, expected a number from 1 on"
+        )
     if int(version) > schema.version:
-        raise StoreRefused(
+        raise BadStore(
             f"{path} has version {version} of the table {schema.name!r}, this version of Epochal "
             f"reads up to {schema.version}: install the newer version that wrote it"
         )
 
 
 def check_sizes(path: Path, layout: Layout, schema: Schema, *, max_rows: int) -> None:
-    """Raises Damaged for more rows or bytes than an honest table of that schema has."""
+    """Raises CorruptObject for more rows or bytes than an honest table of that schema has."""
     if layout.rows > max_rows:
-        raise Damaged(f"{path} claims {layout.rows} rows, expected at most {max_rows}")
+        raise CorruptObject(f"{path} claims {layout.rows} rows, expected at most {max_rows}")
     row_bytes = sum(_bytes_per_row(one) for one in schema.columns)
     slack = _SLACK_BYTES * (1 + layout.rows // _SLACK_ROWS)
     allowed = 2 * row_bytes * layout.rows + slack
     claimed = layout.page_bytes(schema.names, whole=SCHEMA.encode() in layout.metadata)
     if claimed > allowed:
-        raise Damaged(
+        raise CorruptObject(
             f"{path} claims {claimed} bytes for {layout.rows} rows, expected at most {allowed}"
         )
 
@@ -109,11 +111,11 @@ def _bytes_per_row(column: Column) -> int:
 
 
 def check_columns(path: Path, found: pa.Schema, schema: Schema) -> list[Column]:
-    """The schema's columns that the file has. Raises Damaged for missing ones and other types."""
+    """The schema's columns that the file has. Raises CorruptObject if one is missing or wrong."""
     wanted = [one for one in schema.columns if one.required or one.name in found.names]
     missing = [one.name for one in wanted if one.name not in found.names]
     if missing or len(set(found.names)) < len(found.names):
-        raise Damaged(
+        raise CorruptObject(
             f"{path}: a table of {schema.name!r} needs the columns "
             f"{', '.join(missing or schema.names)} once each; found {', '.join(found.names)}"
         )
@@ -124,15 +126,17 @@ def check_columns(path: Path, found: pa.Schema, schema: Schema) -> list[Column]:
         if pa.types.is_large_string(kind):
             kind = pa.string()
         if kind != arrow_type(one):
-            raise Damaged(f"{path}: column {one.name!r} is {kind}, expected {arrow_type(one)}")
+            raise CorruptObject(
+                f"{path}: column {one.name!r} is {kind}, expected {arrow_type(one)}"
+            )
     return wanted
 
 
 def to_numpy(path: Path, table: pa.Table, column: Column) -> npt.NDArray[Any]:
-    """A column as a read-only array. Raises Damaged for empty cells."""
+    """A column as a read-only array. Raises CorruptObject for empty cells."""
     chunks = table.column(column.name)
     if chunks.null_count:
-        raise Damaged(f"{path}: column {column.name!r} has {chunks.null_count} empty cells")
+        raise CorruptObject(f"{path}: column {column.name!r} has {chunks.null_count} empty cells")
     array_N: npt.NDArray[Any] = (
         np.concatenate(
             [np.empty(0, dtype=object), *(_texts(path, column, one) for one in chunks.chunks)]
@@ -148,12 +152,14 @@ def _texts(path: Path, column: Column, chunk: Any) -> npt.NDArray[Any]:
     encoded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
     words = encoded.dictionary.to_pylist()
     if any(word is None or len(word) > MAX_TEXT_CHARACTERS for word in words):
-        raise Damaged(
+        raise CorruptObject(
             f"{path}: column {column.name!r} has a text of more than {MAX_TEXT_CHARACTERS} "
             "characters"
         )
     word_W: npt.NDArray[Any] = np.array(words, dtype=object)
     rows_N: npt.NDArray[Any] = encoded.indices.to_numpy(zero_copy_only=False)
     if len(rows_N) and not 0 <= rows_N.min() <= rows_N.max() < len(words):
-        raise Damaged(f"{path}: column {column.name!r} names words that are not in its dictionary")
+        raise CorruptObject(
+            f"{path}: column {column.name!r} names words that are not in its dictionary"
+        )
     return word_W[rows_N] if words else np.empty(0, dtype=object)

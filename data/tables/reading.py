@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from epochal.data.errors import Damaged
+from epochal.data.errors import CorruptObject
 from epochal.data.tables.checks import (
     PREFIX,
     SCHEMA,
@@ -147,7 +147,9 @@ class TableReader:
         batch = next(self._batches, None)
         if batch is None:
             if self.rows_taken + self._waiting != self.rows:
-                raise Damaged(f"{self._path}: its columns do not all have its {self.rows} rows")
+                raise CorruptObject(
+                    f"{self._path}: its columns do not all have its {self.rows} rows"
+                )
             return False
         if batch.num_rows:
             self._read.append(pa.Table.from_batches([batch]))
@@ -185,12 +187,12 @@ class TableReader:
     def _arrays(self, table: pa.Table, *, expected: int) -> Arrays:
         columns = {one.name: to_numpy(self._path, table, one) for one in self._wanted}
         if any(len(array_N) != expected for array_N in columns.values()):
-            raise Damaged(f"{self._path}: its columns do not all have its {self.rows} rows")
+            raise CorruptObject(f"{self._path}: its columns do not all have its {self.rows} rows")
         name = self._schema.unique_by
         if name is not None and expected:
             ids_N = columns[name]
             sorted_on = self._last is None or ids_N[0] > self._last
             if not (sorted_on and bool(np.all(ids_N[1:] > ids_N[:-1]))):
-                raise Damaged(f"{self._path}: the rows are not sorted by {name!r}")
+                raise CorruptObject(f"{self._path}: the rows are not sorted by {name!r}")
             self._last = int(ids_N[-1])
         return columns

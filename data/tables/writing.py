@@ -164,9 +164,9 @@ def read_table(
 
     A file that names no schema, as other programs write it, is read as this one if it has its
     columns. only: the columns to read beside that of `unique_by`; None: all of them. Raises
-    Damaged, naming the file, for flipped bits, missing columns, other types, empty cells and sizes
-    that no honest table has; StoreRefused if a newer version wrote it; FileNotFoundError or OSError
-    if the file cannot be read.
+    CorruptObject, naming the file, for flipped bits, missing columns, other types, empty cells and
+    sizes that no honest table has; BadStore if a newer version wrote it; FileNotFoundError or
+    OSError if the file cannot be read.
     """
     with TableReader(path, schema=schema, max_rows=max_rows, only=only) as reader:
         return Table(columns=reader.all(), metadata=reader.metadata)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from epochal.data.errors import Damaged, StateMismatch
+from epochal.data.errors import CorruptObject, StateMismatch
 
 _ALIGNMENT = 8  # of the data, by spaces behind the header
 
@@ -92,7 +92,7 @@ _METADATA = "__metadata__"
 
 
 def check_header(path: Path) -> None:
-    """Raises Damaged, naming the file, unless its header names each tensor once, as torch can.
+    """Raises CorruptObject, naming the file, unless its header names each tensor once, as in torch.
 
     Raises OSError as the system does.
     """
@@ -146,5 +146,5 @@ def _refuse(text: str) -> Any:
     raise ValueError(f"{text} is no JSON")
 
 
-def _damaged(path: Path, problem: str) -> Damaged:
-    return Damaged(f"{path} is no safetensors file: {problem}")
+def _damaged(path: Path, problem: str) -> CorruptObject:
+    return CorruptObject(f"{path} is no safetensors file: {problem}")

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from epochal.data.errors import Damaged, StateMismatch
+from epochal.data.errors import CorruptObject, StateMismatch
 from epochal.engine.checkpoint.safetensors_file import check_header
 from epochal.engine.model.ema import WeightAverage
 from epochal.engine.model.state import TrainingState
@@ -40,15 +40,15 @@ class StateParts:
 
 
 def load_tensors(path: Path, *, device: str) -> dict[str, Tensor]:
-    """All tensors of a safetensors file. Raises Damaged if it is none."""
+    """All tensors of a safetensors file. Raises CorruptObject if it is none."""
     check_header(path)
     try:
         tensors = dict(load_file(path, device=device))
     except (SafetensorError, ValueError, TypeError, RuntimeError, MemoryError) as error:
-        raise Damaged(f"{path} is no safetensors file: {error}") from error
+        raise CorruptObject(f"{path} is no safetensors file: {error}") from error
     for name, tensor in tensors.items():
         if tensor.dtype == torch.bool and bool((tensor.view(torch.uint8) > 1).any()):
-            raise Damaged(f"{path}: tensor {name!r:.100} has flags that are neither 0 nor 1")
+            raise CorruptObject(f"{path}: tensor {name!r:.100} has flags that are neither 0 nor 1")
     return tensors
 
 
@@ -140,8 +140,8 @@ def check_tensors(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> N
 def load_state(state: TrainingState, parts: StateParts) -> None:
     """Puts all parts into the live state.
 
-    Raises StateMismatch if they are of another model or optimizer, Damaged if the document is none
-    of a state; the live state is then of no use.
+    Raises StateMismatch if they are of another model or optimizer, CorruptObject if the document is
+    none of a state; the live state is then of no use.
     """
     load_model_tensors(state.model, parts.model)
     if state.ema is not None:
@@ -157,13 +157,13 @@ def load_state(state: TrainingState, parts: StateParts) -> None:
         decoded = {name: _decode(values, parts.optimizer) for name, values in slots.items()}
         decoded_options = [_decode(one, parts.optimizer) for one in options]
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise Damaged(f"the optimizer's document lacks or misstates {error}") from error
+        raise CorruptObject(f"the optimizer's document lacks or misstates {error}") from error
     if (
         any(_NOT_OPTIONS & one.keys() for one in options)
         or not all(isinstance(one, dict) for one in decoded.values())
         or not all(isinstance(name, str) for names in stored for name in names)
     ):
-        raise Damaged("the optimizer's document holds what no optimizer's state is")
+        raise CorruptObject("the optimizer's document holds what no optimizer's state is")
     wanted = [list(names) for names in state.parameter_names]
     if stored != wanted:
         raise StateMismatch(

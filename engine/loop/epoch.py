@@ -20,15 +20,15 @@ from epochal.engine.config.mid_epoch import INSIDE
 from epochal.engine.config.mixing import MixingConfig
 from epochal.engine.config.numerics import GradientsConfig, PrecisionConfig
 from epochal.engine.loop.gradients import SKIPPED, Gradients
-from epochal.engine.loop.loss_weights import Shares
+from epochal.engine.loop.loss_weights import LossWeights
 from epochal.engine.loop.mixing import Mixer
 from epochal.engine.loop.progress import (
-    InsideValidation,
-    PartialEpoch,
+    MidEpochState,
+    MidEpochValidation,
     Progress,
-    inside_of,
     new_recorder,
-    without_inside,
+    validations_of,
+    without_validations,
 )
 from epochal.engine.loop.recorder import CLIPPED, LOSS, NORM, READ_EVERY
 from epochal.engine.loop.resize import resized
@@ -90,10 +90,10 @@ def train_epoch(
     seed: int = 0,
     precision: PrecisionConfig | None = None,
     mixing: MixingConfig | None = None,
-    inside: InsideValidation | None = None,
+    validations: MidEpochValidation | None = None,
     updates_per_epoch: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-    resume: PartialEpoch | None = None,
+    resume: MidEpochState | None = None,
     frozen: Collection[str] = (),
     momentum: Callable[[float, float], float] | None = None,
 ) -> EpochResult:
@@ -120,11 +120,11 @@ def train_epoch(
     mixer = None if mixing is None else Mixer(mixing, seed=seed, epoch=epoch)
     first_update = state.updates_tried - progress.updates + 1
     per_epoch = updates_per_epoch or num_updates
-    shares = Shares(device, state.scaler)
+    shares = LossWeights(device, state.scaler)
     further_rates = tuple(state.further_rates.values())
     set_training_mode(state, frozen)
-    if inside is not None:
-        inside.when_due(progress)  # where a resume goes on before it was measured
+    if validations is not None:
+        validations.when_due(progress)  # where a resume goes on before it was measured
     with borrowed_generators(device) as reseed, annealed(state.model, momentum) as anneal:
         for batch in batches:
             anneal(epoch + (progress.updates + 0.5) / per_epoch)
@@ -157,8 +157,8 @@ def train_epoch(
                 progress.update_ends.append(progress.rows)
                 if progress.updates % READ_EVERY == 0:
                     progress.check_finite()
-                if inside is not None:
-                    inside.when_due(progress)
+                if validations is not None:
+                    validations.when_due(progress)
             if on_progress is not None:
                 on_progress(progress)
     if progress.updates != num_updates:
@@ -178,16 +178,16 @@ def _start(
     *,
     epoch: int,
     num_updates: int,
-    resume: PartialEpoch | None,
+    resume: MidEpochState | None,
 ) -> Progress:
     recorder, observer = new_recorder(state, grads, config), Observer()
     grads.begin()
     progress = Progress(state, epoch, num_updates, recorder=recorder, observer=observer)
     if resume is None:
         return progress
-    progress.inside = inside_of(resume.metrics)
+    progress.validations = validations_of(resume.metrics)
     recorder.restore(
-        without_inside(resume.metrics), partial_loss=resume.partial_loss, device=state.device
+        without_validations(resume.metrics), partial_loss=resume.partial_loss, device=state.device
     )
     observer.restore(resume.observations)
     named = state.named_parameters()

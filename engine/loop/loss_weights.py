@@ -19,7 +19,7 @@ _HALF = {torch.float16, torch.bfloat16}
 _KEPT = 64  # batches of as many sizes; more are made anew each time
 
 
-class Shares:
+class LossWeights:
     """The micro-batches of one epoch on one device. scaler: of float16 losses, or None."""
 
     def __init__(self, device: torch.device, scaler: torch.amp.GradScaler | None = None) -> None:
@@ -30,8 +30,8 @@ class Shares:
     def backward(self, loss_B: Tensor, batch: Batch) -> Tensor:
         """Adds the micro-batch's gradients; gives its share of the update's loss, shape ().
 
-        loss_B: shape (B,), or () for the batch. Shares of an update add up to the mean over its
-        samples, and so do the gradients. Raises TargetError if the loss does not depend on the
+        loss_B: shape (B,), or () for the batch. LossWeights of an update add up to the mean over
+        its samples, and so do the gradients. Raises TargetError if the loss does not depend on the
         model.
         """
         if not loss_B.requires_grad:

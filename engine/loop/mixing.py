@@ -1,10 +1,11 @@
 """Mixup and CutMix: samples of a micro-batch mixed in pairs, each with a share of its own.
 
-Shares, boxes and partners come from a counter-based hash of (seed, epoch, sample id): they have no
-state, and depend neither on workers nor on where a run was interrupted. A row is a mixture of its
-own sample and of a partner, and its own sample has at least half of it: where the draw says less,
-the two change their roles. Pairs are drawn alike in both orders, so the mixtures are distributed as
-without it, and what is observed of a row (correct, confidence, margin) is about its own label.
+LossWeights, boxes and partners come from a counter-based hash of (seed, epoch, sample id): they
+have no state, and depend neither on workers nor on where a run was interrupted. A row is a mixture
+of its own sample and of a partner, and its own sample has at least half of it: where the draw says
+less, the two change their roles. Pairs are drawn alike in both orders, so the mixtures are
+distributed as without it, and what is observed of a row (correct, confidence, margin) is about its
+own label.
 """
 
 from __future__ import annotations

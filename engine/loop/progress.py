@@ -24,7 +24,7 @@ Column = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class InsideValidation:
+class MidEpochValidation:
     """every_updates: of the epoch. measure: metric → value of the model as it is now."""
 
     every_updates: int
@@ -34,24 +34,24 @@ class InsideValidation:
         """Measures between two updates, once each; what `measure` raises goes through."""
         updates = progress.updates
         due = 0 < updates < progress.num_updates and updates % self.every_updates == 0
-        if due and updates not in progress.inside and progress.recorder.partial_loss() is None:
-            progress.inside[updates] = dict(self.measure(progress))
+        if due and updates not in progress.validations and progress.recorder.partial_loss() is None:
+            progress.validations[updates] = dict(self.measure(progress))
 
 
-def inside_columns(
-    inside: Mapping[int, Mapping[str, float]], *, num_updates: int
+def validation_columns(
+    validations: Mapping[int, Mapping[str, float]], *, num_updates: int
 ) -> dict[str, Column]:
     """`validation_inside/<metric>` → float64 of shape (U,), NaN where nothing was measured."""
-    names = sorted({name for values in inside.values() for name in values})
+    names = sorted({name for values in validations.values() for name in values})
     columns: dict[str, Column] = {INSIDE + name: np.full(num_updates, math.nan) for name in names}
-    for update, values in inside.items():
+    for update, values in validations.items():
         for name, value in values.items():
             columns[INSIDE + name][update - 1] = value
     return columns
 
 
-def inside_of(columns: Mapping[str, Column]) -> dict[int, dict[str, float]]:
-    """What `inside_columns` was made of, but for values that are NaN."""
+def validations_of(columns: Mapping[str, Column]) -> dict[int, dict[str, float]]:
+    """What `validation_columns` was made of, but for values that are NaN."""
     found: dict[int, dict[str, float]] = {}
     for name, column in columns.items():
         if name.startswith(INSIDE):
@@ -60,7 +60,7 @@ def inside_of(columns: Mapping[str, Column]) -> dict[int, dict[str, float]]:
     return found
 
 
-def without_inside(columns: Mapping[str, Column]) -> dict[str, Column]:
+def without_validations(columns: Mapping[str, Column]) -> dict[str, Column]:
     """The columns that every update has."""
     return {name: column for name, column in columns.items() if not name.startswith(INSIDE)}
 
@@ -79,7 +79,7 @@ class LiveMetrics:
 
 
 @dataclass(frozen=True)
-class PartialEpoch:
+class MidEpochState:
     """An epoch up to a micro-step, beside the state: all that `train_epoch` needs to go on.
 
     micro_steps, updates: done in this epoch. gradients: parameter → gradient of the update under
@@ -110,7 +110,7 @@ class Progress:
     updates: int = 0
     rows: int = 0
     update_ends: list[int] = field(default_factory=list)
-    inside: dict[int, dict[str, float]] = field(default_factory=dict)
+    validations: dict[int, dict[str, float]] = field(default_factory=dict)
     recorder: UpdateRecorder = field(repr=False, kw_only=True)
     observer: Observer = field(repr=False, kw_only=True)
 
@@ -125,7 +125,7 @@ class Progress:
             return None
         return LiveMetrics(self.updates, last.loss, last.learning_rate, last.gradient_norm)
 
-    def capture(self) -> PartialEpoch:
+    def capture(self) -> MidEpochState:
         """What must be kept beside the state to go on from here. Raises NonFinite."""
         self.check_finite()
         gradients = {
@@ -133,7 +133,7 @@ class Progress:
             for name, parameter in self.state.named_parameters().items()
             if parameter.grad is not None
         }
-        return PartialEpoch(
+        return MidEpochState(
             micro_steps=self.micro_steps,
             updates=self.updates,
             gradients=gradients,
@@ -145,7 +145,9 @@ class Progress:
 
     def columns(self) -> dict[str, npt.NDArray[np.float64]]:
         """The step metrics so far, each of shape (U,); what was measured inside the epoch last."""
-        return self.recorder.columns() | inside_columns(self.inside, num_updates=self.updates)
+        return self.recorder.columns() | validation_columns(
+            self.validations, num_updates=self.updates
+        )
 
     def check_finite(self) -> None:
         """Raises NonFinite if an update so far had a loss or norm that is NaN or infinite."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from epochal.data.errors import Damaged, ServerUnavailable
+from epochal.data.errors import CorruptObject, ServerUnavailable
 from epochal.flows import console
 from epochal.flows.commands.read import AsJson, RunName, StoreOption
 
@@ -40,7 +40,9 @@ def verify(store: StoreName, as_json: AsJson = False) -> None:  # noqa: FBT002 -
         for problem in report.problems:
             console.out.print(f"[red]✗[/] {console.escape(problem)}")
     if report.problems:
-        raise Damaged(f"{len(report.problems)} of the objects are damaged; nothing was changed")
+        raise CorruptObject(
+            f"{len(report.problems)} of the objects are damaged; nothing was changed"
+        )
     if not as_json:
         console.out.print("[green]✓[/] every digest is right")
 
@@ -52,12 +54,12 @@ def gc(
 ) -> None:
     """Show what nothing needs in a store, and delete it with --yes."""
     from epochal.data.store.open import open_store
-    from epochal.tasks.upkeep import collect, find_garbage
+    from epochal.tasks.upkeep import find_garbage, remove_garbage
 
     opened = open_store(store, folder=Path.cwd())
     garbage = find_garbage(opened)
     if yes or garbage.problem is not None:
-        collect(opened, garbage)
+        remove_garbage(opened, garbage)
     for path in garbage.lost_plans:
         console.say_note(
             f"{opened.address(path)} is a damaged plan: stages that no other plan has are kept "
@@ -69,11 +71,11 @@ def gc(
             "deleted": yes,
             "bytes": garbage.bytes,
             "objects": dict(garbage.objects),
-            "thinned": {key: dict(files) for key, files in garbage.thinned.items()},
+            "thinned": {key: dict(files) for key, files in garbage.pruned.items()},
         }
         console.print_json(body)
         return
-    for key, files in garbage.thinned.items():
+    for key, files in garbage.pruned.items():
         console.out.print(
             f"checkpoint of stage {key[:12]}  {console.size(sum(files.values())):>9}  "
             "not kept by `checkpoint:`"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from epochal.data.errors import Damaged
+from epochal.data.errors import CorruptObject
 from epochal.data.stage_store.stages import Artifact, StageRecord, StageStore
 from epochal.data.store.documents import dump_document, load_document
 from epochal.data.store.hashed_files import write_hashed
@@ -58,7 +58,7 @@ def put_tensors(
 def load_model(
     stage_store: StageStore, record: StageRecord, components: Components, *, artifact: str = "model"
 ) -> None:
-    """Reads the weights alone into the model. Raises Damaged or StateMismatch.
+    """Reads the weights alone into the model. Raises CorruptObject or StateMismatch.
 
     artifact: `ema` puts their average there.
     """
@@ -69,7 +69,7 @@ def load_model(
 
 
 def load_ema(stage_store: StageStore, record: StageRecord, average: WeightAverage) -> None:
-    """Reads the average of the weights alone. Raises Damaged or StateMismatch."""
+    """Reads the average of the weights alone. Raises CorruptObject or StateMismatch."""
     from epochal.engine.checkpoint.serialize import load_average, load_tensors
 
     with stage_store.fetch_artifact(record, "ema") as path:
@@ -77,7 +77,7 @@ def load_ema(stage_store: StageStore, record: StageRecord, average: WeightAverag
 
 
 def load_checkpoint(stage_store: StageStore, record: StageRecord, components: Components) -> None:
-    """Reads a whole checkpoint into the live state. Raises Damaged or StateMismatch."""
+    """Reads a whole checkpoint into the live state. Raises CorruptObject or StateMismatch."""
     from epochal.engine.checkpoint.serialize import StateParts, load_state, load_tensors
 
     tensors: dict[str, dict[str, Tensor]] = {"ema": {}}
@@ -91,5 +91,5 @@ def load_checkpoint(stage_store: StageStore, record: StageRecord, components: Co
             data, name=record.artifacts["state"].file, max_bytes=MAX_STATE_DOCUMENT_BYTES
         )
         load_state(components.state, StateParts(document=document, **tensors))
-    except Damaged as error:
+    except CorruptObject as error:
         raise stage_store.reject(record, "state", error) from error

@@ -9,55 +9,59 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from epochal.data.errors import Damaged, StateMismatch
-from epochal.data.stage_store.mid_epoch import PartialCommit
+from epochal.data.errors import CorruptObject, StateMismatch
+from epochal.data.stage_store.mid_epoch import MidEpochCommit
 from epochal.data.tables.schemas import OBSERVATIONS
 from epochal.tasks.checkpoints.mid_epoch_saver import restore
 
 if TYPE_CHECKING:
     from epochal.data.loading.order import MicroBatchPlan
     from epochal.engine.config.numerics import GradientsConfig
-    from epochal.engine.loop.progress import PartialEpoch
+    from epochal.engine.loop.progress import MidEpochState
     from epochal.engine.model.state import TrainingState
 
 # U updates done, N samples trained on
 
 
 def checked_restore(
-    commit: PartialCommit, state: TrainingState, plan: MicroBatchPlan, *, gradients: GradientsConfig
-) -> PartialEpoch:
+    commit: MidEpochCommit,
+    state: TrainingState,
+    plan: MicroBatchPlan,
+    *,
+    gradients: GradientsConfig,
+) -> MidEpochState:
     """Loads a commit into the live state; gives what `train_epoch` goes on from.
 
-    Raises Damaged, naming the commit, if no epoch of this plan could have written it; the state is
-    then of no use.
+    Raises CorruptObject, naming the commit, if no epoch of this plan could have written it; the
+    state is then of no use.
     """
     name = f"the commit at micro-step {commit.micro_steps}"
     try:
         epoch = restore(commit, state)
         _check_columns(epoch, state, gradients)
-    except (Damaged, StateMismatch) as error:
-        raise Damaged(f"{name}: {error}") from error
+    except (CorruptObject, StateMismatch) as error:
+        raise CorruptObject(f"{name}: {error}") from error
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise Damaged(f"{name} lacks or misstates {error}") from error
+        raise CorruptObject(f"{name} lacks or misstates {error}") from error
     problem = next(_problems(epoch, state, plan), None)
     if problem is not None:
-        raise Damaged(f"{name}: {problem}")
+        raise CorruptObject(f"{name}: {problem}")
     return epoch
 
 
-def _check_columns(epoch: PartialEpoch, state: TrainingState, config: GradientsConfig) -> None:
+def _check_columns(epoch: MidEpochState, state: TrainingState, config: GradientsConfig) -> None:
     """Raises StateMismatch unless the columns are those that this epoch goes on with."""
     from epochal.engine.loop.gradients import Gradients
-    from epochal.engine.loop.progress import new_recorder, without_inside
+    from epochal.engine.loop.progress import new_recorder, without_validations
     from epochal.engine.measure.observe import Observer
 
     recorder = new_recorder(state, Gradients(state, config), config)
-    kept = without_inside(epoch.metrics)
+    kept = without_validations(epoch.metrics)
     recorder.restore(kept, partial_loss=epoch.partial_loss, device=state.device)
     Observer().restore(epoch.observations)
 
 
-def _problems(epoch: PartialEpoch, state: TrainingState, plan: MicroBatchPlan) -> Iterator[str]:
+def _problems(epoch: MidEpochState, state: TrainingState, plan: MicroBatchPlan) -> Iterator[str]:
     done = epoch.micro_steps
     if not 0 < done <= plan.num_micro_steps:
         yield f"the epoch has {plan.num_micro_steps} micro-steps"
@@ -81,7 +85,7 @@ def _problems(epoch: PartialEpoch, state: TrainingState, plan: MicroBatchPlan) -
             yield f"a gradient of {name} in {gradient.dtype}"
 
 
-def _column_problems(epoch: PartialEpoch, *, updates: int, samples: int) -> Iterator[str]:
+def _column_problems(epoch: MidEpochState, *, updates: int, samples: int) -> Iterator[str]:
     for name, column_U in epoch.metrics.items():
         if column_U.shape != (updates,) or column_U.dtype != "float64":
             yield f"the metric {name} is {column_U.dtype} of shape {column_U.shape}"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from epochal.data.errors import StoreUnavailable
-from epochal.data.stage_store.mid_epoch import PartialCommit, PartialStore
+from epochal.data.stage_store.mid_epoch import MidEpochCommit, MidEpochStore
 from epochal.data.store.addresses import scheme_of
 from epochal.data.store.hashed_files import write_checksummed
 from epochal.data.store.store import Store
@@ -27,7 +27,7 @@ from epochal.tasks.config.parts import CheckpointConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from epochal.engine.loop.progress import PartialEpoch, Progress
+    from epochal.engine.loop.progress import MidEpochState, Progress
     from epochal.engine.model.state import TrainingState
 
 _MODEL, _OPTIMIZER, _EMA, _GRADIENT = "model/", "optimizer/", "ema/", "gradient/"
@@ -38,7 +38,7 @@ COMMIT_WITHIN_S = 15.0
 """For the commit of a run that is being ended: Prefect grants 30 s, MLflow's end takes up to 12."""
 
 
-class PartialSaver:
+class MidEpochSaver:
     """Saves one epoch's progress when it is due.
 
     identity: what a commit must share with the stage that would go on from it. anchors: gives the
@@ -54,16 +54,16 @@ class PartialSaver:
         config: CheckpointConfig,
         *,
         identity: Mapping[str, Any],
-        anchors: Callable[[int], list[list[int]]],
-        saved: Callable[[PartialEpoch, list[list[int]]], None],
+        times: Callable[[int], list[list[int]]],
+        saved: Callable[[MidEpochState, list[list[int]]], None],
         buffers: HostBuffers | None = None,
         resumed: bool = False,
     ) -> None:
         self._store = store
-        self._partials = PartialStore(store, key)
+        self._commits = MidEpochStore(store, key)
         self._config = config
         self._identity = dict(identity)
-        self._anchors = anchors
+        self._times = times
         self._saved = saved
         self._resumed = resumed
         self._buffers = HostBuffers() if buffers is None else buffers
@@ -119,7 +119,7 @@ class PartialSaver:
     def clear(self) -> None:
         """Deletes all commits: the stage is done."""
         if self._last_micro_steps or self._resumed:
-            self._partials.clear()
+            self._commits.clear()
 
     def _join(self, *, until_s: float | None = None) -> None:
         if self._thread is not None:
@@ -142,18 +142,18 @@ class PartialSaver:
         copied = self._buffers.copy(tensors)
         captured = replace(captured, gradients={})  # else the thread would keep the live ones
         loss = captured.partial_loss
-        anchors = self._anchors(progress.updates)
+        times = self._times(progress.updates)
         body = {
             **self._identity,
             "updates": captured.updates,
             "partial_loss": None if loss is None else [one.hex() for one in loss],
             "document": document,
-            "anchors": anchors,
+            "anchors": times,
         }
         self._prepared = True
         self._last_s, self._last_updates = time.monotonic(), progress.updates
         self._last_micro_steps = progress.micro_steps
-        self._start(partial(self._write, captured, copied, body, anchors))
+        self._start(partial(self._write, captured, copied, body, times))
 
     def _start(self, work: Callable[[], None]) -> None:
         def guarded() -> None:
@@ -167,10 +167,10 @@ class PartialSaver:
 
     def _write(
         self,
-        captured: PartialEpoch,
+        captured: MidEpochState,
         copied: Mapping[str, Tensor],
         body: Mapping[str, Any],
-        anchors: list[list[int]],
+        times: list[list[int]],
     ) -> None:
         from epochal.engine.checkpoint.safetensors_file import safetensors_pieces
 
@@ -178,8 +178,8 @@ class PartialSaver:
             pieces = safetensors_pieces({**copied, **_arrays(captured)})
             sent = scheme_of(self._store.url) != "file"  # not handed over: read again
             written = write_checksummed(scratch / "partial.safetensors", pieces, cached=sent)
-            self._partials.commit(captured.micro_steps, written, body)
-        self._saved(captured, anchors)
+            self._commits.commit(captured.micro_steps, written, body)
+        self._saved(captured, times)
 
 
 def _tensors(
@@ -204,7 +204,7 @@ def _gradients(state: TrainingState) -> dict[str, Tensor]:
     return {name: one.grad for name, one in named if one.grad is not None}
 
 
-def _arrays(partial: PartialEpoch) -> dict[str, Tensor]:
+def _arrays(partial: MidEpochState) -> dict[str, Tensor]:
     import torch
 
     arrays = {
@@ -224,13 +224,13 @@ def _numbers(texts: Any) -> list[float] | None:
     return [float.fromhex(one) for one in texts]
 
 
-def restore(commit: PartialCommit, state: TrainingState) -> PartialEpoch:
+def restore(commit: MidEpochCommit, state: TrainingState) -> MidEpochState:
     """Loads a commit into the live state; gives what `train_epoch` goes on from.
 
-    Raises StateMismatch or Damaged.
+    Raises StateMismatch or CorruptObject.
     """
     from epochal.engine.checkpoint.serialize import StateParts, load_state, load_tensors
-    from epochal.engine.loop.progress import PartialEpoch
+    from epochal.engine.loop.progress import MidEpochState
 
     tensors = load_tensors(Path(commit.tensors), device="cpu")
 
@@ -249,7 +249,7 @@ def restore(commit: PartialCommit, state: TrainingState) -> PartialEpoch:
         ),
     )
     loss = body["partial_loss"]
-    return PartialEpoch(
+    return MidEpochState(
         micro_steps=commit.micro_steps,
         updates=int(body["updates"]),
         gradients=of(_GRADIENT),

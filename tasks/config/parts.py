@@ -16,7 +16,7 @@ PICKLES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar"})
 SAFE = ".safetensors"
 
 
-class StartConfig(Frozen):
+class WarmStartConfig(Frozen):
     """The weights that a run starts from, instead of the model's own initial ones."""
 
     source: str = Field(

@@ -32,8 +32,8 @@ from epochal.tasks.config.parts import (
     AveragingConfig,
     CheckpointConfig,
     EarlyStoppingConfig,
-    StartConfig,
     TrackingConfig,
+    WarmStartConfig,
     rule,
 )
 
@@ -126,7 +126,7 @@ class RunConfig(Frozen):
         default=None,
         description="the mean of some epochs' weights, after the last one; none: not made",
     )
-    start: StartConfig | None = Field(
+    start: WarmStartConfig | None = Field(
         default=None, description="weights to start from; none: the model's own initial ones"
     )
     checkpoint: CheckpointConfig = Field(

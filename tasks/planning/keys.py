@@ -23,7 +23,7 @@ from epochal.tasks.planning.averaging import (
 )
 from epochal.tasks.planning.run_length import in_epochs, updates_left
 from epochal.tasks.planning.scoring import SCORE, SCORES, scoring_inputs
-from epochal.tasks.planning.stage import Facts, Stage
+from epochal.tasks.planning.stage import RunInputs, Stage
 
 STAGE_VERSIONS: dict[str, int] = {
     "initialise": 1,
@@ -37,26 +37,26 @@ STAGE_VERSIONS: dict[str, int] = {
 """Raised by hand when a stage's code changes its numbers; part of the key."""
 
 
-def list_stages(config: RunConfig, facts: Facts) -> list[Stage]:
+def list_stages(config: RunConfig, run_inputs: RunInputs) -> list[Stage]:
     """All stages in the order in which they run."""
-    initialise = _stage("initialise", None, _initialise_inputs(config, facts), {})
+    initialise = _stage("initialise", None, _initialise_inputs(config, run_inputs), {})
     stages = [initialise]
     checkpoint, table = initialise, None
     for epoch in range(config.epochs):
-        train = _train_stage(config, facts, epoch, checkpoint, table)
-        stages += [train, _validate_stage(config, facts, epoch, train)]
+        train = _train_stage(config, run_inputs, epoch, checkpoint, table)
+        stages += [train, _validate_stage(config, run_inputs, epoch, train)]
         if config.sampling.policy != "none":
             scores = None
             if config.sampling.scores_after(epoch, epochs=config.epochs) is not None:
-                inputs = scoring_inputs(config, facts, _forward_inputs(config, facts))
+                inputs = scoring_inputs(config, run_inputs, _forward_inputs(config, run_inputs))
                 scores = _stage(SCORE, epoch, inputs, {"parent": train})
                 stages.append(scores)
-            table = _mine_stage(config, facts, epoch, train, table, scores)
+            table = _mine_stage(config, run_inputs, epoch, train, table, scores)
             stages.append(table)
         checkpoint = train
     if config.averaging is not None:
         average = _stage(AVERAGE, None, average_inputs(config), average_parents(config, stages))
-        inputs = _validate_inputs(config, facts)
+        inputs = _validate_inputs(config, run_inputs)
         stages += [average, _stage(VALIDATE_AVERAGE, None, inputs, {"parent": average})]
     return stages
 
@@ -79,24 +79,24 @@ def _target(target: Target) -> dict[str, Any]:
     return {"target": target.target, "args": target.args}
 
 
-def _with_source(facts: Facts, name: str, value: Any) -> dict[str, Any]:
+def _with_source(run_inputs: RunInputs, name: str, value: Any) -> dict[str, Any]:
     inputs = {name: value}
-    if files := facts.sources.get(name):
+    if files := run_inputs.sources.get(name):
         inputs[f"{name}.source"] = dict(files)
     return inputs
 
 
-def _initialise_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
-    inputs = {"seed": config.seed, **_with_source(facts, "model", _target(config.model))}
+def _initialise_inputs(config: RunConfig, run_inputs: RunInputs) -> dict[str, Any]:
+    inputs = {"seed": config.seed, **_with_source(run_inputs, "model", _target(config.model))}
     if config.start is not None:
-        inputs["start"] = {"sha256": facts.start, **config.start.key_slice()}
+        inputs["start"] = {"sha256": run_inputs.start, **config.start.key_slice()}
     return inputs
 
 
-def _loss_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
-    inputs = _with_source(facts, "loss", _target(config.loss))
+def _loss_inputs(config: RunConfig, run_inputs: RunInputs) -> dict[str, Any]:
+    inputs = _with_source(run_inputs, "loss", _target(config.loss))
     if config.step is not None:
-        inputs |= _with_source(facts, "step", _target(config.step))
+        inputs |= _with_source(run_inputs, "step", _target(config.step))
     return inputs
 
 
@@ -110,12 +110,12 @@ def _sampler_inputs(config: RunConfig, epoch: int) -> dict[str, Any]:
     return {"sampler": acting} if acting else {}
 
 
-def _optimizer_inputs(config: RunConfig, facts: Facts, epoch: int) -> dict[str, Any]:
+def _optimizer_inputs(config: RunConfig, run_inputs: RunInputs, epoch: int) -> dict[str, Any]:
     optimizer = config.optimizer
     acting = {**_target(optimizer), **optimizer.key_slice()}
     frozen = optimizer.frozen_in(epoch)
     return {
-        **_with_source(facts, "optimizer", acting),
+        **_with_source(run_inputs, "optimizer", acting),
         **({"optimizer.frozen": list(frozen)} if frozen else {}),
     }
 
@@ -127,24 +127,24 @@ def _batch_norm_inputs(config: RunConfig, epoch: int) -> dict[str, Any]:
     return {"batch_norm": acting} if acting else {}
 
 
-def _schedule_inputs(config: RunConfig, facts: Facts, epoch: int) -> dict[str, Any]:
-    found = in_epochs(config, facts.train_data.num_samples)
-    if found is None or (isinstance(found, CustomSchedule) and not facts.schedule):
+def _schedule_inputs(config: RunConfig, run_inputs: RunInputs, epoch: int) -> dict[str, Any]:
+    found = in_epochs(config, run_inputs.train_data.num_samples)
+    if found is None or (isinstance(found, CustomSchedule) and not run_inputs.schedule):
         return {"schedule": None}  # how many updates an epoch has is not yet known
     if isinstance(found, CustomSchedule):
-        acting = {**_target(found), "samples": facts.schedule[epoch]}
-        return _with_source(facts, "schedule", acting)
+        acting = {**_target(found), "samples": run_inputs.schedule[epoch]}
+        return _with_source(run_inputs, "schedule", acting)
     return {"schedule": schedule.segments(found, epoch, epochs=config.epochs)}
 
 
 def _train_stage(
-    config: RunConfig, facts: Facts, epoch: int, checkpoint: Stage, table: Stage | None
+    config: RunConfig, run_inputs: RunInputs, epoch: int, checkpoint: Stage, table: Stage | None
 ) -> Stage:
     inputs = {
         "seed": config.seed,
-        **_loss_inputs(config, facts),
-        **_optimizer_inputs(config, facts, epoch),
-        **_schedule_inputs(config, facts, epoch),
+        **_loss_inputs(config, run_inputs),
+        **_optimizer_inputs(config, run_inputs, epoch),
+        **_schedule_inputs(config, run_inputs, epoch),
         "loader": {
             "batch_size": config.loader.batch_size,
             "drop_last": config.loader.drop_last,
@@ -155,13 +155,13 @@ def _train_stage(
         **({} if config.mixing is None else {"mixing": config.mixing.key_slice()}),
         **({} if config.ema is None else {"ema": config.ema.key_slice(epoch)}),
         **_batch_norm_inputs(config, epoch),
-        **_inside_inputs(config, facts),
-        **_with_source(facts, "train_data", facts.train_data.fingerprint),
+        **_inside_inputs(config, run_inputs),
+        **_with_source(run_inputs, "train_data", run_inputs.train_data.fingerprint),
     }
-    left = updates_left(config, epoch, num_samples=facts.train_data.num_samples)
+    left = updates_left(config, epoch, num_samples=run_inputs.train_data.num_samples)
     if left is not None:
         inputs["max_updates"] = left
-    elif config.max_updates is not None and facts.train_data.num_samples is None:
+    elif config.max_updates is not None and run_inputs.train_data.num_samples is None:
         inputs["max_updates"] = None  # which epoch it cuts is not yet known
     parents = {"parent": checkpoint}
     if table is not None:
@@ -172,29 +172,29 @@ def _train_stage(
     return _stage("train", epoch, inputs, parents)
 
 
-def _measuring_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
+def _measuring_inputs(config: RunConfig, run_inputs: RunInputs) -> dict[str, Any]:
     inputs = {
         "metrics": config.metrics.key_slice(),
-        **_with_source(facts, "validation_data", facts.validation_data.fingerprint),
+        **_with_source(run_inputs, "validation_data", run_inputs.validation_data.fingerprint),
     }
-    for name, files in facts.sources.items():
+    for name, files in run_inputs.sources.items():
         if name.startswith("metrics.") and files:
             inputs[f"{name}.source"] = dict(files)
     return inputs
 
 
-def _inside_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
+def _inside_inputs(config: RunConfig, run_inputs: RunInputs) -> dict[str, Any]:
     acting = config.validation.key_slice()
     if not acting:
         return {}
     acting["batch_size"] = config.loader.validation_batch_size or config.loader.batch_size
-    return {"validation": acting, **_measuring_inputs(config, facts)}
+    return {"validation": acting, **_measuring_inputs(config, run_inputs)}
 
 
-def _forward_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
+def _forward_inputs(config: RunConfig, run_inputs: RunInputs) -> dict[str, Any]:
     return {
         "seed": config.seed,
-        **_loss_inputs(config, facts),
+        **_loss_inputs(config, run_inputs),
         **_precision_inputs(config),
         "loader": {
             "validation_batch_size": config.loader.validation_batch_size or config.loader.batch_size
@@ -202,17 +202,17 @@ def _forward_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
     }
 
 
-def _validate_inputs(config: RunConfig, facts: Facts) -> dict[str, Any]:
-    return {**_forward_inputs(config, facts), **_measuring_inputs(config, facts)}
+def _validate_inputs(config: RunConfig, run_inputs: RunInputs) -> dict[str, Any]:
+    return {**_forward_inputs(config, run_inputs), **_measuring_inputs(config, run_inputs)}
 
 
-def _validate_stage(config: RunConfig, facts: Facts, epoch: int, train: Stage) -> Stage:
-    return _stage("validate", epoch, _validate_inputs(config, facts), {"parent": train})
+def _validate_stage(config: RunConfig, run_inputs: RunInputs, epoch: int, train: Stage) -> Stage:
+    return _stage("validate", epoch, _validate_inputs(config, run_inputs), {"parent": train})
 
 
 def _mine_stage(
     config: RunConfig,
-    facts: Facts,
+    run_inputs: RunInputs,
     epoch: int,
     train: Stage,
     previous: Stage | None,
@@ -222,10 +222,10 @@ def _mine_stage(
     acting = phase.key_slice()
     inputs = {
         "seed": config.seed,
-        **_with_source(facts, "sampling", config.sampling.key_slice()),
+        **_with_source(run_inputs, "sampling", config.sampling.key_slice()),
         "sampling.full": phase.full,
         **({"sampling.phase": acting} if acting else {}),
-        "train_data": facts.train_data.fingerprint,
+        "train_data": run_inputs.train_data.fingerprint,
     }
     parents = {"observations": train}
     if config.sampling.scoring is not None:  # without a pass after this epoch the old scores stand

@@ -10,7 +10,7 @@ from epochal.engine.config.numerics import EMA
 if TYPE_CHECKING:
     from epochal.data.config.loader import DataConfig
     from epochal.tasks.config.run import RunConfig
-    from epochal.tasks.planning.stage import Facts, Stage
+    from epochal.tasks.planning.stage import RunInputs, Stage
 
 SCORE = "score"
 """The kind of stage."""
@@ -28,15 +28,17 @@ def own_data(config: RunConfig) -> DataConfig | None:
     return sampling.scoring.data
 
 
-def scoring_inputs(config: RunConfig, facts: Facts, forward: Mapping[str, Any]) -> dict[str, Any]:
+def scoring_inputs(
+    config: RunConfig, run_inputs: RunInputs, forward: Mapping[str, Any]
+) -> dict[str, Any]:
     """What acts in a scoring pass. forward: what acts in every pass without gradients."""
     assert config.sampling.scoring is not None
-    name, data = "train_data", facts.train_data
-    if own_data(config) is not None and facts.scoring_data is not None:
-        name, data = SCORING_DATA, facts.scoring_data
+    name, data = "train_data", run_inputs.train_data
+    if own_data(config) is not None and run_inputs.scoring_data is not None:
+        name, data = SCORING_DATA, run_inputs.scoring_data
     inputs = {**forward, "sampling.scoring": config.sampling.scoring.key_slice()}
     inputs[name] = data.fingerprint
-    if files := facts.sources.get(name):
+    if files := run_inputs.sources.get(name):
         inputs[f"{name}.source"] = dict(files)
     return inputs
 

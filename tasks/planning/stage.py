@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class DataFacts:
+class DatasetFacts:
     """What keys need to know of a data set: the digest of its content, and how much it is.
 
     None stands for what is not yet read.
@@ -19,7 +19,7 @@ class DataFacts:
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunInputs:
     """What keys need beyond the config.
 
     sources: config field of a target → relative file → sha256 (`tasks.user_code.source_digests`).
@@ -29,11 +29,11 @@ class Facts:
     """
 
     sources: Mapping[str, Mapping[str, str]]
-    train_data: DataFacts
-    validation_data: DataFacts
+    train_data: DatasetFacts
+    validation_data: DatasetFacts
     schedule: tuple[str, ...] = ()
     start: str | None = None
-    scoring_data: DataFacts | None = None
+    scoring_data: DatasetFacts | None = None
 
 
 @dataclass(frozen=True)

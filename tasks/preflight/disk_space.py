@@ -127,11 +127,11 @@ def check_space(
     if whole > free:
         notice(
             f"the disk of {folder} has {free:,} bytes free, and the {epochs} epochs to come may "
-            f"need {whole:,}: {size} for each. {_thinning(config, epochs)}"
+            f"need {whole:,}: {size} for each. {_log_every(config, epochs)}"
         )
 
 
-def _thinning(config: RunConfig, epochs: int) -> str:
+def _log_every(config: RunConfig, epochs: int) -> str:
     checkpoint = config.checkpoint
     if checkpoint.keep_last is None:
         return (

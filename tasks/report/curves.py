@@ -42,7 +42,7 @@ class Curve:
 def update_curves(tables: RunTables) -> dict[str, Curve]:
     """Name of each metric of an update → its curve over the run, of finished epochs.
 
-    At most 64 of them, in the order in which an epoch records them. Raises Damaged.
+    At most 64 of them, in the order in which an epoch records them. Raises CorruptObject.
     """
     from epochal.data.tables.writing import read_table
 

@@ -144,7 +144,7 @@ def _record(found: FoundRun, asked: Asked) -> StageRecord:
         raise NotFound(
             f"{where}: no average of the weights was kept; give `ema` in the config, and train"
         )
-    if asked.artifact in found.stage_store.lookup([record.key])[record.key].thinned:
+    if asked.artifact in found.stage_store.lookup([record.key])[record.key].pruned:
         raise NotFound(
             f"{where}: its checkpoint was removed by `epochal gc`, as `checkpoint:` says; ask for "
             "an --epoch that was kept, or raise checkpoint.keep_last and train again"
@@ -154,9 +154,9 @@ def _record(found: FoundRun, asked: Asked) -> StageRecord:
 
 def _validation_data(found: FoundRun, config: RunConfig, notice: Callable[[str], None]) -> RunData:
     from epochal.tasks.run_data.run_data import found_data
-    from epochal.tasks.runs.facts import source_facts
+    from epochal.tasks.runs.run_inputs import source_files
 
-    sources, planned = source_facts(config), found.plan.sources
+    sources, planned = source_files(config), found.plan.sources
     for name in ("model", "loss", "step"):
         if sources.get(name, {}) != planned.get(name, {}):
             notice(f"{name}: its source has changed since the run; the landscape is of what it is")

@@ -106,7 +106,7 @@ class _Report:
         best = best_epoch(found.config.metrics, found.stages, found.records)
         stopped = "" if found.stopped_after is None else ", stopped early"
         weights = weights_sha256(found.stages, found.records)
-        facts: dict[str, str | None] = {
+        run_inputs: dict[str, str | None] = {
             "generation": str(plan.generation),
             "epochs": f"{len(self._rows)} of {found.config.epochs}{stopped}",
             "best": None
@@ -123,7 +123,7 @@ class _Report:
         }
         listed = [
             element("div", element("dt", name), element("dd", value))
-            for name, value in facts.items()
+            for name, value in run_inputs.items()
             if value is not None
         ]
         config = element(

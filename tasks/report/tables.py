@@ -83,7 +83,7 @@ class RunTables:
             return dict(read_table(path, schema=SAMPLES, max_rows=record.values["samples"]).columns)
 
     def observations(self, epoch: int) -> dict[str, Any]:
-        """What that epoch saw. Raises Damaged."""
+        """What that epoch saw. Raises CorruptObject."""
         from epochal.data.tables.writing import OBSERVATIONS, read_table
 
         record = self.trained[epoch]

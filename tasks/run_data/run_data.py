@@ -16,19 +16,19 @@ from epochal.data.store.store import Store
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_length import sample_digests, with_epochs
 from epochal.tasks.planning.scoring import SCORING_DATA
-from epochal.tasks.planning.stage import DataFacts, Facts
+from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 from epochal.tasks.reporting import Reporter, SilentReporter
-from epochal.tasks.runs.facts import (
+from epochal.tasks.runs.find_run import FoundRun
+from epochal.tasks.runs.run_inputs import (
     DataField,
-    KnownData,
+    DatasetInfo,
     data_fields,
     description_path,
     read_known,
-    source_facts,
+    source_files,
     stated_fingerprint,
     write_known,
 )
-from epochal.tasks.runs.find_run import FoundRun
 from epochal.tasks.runs.warm_start import start_sha256
 from epochal.tasks.user_code.targets import call_target
 
@@ -49,7 +49,7 @@ class RunData:
 
     field: DataField
     dataset: Any
-    known: KnownData
+    known: DatasetInfo
     fingerprint: str
     read_ids_N: npt.NDArray[np.int64] | None
     labels_N: npt.NDArray[np.int64] | None
@@ -109,7 +109,7 @@ def open_data(
     started = time.monotonic()
     description = describe(dataset, name=field)
     seconds = time.monotonic() - started
-    read = KnownData(
+    read = DatasetInfo(
         fingerprint=description.fingerprint,
         num_samples=description.num_samples,
         seconds=round(seconds, 1) if seconds > QUICK_READ_S else 0.0,
@@ -130,7 +130,7 @@ def open_data(
     )
 
 
-def _is_of(known: KnownData, dataset: Any) -> bool:
+def _is_of(known: DatasetInfo, dataset: Any) -> bool:
     """Whether what is remembered may be of this data set, as far as that costs no reading."""
     try:
         count = len(dataset)
@@ -153,11 +153,11 @@ def check_same_samples(trained: RunData, scored: RunData) -> None:
     )
 
 
-def read_facts(
+def read_run_inputs(
     config: RunConfig, store: Store, *, notice: Reporter, before_write: Callable[[], None]
-) -> tuple[Facts, dict[str, RunData]]:
+) -> tuple[RunInputs, dict[str, RunData]]:
     """The facts from the data as it is now, and the data sets."""
-    sources = source_facts(config)
+    sources = source_files(config)
     data: dict[str, RunData] = {
         name: open_data(
             config,
@@ -173,15 +173,15 @@ def read_facts(
     if scored is not None:
         check_same_samples(data["train_data"], scored)
     num_samples = data["train_data"].known.num_samples
-    facts = Facts(
+    run_inputs = RunInputs(
         sources=sources,
-        train_data=DataFacts(data["train_data"].fingerprint, num_samples),
-        validation_data=DataFacts(data["validation_data"].fingerprint),
+        train_data=DatasetFacts(data["train_data"].fingerprint, num_samples),
+        validation_data=DatasetFacts(data["validation_data"].fingerprint),
         schedule=sample_digests(with_epochs(config, num_samples=num_samples), num_samples),
         start=start_sha256(config),
-        scoring_data=None if scored is None else DataFacts(scored.fingerprint),
+        scoring_data=None if scored is None else DatasetFacts(scored.fingerprint),
     )
-    return facts, data
+    return run_inputs, data
 
 
 class _Told(SilentReporter):
@@ -221,13 +221,13 @@ def found_data(
     config: names its target, which is called. changed: what to tell if its content is no longer the
     run's. Raises as `open_data`.
     """
-    from epochal.tasks.runs.facts import source_facts
+    from epochal.tasks.runs.run_inputs import source_files
 
     data = open_data(
         config,
         field,
         found.store,
-        sources=source_facts(config).get(field, {}),
+        sources=source_files(config).get(field, {}),
         notice=_Told(notice),
         before_write=lambda: None,
     )

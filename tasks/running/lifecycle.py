@@ -14,7 +14,7 @@ from epochal.tasks.config.run import RunConfig
 from epochal.tasks.preflight.tracker import check_tracker
 from epochal.tasks.reporting import Reporter, current_reporter
 from epochal.tasks.run_data.sample_images import read_images
-from epochal.tasks.running.tracked_run import final_tags, make_ledger
+from epochal.tasks.running.tracked_run import final_tags, make_tracker
 from epochal.tasks.runs.summary import (
     artifact_of,
     best_epoch,
@@ -43,7 +43,7 @@ class ActiveRun:
         return {
             "run": session.config.name,
             "mlflow_run_id": None if delivered is None else delivered.run_id,
-            "mlflow_tracking_uri": session.ledger.uri,
+            "mlflow_tracking_uri": session.tracker.uri,
             "weights_sha256": weights_sha256(session.needed, session.records),
             "metrics": dict(flat_metrics(session.config, session.needed, session.records)),
             "stages": stage_lines(session.outcomes),
@@ -93,10 +93,10 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
     if session is None:
         session = _open(config, current_reporter(), local_mlflow)
     config = session.config
-    session.ledger = make_ledger(
+    session.tracker = make_tracker(
         config,
         session.plan,
-        session.facts,
+        session.run_inputs,
         session.stage_store,
         notice=session.reporter.notice,
         local_mlflow=local_mlflow,
@@ -104,7 +104,7 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
         images=partial(read_images, session.data["train_data"]),
     )
     computing = any(stage.known_key not in session.records for stage in session.needed)
-    session.ledger.start(computing=computing, forks=computing and config.loader.workers > 0)
+    session.tracker.start(computing=computing, forks=computing and config.loader.workers > 0)
     if computing:
         _log_attempt(session)
     status: Status = "KILLED"  # what a signal or a cancellation leaves: neither is an Exception
@@ -117,7 +117,7 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
         raise
     finally:
         best = best_epoch(session.config.metrics, session.needed, session.records)
-        session.delivered = session.ledger.finish(
+        session.delivered = session.tracker.finish(
             status,
             best_epoch=None if best is None else best.epoch,
             best_artifact="model" if best is None else artifact_of(best.metric),

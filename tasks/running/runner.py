@@ -35,7 +35,7 @@ def run_stage(session: Session, kind: str, epoch: int | None) -> Outcome:
     )
     session.outcomes.append(outcome)
     session.reporter.ended(outcome)
-    session.ledger.deliver(kind, epoch, record)
+    session.tracker.deliver(kind, epoch, record)
     return outcome
 
 

@@ -14,7 +14,7 @@ from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.tasks.config.run import RunConfig, flatten
 from epochal.tasks.planning.early_stopping import needed_stages, stopped_after
 from epochal.tasks.planning.keys import list_stages
-from epochal.tasks.planning.stage import Facts, Stage
+from epochal.tasks.planning.stage import RunInputs, Stage
 from epochal.tasks.report.tables import MAX_PICTURE_ROWS, RunTables
 from epochal.tasks.runs.find_run import FoundRun
 from epochal.tasks.runs.plan import is_bitwise
@@ -23,10 +23,10 @@ from epochal.tasks.runs.summary import artifact_of, best_epoch, weights_sha256
 from epochal.tasks.tracking.background import (
     STOPPED_TAG,
     DataEntry,
-    Ledger,
-    LedgerResult,
     ModelSource,
     RunIdentity,
+    Tracker,
+    TrackerResult,
 )
 from epochal.tasks.tracking.connection import tracking_uri
 from epochal.tasks.tracking.mlflow_run import TrackedRun
@@ -55,7 +55,7 @@ class PicturesSource:
 
     def found(self, records: Mapping[str, StageRecord], stages: StageStore) -> FoundRun:
         """The run as commands find it in a store."""
-        listed = tuple(list_stages(self.config, self.plan.facts()))
+        listed = tuple(list_stages(self.config, self.plan.run_inputs()))
         own = dict(records)
         return FoundRun(
             store=stages.store,
@@ -136,22 +136,22 @@ _NOT_PARAMETERS = (
 """Fields that may change within a generation: MLflow refuses a parameter that changes."""
 
 
-def make_ledger(
+def make_tracker(
     config: RunConfig,
     plan: RunPlan,
-    facts: Facts,
+    run_inputs: RunInputs,
     stages: StageStore,
     *,
     notice: Callable[[str], None],
     local_mlflow: str | None,
     tags: Mapping[str, str] | None = None,
     images: Images | None = None,
-) -> Ledger:
+) -> Tracker:
     """The ledger of the plan's generation. tags: more of them, for the run in MLflow.
 
     images: reads those of samples for the report; without it the report has none.
     """
-    return Ledger(
+    return Tracker(
         uri=tracking_uri(config.tracking, local_server=local_mlflow),
         experiment=config.tracking.experiment,
         run=RunIdentity(
@@ -169,13 +169,15 @@ def make_ledger(
         per_group=config.gradients.per_group,
         notice=notice,
         data=[
-            _data_entry(config.train_data, "train", facts.train_data.fingerprint),
-            _data_entry(config.validation_data, "validation", facts.validation_data.fingerprint),
+            _data_entry(config.train_data, "train", run_inputs.train_data.fingerprint),
+            _data_entry(
+                config.validation_data, "validation", run_inputs.validation_data.fingerprint
+            ),
         ],
         model=ModelSource(
             target=config.model,
             folder=Path(config.folder),
-            files=tuple(facts.sources.get("model", {})),
+            files=tuple(run_inputs.sources.get("model", {})),
         ),
         pictures=partial(
             log_pictures, stages=stages, source=PicturesSource(plan, config, images or NO_DATA)
@@ -216,27 +218,27 @@ def final_tags(
 
 def sync_run(
     found: FoundRun, *, notice: Callable[[str], None], local_mlflow: str | None
-) -> LedgerResult:
+) -> TrackerResult:
     """Delivers what MLflow does not have of a run in a store; computes and starts nothing.
 
     A run that is not whole keeps the status of one that was cut off.
     """
-    ledger = make_ledger(
+    tracker = make_tracker(
         found.config,
         found.plan,
-        found.plan.facts(),
+        found.plan.run_inputs(),
         found.stage_store,
         notice=notice,
         local_mlflow=local_mlflow,
     )
-    ledger.start()
+    tracker.start()
     for stage in found.stages:
         record = found.records.get(stage.known_key)
         if record is not None:
-            ledger.deliver(stage.kind, stage.epoch, record)
+            tracker.deliver(stage.kind, stage.epoch, record)
     best = best_epoch(found.config.metrics, found.stages, found.records)
     whole = all(stage.known_key in found.records for stage in found.stages)
-    return ledger.finish(
+    return tracker.finish(
         "FINISHED" if whole else "KILLED",
         best_epoch=None if best is None else best.epoch,
         best_artifact="model" if best is None else artifact_of(best.metric),

@@ -64,7 +64,7 @@ class Comparison:
         self._old_config = dict(flatten(plan.config))
         self._old: dict[tuple[str, int | None], Stage] = {}
         if old_config is not None:
-            listed = list_stages(old_config, plan.facts())
+            listed = list_stages(old_config, plan.run_inputs())
             self._old = {(stage.kind, stage.epoch): stage for stage in listed}
         self._readable = old_config is not None
         self._reasons: dict[tuple[str, int | None], tuple[str, ...]] = {}

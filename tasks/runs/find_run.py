@@ -140,7 +140,7 @@ def _found(store: Store, plan: RunPlan) -> FoundRun:
             f"{plan.reference} was planned by another version of epochal, whose config this one "
             "does not read; use that version"
         )
-    stages = tuple(list_stages(config, plan.facts()))
+    stages = tuple(list_stages(config, plan.run_inputs()))
     stage_store = StageStore(store)
     statuses = look_up(stage_store, [stage.known_key for stage in stages], stages=stages)
     records = records_of(statuses)

@@ -14,9 +14,9 @@ from epochal.tasks.planning.early_stopping import stopped_after
 from epochal.tasks.planning.keys import list_stages
 from epochal.tasks.planning.run_length import with_epochs
 from epochal.tasks.planning.scoring import SCORING_DATA
-from epochal.tasks.planning.stage import Facts, Stage
+from epochal.tasks.planning.stage import RunInputs, Stage
 from epochal.tasks.runs.explain import Comparison, most_similar
-from epochal.tasks.runs.facts import remembered_facts
+from epochal.tasks.runs.run_inputs import remembered_run_inputs
 from epochal.tasks.runs.run_plans import newest_plan, read_plans, run_names
 from epochal.tasks.runs.stage_schema import look_up
 
@@ -43,7 +43,7 @@ class PlanReport:
     """All stages of a run as the store has them."""
 
     config: RunConfig
-    facts: Facts
+    run_inputs: RunInputs
     reports: tuple[StageReport, ...]
     statuses: Mapping[str, StageStatus]
     bitwise: bool
@@ -74,29 +74,29 @@ class PlanReport:
     @property
     def unread(self) -> tuple[str, ...]:
         """Data sets whose content is not yet known."""
-        facts = {
-            "train_data": self.facts.train_data,
-            "validation_data": self.facts.validation_data,
+        run_inputs = {
+            "train_data": self.run_inputs.train_data,
+            "validation_data": self.run_inputs.validation_data,
         }
-        if self.facts.scoring_data is not None:
-            facts[SCORING_DATA] = self.facts.scoring_data
-        return tuple(name for name, data in facts.items() if data.fingerprint is None)
+        if self.run_inputs.scoring_data is not None:
+            run_inputs[SCORING_DATA] = self.run_inputs.scoring_data
+        return tuple(name for name, data in run_inputs.items() if data.fingerprint is None)
 
 
 def make_plan(config: RunConfig) -> PlanReport:
     """The plan of `config` from what the store remembers; no data is read."""
     store = open_store(config.store, folder=Path(config.folder))
-    facts = remembered_facts(config, store)
-    config = with_epochs(config, num_samples=facts.train_data.num_samples)
-    stages = list_stages(config, facts)
+    run_inputs = remembered_run_inputs(config, store)
+    config = with_epochs(config, num_samples=run_inputs.train_data.num_samples)
+    stages = list_stages(config, run_inputs)
     keys = [stage.key for stage in stages if stage.key is not None]
     statuses = look_up(StageStore(store), keys, stages=stages)
-    return report_plan(config, facts, stages, statuses, store)
+    return report_plan(config, run_inputs, stages, statuses, store)
 
 
 def report_plan(
     config: RunConfig,
-    facts: Facts,
+    run_inputs: RunInputs,
     stages: Sequence[Stage],
     statuses: Mapping[str, StageStatus],
     store: Store,
@@ -117,7 +117,7 @@ def report_plan(
     ]
     return PlanReport(
         config=config,
-        facts=facts,
+        run_inputs=run_inputs,
         reports=tuple(reports),
         statuses=statuses,
         bitwise=is_bitwise(stages, records),

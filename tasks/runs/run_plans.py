@@ -14,14 +14,14 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, JsonValue, ValidationError
 
-from epochal.data.errors import Damaged, NotFound
+from epochal.data.errors import CorruptObject, NotFound
 from epochal.data.hashing import digest
 from epochal.data.store.documents import dump_document, load_document
 from epochal.data.store.store import Store
 from epochal.data.types import Frozen
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.averaging import END_KINDS
-from epochal.tasks.planning.stage import DataFacts, Facts, Stage
+from epochal.tasks.planning.stage import DatasetFacts, RunInputs, Stage
 
 MAX_PLAN_BYTES = 1 << 28
 _PLAN = re.compile(r"([0-9]{6})\.json")
@@ -75,15 +75,15 @@ class RunPlan(Frozen):
         first = [stage.key for stage in self.stages[:2]]
         return digest("generation", [self.run, self.generation, first])
 
-    def facts(self) -> Facts:
+    def run_inputs(self) -> RunInputs:
         """The facts that the keys were made from."""
-        return Facts(
+        return RunInputs(
             sources=self.sources,
-            train_data=DataFacts(self.train_data, self.num_samples),
-            validation_data=DataFacts(self.validation_data),
+            train_data=DatasetFacts(self.train_data, self.num_samples),
+            validation_data=DatasetFacts(self.validation_data),
             schedule=self.schedule,
             start=self.start,
-            scoring_data=None if self.scoring_data is None else DataFacts(self.scoring_data),
+            scoring_data=None if self.scoring_data is None else DatasetFacts(self.scoring_data),
         )
 
     def run_config(self) -> RunConfig | None:
@@ -158,7 +158,7 @@ def _read_plan(
         plan = RunPlan.model_validate(body)
     except FileNotFoundError:
         return None
-    except Damaged as error:
+    except CorruptObject as error:
         if set_aside:
             store.set_aside(path, str(error))
         return None  # plans only explain; the records decide
@@ -183,7 +183,9 @@ def find_plan(store: Store, reference: str) -> RunPlan:
     return plan
 
 
-def record_plan(store: Store, config: RunConfig, facts: Facts, stages: Sequence[Stage]) -> RunPlan:
+def record_plan(
+    store: Store, config: RunConfig, run_inputs: RunInputs, stages: Sequence[Stage]
+) -> RunPlan:
     """The plan of these stages: the newest one if it is the same, else a new one, written.
 
     What is no document any more is moved to `damaged/` first: it would bar `gc` for ever.
@@ -193,7 +195,7 @@ def record_plan(store: Store, config: RunConfig, facts: Facts, stages: Sequence[
     )
     while True:
         known = read_plans(store, config.name, set_aside=True)
-        plan = _next_plan(config, facts, listed, [entry.plan for entry in known])
+        plan = _next_plan(config, run_inputs, listed, [entry.plan for entry in known])
         if known and known[0].plan == plan:
             return plan
         numbers = plan_numbers(store.listing(f"runs/{config.name}/plans"), config.name)
@@ -207,7 +209,7 @@ def record_plan(store: Store, config: RunConfig, facts: Facts, stages: Sequence[
 
 
 def _next_plan(
-    config: RunConfig, facts: Facts, listed: tuple[PlannedStage, ...], known: list[RunPlan]
+    config: RunConfig, run_inputs: RunInputs, listed: tuple[PlannedStage, ...], known: list[RunPlan]
 ) -> RunPlan:
     same = _same_generation(_keys_in_epochs(listed), known)
     generation, branched_from, shared = 1, None, None
@@ -225,13 +227,15 @@ def _next_plan(
         shared_epochs=shared,
         stages=listed,
         config=_plain(config),
-        sources={name: dict(files) for name, files in facts.sources.items()},
-        train_data=facts.train_data.fingerprint,
-        validation_data=facts.validation_data.fingerprint,
-        num_samples=facts.train_data.num_samples,
-        schedule=facts.schedule,
-        start=facts.start,
-        scoring_data=None if facts.scoring_data is None else facts.scoring_data.fingerprint,
+        sources={name: dict(files) for name, files in run_inputs.sources.items()},
+        train_data=run_inputs.train_data.fingerprint,
+        validation_data=run_inputs.validation_data.fingerprint,
+        num_samples=run_inputs.train_data.num_samples,
+        schedule=run_inputs.schedule,
+        start=run_inputs.start,
+        scoring_data=None
+        if run_inputs.scoring_data is None
+        else run_inputs.scoring_data.fingerprint,
     )
 
 

@@ -6,29 +6,29 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from epochal.data.errors import Damaged
+from epochal.data.errors import CorruptObject
 
 _LARGEST = 1 << 53
 
 
-MAX_ANCHORS = 200
+MAX_TIMES = 200
 """Of one epoch; MLflow's times between two of them are interpolated."""
 
 
-def checked_anchors(value: Any) -> list[list[int]]:
-    """`value` as it was read, if it is pairs as `Anchors` keeps them. Raises Damaged."""
+def checked_times(value: Any) -> list[list[int]]:
+    """`value` as it was read, if it is pairs as `StageTimes` keeps them. Raises CorruptObject."""
     if (
         not isinstance(value, list)
-        or not 0 < len(value) <= MAX_ANCHORS + MAX_ANCHORS
+        or not 0 < len(value) <= MAX_TIMES + MAX_TIMES
         or not all(isinstance(pair, list) and len(pair) == 2 for pair in value)  # noqa: PLR2004
         or not all(type(one) is int and 0 <= one <= _LARGEST for pair in value for one in pair)
     ):
-        raise Damaged(f"anchors: found {value!r:.80}, expected pairs (updates, milliseconds)")
+        raise CorruptObject(f"anchors: found {value!r:.80}, expected pairs (updates, milliseconds)")
     return value
 
 
-class Anchors:
-    """Pairs (updates done in the epoch, milliseconds since 1970), at most `MAX_ANCHORS` + 1."""
+class StageTimes:
+    """Pairs (updates done in the epoch, milliseconds since 1970), at most `MAX_TIMES` + 1."""
 
     def __init__(self, earlier: Sequence[Sequence[int]] = ()) -> None:
         self._pairs = [[int(done), int(moment)] for done, moment in earlier] or [[0, now_ms()]]
@@ -41,7 +41,7 @@ class Anchors:
         if updates <= done or moment - last < self._every_ms:
             return
         self._pairs.append([updates, moment])
-        if len(self._pairs) > MAX_ANCHORS:
+        if len(self._pairs) > MAX_TIMES:
             self._pairs = self._pairs[::2]
             self._every_ms *= 2
 

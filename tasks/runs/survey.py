@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from epochal.data.errors import Damaged
+from epochal.data.errors import CorruptObject
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.stage_store.status import STARTED
 from epochal.tasks.planning.averaging import AVERAGE, averaged_artifact, averaged_epoch
@@ -52,11 +52,11 @@ def survey(
     """
     labels = {stage.known_key: stage.label for stage in stages}
     records: dict[str, StageRecord] = {}
-    thinned: dict[str, frozenset[str]] = {}
+    pruned: dict[str, frozenset[str]] = {}
     for key, status in look_up(stage_store, labels, stages=stages).items():
         if status.record is not None:
             records[key] = status.record
-            thinned[key] = frozenset(status.thinned)
+            pruned[key] = frozenset(status.pruned)
             for path in status.leftovers:
                 stage_store.store.delete(path)
         elif status.problem not in (None, STARTED):
@@ -64,7 +64,7 @@ def survey(
                 stage_store.store.set_aside(path, str(status.problem))
             notice(f"{labels[key]}: {status.problem}; it is computed again")
     checked: set[tuple[str, str]] = set()
-    while damaged := _damaged(stage_store, stages, records, thinned, checked):
+    while damaged := _damaged(stage_store, stages, records, pruned, checked):
         for key, problem in damaged.items():
             del records[key]
             notice(f"{labels[key]}: {problem}; it is computed again")
@@ -75,19 +75,19 @@ def _damaged(
     stage_store: StageStore,
     stages: Sequence[Stage],
     records: Mapping[str, StageRecord],
-    thinned: Mapping[str, frozenset[str]],
+    pruned: Mapping[str, frozenset[str]],
     checked: set[tuple[str, str]],
 ) -> dict[str, str]:
     """Key → problem of the stages of which an artifact is not what its record says."""
     found: dict[str, str] = {}
-    for key, name in _to_hash(stages, records, thinned):
+    for key, name in _to_hash(stages, records, pruned):
         if (key, name) in checked or key in found:
             continue
         checked.add((key, name))
         try:
             with stage_store.fetch_artifact(records[key], name):
                 pass
-        except Damaged as error:
+        except CorruptObject as error:
             found[key] = str(error)
     return found
 
@@ -95,7 +95,7 @@ def _damaged(
 def _to_hash(
     stages: Sequence[Stage],
     records: Mapping[str, StageRecord],
-    thinned: Mapping[str, frozenset[str]],
+    pruned: Mapping[str, frozenset[str]],
 ) -> Iterator[tuple[str, str]]:
     small = SMALL_BYTES
     # Of a run that was stopped early it is the last one that is done.
@@ -107,7 +107,7 @@ def _to_hash(
             yield from _parents_artifacts(stage, records)
             continue
         for name, artifact in record.artifacts.items():
-            if name in thinned[stage.known_key]:
+            if name in pruned[stage.known_key]:
                 continue  # it is not there, and nobody has asked for it
             reported = stage is last and name == "model"
             if name not in TABLES and not reported:

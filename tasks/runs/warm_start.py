@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from epochal.data.errors import (
     ConfigError,
-    Damaged,
+    CorruptObject,
     InputError,
     NotFound,
     StateMismatch,
@@ -50,7 +50,7 @@ class Weights:
 
     @contextmanager
     def opened(self) -> Iterator[Path]:
-        """A local file that holds them. Raises NotFound, InputError or Damaged."""
+        """A local file that holds them. Raises NotFound, InputError or CorruptObject."""
         try:
             if self.stored is not None:
                 store, record = self.stored
@@ -111,7 +111,7 @@ def _of_run(named: str, config: RunConfig) -> Weights:
             f"start.from: {plan.reference} was planned by another version of epochal, whose config "
             "this one does not read; export its weights there"
         )
-    stages = list_stages(run, plan.facts())
+    stages = list_stages(run, plan.run_inputs())
     stage_store = StageStore(store)
     found = stage_store.lookup([stage.known_key for stage in stages])
     records = {key: one.record for key, one in found.items() if one.record is not None}
@@ -136,7 +136,7 @@ def _of_run(named: str, config: RunConfig) -> Weights:
             f"{epoch if number is None else number}; {has}"
         )
     record = trained[number]
-    if "model" in found[record.key].thinned:
+    if "model" in found[record.key].pruned:
         raise NotFound(
             f"start.from: the checkpoint of {plan.reference}, epoch {number}, was removed by "
             "`epochal gc`; choose another epoch, or train that run again"
@@ -201,5 +201,5 @@ def check_start(config: RunConfig, components: Components) -> None:
         return
     try:
         load_weights(config, components)
-    except (StateMismatch, Damaged) as error:
+    except (StateMismatch, CorruptObject) as error:
         raise ConfigError(str(error)) from error

@@ -18,16 +18,16 @@ from epochal.data.errors import PreflightFailed, StoreUnavailable, TrainingFaile
 from epochal.data.hashing import digest
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.store.open import open_store
-from epochal.data.store.retry import Patience
+from epochal.data.store.retry import RetryPolicy
 from epochal.data.store.store import Store
 from epochal.tasks.checkpoints.host_buffers import HostBuffers
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.early_stopping import needed_stages, stopped_after
 from epochal.tasks.planning.keys import list_stages
 from epochal.tasks.planning.run_length import with_epochs
-from epochal.tasks.planning.stage import Facts, Stage
+from epochal.tasks.planning.stage import RunInputs, Stage
 from epochal.tasks.reporting import Outcome, Reporter, SilentReporter
-from epochal.tasks.run_data.run_data import RunData, read_facts
+from epochal.tasks.run_data.run_data import RunData, read_run_inputs
 from epochal.tasks.runs.plan import is_bitwise
 from epochal.tasks.runs.run_plans import RunPlan, record_plan
 from epochal.tasks.runs.survey import survey
@@ -37,7 +37,7 @@ from epochal.tasks.session.interruption import Interruption
 if TYPE_CHECKING:
     import torch
 
-    from epochal.tasks.tracking.background import Ledger, LedgerResult
+    from epochal.tasks.tracking.background import Tracker, TrackerResult
     from epochal.tasks.user_code.components import Components
 
 
@@ -53,7 +53,7 @@ class Session:
     config: RunConfig
     store: Store
     stage_store: StageStore
-    facts: Facts
+    run_inputs: RunInputs
     data: Mapping[str, RunData]
     stages: tuple[Stage, ...]
     records: dict[str, StageRecord]
@@ -63,8 +63,8 @@ class Session:
     reporter: Reporter
     components: Components | None
     live_key: str | None = None
-    ledger: Ledger = field(init=False)
-    delivered: LedgerResult | None = None
+    tracker: Tracker = field(init=False)
+    delivered: TrackerResult | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     resumed_at: dict[str, int] = field(default_factory=dict)
     interruption: Interruption = field(default_factory=Interruption)
@@ -151,9 +151,9 @@ def _open(config: RunConfig, told: Reporter, before_start: Callable[[], None]) -
     store = open_store(config.store, folder=Path(config.folder))
     device = prepare_numerics(config)
     check_store = cache(store.preflight)  # before the first write, and once
-    facts, data = read_facts(config, store, notice=told, before_write=check_store)
-    config = with_epochs(config, num_samples=facts.train_data.num_samples)
-    stages = tuple(list_stages(config, facts))
+    run_inputs, data = read_run_inputs(config, store, notice=told, before_write=check_store)
+    config = with_epochs(config, num_samples=run_inputs.train_data.num_samples)
+    stages = tuple(list_stages(config, run_inputs))
     stage_store = StageStore(store)
     records = survey(stage_store, stages, notice=told.notice)
     environment = numerics_environment(device)
@@ -177,19 +177,19 @@ def _open(config: RunConfig, told: Reporter, before_start: Callable[[], None]) -
         config=config,
         store=store,
         stage_store=stage_store,
-        facts=facts,
+        run_inputs=run_inputs,
         data=data,
         stages=stages,
         records=records,
-        plan=record_plan(store, config, facts, stages),
+        plan=record_plan(store, config, run_inputs, stages),
         device=device,
         environment=environment,
         reporter=told,
         components=components,
     )
     # Until here a store that does not answer is a mistake of the config; from here on it is away.
-    store.be_patient(
-        Patience.of_environment(
+    store.retry_with(
+        RetryPolicy.of_environment(
             hurried=lambda: session.interruption.came, notice=session.reporter.notice
         )
     )

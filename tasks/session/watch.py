@@ -9,12 +9,12 @@ import time
 from typing import TYPE_CHECKING
 
 from epochal.tasks.reporting import Live, Reporter
-from epochal.tasks.runs.stage_times import Anchors
+from epochal.tasks.runs.stage_times import StageTimes
 from epochal.tasks.session.interruption import Interruption
 
 if TYPE_CHECKING:
     from epochal.engine.loop.progress import Progress
-    from epochal.tasks.checkpoints.mid_epoch_saver import PartialSaver
+    from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
 
 SHOW_EVERY_S = 0.2
 """Between two looks at the device: an eye sees no more, a GPU is not kept waiting for less."""
@@ -27,13 +27,13 @@ class EpochWatch:
         self,
         reporter: Reporter,
         interruption: Interruption,
-        saver: PartialSaver,
-        anchors: Anchors,
+        saver: MidEpochSaver,
+        times: StageTimes,
     ) -> None:
         self._reporter = reporter
         self._interruption = interruption
         self._saver = saver
-        self._anchors = anchors
+        self._times = times
         self._shown = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
@@ -53,7 +53,7 @@ class EpochWatch:
         live = progress.live()
         if live is None:
             return
-        self._anchors.add(live.update)
+        self._times.add(live.update)
         self._reporter.live(
             Live(
                 epoch=progress.epoch,

@@ -30,7 +30,7 @@ def initialise(session: Session, stage: Stage) -> StageRecord:
         session.components = build_components(session.config, device=session.device)
     state = session.components.state
     if session.config.start is not None:
-        load_weights(session.config, session.components, sha256=session.facts.start)
+        load_weights(session.config, session.components, sha256=session.run_inputs.start)
     with session.store.scratch() as scratch:
         artifact = put_model(session.stage_store, stage.known_key, state, scratch)
     parameters = sum(parameter.numel() for parameter in state.model.parameters())

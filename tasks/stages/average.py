@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from epochal.data.errors import Damaged, TrainingFailed
+from epochal.data.errors import CorruptObject, TrainingFailed
 from epochal.data.stage_store.stages import StageRecord
 from epochal.data.types import seed_64
 from epochal.tasks.checkpoints.end_of_epoch import load_model, put_tensors
@@ -65,8 +65,8 @@ def _checkpoints(
         try:
             with session.stage_store.fetch_artifact(record, name) as path:
                 tensors = load_tensors(path, device="cpu")
-        except Damaged as error:
-            raise Damaged(
+        except CorruptObject as error:
+            raise CorruptObject(
                 f"averaging: the weights of epoch {epoch} are needed, and they were removed or "
                 f"damaged ({error}); the same command computes that epoch again, from the last "
                 "checkpoint before it"

@@ -17,7 +17,7 @@ from epochal.tasks.checkpoints.end_of_epoch import load_checkpoint, load_model
 
 
 def sample_table(session: Session, stage: Stage) -> SampleTable | None:
-    """The plan of who is trained on, or None where all are. Raises Damaged."""
+    """The plan of who is trained on, or None where all are. Raises CorruptObject."""
     from epochal.data.samples.table import read_plan
 
     if "samples" not in stage.parents:

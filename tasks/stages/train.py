@@ -8,27 +8,27 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epochal.data.errors import Damaged
-from epochal.data.stage_store.mid_epoch import PartialStore
+from epochal.data.errors import CorruptObject
+from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.stage_store.stages import Artifact, StageRecord
 from epochal.tasks.checkpoints.end_of_epoch import put_checkpoint
 from epochal.tasks.checkpoints.mid_epoch_restore import checked_restore
-from epochal.tasks.checkpoints.mid_epoch_saver import PartialSaver
+from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
 from epochal.tasks.planning.run_length import rate_function, updates_left, updates_of
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.runs.stage_schema import number
-from epochal.tasks.runs.stage_times import TIMES, Anchors, checked_anchors
+from epochal.tasks.runs.stage_times import TIMES, StageTimes, checked_times
 from epochal.tasks.session.session import Session
 from epochal.tasks.session.watch import EpochWatch
 from epochal.tasks.stages.commit import bring_state, commit_stage, consumed, sample_table
-from epochal.tasks.stages.validate import inside_validation
+from epochal.tasks.stages.validate import mid_epoch_validation
 from epochal.tasks.tracking.exporter import EpochPart
 
 if TYPE_CHECKING:
     from epochal.data.loading.order import MicroBatchPlan
     from epochal.data.samples.table import SampleTable
     from epochal.engine.loop.epoch import EpochResult
-    from epochal.engine.loop.progress import PartialEpoch
+    from epochal.engine.loop.progress import MidEpochState
 
 
 def train(session: Session, stage: Stage) -> StageRecord:
@@ -44,16 +44,16 @@ def train(session: Session, stage: Stage) -> StageRecord:
         "environment_digest": session.environment_digest,
         "consumed": consumed(session, stage),
     }
-    resume, anchors = _begin(session, stage, identity, plan)
+    resume, times = _begin(session, stage, identity, plan)
     components, norm = session.ready_components(), config.batch_norm
     state = components.state
     updates_before = state.updates_tried - (0 if resume is None else resume.updates)
-    saver = PartialSaver(
+    saver = MidEpochSaver(
         session.store,
         stage.known_key,
         config.checkpoint,
         identity=identity,
-        anchors=anchors.until,
+        times=times.until,
         saved=partial(_deliver_part, session, stage, updates_before),
         buffers=session.buffers,
         resumed=resume is not None,
@@ -81,20 +81,21 @@ def train(session: Session, stage: Stage) -> StageRecord:
                 seed=config.seed,
                 precision=config.precision,
                 mixing=config.mixing,
-                inside=inside_validation(config.validation, session, saver, epoch=epoch),
+                validations=mid_epoch_validation(config.validation, session, saver, epoch=epoch),
                 updates_per_epoch=updates_of(config, epoch, num_samples=len(data.sample_ids_N))
                 if _cut(session, stage) is not None
                 else None,
-                on_progress=EpochWatch(session.reporter, session.interruption, saver, anchors),
+                on_progress=EpochWatch(session.reporter, session.interruption, saver, times),
                 resume=resume,
                 frozen=config.optimizer.frozen_in(epoch),
                 momentum=None if norm is None else norm.function(config.epochs),
             )
     finally:
         saver.wait()
-    times = {"anchors": anchors.until(result.num_updates)}
     artifacts = _put_artifacts(session, stage, result)
-    session.stage_store.put_side_file(stage.known_key, TIMES, times)
+    session.stage_store.put_side_file(
+        stage.known_key, TIMES, {"anchors": times.until(result.num_updates)}
+    )
     norms = result.updates["gradients/norm"]
     record = commit_stage(
         session,
@@ -156,15 +157,15 @@ def _cut(session: Session, stage: Stage) -> int | None:
 
 def _begin(
     session: Session, stage: Stage, identity: Mapping[str, Any], plan: MicroBatchPlan
-) -> tuple[PartialEpoch | None, Anchors]:
+) -> tuple[MidEpochState | None, StageTimes]:
     """Brings the live state to where the epoch goes on: its newest commit, or its parent."""
 
     def fits(body: Mapping[str, Any]) -> bool:
         return all(body.get(name) == value for name, value in identity.items())
 
-    partials = PartialStore(session.store, stage.known_key)
+    commits = MidEpochStore(session.store, stage.known_key)
     while True:
-        with partials.newest(fits=fits, notice=session.reporter.notice) as commit:
+        with commits.newest(fits=fits, notice=session.reporter.notice) as commit:
             if commit is None:
                 break
             session.live_key = None
@@ -175,19 +176,19 @@ def _begin(
                     plan,
                     gradients=session.config.gradients,
                 )
-                anchors = Anchors(checked_anchors(commit.body.get("anchors")))
-            except Damaged as error:
+                times = StageTimes(checked_times(commit.body.get("anchors")))
+            except CorruptObject as error:
                 session.reporter.notice(f"{stage.label}: {error}; an older commit is used")
-                partials.discard(commit.micro_steps, str(error))
+                commits.discard(commit.micro_steps, str(error))
                 continue
             session.resumed_at[stage.known_key] = commit.micro_steps
-            return resume, anchors
+            return resume, times
     state = bring_state(session, stage.parents["parent"]).state
     ema = session.config.ema
     if ema is not None and ema.copy_at_epoch == stage.epoch and state.ema is not None:
         state.ema.copy_to_model()
     session.live_key = None  # until the epoch is whole, the live state is nobody's checkpoint
-    return None, Anchors()
+    return None, StageTimes()
 
 
 def _put_artifacts(session: Session, stage: Stage, result: EpochResult) -> dict[str, Artifact]:
@@ -213,16 +214,16 @@ def _deliver_part(
     session: Session,
     stage: Stage,
     updates_before: int,
-    part: PartialEpoch,
-    anchors: list[list[int]],
+    part: MidEpochState,
+    times: list[list[int]],
 ) -> None:
     """Live curves of a long epoch: what is committed of it goes to MLflow."""
     if part.updates:
-        session.ledger.deliver_part(
+        session.tracker.deliver_part(
             EpochPart(
                 key=stage.known_key,
                 metrics=part.metrics,
                 updates_before=updates_before,
-                anchors=anchors,
+                times=times,
             )
         )

@@ -21,8 +21,8 @@ from epochal.tasks.stages.commit import commit_stage, put_moment
 
 if TYPE_CHECKING:
     from epochal.engine.loop.evaluate import ValidationResult
-    from epochal.engine.loop.progress import InsideValidation, Progress
-    from epochal.tasks.checkpoints.mid_epoch_saver import PartialSaver
+    from epochal.engine.loop.progress import MidEpochValidation, Progress
+    from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
 
 
 @dataclass(frozen=True)
@@ -100,14 +100,14 @@ class _PutDownError(Exception):
     """A signal came: the validation is left, and done again when the epoch goes on."""
 
 
-def inside_validation(
-    config: ValidationConfig, session: Session, saver: PartialSaver, *, epoch: int
-) -> InsideValidation | None:
+def mid_epoch_validation(
+    config: ValidationConfig, session: Session, saver: MidEpochSaver, *, epoch: int
+) -> MidEpochValidation | None:
     """What `train_epoch` validates with between updates, or None where it does not.
 
     A signal is obeyed between two batches, once the epoch so far is committed.
     """
-    from epochal.engine.loop.progress import InsideValidation
+    from epochal.engine.loop.progress import MidEpochValidation
 
     def on_batch() -> None:
         if session.interruption.came:
@@ -124,4 +124,4 @@ def inside_validation(
 
     if config.every_updates is None:
         return None
-    return InsideValidation(every_updates=config.every_updates, measure=values_of)
+    return MidEpochValidation(every_updates=config.every_updates, measure=values_of)

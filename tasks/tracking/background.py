@@ -1,7 +1,7 @@
 """The MLflow ledger of one run: takes finished stages, delivers them on a thread of its own.
 
 Training never waits for MLflow and never fails by it. What cannot be delivered is said once and
-is delivered by the next command: the store knows what is missing (`tasks.delivery`).
+is delivered by the next command: the store knows what is missing (`tasks.exporter`).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from epochal.data.errors import EpochalError
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.store.store import Store
 from epochal.tasks.tracking.connection import RunIdentity, connect, find_or_create_run, unreachable
-from epochal.tasks.tracking.exporter import Delivery, EpochPart, Thinning
+from epochal.tasks.tracking.exporter import EpochPart, Exporter, LogEvery
 from epochal.tasks.tracking.mlflow_models import log_best_model, log_links
 from epochal.tasks.tracking.mlflow_run import FINISHED, DataEntry, TrackedRun
 from epochal.tasks.tracking.model_folder import ModelSource
 
-__all__ = ["DataEntry", "Ledger", "LedgerResult", "ModelSource", "RunIdentity", "Status"]
+__all__ = ["DataEntry", "ModelSource", "RunIdentity", "Status", "Tracker", "TrackerResult"]
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -43,7 +43,7 @@ LogPictures = Callable[[TrackedRun, Mapping[str, StageRecord], Callable[[], None
 
 
 @dataclass(frozen=True)
-class LedgerResult:
+class TrackerResult:
     """How the delivery ended.
 
     run_id: MLflow's, or None while nothing could be delivered. problem: what is left, or None.
@@ -66,7 +66,7 @@ class _AbandonedError(Exception):
     """Nobody waits for this thread any more: it may write nothing."""
 
 
-class Ledger:
+class Tracker:
     """One run's way to MLflow: `start`, `deliver` each stage, `finish`.
 
     params, tags, data, model, pictures: what MLflow shows of the run. log_every_updates and
@@ -98,7 +98,7 @@ class Ledger:
         self._initial_tags = dict(tags)
         self._store = store
         self._stages = stages
-        self._thinning = Thinning(log_every_updates=log_every_updates, per_group=per_group)
+        self._log_every = LogEvery(log_every_updates=log_every_updates, per_group=per_group)
         self._notice = notice
         self._data = tuple(data)
         self._model = model
@@ -112,7 +112,7 @@ class Ledger:
         self._computing = False
         # Below: the thread's own.
         self._run: TrackedRun | None = None
-        self._delivery: Delivery | None = None
+        self._exporter: Exporter | None = None
         self._records: dict[str, StageRecord] = {}
         self._pending: dict[str, StageRecord] = {}
         self._part: EpochPart | None = None
@@ -154,7 +154,7 @@ class Ledger:
         best_artifact: str = "model",
         tags: Mapping[str, str],
         hurried: bool | None = None,
-    ) -> LedgerResult:
+    ) -> TrackerResult:
         """Delivers what is left, sets the status and ends the thread; raises nothing.
 
         Waits for a tracker that works, about 10 s for one that is away. hurried: waits 12 s at
@@ -175,7 +175,7 @@ class Ledger:
                 self._tell("it does not answer")
                 break
         run = self._run
-        return LedgerResult(None if run is None else run.run_id, self._uri, self._problem)
+        return TrackerResult(None if run is None else run.run_id, self._uri, self._problem)
 
     def _work(self) -> None:
         self._attempt()
@@ -188,7 +188,7 @@ class Ledger:
                     self._records[item.key] = self._pending[item.key] = item
                 elif isinstance(item, EpochPart):
                     self._part = item
-            if finish is not None or time.monotonic() - self._tried >= RETRY_S or self._delivery:
+            if finish is not None or time.monotonic() - self._tried >= RETRY_S or self._exporter:
                 self._attempt(finish)
             if finish is not None:
                 self._ended.set()
@@ -206,14 +206,14 @@ class Ledger:
     def _attempt(self, finish: _Finish | None = None) -> None:
         self._tried = time.monotonic()
         try:
-            run, delivery = self._connected()
-            report = delivery.deliver(list(self._pending.values()))
+            run, exporter = self._connected()
+            report = exporter.deliver(list(self._pending.values()))
             self._pending = {
                 key: record for key, record in self._pending.items() if key not in report.delivered
             }
             part, self._part = self._part, None
             if part is not None and part.key not in self._records:
-                delivery.deliver_part(part)
+                exporter.deliver_part(part)
             self._problem = "; ".join(report.problems) or None
             if finish is not None:
                 self._finish_run(run, finish)
@@ -227,7 +227,7 @@ class Ledger:
 
     def _failed(self, problem: str) -> None:
         # What the run holds by now is not known: the next try looks anew.
-        self._delivery = None
+        self._exporter = None
         self._tell(problem.partition("\n")[0][:400])
 
     def _tell(self, problem: str) -> None:
@@ -239,9 +239,9 @@ class Ledger:
                 "the next command delivers it"
             )
 
-    def _connected(self) -> tuple[TrackedRun, Delivery]:
-        if self._run is not None and self._delivery is not None:
-            return self._run, self._delivery
+    def _connected(self) -> tuple[TrackedRun, Exporter]:
+        if self._run is not None and self._exporter is not None:
+            return self._run, self._exporter
         client = connect(self._uri)
         self._may_write()
         found = find_or_create_run(
@@ -256,10 +256,10 @@ class Ledger:
         if self._computing:
             run.begin()
         self._run = run
-        self._delivery = Delivery(
-            run, stages=self._stages, name=self._identity.name, thinning=self._thinning
+        self._exporter = Exporter(
+            run, stages=self._stages, name=self._identity.name, log_every=self._log_every
         )
-        return self._run, self._delivery
+        return self._run, self._exporter
 
     def _may_write(self) -> None:
         if self._abandoned:

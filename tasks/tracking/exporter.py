@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from epochal.data.errors import Damaged
+from epochal.data.errors import CorruptObject
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.stage_store.status import side_path
 from epochal.data.store.documents import dump_document
@@ -24,7 +24,7 @@ from epochal.data.tables.schemas import MAX_KEYS
 from epochal.engine.config.mid_epoch import INSIDE
 from epochal.tasks.planning.averaging import AVERAGE, VALIDATE_AVERAGE
 from epochal.tasks.planning.scoring import SCORE
-from epochal.tasks.runs.stage_times import TIMES, checked_anchors
+from epochal.tasks.runs.stage_times import TIMES, checked_times
 from epochal.tasks.tracking.connection import tracker_lock
 from epochal.tasks.tracking.mlflow_run import MAX_ROWS, Row, TrackedRun, mlflow_name
 
@@ -48,7 +48,7 @@ _OF_VALUES = {
 
 
 @dataclass(frozen=True)
-class Thinning:
+class LogEvery:
     """What of the step metrics is delivered: every n-th update; the norms of groups or not."""
 
     log_every_updates: int
@@ -79,9 +79,9 @@ class EpochPart:
     key: str
     metrics: Mapping[str, npt.NDArray[np.float64]]
     updates_before: int
-    anchors: Sequence[Sequence[int]]
+    times: Sequence[Sequence[int]]
 
-    def points(self, thinning: Thinning) -> StageMetrics:
+    def points(self, log_every: LogEvery) -> StageMetrics:
         """The points so far."""
         import numpy as np
 
@@ -94,10 +94,10 @@ class EpochPart:
                 "key": np.repeat(np.array(names, dtype=object), updates),
                 "value": np.concatenate([self.metrics[name] for name in names]),
             },
-            anchors=self.anchors,
+            times=self.times,
             updates=updates,
             updates_done=self.updates_before + updates,
-            thinning=thinning,
+            log_every=log_every,
             whole=False,
         )
 
@@ -110,7 +110,7 @@ class DeliveryReport:
     problems: tuple[str, ...] = field(default=())
 
 
-def update_times_ms(anchors: Sequence[Sequence[int]], num_updates: int) -> npt.NDArray[np.int64]:
+def update_times_ms(times: Sequence[Sequence[int]], num_updates: int) -> npt.NDArray[np.int64]:
     """The time of each update of an epoch, int64 of shape (U,), in ms since 1970.
 
     anchors: pairs (updates done in the epoch, ms), at least one; between two of them time runs
@@ -118,7 +118,7 @@ def update_times_ms(anchors: Sequence[Sequence[int]], num_updates: int) -> npt.N
     """
     import numpy as np
 
-    ordered = sorted({int(done): int(moment) for done, moment in anchors}.items())
+    ordered = sorted({int(done): int(moment) for done, moment in times}.items())
     if not ordered:
         message = "an epoch's times need at least one anchor"
         raise ValueError(message)
@@ -138,10 +138,10 @@ def update_times_ms(anchors: Sequence[Sequence[int]], num_updates: int) -> npt.N
 def step_metrics(
     columns: Mapping[str, Any],
     *,
-    anchors: Sequence[Sequence[int]],
+    times: Sequence[Sequence[int]],
     updates: int,
     updates_done: int,
-    thinning: Thinning,
+    log_every: LogEvery,
     whole: bool = True,
 ) -> StageMetrics:
     """The points of an epoch's updates, in order of the step.
@@ -154,17 +154,17 @@ def step_metrics(
     step_N = np.asarray(columns["step"], dtype=np.int64)
     value_N = np.asarray(columns["value"], dtype=np.float64)
     key_N = np.asarray(columns["key"], dtype=object)
-    wanted_N = step_N % thinning.log_every_updates == 0
+    wanted_N = step_N % log_every.log_every_updates == 0
     if whole:
         wanted_N |= step_N == updates_done
     # What is measured now and then is not thinned; a commit's columns hold NaN in between.
     inside_N = np.array([key.startswith(INSIDE) for key in key_N], dtype=bool)
     wanted_N = np.where(inside_N, ~np.isnan(value_N), wanted_N)
-    if not thinning.per_group:
+    if not log_every.per_group:
         wanted_N &= np.array([not key.startswith(_GROUP) for key in key_N], dtype=bool)
     chosen = np.flatnonzero(wanted_N)
     chosen = chosen[np.argsort(step_N[chosen], kind="stable")]
-    times_U = update_times_ms(anchors, updates)
+    times_U = update_times_ms(times, updates)
     time_N = times_U[np.clip(step_N - (updates_done - updates) - 1, 0, max(updates - 1, 0))]
     names = {key: mlflow_name(key) for key in set(key_N.tolist())}
     rows, infinite = [], []
@@ -209,21 +209,21 @@ def epoch_metrics(record: StageRecord, *, timestamp_ms: int) -> tuple[Row, ...]:
 def _check_steps(step_N: npt.NDArray[np.int64], record: StageRecord) -> None:
     done, updates = record.values["updates_done"], record.values["updates"]
     if len(step_N) and not done - updates < step_N.min() <= step_N.max() <= done:
-        raise Damaged(
+        raise CorruptObject(
             f"its steps are {step_N.min()} to {step_N.max()}, and the record names {updates} "
             f"updates, the last of them {done}"
         )
 
 
-class Delivery:
+class Exporter:
     """Delivers stages to one MLflow run, and marks in the store what was delivered."""
 
     def __init__(
-        self, run: TrackedRun, *, stages: StageStore, name: str, thinning: Thinning
+        self, run: TrackedRun, *, stages: StageStore, name: str, log_every: LogEvery
     ) -> None:
         self._run = run
         self._stages = stages
-        self._thinning = thinning
+        self._log_every = log_every
         self._folder = f"runs/{name}/delivered/{run.run_id}"
         self._marked = {path.rpartition("/")[2] for path in stages.store.listing(self._folder)}
 
@@ -244,7 +244,7 @@ class Delivery:
                 continue
             try:
                 waiting.append((record, self._metrics(record)))
-            except Damaged as error:
+            except CorruptObject as error:
                 problems.append(str(error))
             if sum(len(metrics.rows) for _, metrics in waiting) >= MAX_ROWS:
                 self._send(waiting)
@@ -255,7 +255,7 @@ class Delivery:
 
     def deliver_part(self, part: EpochPart) -> None:
         """Delivers what is committed of an epoch at work. Raises what MLflow raises."""
-        rows = part.points(self._thinning).rows
+        rows = part.points(self._log_every).rows
         with tracker_lock():
             self._run.refresh()
             self._run.log_rows([row for row in rows if self._run.is_new(row)])
@@ -280,8 +280,8 @@ class Delivery:
     def _metrics(self, record: StageRecord) -> StageMetrics:
         from epochal.data.tables.writing import UPDATES, read_table
 
-        anchors = self._anchors(record.key)
-        moment = max(int(moment) for _, moment in anchors)
+        times = self._times(record.key)
+        moment = max(int(moment) for _, moment in times)
         whole = epoch_metrics(record, timestamp_ms=moment)
         if record.stage != "train":
             return StageMetrics(whole)
@@ -291,25 +291,25 @@ class Delivery:
             _check_steps(table.columns["step"], record)
         steps = step_metrics(
             table.columns,
-            anchors=anchors,
+            times=times,
             updates=record.values["updates"],
             updates_done=record.values["updates_done"],
-            thinning=self._thinning,
+            log_every=self._log_every,
         )
         return StageMetrics((*steps.rows, *whole), steps.infinite)
 
-    def _anchors(self, key: str) -> list[list[int]]:
+    def _times(self, key: str) -> list[list[int]]:
         try:
             times = self._stages.read_side_file(key, TIMES)
             if times is not None:
-                return checked_anchors(times.get("anchors"))
-        except Damaged as error:
+                return checked_times(times.get("anchors"))
+        except CorruptObject as error:
             self._stages.store.set_aside(side_path(key, TIMES), str(error))
         # Lost: the moment of the first delivery stands for it from now on.
         now_ms = int(time.time() * 1000)
         times = self._stages.put_side_file(key, TIMES, {"anchors": [[0, now_ms]]})
-        return checked_anchors(times.get("anchors"))
+        return checked_times(times.get("anchors"))
 
     def _marker(self, record: StageRecord) -> str:
-        suffix = self._thinning.suffix if record.stage == "train" else "all"
+        suffix = self._log_every.suffix if record.stage == "train" else "all"
         return f"{record.key}.{suffix}.json"

@@ -15,7 +15,7 @@ from support.tiny_model import save_tensors
 
 from epochal.data.errors import (
     ConfigError,
-    Damaged,
+    CorruptObject,
     DataError,
     NonFinite,
     PreflightFailed,
@@ -98,11 +98,11 @@ def test_an_empty_plan_is_no_policys_and_is_computed_again(tmp_path, project):
     negative = {"keep_N": table["keep"], "weight_N": -table["weight"]}
     for plan, told in ((nobody, "keeps no sample"), (negative, "negative or not finite")):
         write_samples(table.with_plan(**plan), tmp_path / "t", metadata={})
-        with pytest.raises(Damaged, match=told):
+        with pytest.raises(CorruptObject, match=told):
             read_samples(tmp_path / "t")
     undo(store, project, ("train", 1))
     plant(store, record, "samples", (tmp_path / "t").read_bytes())
-    with pytest.raises(Damaged, match=r"its artifact samples .*negative or not finite"):
+    with pytest.raises(CorruptObject, match=r"its artifact samples .*negative or not finite"):
         BareRun(project.config)()
     assert BareRun(project.config)().digests == whole
 

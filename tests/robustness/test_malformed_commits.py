@@ -9,13 +9,13 @@ from support.malformed_bytes import rewritten
 from support.project import Project, environment
 from support.tiny_model import save_tensors
 
-from epochal.data.errors import Damaged, TrainingFailed
+from epochal.data.errors import CorruptObject, TrainingFailed
 from epochal.data.hashing import file_checksum
-from epochal.data.stage_store.mid_epoch import PartialStore
+from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.store.open import open_store
 from epochal.engine.checkpoint.serialize import load_tensors
 from epochal.tasks.checkpoints.mid_epoch_restore import checked_restore
-from epochal.tasks.checkpoints.mid_epoch_saver import PartialSaver
+from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
 from epochal.tasks.stages.commit import sample_table
 from epochal.tasks.stages.train import _plan
 
@@ -38,7 +38,7 @@ def cut_off(tmp_path_factory):
         environment(HOME=str(tmp_path_factory.mktemp("home")), FAIL_AT_CALL="19"),
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(PartialSaver, "when_due", PartialSaver.now)
+        patch.setattr(MidEpochSaver, "when_due", MidEpochSaver.now)
         with pytest.raises(TrainingFailed):
             BareRun(project.config)()
     return project
@@ -67,8 +67,8 @@ def cut_session(cut_off):
 def restored(interrupted, cut_session):
     """The newest commit of the copy, loaded as a resumed epoch loads it."""
     session, plan = cut_session
-    partials = PartialStore(interrupted[1], session.stage("train", 1).known_key)
-    with partials.newest(fits=lambda _: True, notice=pytest.fail) as commit:
+    commits = MidEpochStore(interrupted[1], session.stage("train", 1).known_key)
+    with commits.newest(fits=lambda _: True, notice=pytest.fail) as commit:
         return checked_restore(
             commit, session.ready_components().state, plan, gradients=session.config.gradients
         )
@@ -95,7 +95,7 @@ def test_the_newest_commit_is_restored_as_it_was(interrupted, cut_session):
 def test_a_commit_that_no_epoch_wrote_is_damage(interrupted, cut_session, change):
     _, store, _, newest = interrupted
     rewritten(store, newest, lambda manifest: change(manifest["body"]))
-    with pytest.raises(Damaged, match="the commit at micro-step 6"):
+    with pytest.raises(CorruptObject, match="the commit at micro-step 6"):
         restored(interrupted, cut_session)
 
 
@@ -136,13 +136,13 @@ def exchange_tensors(store, path, change):
 )
 def test_tensors_of_a_commit_that_do_not_fit_are_damage(interrupted, cut_session, change):
     exchange_tensors(interrupted[1], interrupted[3], change)
-    with pytest.raises(Damaged, match="the commit at micro-step 6"):
+    with pytest.raises(CorruptObject, match="the commit at micro-step 6"):
         restored(interrupted, cut_session)
 
 
 def test_a_damaged_commit_is_set_aside_and_an_older_one_gone_on_from(interrupted, whole):
     project, store, _, newest = interrupted
-    rewritten(store, newest, lambda manifest: manifest["body"].update(anchors=[["a"]]))
+    rewritten(store, newest, lambda manifest: manifest["body"].update(times=[["a"]]))
     run = BareRun(project.config)()
     assert run.digests == whole
     assert list(run.resumed.values()) == [5]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.malformed_bytes import mangled, mutated, told
 from support.project import CONFIG
 
-from epochal.data.errors import ConfigError, StoreRefused
+from epochal.data.errors import BadStore, ConfigError
 from epochal.data.store.addresses import normalise_store
 from epochal.tasks.config.load import load_config
 from epochal.tasks.config.yaml_reader import MAX_CONFIG_BYTES, parse_yaml, read_yaml_mapping
@@ -157,7 +157,7 @@ def test_a_pipe_without_an_end_is_read_to_the_limit_only(tmp_path):
     ],
 )  # fmt: skip
 def test_chains_and_unknown_schemes_are_refused_with_those_that_there_are(store):
-    with pytest.raises(StoreRefused) as caught:
+    with pytest.raises(BadStore) as caught:
         normalise_store(store, folder=Path("/config"))
     text = str(caught.value)
     assert store in text

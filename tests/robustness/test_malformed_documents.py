@@ -18,16 +18,16 @@ from support.malformed_bytes import (
 from support.stage_keys import FACTS, config
 from support.stage_records import KEY, make_record
 
-from epochal.data.errors import Damaged, StoreRefused
-from epochal.data.stage_store.mid_epoch import PartialStore
+from epochal.data.errors import BadStore, CorruptObject
+from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.stage_store.records import dump_record, load_record
 from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.documents import dump_document, load_document
 from epochal.data.store.open import open_store
 from epochal.tasks.planning.keys import list_stages
-from epochal.tasks.runs.facts import KnownData, read_known
+from epochal.tasks.runs.run_inputs import DatasetInfo, read_known
 from epochal.tasks.runs.run_plans import read_plans, record_plan
-from epochal.tasks.runs.stage_times import checked_anchors
+from epochal.tasks.runs.stage_times import checked_times
 
 NAME = "stages/record.json"
 
@@ -61,7 +61,7 @@ def read_record(body):
         return None
     try:
         return load_record(data, name=NAME, key=KEY)
-    except (Damaged, StoreRefused) as error:
+    except (CorruptObject, BadStore) as error:
         told(error, NAME)
         return None
 
@@ -90,7 +90,7 @@ def test_a_record_with_several_values_changed_is_refused_or_is_what_it_says(body
 def test_mangled_bytes_of_a_record_are_refused_or_the_same(data):
     try:
         record = load_record(data, name=NAME, key=KEY)
-    except Damaged as error:
+    except CorruptObject as error:
         told(error, NAME)
     else:
         assert dump_record(record) == data
@@ -122,7 +122,7 @@ def test_a_plan_with_any_one_value_changed_is_unreadable_or_lists_to_the_end(eve
             assert all(len(stage.key) == 64 for stage in plan.stages)
             found = plan.run_config()
             if found is not None:
-                list_stages(found, plan.facts())
+                list_stages(found, plan.run_inputs())
 
 
 @given(mutated(PLAN))
@@ -132,7 +132,7 @@ def test_a_plan_with_several_values_changed_is_unreadable_or_lists_to_the_end(bo
         return
     for entry in read_plan(body):
         if (found := entry.plan.run_config()) is not None:
-            list_stages(found, entry.plan.facts())
+            list_stages(found, entry.plan.run_inputs())
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_what_is_remembered_of_data_is_of_its_types_or_is_forgotten():
         if known is not None:
             assert known.model_dump() == {"label_min": None, "label_max": None} | body
             assert known.num_samples > 0
-    assert isinstance(KnownData(**KNOWN), KnownData)
+    assert isinstance(DatasetInfo(**KNOWN), DatasetInfo)
 
 
 @pytest.mark.parametrize("value", STRANGE, ids=repr)
@@ -182,14 +182,14 @@ ANCHORS = [[0, 1_700_000_000_000], [7, 1_700_000_009_000]]
 def test_anchors_of_an_epoch_are_pairs_of_counts_or_damage():
     for _, body in single_changes({"anchors": ANCHORS}):
         try:
-            found = checked_anchors(body.get("anchors"))
-        except Damaged:
+            found = checked_times(body.get("anchors"))
+        except CorruptObject:
             continue
         assert all(0 <= one <= 2**53 for pair in found for one in pair)
         assert all(type(one) is int for pair in found for one in pair)
-    assert checked_anchors(ANCHORS) == ANCHORS
-    with pytest.raises(Damaged, match="pairs"):
-        checked_anchors([[0, 1]] * 100_000)
+    assert checked_times(ANCHORS) == ANCHORS
+    with pytest.raises(CorruptObject, match="pairs"):
+        checked_times([[0, 1]] * 100_000)
 
 
 def manifest(store):
@@ -201,7 +201,7 @@ def manifest(store):
 
 
 def newest(store):
-    with PartialStore(store, "a" * 64).newest(fits=lambda _: True, notice=lambda _: None) as one:
+    with MidEpochStore(store, "a" * 64).newest(fits=lambda _: True, notice=lambda _: None) as one:
         return None if one is None else one.micro_steps
 
 
@@ -232,7 +232,7 @@ TREES = [RECORD, PLAN, KNOWN]
 def test_mangled_documents_are_refused_or_the_same(data):
     try:
         body = load_document(data, name=NAME)
-    except Damaged as error:
+    except CorruptObject as error:
         told(error, NAME)
     else:
         assert body in TREES
@@ -267,7 +267,7 @@ def test_what_json_parsers_disagree_on_is_refused(text, told):
     if told is None:
         assert load_document(document(text), name=NAME) == json.loads(text)
         return
-    with pytest.raises(Damaged, match=f"{NAME}.*{told}"):
+    with pytest.raises(CorruptObject, match=f"{NAME}.*{told}"):
         load_document(document(text), name=NAME)
 
 

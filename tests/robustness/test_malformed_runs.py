@@ -4,16 +4,44 @@ Two kinds of attack: bytes changed, which their digests tell; and wrong contents
 digests, which only their reader can tell.
 """
 
+import shutil
+
 import numpy as np
 import pytest
 from support.bare_run import BareRun
 from support.malformed_bytes import replaced, rewritten, safetensors_bytes
 from support.planted_files import plant, stage, undo
+from support.project import Project, environment
 
-from epochal.data.errors import Damaged
+from epochal.data.errors import CorruptObject
 from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.documents import dump_document
+from epochal.data.store.open import open_store
 from epochal.tasks.runs.stage_schema import look_up
+
+EPOCHS = 2
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A project whose run is done, and what it made."""
+    with environment(HOME=str(tmp_path_factory.mktemp("home"))):
+        project = Project(tmp_path_factory.mktemp("finished") / "project", epochs=EPOCHS)
+        return project, BareRun(project.config)().digests
+
+
+@pytest.fixture
+def project(finished, tmp_path, monkeypatch):
+    """A copy of it."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    copy = Project(tmp_path / "project", epochs=EPOCHS)
+    shutil.copytree(finished[0].store, copy.store)
+    return copy
+
+
+@pytest.fixture
+def store(project):
+    return open_store(f"file://{project.store}")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +56,7 @@ def again(project):
     for _ in range(3):
         try:
             return BareRun(project.config)(), told
-        except Damaged as error:
+        except CorruptObject as error:
             told.append(str(error))
     pytest.fail(f"it never ends: {told}")
 

@@ -6,8 +6,8 @@ import pytest
 from support.malformed_bytes import replaced
 from support.stage_records import KEY, MODEL, make_record
 
-from epochal.data.errors import Damaged, PreflightFailed, StoreRefused
-from epochal.data.stage_store.mid_epoch import PartialStore
+from epochal.data.errors import BadStore, CorruptObject, PreflightFailed
+from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.stage_store.stages import StageStatus, StageStore
 from epochal.data.store.hashed_files import write_checksummed
 from epochal.data.store.open import open_store
@@ -58,7 +58,7 @@ def link(place, target):
 def test_a_linked_object_is_named_and_its_target_is_not_read(store, root, outside):
     link(root / "a/b.bin", outside / "precious.txt")
     for use in (store.read, lambda path: store.fetch(path).__enter__()):
-        with pytest.raises(Damaged, match=r"a/b\.bin: a symbolic link"):
+        with pytest.raises(CorruptObject, match=r"a/b\.bin: a symbolic link"):
             use("a/b.bin")
     assert "a/b.bin" in store.listing()
     with pytest.raises(FileExistsError):
@@ -87,9 +87,9 @@ def test_a_linked_folder_is_named_and_nothing_goes_through_it(store, root, outsi
         lambda path: store.set_aside(path, "x"),
         lambda path: store.fetch(path).__enter__(),
     ):
-        with pytest.raises(Damaged, match=r"store/a: a symbolic link"):
+        with pytest.raises(CorruptObject, match=r"store/a: a symbolic link"):
             use("a/precious.txt")
-    with pytest.raises(Damaged, match=r"store/a: a symbolic link"):
+    with pytest.raises(CorruptObject, match=r"store/a: a symbolic link"):
         store.listing("a/below")
     assert untouched(outside)
 
@@ -117,14 +117,14 @@ def test_commits_in_a_linked_folder_delete_nothing_outside(store, stages, root, 
     link(root / FOLDER / "partial", outside)
     status = stages.lookup([KEY])[KEY]
     assert "partial is a file or a link, expected a folder" in status.problem
-    partials = PartialStore(store, KEY)
-    with partials.newest(fits=lambda _: True, notice=lambda _: None) as found:
+    commits = MidEpochStore(store, KEY)
+    with commits.newest(fits=lambda _: True, notice=lambda _: None) as found:
         assert found is None
     with store.scratch() as scratch:
         written = write_checksummed(scratch / "x", [b"tensors"])
-        with pytest.raises(Damaged, match="partial: a symbolic link"):
-            partials.commit(3, written, {})
-    partials.clear()
+        with pytest.raises(CorruptObject, match="partial: a symbolic link"):
+            commits.commit(3, written, {})
+    commits.clear()
     assert sorted(path.name for path in outside.iterdir()) == before
     assert not (root / FOLDER / "partial").is_symlink()
 
@@ -165,7 +165,7 @@ def test_a_stage_in_a_linked_folder_is_not_done_and_done_anew(store, stages, roo
 
 def test_all_stages_behind_a_link_are_named_at_once(stages, root, outside):
     link(root / "stages", outside)
-    with pytest.raises(Damaged, match=r"store/stages: a symbolic link"):
+    with pytest.raises(CorruptObject, match=r"store/stages: a symbolic link"):
         stages.commit(make_record(stages))
     assert untouched(outside)
 
@@ -215,7 +215,7 @@ def test_a_file_that_has_a_folders_name_is_listed_alone_on_every_storage(store_u
 def test_a_pipe_is_refused_and_nobody_waits_for_a_writer(store, root):
     (root / "a").mkdir(parents=True)
     os.mkfifo(root / "a/record.json")
-    with pytest.raises(Damaged, match=r"a/record\.json: a pipe, socket or device"):
+    with pytest.raises(CorruptObject, match=r"a/record\.json: a pipe, socket or device"):
         store.read("a/record.json")
     assert store.size("a/record.json") is None
     assert store.listing() == {}
@@ -245,7 +245,7 @@ def test_a_generation_is_a_number_of_few_digits(store, reference):
 
 @pytest.mark.parametrize("reference", ["../x", "/etc", "a/b/../c", "a\0b", "é"])
 def test_a_runs_name_never_leaves_the_store(store, reference):
-    with pytest.raises(StoreRefused, match="cannot name an object"):
+    with pytest.raises(BadStore, match="cannot name an object"):
         find_plan(store, reference)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.malformed_bytes import mangled, told
 from support.random_observations import observations
 
-from epochal.data.errors import Damaged, StoreRefused
+from epochal.data.errors import BadStore, CorruptObject
 from epochal.data.samples.table import update
 from epochal.data.tables.parquet_footer import CompactReader, Layout, LayoutError, ThriftError
 from epochal.data.tables.writing import OBSERVATIONS, SAMPLES, UPDATES, read_table, write_table
@@ -68,7 +68,7 @@ def read(path, data, schema):
     path.write_bytes(data)
     try:
         return read_table(path, schema=schema, max_rows=10_000).columns
-    except (Damaged, StoreRefused) as error:
+    except (CorruptObject, BadStore) as error:
         told(error, path)
         return None
 
@@ -178,7 +178,7 @@ def updates_table(**columns):
 
 def refused(path, table, **options):
     pq.write_table(table, path, **options)
-    with pytest.raises(Damaged) as caught:
+    with pytest.raises(CorruptObject) as caught:
         read_table(path, schema=UPDATES, max_rows=1_000_000)
     assert str(path) in str(caught.value)
     return str(caught.value)
@@ -258,7 +258,7 @@ def test_pages_that_unpack_to_more_than_the_footer_says_are_refused(tmp_path):
     assert path.stat().st_size < 100_000
     tracemalloc.start()
     try:
-        with pytest.raises(Damaged, match="claims 20"):
+        with pytest.raises(CorruptObject, match="claims 20"):
             read_table(path, schema=UPDATES)
         assert tracemalloc.get_traced_memory()[1] < 5 << 20
     finally:

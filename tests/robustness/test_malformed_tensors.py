@@ -20,7 +20,7 @@ from support.malformed_bytes import (
 )
 from support.tiny_model import bits, new_state, run_epoch, samples, save_tensors
 
-from epochal.data.errors import Damaged, StateMismatch
+from epochal.data.errors import CorruptObject, StateMismatch
 from epochal.engine.checkpoint.safetensors_file import MAX_HEADER_BYTES
 from epochal.engine.checkpoint.serialize import (
     StateParts,
@@ -52,7 +52,7 @@ def load(path, data):
 
 
 def refused(path, data):
-    with pytest.raises(Damaged) as caught:
+    with pytest.raises(CorruptObject) as caught:
         load(path, data)
     assert str(path) in str(caught.value)
     return str(caught.value)
@@ -140,7 +140,7 @@ def test_a_flipped_bit_of_the_header_loads_other_tensors_only_under_other_names(
         flipped[position] ^= 1 << (position % 8)
         try:
             found = load(tmp_path / "flipped", bytes(flipped))
-        except Damaged as error:
+        except CorruptObject as error:
             told(error, "flipped")
         else:
             assert same(found) or found.keys() != TENSORS.keys() or _other_types(found)
@@ -160,7 +160,7 @@ def test_mangled_files_load_or_are_refused(whole, tmp_path_factory, drawn):
     path.write_bytes(drawn.draw(mangled(whole)))
     try:
         load_tensors(path, device="cpu")
-    except Damaged as error:
+    except CorruptObject as error:
         told(error, path)
 
 
@@ -172,7 +172,7 @@ def test_mutated_headers_load_or_are_refused(tmp_path_factory, header):
     path.write_bytes(safetensors_bytes(header, bytes(20)))
     try:
         load_tensors(path, device="cpu")
-    except Damaged as error:
+    except CorruptObject as error:
         told(error, path)
 
 
@@ -206,7 +206,7 @@ def test_a_checkpoints_document_with_any_one_value_changed_loads_or_is_refused(t
     for document in documents:
         try:
             state = try_to_load(trained, copy.deepcopy(document))
-        except (Damaged, StateMismatch):
+        except (CorruptObject, StateMismatch):
             refused_count += 1
             continue
         assert type(state.updates_done) is int
@@ -220,13 +220,13 @@ def test_a_checkpoints_document_with_any_one_value_changed_loads_or_is_refused(t
 def test_a_document_never_replaces_what_the_config_gives(trained, name):
     document = copy.deepcopy(trained.document)
     document["groups"][0]["options"][name] = [1]
-    with pytest.raises(Damaged, match="no optimizer's state"):
+    with pytest.raises(CorruptObject, match="no optimizer's state"):
         try_to_load(trained, document)
 
 
 @pytest.mark.parametrize("value", [one for one in STRANGE if type(one) is not int], ids=repr)
 def test_the_count_of_updates_is_a_count(trained, value):
-    with pytest.raises(Damaged, match="updates_done"):
+    with pytest.raises(CorruptObject, match="updates_done"):
         try_to_load(trained, {**trained.document, "updates_done": value})
 
 
@@ -238,7 +238,7 @@ def test_the_count_of_updates_is_a_count(trained, value):
 def test_what_stands_for_a_value_is_of_its_kind(trained, value):
     document = copy.deepcopy(trained.document)
     document["groups"][0]["options"]["eps"] = value
-    with pytest.raises(Damaged, match="lacks or misstates"):
+    with pytest.raises(CorruptObject, match="lacks or misstates"):
         try_to_load(trained, document)
 
 

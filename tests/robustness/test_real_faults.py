@@ -12,7 +12,7 @@ from support.flaky_port import Door
 from support.project import Project, call, environment
 from support.s3_server import BUCKET
 
-from epochal.data.store.retry import PatientBackend
+from epochal.data.store.retry import RetryingBackend
 from epochal.tasks.session.watch import EpochWatch
 
 pytestmark = pytest.mark.server
@@ -174,14 +174,14 @@ def test_a_run_goes_through_an_s3_server_that_is_away_for_a_while(
     project, unbroken, door, request, monkeypatch
 ):
     store = bucket(request)
-    tell = PatientBackend._tell
+    tell = RetryingBackend._tell
 
     def told(self, cause):
         tell(self, cause)
         if door.listening is None:
             door.open()  # away until the run has said that it waits
 
-    monkeypatch.setattr(PatientBackend, "_tell", told)
+    monkeypatch.setattr(RetryingBackend, "_tell", told)
     at_micro_step(monkeypatch, 17, door.close)
     done = project("train", store=store)
     assert done.code == 0, done.err

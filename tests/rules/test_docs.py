@@ -12,7 +12,7 @@ from support.pages import DOCS, README, ROOT, blocks, rows
 from epochal.data.config.batch_sampler import SamplerConfig
 from epochal.data.config.loader import DataConfig, LoaderConfig, SamplingConfig
 from epochal.data.config.sampling import ScoringConfig
-from epochal.data.errors import StoreRefused
+from epochal.data.errors import BadStore
 from epochal.data.store.addresses import normalise_store
 from epochal.data.types import Target
 from epochal.engine.config.batch_norm import BatchNormConfig
@@ -32,8 +32,8 @@ from epochal.tasks.config.parts import (
     AveragingConfig,
     CheckpointConfig,
     EarlyStoppingConfig,
-    StartConfig,
     TrackingConfig,
+    WarmStartConfig,
 )
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.user_code.targets import call_target
@@ -54,7 +54,7 @@ PARTS: dict[str, tuple[type[BaseModel], ...]] = {
     "validation.": (ValidationConfig,),
     "early_stopping.": (EarlyStoppingConfig,),
     "averaging.": (AveragingConfig,),
-    "start.": (StartConfig,),
+    "start.": (WarmStartConfig,),
     "sampling.": (SamplingConfig,),
     "sampling.scoring.": (ScoringConfig,),
     "metrics.": (MetricsConfig,),
@@ -221,7 +221,7 @@ def test_the_stores_that_the_docs_accept_and_refuse_are_so():
     for written, is_ in rows(DOCS["config.md"], "written"):
         for address in re.findall(r"`([^`]+)`", written):
             if is_.startswith("refused"):
-                with pytest.raises(StoreRefused):
+                with pytest.raises(BadStore):
                     normalise_store(address, folder=ROOT)
             elif not address.startswith("gs://"):  # its package need not be installed
                 normalise_store(address, folder=ROOT)

@@ -27,7 +27,7 @@ class BareRun:
     def __init__(self, config: Path, **sets):
         overrides = [f"{name.replace('__', '.')}={value}" for name, value in sets.items()]
         self.session = open_session(load_config(config, overrides=overrides))
-        self.session.ledger = NoLedger()
+        self.session.tracker = NoLedger()
 
     def __call__(self):
         for stage in self.session.stages:

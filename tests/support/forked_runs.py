@@ -18,9 +18,9 @@ from support.proof_project import commits_here
 from epochal.data.errors import EpochalError
 from epochal.data.testing.faults import injected
 from epochal.data.testing.plan import KILLED, FaultPlan
-from epochal.tasks.checkpoints.mid_epoch_saver import PartialSaver
+from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
 from epochal.tasks.runs.stage_times import TIMES
-from epochal.tasks.upkeep import collect, find_garbage, verify_store
+from epochal.tasks.upkeep import find_garbage, remove_garbage, verify_store
 
 STOPPED, BROKEN = 75, 99
 
@@ -109,10 +109,10 @@ class Lives:
     def _live(self, store: str, plan: FaultPlan, answer: Path) -> None:
         code = BROKEN
         try:
-            PartialSaver.when_due = _commit_at_once
+            MidEpochSaver.when_due = _commit_at_once
             with injected(plan):
                 run = BareRun(self.config, store=store)()
-                collect(run.session.store, find_garbage(run.session.store))
+                remove_garbage(run.session.store, find_garbage(run.session.store))
             body = {"found": _found(run), "operations": plan.operations}
             answer.write_text(json.dumps(body))
             code = 0

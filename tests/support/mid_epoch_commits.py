@@ -3,7 +3,7 @@
 import torch
 from support.tiny_model import save_tensors
 
-from epochal.data.stage_store.mid_epoch import PartialStore
+from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.store.hashed_files import write_checksummed
 
 KEY = "a" * 64
@@ -13,4 +13,4 @@ def commit(store, micro_steps, value=None, **body):
     with store.scratch() as scratch:
         tensors = {"x": torch.full((4,), float(micro_steps if value is None else value))}
         written = save_tensors(tensors, scratch / "x.safetensors", write=write_checksummed)
-        PartialStore(store, KEY).commit(micro_steps, written, body)
+        MidEpochStore(store, KEY).commit(micro_steps, written, body)

@@ -1,38 +1,9 @@
 """Files planted in a store and taken away again."""
 
-import shutil
-
-import pytest
 from support.bare_run import BareRun
 from support.malformed_bytes import rewritten
-from support.project import Project, environment
 
 from epochal.data.hashing import bytes_sha256
-from epochal.data.store.open import open_store
-
-EPOCHS = 2
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A project whose run is done, and what it made."""
-    with environment(HOME=str(tmp_path_factory.mktemp("home"))):
-        project = Project(tmp_path_factory.mktemp("finished") / "project", epochs=EPOCHS)
-        return project, BareRun(project.config)().digests
-
-
-@pytest.fixture
-def project(finished, tmp_path, monkeypatch):
-    """A copy of it."""
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    copy = Project(tmp_path / "project", epochs=EPOCHS)
-    shutil.copytree(finished[0].store, copy.store)
-    return copy
-
-
-@pytest.fixture
-def store(project):
-    return open_store(f"file://{project.store}")
 
 
 def stage(project, kind, epoch):

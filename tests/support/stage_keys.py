@@ -2,7 +2,7 @@
 
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.keys import list_stages
-from epochal.tasks.planning.stage import DataFacts, Facts
+from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 
 BASE = {
     "name": "run",
@@ -19,10 +19,10 @@ BASE = {
 }
 
 
-FACTS = Facts(
+FACTS = RunInputs(
     sources={"model": {"model.py": "a" * 64}, "train_data": {"data.py": "b" * 64}},
-    train_data=DataFacts("c" * 64),
-    validation_data=DataFacts("d" * 64),
+    train_data=DatasetFacts("c" * 64),
+    validation_data=DatasetFacts("d" * 64),
 )
 
 
@@ -38,13 +38,13 @@ def config(**changes):
     return RunConfig.model_validate(data)
 
 
-def keys(facts=FACTS, **changes):
-    return {(one.kind, one.epoch): one.key for one in list_stages(config(**changes), facts)}
+def keys(run_inputs=FACTS, **changes):
+    return {(one.kind, one.epoch): one.key for one in list_stages(config(**changes), run_inputs)}
 
 
-def changed(facts=FACTS, **changes):
+def changed(run_inputs=FACTS, **changes):
     """The stages of the base run whose keys differ."""
-    before, after = keys(), keys(facts, **changes)
+    before, after = keys(), keys(run_inputs, **changes)
     return {place for place in before if before[place] != after.get(place)}
 
 

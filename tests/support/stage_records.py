@@ -1,11 +1,7 @@
 """A record of a stage as training would leave it, made by hand."""
 
-import pytest
-
 from epochal.data.hashing import bytes_sha256
 from epochal.data.stage_store.records import StageRecord
-from epochal.data.stage_store.stages import StageStore
-from epochal.data.store.open import open_store
 
 KEY = "0123456789abcdef" * 4
 
@@ -17,16 +13,6 @@ MODEL = b"weights of the model"
 
 
 TABLE = b"rows of the table"
-
-
-@pytest.fixture
-def store(store_url):
-    return open_store(store_url)
-
-
-@pytest.fixture
-def stages(store):
-    return StageStore(store)
 
 
 def make_record(stages, *, key=KEY, model=MODEL, environment="cpu", consumed=OTHER, loss=0.1 + 0.2):

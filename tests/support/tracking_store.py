@@ -15,7 +15,7 @@ from safetensors.torch import save
 from epochal.data.hashing import digest
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.store.open import open_store
-from epochal.tasks.tracking.background import Ledger, RunIdentity
+from epochal.tasks.tracking.background import RunIdentity, Tracker
 
 UPDATE_KEYS = ("train/loss", "train/learning_rate", "gradients/norm", "gradients/norm/body")
 START_MS = 1_700_000_000_000
@@ -72,8 +72,8 @@ class Finished:
     def _artifact(self, kind, epoch, suffix, data):
         return self.stages.put_artifact(self.key(kind, epoch), suffix, data)
 
-    def _times(self, kind, epoch, anchors):
-        self.stages.put_side_file(self.key(kind, epoch), "times.json", {"anchors": anchors})
+    def _times(self, kind, epoch, times):
+        self.stages.put_side_file(self.key(kind, epoch), "times.json", {"anchors": times})
 
     def _put(self, kind, epoch, artifacts, values):
         return self.stages.commit(
@@ -90,8 +90,8 @@ class Finished:
             )
         )
 
-    def ledger(self, uri, *, notices=None, log_every_updates=1, per_group=True, **more):
-        return Ledger(
+    def tracker(self, uri, *, notices=None, log_every_updates=1, per_group=True, **more):
+        return Tracker(
             uri=uri,
             experiment="tests",
             run=RunIdentity("digits", 2, "digits@1", 3, digest("test-run", self.store.url)),
@@ -107,11 +107,11 @@ class Finished:
 
     def run(self, uri, *, status="FINISHED", best_epoch=None, final=None, **more):
         """One whole command; returns how the delivery ended."""
-        ledger = self.ledger(uri, **more)
-        ledger.start()
+        tracker = self.tracker(uri, **more)
+        tracker.start()
         for record in self.records:
-            ledger.deliver(record.stage, record.epoch, record)
-        return ledger.finish(status, best_epoch=best_epoch, tags=final or {})
+            tracker.deliver(record.stage, record.epoch, record)
+        return tracker.finish(status, best_epoch=best_epoch, tags=final or {})
 
 
 class Database:

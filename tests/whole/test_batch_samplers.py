@@ -11,7 +11,7 @@ from epochal.data.tables.schemas import OBSERVATIONS
 from epochal.data.tables.writing import read_table
 from epochal.tasks.planning.keys import list_stages
 from epochal.tasks.planning.run_length import updates_of
-from epochal.tasks.planning.stage import DataFacts, Facts
+from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 
 MODEL = """
     import os
@@ -186,8 +186,8 @@ def test_an_image_model_that_needs_one_size_tells_its_batch_of_one_sample(projec
 
 
 def key_of(**changes):
-    facts = Facts(FACTS.sources, DataFacts("c" * 64, 100), FACTS.validation_data)
-    return {(one.kind, one.epoch): one.key for one in list_stages(config(**changes), facts)}
+    run_inputs = RunInputs(FACTS.sources, DatasetFacts("c" * 64, 100), FACTS.validation_data)
+    return {(one.kind, one.epoch): one.key for one in list_stages(config(**changes), run_inputs)}
 
 
 def test_only_what_acts_in_an_epoch_is_in_its_key():

@@ -10,7 +10,7 @@ from epochal.data.errors import ConfigError, TargetError
 from epochal.data.samples.table import read_samples
 from epochal.data.tables.schemas import SAMPLES
 from epochal.data.tables.writing import read_table
-from epochal.tasks.planning.stage import Facts
+from epochal.tasks.planning.stage import RunInputs
 
 SETTINGS = {
     "importance": "{policy: importance}",
@@ -132,12 +132,12 @@ def test_a_users_policy_is_in_the_keys_by_its_source_and_arguments():
     settings = {"policy": "custom", "target": "own:plan", "args": {"share": 0.5}}
 
     def found(sha256="a", **more):
-        facts = Facts(
+        run_inputs = RunInputs(
             sources={**FACTS.sources, "sampling": {"own.py": sha256 * 64}},
             train_data=FACTS.train_data,
             validation_data=FACTS.validation_data,
         )
-        return keys(facts, sampling={**settings, **more})
+        return keys(run_inputs, sampling={**settings, **more})
 
     for other in (found("b"), found(args={"share": 0.6}), found(target="own:other")):
         assert other["train", 0] == found()["train", 0]

@@ -9,7 +9,7 @@ from support.stage_keys import FACTS, config, keys
 from epochal.data.errors import ConfigError, TrainingFailed
 from epochal.data.tables.writing import UPDATES, read_table
 from epochal.tasks.planning.keys import list_stages
-from epochal.tasks.planning.stage import DataFacts, Facts
+from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 from epochal.tasks.runs.plan import make_plan
 
 RATES = """
@@ -103,20 +103,24 @@ def test_unread_data_leaves_keys_open_until_its_size_is_known(project):
     data = "{target: 'blobs:blobs', args: {split: train}, version: one}"
     assert project("plan", train_data=data, schedule=UPDATES_UNIT).code == 0
     BareRun(project.config, train_data=data)  # reads it
-    facts = Facts(sources={}, train_data=DataFacts("c" * 64), validation_data=DataFacts("d" * 64))
+    run_inputs = RunInputs(
+        sources={}, train_data=DatasetFacts("c" * 64), validation_data=DatasetFacts("d" * 64)
+    )
     options = {"schedule": {"kind": "step", "size": 9, "unit": "updates"}, "sampling": {}}
-    assert {key for place, key in keys(facts, **options).items() if place[0] == "train"} == {None}
+    assert {key for place, key in keys(run_inputs, **options).items() if place[0] == "train"} == {
+        None
+    }
 
 
 def test_updates_that_do_not_fit_into_the_run_are_refused():
-    facts = Facts(
-        sources={}, train_data=DataFacts("c" * 64, 320), validation_data=FACTS.validation_data
+    run_inputs = RunInputs(
+        sources={}, train_data=DatasetFacts("c" * 64, 320), validation_data=FACTS.validation_data
     )
     options = {"schedule": {"kind": "constant", "warmup": 81, "unit": "updates"}, "sampling": {}}
     with pytest.raises(
         ConfigError, match="warmup: 8.1 epochs .* updates, of which an epoch has 10"
     ):
-        list_stages(config(**options), facts)
+        list_stages(config(**options), run_inputs)
 
 
 @pytest.mark.parametrize(("changes", "words"), [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.policy_runs import POLICIES, config_of, learned, own
 
-from epochal.data.errors import Damaged, StateMismatch
+from epochal.data.errors import CorruptObject, StateMismatch
 from epochal.data.mining.mine import mine_samples
 from epochal.data.mining.shards import mine_files
 from epochal.data.policies.shared.label_noise import noise_rate, num_suspects
@@ -154,7 +154,7 @@ def mined_once(tmp_path, *, ids=IDS["by index"], observations=None, previous=Non
     "ids", [np.arange(COUNT - 1), np.arange(1, COUNT + 1), 2 * np.arange(COUNT)]
 )
 def test_observations_of_other_samples_are_refused(tmp_path, ids):
-    with pytest.raises((StateMismatch, Damaged), match="data set|sample id|rows"):
+    with pytest.raises((StateMismatch, CorruptObject), match="data set|sample id|rows"):
         mined_once(tmp_path, ids=ids)
 
 
@@ -174,7 +174,7 @@ def test_a_plan_that_keeps_nobody_is_damaged(tmp_path):
     table = read_samples(made)
     nobody = table.with_plan(keep_N=np.zeros(COUNT, bool), weight_N=np.ones(COUNT, np.float32))
     write_samples(nobody, tmp_path / "previous", metadata={})
-    with pytest.raises(Damaged, match="keeps no sample"):
+    with pytest.raises(CorruptObject, match="keeps no sample"):
         mined_once(tmp_path, previous=tmp_path / "previous")
 
 

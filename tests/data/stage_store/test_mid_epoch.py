@@ -10,10 +10,10 @@ from support.mid_epoch_commits import KEY, commit
 from support.project import Project, environment
 
 from epochal.data.errors import Interrupted, TrainingFailed
-from epochal.data.stage_store.mid_epoch import PartialStore
+from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.store.documents import dump_document
 from epochal.data.store.open import open_store
-from epochal.tasks.runs.stage_times import MAX_ANCHORS, Anchors
+from epochal.tasks.runs.stage_times import MAX_TIMES, StageTimes
 from epochal.tasks.session.interruption import Interruption
 
 PARTIAL = f"stages/{KEY}/partial"
@@ -27,7 +27,7 @@ def manifests(store):
 
 def newest(store, *, fits=lambda _: True):
     notices = []
-    with PartialStore(store, KEY).newest(fits=fits, notice=notices.append) as found:
+    with MidEpochStore(store, KEY).newest(fits=fits, notice=notices.append) as found:
         step = None if found is None else found.micro_steps
         data = None if found is None else found.tensors.read_bytes()
     return step, data, notices
@@ -129,7 +129,7 @@ def test_committing_a_step_twice_changes_nothing(store_url):
 def test_clearing_leaves_nothing(store_url):
     store = open_store(store_url)
     commit(store, 3)
-    PartialStore(store, KEY).clear()
+    MidEpochStore(store, KEY).clear()
     assert store.listing(PARTIAL) == {}
 
 
@@ -192,7 +192,7 @@ def test_a_signal_is_obeyed_after_a_commit_at_that_very_micro_step(at, project, 
 
 def test_the_metrics_of_a_commit_are_offered_for_delivery_and_are_those_of_the_epoch(project):
     run = BareRun(project.config, epochs=1, **OFTEN)()
-    parts = run.session.ledger.parts
+    parts = run.session.tracker.parts
     assert parts
     record = run.session.record_of(run.session.stage("train", 0))
     from epochal.data.tables.writing import UPDATES, read_table
@@ -251,14 +251,14 @@ def test_a_signal_that_is_ignored_stays_ignored(monkeypatch):
 def test_anchors_stay_few_and_in_order(monkeypatch):
     moment = [1000]
     monkeypatch.setattr("epochal.tasks.runs.stage_times.now_ms", lambda: moment[0])
-    anchors = Anchors()
+    times = StageTimes()
     for update in range(1, 5000):
         moment[0] += 500
-        anchors.add(update)
-    found = anchors.until(5000)
-    assert len(found) <= MAX_ANCHORS + 2
+        times.add(update)
+    found = times.until(5000)
+    assert len(found) <= MAX_TIMES + 2
     assert found == sorted(found)
     assert found[0] == [0, 1000]
     assert found[-1] == [5000, moment[0]]
-    again = Anchors(found)
+    again = StageTimes(found)
     assert again.until(5000) == found

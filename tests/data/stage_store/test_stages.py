@@ -5,12 +5,22 @@ from dataclasses import replace
 import pytest
 from support.stage_records import KEY, MODEL, OTHER, TABLE, make_record
 
-from epochal.data.errors import Damaged, NotDeterministic, NotFound, StoreRefused
+from epochal.data.errors import BadStore, CorruptObject, NotDeterministic, NotFound
 from epochal.data.hashing import bytes_sha256
 from epochal.data.stage_store.records import Artifact, dump_record, load_record
 from epochal.data.stage_store.stages import StageStatus, StageStore, stage_folder
 from epochal.data.store.documents import dump_document
 from epochal.data.store.open import open_store
+
+
+@pytest.fixture
+def store(store_url):
+    return open_store(store_url)
+
+
+@pytest.fixture
+def stages(store):
+    return StageStore(store)
 
 
 def path_of(record, name):
@@ -92,7 +102,7 @@ def test_changed_bytes_are_never_given_out(stages, store, damage, how):
         "read": stages.read_artifact,
         "fetch": lambda *args: stages.fetch_artifact(*args).__enter__(),
     }[how]
-    with pytest.raises(Damaged, match=rf"train of epoch 3 .*{KEY[:12]}.*moved to damaged/"):
+    with pytest.raises(CorruptObject, match=rf"train of epoch 3 .*{KEY[:12]}.*moved to damaged/"):
         use(record, "model")
     assert store.read(f"damaged/{path}.0") == damage
     assert stages.lookup([KEY])[KEY].record is None
@@ -119,9 +129,9 @@ def test_a_missing_artifact_makes_the_stage_not_done(stages, store):
     status = stages.lookup([KEY])[KEY]
     assert (status.record, status.damaged) == (None, ())
     assert "model is missing" in status.problem
-    with pytest.raises(Damaged, match="model is missing from the store"):
+    with pytest.raises(CorruptObject, match="model is missing from the store"):
         stages.read_artifact(record, "model")
-    with pytest.raises(Damaged, match="is missing"), stages.fetch_artifact(record, "model"):
+    with pytest.raises(CorruptObject, match="is missing"), stages.fetch_artifact(record, "model"):
         pass
 
 
@@ -213,7 +223,7 @@ def test_the_first_side_file_stands_and_is_returned_to_all(stages):
 def test_a_damaged_side_file_is_set_aside_and_written_again(stages, store):
     path = f"{stage_folder(KEY)}/times.json"
     store.put_new(path, b"{half")
-    with pytest.raises(Damaged, match=r"times\.json"):
+    with pytest.raises(CorruptObject, match=r"times\.json"):
         stages.read_side_file(KEY, "times.json")
     assert stages.put_side_file(KEY, "times.json", {"seconds": 9.0}) == {"seconds": 9.0}
     assert store.read(f"damaged/{path}.0") == b"{half"
@@ -223,7 +233,7 @@ def test_a_thinned_stage_is_done_without_the_artifacts_that_were_thinned(stages,
     record = stages.commit(make_record(stages))
     stages.put_side_file(KEY, "thinned.json", {"artifacts": ["model"]})
     store.delete(path_of(record, "model"))
-    assert stages.lookup([KEY])[KEY] == StageStatus(record, thinned=("model",))
+    assert stages.lookup([KEY])[KEY] == StageStatus(record, pruned=("model",))
     assert stages.verify(record) == []
     store.delete(path_of(record, "observations"))
     assert "observations is missing" in stages.lookup([KEY])[KEY].problem
@@ -251,15 +261,15 @@ def in_memory():
 
 @pytest.mark.parametrize("key", ["", "abc", KEY.upper(), KEY + "\n", "../" + KEY, KEY[:-1] + "g"])
 def test_only_sha256_digests_are_keys(in_memory, key):
-    with pytest.raises(StoreRefused, match="64 hexadecimal"):
+    with pytest.raises(BadStore, match="64 hexadecimal"):
         in_memory.lookup([key])
-    with pytest.raises(StoreRefused, match="64 hexadecimal"):
+    with pytest.raises(BadStore, match="64 hexadecimal"):
         in_memory.put_artifact(key, "json", b"")
 
 
 @pytest.mark.parametrize("name", ["record.json", "times", "a/b.json", f"{KEY}.json", ".."])
 def test_side_files_take_no_name_of_a_commit(in_memory, name):
-    with pytest.raises(StoreRefused):
+    with pytest.raises(BadStore):
         in_memory.put_side_file(KEY, name, {})
 
 
@@ -305,7 +315,7 @@ def test_a_record_with_any_other_field_is_damage(in_memory, change):
     from epochal.data.store.documents import load_document
 
     body = load_document(dump_record(make_record(in_memory)), name="x")
-    with pytest.raises(Damaged, match=r"stages/record\.json"):
+    with pytest.raises(CorruptObject, match=r"stages/record\.json"):
         load_record(dump_document(body | change), name="stages/record.json", key=KEY)
 
 
@@ -313,7 +323,7 @@ def test_a_record_of_a_newer_version_asks_for_that_version(in_memory):
     from epochal.data.store.documents import load_document
 
     body = load_document(dump_record(make_record(in_memory)), name="x")
-    with pytest.raises(StoreRefused, match="install the newer version"):
+    with pytest.raises(BadStore, match="install the newer version"):
         load_record(dump_document(body | {"format": 2, "new": 1}), name="x", key=KEY)
 
 

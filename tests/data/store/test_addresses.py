@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epochal.data.errors import StoreRefused
+from epochal.data.errors import BadStore
 from epochal.data.store import addresses
 from epochal.data.store.addresses import (
     check_path,
@@ -78,20 +78,20 @@ def test_a_store_has_one_address(text, address, monkeypatch):
     ],
 )
 def test_other_texts_are_refused_with_what_to_write(text, told):
-    with pytest.raises(StoreRefused, match=told):
+    with pytest.raises(BadStore, match=told):
         normalise_store(text, folder=FOLDER)
 
 
 def test_a_scheme_whose_package_is_missing_names_what_to_install(monkeypatch):
     monkeypatch.setattr(addresses, "find_spec", lambda _: None)
-    with pytest.raises(StoreRefused, match=r"pip install 'epochal\[s3\]'"):
+    with pytest.raises(BadStore, match=r"pip install 'epochal\[s3\]'"):
         normalise_store("s3://bucket", folder=FOLDER)
-    with pytest.raises(StoreRefused, match="pip install gcsfs"):
+    with pytest.raises(BadStore, match="pip install gcsfs"):
         normalise_store("gs://bucket", folder=FOLDER)
 
 
 def test_a_password_is_refused_and_not_repeated():
-    with pytest.raises(StoreRefused, match="password") as caught:
+    with pytest.raises(BadStore, match="password") as caught:
         normalise_store("sftp://me:geheim@host/x", folder=FOLDER)
     assert "geheim" not in str(caught.value)
 
@@ -109,7 +109,7 @@ def test_an_s3_address_is_checked_without_loading_its_package():
 def test_file_addresses_are_absolute_and_normal(segments):
     text = "/".join(["./a", *segments])
     if os.path.normpath(FOLDER / text) == "/":
-        with pytest.raises(StoreRefused, match="root folder"):
+        with pytest.raises(BadStore, match="root folder"):
             normalise_store(text, folder=FOLDER)
         return
     address = normalise_store(text, folder=FOLDER)
@@ -123,7 +123,7 @@ def test_file_addresses_are_absolute_and_normal(segments):
 def test_any_text_is_an_address_or_refused(text):
     try:
         address = normalise_store(text, folder=FOLDER)
-    except StoreRefused:
+    except BadStore:
         return
     assert "://" in address
     assert ".." not in address.split("/")
@@ -133,7 +133,7 @@ def test_any_text_is_an_address_or_refused(text):
 def test_a_checked_path_stays_below_the_store(path):
     try:
         checked = check_path(path)
-    except StoreRefused:
+    except BadStore:
         return
     assert checked == path
     assert os.path.normpath(f"/store/{path}") == f"/store/{path}"
@@ -143,5 +143,5 @@ def test_a_checked_path_stays_below_the_store(path):
 
 @pytest.mark.parametrize("path", ["", "/", "a/", "/a", "a//b", ".", "..", "a/..", "a\n", "a" * 901])
 def test_paths_that_are_not_plain_are_refused(path):
-    with pytest.raises(StoreRefused, match="cannot name an object"):
+    with pytest.raises(BadStore, match="cannot name an object"):
         check_path(path)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from epochal.data.errors import Damaged, StoreRefused, StoreUnavailable
+from epochal.data.errors import BadStore, CorruptObject, StoreUnavailable
 from epochal.data.store.open import open_store
 
 ODD_SIZES = [0, 1, 70_001]
@@ -82,7 +82,7 @@ def test_a_missing_object_is_file_not_found(store):
 def test_more_bytes_than_expected_are_damage_and_not_read(store):
     store.put_new("a", b"12345")
     assert store.read("a", max_bytes=5) == b"12345"
-    with pytest.raises(Damaged, match="more than the 4 bytes"):
+    with pytest.raises(CorruptObject, match="more than the 4 bytes"):
         store.read("a", max_bytes=4)
 
 
@@ -171,9 +171,9 @@ def test_a_source_that_is_missing_is_named(store, tmp_path):
 )
 def test_paths_that_leave_the_store_are_refused(store, path):
     for call in (store.read, store.size, store.delete, lambda p: store.put_new(p, b"")):
-        with pytest.raises(StoreRefused, match="cannot name an object"):
+        with pytest.raises(BadStore, match="cannot name an object"):
             call(path)
-    with pytest.raises(StoreRefused), store.fetch(path):
+    with pytest.raises(BadStore), store.fetch(path):
         pass
 
 
@@ -191,7 +191,7 @@ def test_preflight_refuses_storage_that_overwrites(store, monkeypatch):
         "put_new",
         lambda path, data, put=backend.put_new: (backend.delete(path), put(path, data)),
     )
-    with pytest.raises(StoreRefused, match="overwrites"):
+    with pytest.raises(BadStore, match="overwrites"):
         store.preflight()
     assert store.listing("tmp") == {}
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epochal.data.errors import Damaged
+from epochal.data.errors import CorruptObject
 from epochal.data.hashing import bytes_sha256
 from epochal.data.store.documents import dump_document, load_document
 
@@ -71,20 +71,20 @@ def test_one_flipped_bit_is_always_damage(body, draw):
     data = bytearray(dump_document(body))
     place = draw.draw(st.integers(0, len(data) - 1))
     data[place] ^= 1 << draw.draw(st.integers(0, 7))
-    with pytest.raises(Damaged, match=r"record\.json"):
+    with pytest.raises(CorruptObject, match=r"record\.json"):
         load_document(bytes(data), name="record.json")
 
 
 def test_every_truncation_is_damage():
     data = dump_document(BODY)
     for length in range(len(data)):
-        with pytest.raises(Damaged, match="cut"):
+        with pytest.raises(CorruptObject, match="cut"):
             load_document(data[:length], name="cut")
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_document_or_damage(data):
-    with pytest.raises(Damaged):
+    with pytest.raises(CorruptObject):
         load_document(data, name="x")
 
 
@@ -114,14 +114,14 @@ def test_any_bytes_are_a_document_or_damage(data):
     ],
 )
 def test_what_no_document_is_says_why(data, told):
-    with pytest.raises(Damaged, match=rf"stages/record\.json.*{told}"):
+    with pytest.raises(CorruptObject, match=rf"stages/record\.json.*{told}"):
         load_document(data, name="stages/record.json")
 
 
 def test_a_document_that_is_too_large_is_not_parsed():
     data = dump_document({"a": "x" * 100})
     assert load_document(data, name="x", max_bytes=len(data))
-    with pytest.raises(Damaged, match=f"{len(data)} bytes, expected at most"):
+    with pytest.raises(CorruptObject, match=f"{len(data)} bytes, expected at most"):
         load_document(data, name="x", max_bytes=len(data) - 1)
 
 

@@ -97,7 +97,7 @@ def test_what_a_killed_writer_left_is_swept_and_live_scratch_is_kept(local, tmp_
 
 def test_a_file_store_loads_no_storage_package():
     program = (
-        "import sys; from epochal.data.store.store import open_store; "
+        "import sys; from epochal.data.store.open import open_store; "
         "import epochal.data.stage_store.stages; "
         "store = open_store('/nowhere/at/all'); store.listing(); "
         "print({'fsspec', 's3fs', 'botocore', 'torch', 'pyarrow'} & set(sys.modules))"

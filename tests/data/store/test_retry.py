@@ -8,7 +8,7 @@ from epochal.data.errors import ConfigError, StoreUnavailable
 from epochal.data.store import retry as patience
 from epochal.data.store.failures import is_transient
 from epochal.data.store.open import open_store
-from epochal.data.store.retry import DEFAULT_S, HURRIED_S, Patience
+from epochal.data.store.retry import DEFAULT_S, HURRIED_S, RetryPolicy
 from epochal.data.testing.faults import injected
 from epochal.data.testing.plan import FaultPlan
 
@@ -25,7 +25,7 @@ def slept(monkeypatch):
 def patient_store(tmp_path, plan, told, seconds=60.0, **more):
     with injected(plan):
         store = open_store(f"file://{tmp_path}/store")
-    store.be_patient(Patience(seconds, notice=told.append, **more))
+    store.retry_with(RetryPolicy(seconds, notice=told.append, **more))
     return store
 
 
@@ -142,7 +142,7 @@ def test_a_silent_or_busy_storage_is_known_from_a_wrong_one():
 
 def test_the_environment_says_how_long(monkeypatch):
     def found():
-        return Patience.of_environment(hurried=lambda: False, notice=print).seconds
+        return RetryPolicy.of_environment(hurried=lambda: False, notice=print).seconds
 
     assert found() == DEFAULT_S
     monkeypatch.setenv(patience.VARIABLE, "7.5")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.random_observations import observations, without_classes
 
-from epochal.data.errors import Damaged, StoreRefused
+from epochal.data.errors import BadStore, CorruptObject
 from epochal.data.tables import reading as table_reading
 from epochal.data.tables import writing as tables
 from epochal.data.tables.writing import OBSERVATIONS, SAMPLES, UPDATES, read_table, write_table
@@ -159,7 +159,7 @@ def test_narrower_integers_and_wider_floats_are_taken_where_they_fit(tmp_path):
     assert found["label"].dtype == np.int64
 
 
-def error_of(path, *, schema=OBSERVATIONS, kind=Damaged, **more):
+def error_of(path, *, schema=OBSERVATIONS, kind=CorruptObject, **more):
     with pytest.raises(kind) as caught:
         read_table(path, schema=schema, **more)
     assert str(path) in str(caught.value)
@@ -183,7 +183,7 @@ def test_no_flipped_bit_is_read_as_a_number(tmp_path):
         path.write_bytes(bytes(flipped))
         try:
             found = read_table(path, schema=OBSERVATIONS)
-        except (Damaged, StoreRefused):
+        except (CorruptObject, BadStore):
             caught += 1
         else:
             assert same(found.columns, columns), (position, bit)
@@ -229,7 +229,7 @@ def test_a_newer_version_is_refused_and_says_what_to_do(tmp_path):
     table = pa.table({"step": [1], "key": ["a"], "value": [0.5]})
     newer = {"epochal.schema": "updates", "epochal.schema_version": "2"}
     path = other_program(tmp_path / "t", table.replace_schema_metadata(newer))
-    assert "newer version" in error_of(path, schema=UPDATES, kind=StoreRefused)
+    assert "newer version" in error_of(path, schema=UPDATES, kind=BadStore)
     newer["epochal.schema_version"] = "x"
     path = other_program(tmp_path / "t", table.replace_schema_metadata(newer))
     assert "'x'" in error_of(path, schema=UPDATES)

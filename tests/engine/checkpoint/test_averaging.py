@@ -172,8 +172,8 @@ def test_gc_keeps_what_is_averaged_and_a_checkpoint_that_is_gone_is_made_again(p
         plan.unlink()
     BareRun(project.config, **kept)()
     assert call("gc", str(project.store), "--yes").code == 0
-    thinned = sorted(one.parent.name for one in project.store.glob("stages/*/thinned.json"))
-    assert len(thinned) == 2
+    pruned = sorted(one.parent.name for one in project.store.glob("stages/*/thinned.json"))
+    assert len(pruned) == 2
     again = BareRun(project.config, averaging="{last: 4}", **kept)()
     assert [one.stage.label for one in again.session.outcomes if not one.cached] == [
         "train · epoch 0", "train · epoch 1", "average", "validate_average",

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from support.tiny_model import Net, bits, new_state, run_epoch, samples, save_tensors
 from torch import nn
 
-from epochal.data.errors import Damaged, StateMismatch
+from epochal.data.errors import CorruptObject, StateMismatch
 from epochal.data.store.documents import dump_document, load_document
 from epochal.engine.checkpoint.serialize import (
     StateParts,
@@ -149,7 +149,7 @@ def test_a_fresh_optimizer_has_no_history():
 def test_bytes_that_are_no_safetensors_file_are_refused_with_its_name(data, tmp_path):
     path = tmp_path / "bad.safetensors"
     path.write_bytes(data)
-    with pytest.raises(Damaged, match="bad.safetensors is no safetensors file"):
+    with pytest.raises(CorruptObject, match="bad.safetensors is no safetensors file"):
         load_tensors(path, device="cpu")
 
 

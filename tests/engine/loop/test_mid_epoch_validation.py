@@ -15,7 +15,7 @@ from support.tiny_model import batches, bits, cross_entropy, new_state, run_epoc
 from epochal.data.errors import Interrupted, TrainingFailed
 from epochal.data.tables.writing import UPDATES, read_table
 from epochal.engine.loop.evaluate import validate_epoch
-from epochal.engine.loop.progress import InsideValidation, inside_columns, inside_of
+from epochal.engine.loop.progress import MidEpochValidation, validation_columns, validations_of
 from epochal.tasks.stages import validate as validation
 
 INSIDE = {"validation__every_updates": 2}
@@ -49,7 +49,7 @@ def test_it_changes_nothing_of_the_training():
         return {"loss": found[-1][1]}
 
     run_epoch(plain, x, y)
-    result = run_epoch(watched, x, y, inside=InsideValidation(3, measure))
+    result = run_epoch(watched, x, y, validations=MidEpochValidation(3, measure))
     assert bits(plain) == bits(watched)
     assert [update for update, _ in found] == [3, 6]
     column = result.updates["validation_inside/loss"]
@@ -75,15 +75,15 @@ def test_values_are_those_of_the_weights_at_that_update():
             seed=1,
         ).values
 
-    result = run_epoch(state, x, y, inside=InsideValidation(4, measure), on_progress=look)
+    result = run_epoch(state, x, y, validations=MidEpochValidation(4, measure), on_progress=look)
     assert result.updates["validation_inside/loss"][3] == pytest.approx(by_hand[0], rel=1e-6)
 
 
 def test_columns_round_trip():
     inside = {2: {"accuracy": 0.5, "loss": 1.0}, 4: {"accuracy": 0.75, "loss": 0.5}}
-    columns = inside_columns(inside, num_updates=5)
+    columns = validation_columns(inside, num_updates=5)
     assert list(columns) == ["validation_inside/accuracy", "validation_inside/loss"]
-    assert inside_of(columns) == inside
+    assert validations_of(columns) == inside
 
 
 def test_rows_stand_in_the_table_and_the_weights_are_those_of_a_run_without(tmp_path, project):

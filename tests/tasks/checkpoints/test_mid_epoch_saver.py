@@ -9,12 +9,12 @@ from support.project import Project
 from support.tiny_model import new_state, run_epoch, samples
 
 from epochal.data.errors import StoreUnavailable
-from epochal.data.stage_store.mid_epoch import PartialStore
+from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.store.open import open_store
 from epochal.tasks.checkpoints import host_buffers
 from epochal.tasks.checkpoints import mid_epoch_saver as partial_epochs
 from epochal.tasks.checkpoints.host_buffers import HostBuffers
-from epochal.tasks.checkpoints.mid_epoch_saver import PartialSaver
+from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
 from epochal.tasks.config.parts import CheckpointConfig
 from epochal.tasks.session.watch import EpochWatch
 
@@ -22,12 +22,12 @@ KEY = "a" * 64
 
 
 def new_saver(tmp_path, buffers=None, **config):
-    return PartialSaver(
+    return MidEpochSaver(
         open_store(f"file://{tmp_path}/store"),
         KEY,
         CheckpointConfig(**{"every_seconds": 1e9, **config}),
         identity={},
-        anchors=lambda _: [[0, 0]],
+        times=lambda _: [[0, 0]],
         saved=lambda *_: None,
         buffers=buffers,
     )
@@ -58,7 +58,7 @@ def test_an_error_of_the_thread_comes_up_at_the_very_next_micro_step(project, mo
             if thread.name == "epochal-commit":
                 thread.join()
 
-    monkeypatch.setattr(PartialStore, "commit", fail)
+    monkeypatch.setattr(MidEpochStore, "commit", fail)
     monkeypatch.setattr(EpochWatch, "__call__", watched)
     with pytest.raises(StoreUnavailable, match="the disk is full"):
         BareRun(project.config, checkpoint__every_updates=2)()
@@ -71,7 +71,7 @@ def test_a_commit_that_is_not_taken_in_time_is_given_up_and_named(tmp_path, monk
     def stuck(*_):
         free.wait()
 
-    monkeypatch.setattr(PartialStore, "commit", stuck)
+    monkeypatch.setattr(MidEpochStore, "commit", stuck)
     monkeypatch.setattr(partial_epochs, "COMMIT_WITHIN_S", 0.05)
     saver = new_saver(tmp_path)
     with pytest.raises(StoreUnavailable, match="did not take a commit") as raised:
@@ -109,7 +109,7 @@ def test_a_commit_holds_the_state_of_its_moment_while_training_goes_on(tmp_path,
     saver.wait()
     from epochal.engine.checkpoint.serialize import load_tensors
 
-    with PartialStore(open_store(f"file://{tmp_path}/store"), KEY).newest(
+    with MidEpochStore(open_store(f"file://{tmp_path}/store"), KEY).newest(
         fits=lambda _: True, notice=print
     ) as commit:
         stored = load_tensors(commit.tensors, device="cpu")["model/head.weight"]

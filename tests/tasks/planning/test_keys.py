@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.stage_keys import FACTS, all_of, changed, keys
 
-from epochal.tasks.planning.stage import DataFacts, Facts
+from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 
 EVERYTHING = {("initialise", None)} | all_of("train", "validate", "mine")
 
@@ -66,19 +66,23 @@ def test_a_change_reaches_exactly_the_stages_that_depend_on_it(changes, expected
 
 
 def test_an_edited_model_changes_everything():
-    facts = Facts(
+    run_inputs = RunInputs(
         sources={**FACTS.sources, "model": {"model.py": "e" * 64}},
         train_data=FACTS.train_data,
         validation_data=FACTS.validation_data,
     )
-    assert changed(facts) == EVERYTHING
+    assert changed(run_inputs) == EVERYTHING
 
 
 def test_other_data_changes_what_reads_it():
-    other = DataFacts("f" * 64)
-    train = Facts(sources=FACTS.sources, train_data=other, validation_data=FACTS.validation_data)
+    other = DatasetFacts("f" * 64)
+    train = RunInputs(
+        sources=FACTS.sources, train_data=other, validation_data=FACTS.validation_data
+    )
     assert changed(train) == all_of("train", "validate", "mine")
-    validation = Facts(sources=FACTS.sources, train_data=FACTS.train_data, validation_data=other)
+    validation = RunInputs(
+        sources=FACTS.sources, train_data=FACTS.train_data, validation_data=other
+    )
     assert changed(validation) == all_of("validate")
 
 
@@ -108,8 +112,10 @@ def test_without_a_policy_nothing_mines_and_epoch_zero_is_shared():
 
 
 def test_unread_data_leaves_keys_open_where_it_acts():
-    facts = Facts(sources={}, train_data=DataFacts(None), validation_data=DataFacts("d" * 64))
-    found = keys(facts)
+    run_inputs = RunInputs(
+        sources={}, train_data=DatasetFacts(None), validation_data=DatasetFacts("d" * 64)
+    )
+    found = keys(run_inputs)
     assert found["initialise", None] is not None
     assert all(key is None for place, key in found.items() if place[0] != "initialise")
 

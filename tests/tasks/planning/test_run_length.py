@@ -16,7 +16,7 @@ from epochal.engine.config.numerics import GradientsConfig
 from epochal.engine.loop.epoch import train_epoch
 from epochal.tasks.planning.keys import list_stages
 from epochal.tasks.planning.run_length import updates_left, updates_of, with_epochs
-from epochal.tasks.planning.stage import DataFacts, Facts
+from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 
 PLAIN = {"sampling": {"policy": "none"}, "schedule": {"kind": "constant"}}
 
@@ -53,9 +53,9 @@ def test_the_epochs_of_a_limit_have_exactly_that_many_updates(
 
 
 def keys(count=100, **changes):
-    facts = Facts(FACTS.sources, DataFacts("c" * 64, count), FACTS.validation_data)
+    run_inputs = RunInputs(FACTS.sources, DatasetFacts("c" * 64, count), FACTS.validation_data)
     found = with_epochs(config(**{**PLAIN, **changes}), num_samples=count)
-    return {(one.kind, one.epoch): one.key for one in list_stages(found, facts)}
+    return {(one.kind, one.epoch): one.key for one in list_stages(found, run_inputs)}
 
 
 def test_only_the_epoch_that_is_cut_has_the_limit_in_its_key():

@@ -4,12 +4,12 @@ import pytest
 from support.stage_keys import FACTS, config
 
 from epochal.tasks.planning.keys import list_stages
-from epochal.tasks.planning.stage import DataFacts, Facts
+from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 from epochal.tasks.runs.explain import Comparison
 from epochal.tasks.runs.run_plans import PlannedStage, RunPlan
 
 
-def plan_of(settings, facts=FACTS):
+def plan_of(settings, run_inputs=FACTS):
     return RunPlan(
         run="run",
         generation=1,
@@ -17,17 +17,17 @@ def plan_of(settings, facts=FACTS):
         shared_epochs=None,
         stages=tuple(
             PlannedStage(kind=one.kind, epoch=one.epoch, key=one.known_key)
-            for one in list_stages(settings, facts)
+            for one in list_stages(settings, run_inputs)
         ),
         config=settings.model_dump(mode="json"),
-        sources={name: dict(files) for name, files in facts.sources.items()},
-        train_data=facts.train_data.fingerprint,
-        validation_data=facts.validation_data.fingerprint,
+        sources={name: dict(files) for name, files in run_inputs.sources.items()},
+        train_data=run_inputs.train_data.fingerprint,
+        validation_data=run_inputs.validation_data.fingerprint,
     )
 
 
-def reasons(kind, epoch, *, before=None, facts=FACTS, **after):
-    stages = list_stages(config(**after), facts)
+def reasons(kind, epoch, *, before=None, run_inputs=FACTS, **after):
+    stages = list_stages(config(**after), run_inputs)
     comparison = Comparison(config(**after), stages, plan_of(config(**(before or {}))))
     return comparison.reasons(next(one for one in stages if (one.kind, one.epoch) == (kind, epoch)))
 
@@ -71,21 +71,25 @@ def test_a_policy_that_is_switched_on_is_named():
 
 
 def test_an_edited_file_is_named():
-    facts = Facts(
+    run_inputs = RunInputs(
         sources={**FACTS.sources, "model": {"model.py": "e" * 64}},
         train_data=FACTS.train_data,
         validation_data=FACTS.validation_data,
     )
-    assert reasons("train", 5, facts=facts) == ("model.source model.py: aaaaaaaa → eeeeeeee",)
+    assert reasons("train", 5, run_inputs=run_inputs) == (
+        "model.source model.py: aaaaaaaa → eeeeeeee",
+    )
 
 
 def test_other_content_of_the_data_is_named():
-    facts = Facts(
+    run_inputs = RunInputs(
         sources=FACTS.sources,
-        train_data=DataFacts("f" * 64),
+        train_data=DatasetFacts("f" * 64),
         validation_data=FACTS.validation_data,
     )
-    assert reasons("train", 1, facts=facts) == ("train_data content: cccccccc → ffffffff",)
+    assert reasons("train", 1, run_inputs=run_inputs) == (
+        "train_data content: cccccccc → ffffffff",
+    )
 
 
 def test_several_causes_are_all_named_once():

@@ -70,7 +70,7 @@ def test_lost_markers_and_lost_times_double_nothing(database):
 
 def test_run_left_running_by_a_kill_is_taken_over(database):
     finished = Finished(epochs=1)
-    abandoned = finished.ledger(database.uri)
+    abandoned = finished.tracker(database.uri)
     abandoned.start(forks=True)
     ((run_id, status, _),) = database.runs()
     assert status == "RUNNING"
@@ -82,10 +82,10 @@ def test_run_left_running_by_a_kill_is_taken_over(database):
 def test_finished_run_that_computes_again_shows_as_running(database):
     finished = Finished(epochs=1)
     run_id = finished.run(database.uri).run_id
-    ledger = finished.ledger(database.uri)
-    ledger.start(computing=True, forks=True)
+    tracker = finished.tracker(database.uri)
+    tracker.start(computing=True, forks=True)
     assert database.runs() == [(run_id, "RUNNING", "active")]
-    ledger.finish("FAILED", best_epoch=None, tags={})
+    tracker.finish("FAILED", best_epoch=None, tags={})
     assert database.runs() == [(run_id, "FAILED", "active")]
 
 
@@ -131,7 +131,7 @@ def test_of_two_runs_created_at_once_the_older_stays(database, monkeypatch):
 
     finished = Finished(epochs=1)
     client = connect(database.uri)
-    identity = finished.ledger(database.uri)._identity
+    identity = finished.tracker(database.uri)._identity
     original = MlflowClient.create_run
 
     def create_run(self, experiment_id, **more):

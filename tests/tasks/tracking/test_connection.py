@@ -23,7 +23,7 @@ from epochal.data.types import Target
 from epochal.tasks.config.parts import TrackingConfig
 from epochal.tasks.tracking.background import DataEntry, ModelSource
 from epochal.tasks.tracking.connection import connect, tracker_lock, tracking_uri, unreachable
-from epochal.tasks.tracking.exporter import Thinning, step_metrics, update_times_ms
+from epochal.tasks.tracking.exporter import LogEvery, step_metrics, update_times_ms
 from epochal.tasks.tracking.mlflow_run import mlflow_name, param_value
 
 
@@ -108,17 +108,17 @@ def test_times_without_anchors_are_refused():
 def test_update_times_are_ordered_within_the_anchors_whatever_their_order(
     gaps, start, num_updates, data
 ):
-    anchors = [[0, start]]
+    times = [[0, start]]
     for updates, gap_ms in gaps:
-        anchors.append([anchors[-1][0] + updates, anchors[-1][1] + gap_ms])
-    times_U = update_times_ms(anchors, num_updates)
+        times.append([times[-1][0] + updates, times[-1][1] + gap_ms])
+    times_U = update_times_ms(times, num_updates)
     assert times_U.shape == (num_updates,)
     assert np.all(np.diff(times_U) >= 0)
-    assert np.all((times_U >= start) & (times_U <= anchors[-1][1]))
-    for update, moment in anchors[1:]:
+    assert np.all((times_U >= start) & (times_U <= times[-1][1]))
+    for update, moment in times[1:]:
         if update <= num_updates:
             assert times_U[update - 1] == moment
-    shuffled = data.draw(st.permutations(anchors))
+    shuffled = data.draw(st.permutations(times))
     assert np.array_equal(update_times_ms(shuffled, num_updates), times_U)
 
 
@@ -129,10 +129,10 @@ def test_thinning_takes_the_same_steps_in_any_cut_and_each_last_one(every, updat
     columns = {"step": steps, "key": np.array(["train/loss"] * updates), "value": steps * 0.5}
     found = step_metrics(
         columns,
-        anchors=[[0, 5]],
+        times=[[0, 5]],
         updates=updates,
         updates_done=done,
-        thinning=Thinning(log_every_updates=every, per_group=True),
+        log_every=LogEvery(log_every_updates=every, per_group=True),
     )
     expected = sorted({step for step in steps.tolist() if step % every == 0} | {done})
     assert [row.step for row in found.rows] == expected

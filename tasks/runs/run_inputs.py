@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from epochal.data.config.loader import DataConfig
-from epochal.data.errors import Damaged
+from epochal.data.errors import CorruptObject
 from epochal.data.hashing import digest
 from epochal.data.inspection.describe import files_stamp
 from epochal.data.store.documents import dump_document, load_document
@@ -24,7 +24,7 @@ from epochal.engine.schedule.kinds import CustomSchedule
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_length import sample_digests, with_epochs
 from epochal.tasks.planning.scoring import SCORING_DATA, own_data
-from epochal.tasks.planning.stage import DataFacts, Facts
+from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 from epochal.tasks.runs.warm_start import start_sha256
 from epochal.tasks.user_code.source_digests import source_digests
 from epochal.tasks.user_code.targets import resolved_args
@@ -45,7 +45,7 @@ def data_fields(config: RunConfig) -> dict[DataField, DataConfig]:
     return found
 
 
-class KnownData(Frozen):
+class DatasetInfo(Frozen):
     """What is remembered of a data set that was read.
 
     seconds: how long reading it took; over 10 it is not read again at each start.
@@ -59,7 +59,7 @@ class KnownData(Frozen):
     label_max: int | None = None
 
 
-def source_facts(config: RunConfig) -> dict[str, dict[str, str]]:
+def source_files(config: RunConfig) -> dict[str, dict[str, str]]:
     """Config field of each target → the user's files that it runs, with their digests.
 
     Raises TargetError if one of them cannot be read as Python.
@@ -99,7 +99,7 @@ def description_path(data: DataConfig, *, sources: Mapping[str, str], folder: Pa
     return f"fingerprints/{digest('data', identity)}.json"
 
 
-def read_known(store: Store, path: str) -> KnownData | None:
+def read_known(store: Store, path: str) -> DatasetInfo | None:
     """The description at `path`, or None if there is none that can be read."""
     try:
         body = load_document(
@@ -107,14 +107,14 @@ def read_known(store: Store, path: str) -> KnownData | None:
             name=path,
             max_bytes=MAX_DESCRIPTION_BYTES,
         )
-        return KnownData.model_validate(body, strict=True)
+        return DatasetInfo.model_validate(body, strict=True)
     except (FileNotFoundError, ValidationError):
         return None
-    except Damaged:
+    except CorruptObject:
         return None  # it is read again from the data, and written again
 
 
-def write_known(store: Store, path: str, known: KnownData) -> None:
+def write_known(store: Store, path: str, known: DatasetInfo) -> None:
     """Remembers `known`; another description at that place gives way to it."""
     data = dump_document(known.model_dump(mode="json"))
     try:
@@ -138,10 +138,10 @@ def stated_fingerprint(data: DataConfig) -> str | None:
     )
 
 
-def remembered_facts(config: RunConfig, store: Store) -> Facts:
+def remembered_run_inputs(config: RunConfig, store: Store) -> RunInputs:
     """The facts as far as the store knows them: for `plan`, which reads no data."""
-    sources = source_facts(config)
-    facts: dict[str, DataFacts] = {}
+    sources = source_files(config)
+    run_inputs: dict[str, DatasetFacts] = {}
     for name, data in data_fields(config).items():
         fingerprint = stated_fingerprint(data)
         known = None
@@ -152,13 +152,13 @@ def remembered_facts(config: RunConfig, store: Store) -> Facts:
         if fingerprint is None and known is not None:
             fingerprint = known.fingerprint
         num_samples = None if known is None else known.num_samples
-        facts[name] = DataFacts(fingerprint=fingerprint, num_samples=num_samples)
-    num_samples = facts["train_data"].num_samples
-    return Facts(
+        run_inputs[name] = DatasetFacts(fingerprint=fingerprint, num_samples=num_samples)
+    num_samples = run_inputs["train_data"].num_samples
+    return RunInputs(
         sources=sources,
-        train_data=facts["train_data"],
-        validation_data=facts["validation_data"],
+        train_data=run_inputs["train_data"],
+        validation_data=run_inputs["validation_data"],
         schedule=sample_digests(with_epochs(config, num_samples=num_samples), num_samples),
         start=start_sha256(config),
-        scoring_data=facts.get(SCORING_DATA),
+        scoring_data=run_inputs.get(SCORING_DATA),
     )
