@@ -23,7 +23,8 @@ from rich.table import Table
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.reporting import Live, Outcome
 from epochal.tasks.runs.plan import PlanReport
-from epochal.tasks.runs.summary import EpochRow, metric_values
+from epochal.tasks.runs.summary import EpochRow
+from epochal.tasks.stages.registry import KINDS
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -142,24 +143,7 @@ def outcome_text(outcome: Outcome) -> str:
 
 
 def _numbers(outcome: Outcome) -> list[str]:
-    values = outcome.record.values
-    match outcome.stage.kind:
-        case "train":
-            return [
-                f"loss {number(values['loss'])}",
-                f"gradient norm {number(values['gradient_norm'])}",
-                f"{values['samples']} samples",
-            ]
-        case "average":
-            return [f"mean of epochs {', '.join(map(str, values['epochs']))}"]
-        case "validate" | "validate_average":
-            metrics = metric_values(outcome.stage, outcome.record)
-            return [f"{name} {number(value)}" for name, value in metrics.items()]
-        case "score":
-            return [f"{values['extra_forwards']} samples scored"]
-        case "mine":
-            return [f"{values['kept']} of {values['samples']} samples kept"]
-    return []
+    return KINDS[outcome.stage.kind].line(outcome.stage, outcome.record)
 
 
 def number(value: float | None, digits: int = 4) -> str:

@@ -15,15 +15,7 @@ from epochal.flows.flow_run.log import logging_to_prefect
 from epochal.flows.servers import local_mlflow_uri
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.running.lifecycle import active_run
-from epochal.tasks.running.prefect_tasks import (
-    average,
-    initialise,
-    mine_epoch,
-    score_epoch,
-    train_epoch,
-    validate_average,
-    validate_epoch,
-)
+from epochal.tasks.running.prefect_tasks import StageRef, run_stage_task
 
 
 @flow(name="train", flow_run_name="{config.name}")
@@ -40,19 +32,9 @@ def train(config: RunConfig) -> dict[str, Any]:
         cancellable(),
         beating(),
         logging_to_prefect(),
-        active_run(config, local_mlflow=local_mlflow_uri()) as run,
+        active_run(config, local_mlflow=local_mlflow_uri()) as active,
     ):
-        checkpoint = initialise()
-        table = None
-        for epoch in run.epochs:
-            checkpoint = train_epoch(epoch, checkpoint, table)
-            validate_epoch(epoch, checkpoint)
-            if config.sampling.policy != "none":
-                scored = config.sampling.scores_after(epoch, epochs=config.epochs)
-                scores = score_epoch(epoch, checkpoint) if scored is not None else None
-                table = mine_epoch(epoch, checkpoint, table, scores)
-            if run.ends_with(epoch):
-                break
-        if config.averaging is not None:
-            validate_average(average(checkpoint))
-    return run.result()
+        done: dict[str, StageRef] = {}
+        for stage in active.run.stages():
+            done[stage.known_key] = run_stage_task(stage, done)
+    return active.result()

@@ -8,7 +8,6 @@ from pathlib import Path
 from epochal.data.errors import NotFound
 from epochal.data.stage_store.stages import StageRecord
 from epochal.tasks.out_file import check_folder, whole_file
-from epochal.tasks.planning.averaging import AVERAGE
 from epochal.tasks.runs.find_run import FoundRun
 
 
@@ -40,7 +39,7 @@ def export_average(found: FoundRun, *, out: Path) -> StageRecord:
             f"{found.plan.reference} has no average of its checkpoints; give `averaging` in the "
             "config, and train: no epoch is computed again for it"
         )
-    record = found.record(AVERAGE, None)
+    record = found.record("average", None)
     if record is None:
         raise NotFound(
             f"{found.plan.reference} has no average yet; it comes after the last epoch: run "

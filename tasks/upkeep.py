@@ -16,14 +16,11 @@ from epochal.data.stage_store.stages import StageRecord, StageStatus, StageStore
 from epochal.data.stage_store.status import PARTIAL, PRUNED, side_path, stage_folder
 from epochal.data.store.backend import DAMAGED
 from epochal.data.store.store import Store
-from epochal.tasks.config.run import RunConfig
-from epochal.tasks.planning.averaging import AVERAGE, chosen_epochs
-from epochal.tasks.planning.keys import list_stages
-from epochal.tasks.planning.stage import Stage
-from epochal.tasks.runs.plan import records_of
+from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.runs.run_plans import RunPlan, plan_numbers, read_plans, run_names
-from epochal.tasks.runs.stage_schema import look_up
-from epochal.tasks.runs.summary import best_of_ema, validated_epochs
+from epochal.tasks.runs.stage_schema import look_up, records_of
+from epochal.tasks.stages.average import chosen_epochs
+from epochal.tasks.stages.registry import list_stages
 
 _LOST_PLAN = re.compile(rf"{DAMAGED}/runs/[^/]+/plans/")
 CHECKPOINT = ("model", "optimizer", "state", "ema")
@@ -155,7 +152,7 @@ def _prunable(
             kept |= {stage.key for stage in plan.stages}
             continue
         stages = list_stages(config, plan.run_inputs())
-        keep = _kept(config, stages, records)
+        keep = _kept(RunView(config, stages, records))
         for stage in stages:
             record = records.get(stage.key or "")
             if stage.kind == "train" and record is not None and record.stage == "train":
@@ -178,29 +175,25 @@ def _prunable(
     }
 
 
-def _kept(
-    config: RunConfig, stages: Sequence[Stage], records: Mapping[str, StageRecord]
-) -> set[int]:
+def _kept(run: RunView) -> set[int]:
     """Epochs whose checkpoints this plan keeps."""
-    trained = [stage.number for stage in stages if stage.kind == "train" and stage.key in records]
-    if config.checkpoint.keep_last is None:
+    checkpoint, averaging = run.config.checkpoint, run.config.averaging
+    trained = [stage.number for stage, _ in run.of_kind("train")]
+    if checkpoint.keep_last is None:
         return set(trained)
-    kept = set(trained[-config.checkpoint.keep_last :])
-    ranked = validated_epochs(config.metrics, stages, records)
-    if config.ema is not None:  # its best epochs may be others
-        own = validated_epochs(best_of_ema(config), stages, records)
-        ranked = [*ranked[: config.checkpoint.keep_best], *own[: config.checkpoint.keep_best]]
-    else:
-        ranked = ranked[: config.checkpoint.keep_best]
+    kept = set(trained[-checkpoint.keep_last :])
+    ranked = run.validated()[: checkpoint.keep_best]
+    if run.config.ema is not None:  # its best epochs may be others
+        ranked += run.validated(run.metrics_of_ema)[: checkpoint.keep_best]
     kept |= {best.epoch for best in ranked}
     # What a stage that is not done would start from; what is averaged now or, once it grows, then.
-    for stage in stages:
-        if stage.kind == AVERAGE:
-            kept |= {*chosen_epochs(stage, records)}
-            if config.averaging is not None and config.averaging.last is not None:
-                kept |= {*trained[-config.averaging.last :]}
+    for stage in run.stages:
+        if stage.kind == "average":
+            kept |= {*chosen_epochs(stage, run.records)}
+            if averaging is not None and averaging.last is not None:
+                kept |= {*trained[-averaging.last :]}
         parent = stage.parents.get("parent")
-        if stage.key not in records and parent is not None and parent.epoch is not None:
+        if not run.is_done(stage) and parent is not None and parent.epoch is not None:
             kept.add(parent.epoch)
     return kept
 

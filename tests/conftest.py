@@ -26,7 +26,7 @@ _LONG = [
         "robustness/test_interrupted.py", "robustness/test_faults.py", "whole/test_pipeline.py",
         "whole/test_browser.py", "robustness/test_kills.py",
         "flows/deployment/test_deployed_runs.py", "flows/servers/test_servers.py",
-        "engine/checkpoint/test_averaging.py", "robustness/test_real_faults.py",
+        "tasks/stages/test_average.py", "robustness/test_real_faults.py",
     )
 ]  # fmt: skip
 _OWN_SETTINGS = ("PREFECT_", "MLFLOW_", "EPOCHAL_")

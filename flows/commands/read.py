@@ -10,15 +10,8 @@ import typer
 from epochal.data.errors import InputError, NotFound
 from epochal.flows import console
 from epochal.tasks.runs.find_run import FoundRun, find_run
-from epochal.tasks.runs.summary import (
-    average_text,
-    best_epoch,
-    best_of_ema,
-    epoch_rows,
-    flat_metrics,
-    stopping_line,
-    weights_sha256,
-)
+from epochal.tasks.runs.summary import epoch_rows, flat_metrics, stopping_line
+from epochal.tasks.stages.average import average_text
 
 RunName = Annotated[
     str,
@@ -65,10 +58,10 @@ def runs(
     rows = [
         [
             run.plan.reference,
-            f"{len(epoch_rows(run.stages, run.records))} of {run.config.epochs}"
+            f"{len(epoch_rows(run))} of {run.config.epochs}"
             + (", stopped early" if run.stopped_after is not None else ""),
             _best(run),
-            (weights_sha256(run.stages, run.records) or console.NOTHING)[:SHORT],
+            (run.weights_sha256 or console.NOTHING)[:SHORT],
             run.plan.branched_from or console.NOTHING,
         ]
         for run in found
@@ -83,7 +76,7 @@ def show(run: RunName, store: StoreOption = None, as_json: AsJson = False) -> No
     if as_json:
         console.print_json(_whole(found))
         return
-    rows = epoch_rows(found.stages, found.records)
+    rows = epoch_rows(found)
     if not rows:
         console.out.print(f"run {found.plan.reference}: no epoch yet")
         return
@@ -91,9 +84,10 @@ def show(run: RunName, store: StoreOption = None, as_json: AsJson = False) -> No
     console.out.print()
     console.out.print(f"best     {_best(found)}")
     console.out.print(f"store    {found.store.url}")
-    weights = weights_sha256(found.stages, found.records)
-    console.out.print(f"weights  sha256 {weights or 'the last epoch is not trained yet'}")
-    if (average := average_text(found.stages, found.records)) is not None:
+    console.out.print(
+        f"weights  sha256 {found.weights_sha256 or 'the last epoch is not trained yet'}"
+    )
+    if (average := average_text(found)) is not None:
         console.out.print(f"average  {average}")
     if found.stopped_after is not None:
         console.out.print(f"stopped  early, with epoch {found.stopped_after}")
@@ -207,8 +201,7 @@ def _export_average(found: FoundRun, out: Path, *, as_json: bool) -> None:
 def _epoch_number(found: FoundRun, epoch: str | None, *, ema: bool) -> int:
     if epoch == "best":
         of_ema = ema and found.config.ema is not None
-        metrics = best_of_ema(found.config) if of_ema else found.config.metrics
-        best = best_epoch(metrics, found.stages, found.records)
+        best = found.best_of_ema if of_ema else found.best
         if best is None:
             raise NotFound(f"{found.plan.reference} has no validated epoch yet")
         return best.epoch
@@ -221,7 +214,7 @@ def _epoch_number(found: FoundRun, epoch: str | None, *, ema: bool) -> int:
 
 
 def _best(found: FoundRun) -> str:
-    best = best_epoch(found.config.metrics, found.stages, found.records)
+    best = found.best
     if best is None:
         return console.NOTHING
     return f"{best.metric} {console.number(best.value)} in epoch {best.epoch}"
@@ -234,10 +227,10 @@ def _summary(found: FoundRun) -> dict[str, Any]:
         "branched_from": found.plan.branched_from,
         "shared_epochs": found.plan.shared_epochs,
         "epochs": found.config.epochs,
-        "epochs_done": len(epoch_rows(found.stages, found.records)),
-        "weights_sha256": weights_sha256(found.stages, found.records),
-        "metrics": flat_metrics(found.config, found.stages, found.records),
-        **stopping_line(found.config, found.stopped_after),
+        "epochs_done": len(epoch_rows(found)),
+        "weights_sha256": found.weights_sha256,
+        "metrics": flat_metrics(found),
+        **stopping_line(found),
     }
 
 
@@ -250,8 +243,8 @@ def _whole(found: FoundRun) -> dict[str, Any]:
                 "stage": stage.kind,
                 "epoch": stage.epoch,
                 "key": stage.key,
-                "done": stage.key in found.records,
-                "values": record.values if (record := found.records.get(stage.key or "")) else None,
+                "done": found.is_done(stage),
+                "values": found.record_of(stage).values if found.is_done(stage) else None,
             }
             for stage in found.stages
         ],

@@ -20,7 +20,7 @@ from epochal.flows import console
 from epochal.flows.commands.read import AsJson, OfAverage, RunName, StoreOption
 from epochal.tasks.out_file import check_out, whole_file
 from epochal.tasks.runs.find_run import FoundRun, find_run
-from epochal.tasks.runs.stage_schema import number
+from epochal.tasks.stages.commit import number
 
 if TYPE_CHECKING:
     from epochal.tasks.report.page import Images

@@ -30,9 +30,11 @@ from epochal.tasks.config.load import load_config
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.reporting import reporting_to
 from epochal.tasks.running.lifecycle import prepare
+from epochal.tasks.running.run import working_on
 from epochal.tasks.runs.find_run import remember_store
 from epochal.tasks.runs.plan import PlanReport, make_plan
-from epochal.tasks.runs.summary import EpochRow, average_text, epoch_rows, stopping_line
+from epochal.tasks.runs.summary import EpochRow, epoch_rows
+from epochal.tasks.stages.average import average_text
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML config of the run.")]
 Overrides = Annotated[
@@ -102,7 +104,7 @@ def plan_object(report: PlanReport) -> dict[str, Any]:
             }
             for one in report.reports
         ],
-        **stopping_line(config, report.stopped_after),
+        **({} if config.early_stopping is None else {"stopped_early": report.stopped_after}),
     }
 
 
@@ -126,25 +128,26 @@ def run_training(
     """
     told = FlowLog(reporter)
     # Nothing has started if it finds a mistake.
-    session = prepare(config, reporter=told, local_mlflow=local_mlflow_uri())
-    remember_store(session.store.url)
+    run = prepare(config, reporter=told, local_mlflow=local_mlflow_uri())
+    store_url = run.session.store.url
+    remember_store(store_url)
     server = begin_prefect_server().wait()
     if server.started:
         reporter.notice(f"started a Prefect server in the background; its UI: {server.ui_url}")
     touch_servers()
-    with reporting_to(told), _told_of_termination():
+    with reporting_to(told), working_on(run), _told_of_termination():
         result = _call_flow(config, api_url=server.api_url, reporter=reporter)
     reporter.done()
     return FinishedRun(
         result=result,
-        rows=epoch_rows(session.needed, session.records, session.outcomes),
+        rows=epoch_rows(run.view, run.outcomes),
         where_to_look=_where_to_look(
-            session.config,
+            run.view.config,
             result,
             server.ui_url,
-            store=session.store.url,
+            store=store_url,
             given=given,
-            average=average_text(session.needed, session.records),
+            average=average_text(run.view),
         ),
     )
 

@@ -7,15 +7,10 @@ only ends the list, so more patience goes on from there with everything cached.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import Literal
 
-from epochal.tasks.config.parts import EarlyStoppingConfig, rule
-
-if TYPE_CHECKING:
-    from epochal.data.stage_store.stages import StageRecord
-    from epochal.tasks.config.run import RunConfig
-    from epochal.tasks.planning.stage import Stage
+from epochal.tasks.config.parts import EarlyStoppingConfig
 
 
 def last_epoch(
@@ -42,35 +37,3 @@ def last_epoch(
         if waited >= config.patience:
             return epoch
     return None
-
-
-def stopped_after(
-    config: RunConfig, stages: Sequence[Stage], records: Mapping[str, StageRecord]
-) -> int | None:
-    """The epoch that early stopping ends this run with, by the records, or None.
-
-    An epoch whose validation is not done yet decides nothing, nor does any after it. A run that
-    ends by itself was not stopped.
-    """
-    if config.early_stopping is None:
-        return None
-    metric, mode = rule(config.early_stopping, config.metrics)
-    values: list[float | None] = []
-    for stage in stages:
-        if stage.kind == "validate":
-            record = records.get(stage.key or "")
-            if record is None:
-                break
-            values.append(record.values["metrics"].get(metric))
-    last = last_epoch(config.early_stopping, values, mode=mode)
-    return None if last is None or last >= config.epochs - 1 else last
-
-
-def needed_stages(
-    config: RunConfig, stages: Sequence[Stage], records: Mapping[str, StageRecord]
-) -> tuple[Stage, ...]:
-    """The stages that belong to the run: none after the epoch that it was stopped with."""
-    last = stopped_after(config, stages, records)
-    if last is None:
-        return tuple(stages)
-    return tuple(stage for stage in stages if stage.epoch is None or stage.epoch <= last)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import ConfigError, DataError, EpochalError, TargetError, TrainingFailed
+from epochal.data.inspection.dataset import OpenDataset
 from epochal.data.inspection.describe import check_batch_size, check_labels
 from epochal.data.types import seed_64
 from epochal.tasks.config.run import RunConfig
-from epochal.tasks.planning.scoring import SCORING_DATA
-from epochal.tasks.run_data.run_data import RunData
+from epochal.tasks.stages.score import SCORING_DATA
 from epochal.tasks.user_code.components import Components, build_components, own_policy
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ PROBE_SAMPLES = 2  # BatchNorm in evaluation mode takes one; two show a batch di
 
 
 def check_before_start(
-    config: RunConfig, data: Mapping[str, RunData], *, device: torch.device
+    config: RunConfig, data: Mapping[str, OpenDataset], *, device: torch.device
 ) -> Components:
     """Builds the parts and tries one forward pass without gradients; returns the parts.
 
@@ -32,7 +32,7 @@ def check_before_start(
 
     train, validation = data["train_data"], data["validation_data"]
     check_batch_size(
-        config.sampler.epoch_length(train.known.num_samples),
+        config.sampler.epoch_length(train.info.num_samples),
         config.loader.batch_size,
         drop_last=config.loader.drop_last,
     )
@@ -43,10 +43,10 @@ def check_before_start(
     def scan(outputs: Any) -> None:
         num_classes = _num_classes(outputs)
         for one in (train, validation):
-            if num_classes is not None and one.known.label_min is not None:
+            if num_classes is not None and one.info.label_min is not None:
                 check_labels(
-                    one.known.label_min,
-                    one.known.label_max,
+                    one.info.label_min,
+                    one.info.label_max,
                     labels_N=one.labels_N,
                     num_classes=num_classes,
                     ignore_index=components.loss.ignore_index,
@@ -71,7 +71,7 @@ def check_before_start(
 def _probe(
     config: RunConfig,
     components: Components,
-    data: RunData,
+    data: OpenDataset,
     *,
     scan: Callable[[Any], None] = lambda _: None,
     mixed: bool = False,
@@ -89,7 +89,7 @@ def _probe(
     from epochal.engine.randomness import seeded
     from epochal.tasks.run_data.probe_batches import first_batch
 
-    count = min(PROBE_SAMPLES, data.known.num_samples)
+    count = min(PROBE_SAMPLES, data.info.num_samples)
     model = components.state.model
     was_training = model.training
     model.eval()
@@ -118,7 +118,7 @@ def _probe(
 
 
 def _probe_message(
-    config: RunConfig, *, batch_of: RunData, size_HW: tuple[int, int] | None, error: Exception
+    config: RunConfig, *, batch_of: OpenDataset, size_HW: tuple[int, int] | None, error: Exception
 ) -> str:
     step = "loss(model(input), target)" if config.step is None else config.step.target
     sized = "" if size_HW is None else f" at {size_HW[0]} x {size_HW[1]} pixels of the sampler"

@@ -15,14 +15,14 @@ from epochal.data.types import seed_64
 from epochal.tasks.checkpoints.end_of_epoch import load_model
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.runs.find_run import FoundRun
-from epochal.tasks.runs.stage_schema import number
+from epochal.tasks.stages.commit import number
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
+    from epochal.data.inspection.dataset import OpenDataset
     from epochal.data.types import Batch
     from epochal.engine.landscape import Landscape
-    from epochal.tasks.run_data.run_data import RunData
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,9 @@ def _record(found: FoundRun, asked: Asked) -> StageRecord:
     return record
 
 
-def _validation_data(found: FoundRun, config: RunConfig, notice: Callable[[str], None]) -> RunData:
+def _validation_data(
+    found: FoundRun, config: RunConfig, notice: Callable[[str], None]
+) -> OpenDataset:
     from epochal.tasks.run_data.run_data import found_data
     from epochal.tasks.runs.run_inputs import source_files
 
@@ -169,7 +171,7 @@ def _validation_data(found: FoundRun, config: RunConfig, notice: Callable[[str],
     )
 
 
-def _batches(config: RunConfig, data: RunData, asked: Asked) -> list[Batch]:
+def _batches(config: RunConfig, data: OpenDataset, asked: Asked) -> list[Batch]:
     """The samples with the smallest hash of (seed, id), in the data set's order, kept in memory."""
     import numpy as np
     from torch.utils.data import Subset

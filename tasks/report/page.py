@@ -17,13 +17,8 @@ from epochal.tasks.report.report_page import page
 from epochal.tasks.report.svg_chart import line_chart
 from epochal.tasks.report.tables import MAX_PICTURE_ROWS, RunTables
 from epochal.tasks.runs.find_run import FoundRun
-from epochal.tasks.runs.summary import (
-    EpochRow,
-    average_text,
-    best_epoch,
-    epoch_rows,
-    weights_sha256,
-)
+from epochal.tasks.runs.summary import EpochRow, epoch_rows
+from epochal.tasks.stages.average import average_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,21 +93,21 @@ class _Report:
 
     @cached_property
     def _rows(self) -> list[EpochRow]:
-        return epoch_rows(self._found.stages, self._found.records)
+        return epoch_rows(self._found)
 
     def header(self) -> Html:
         """What the run is, and its config behind a click."""
         found, plan = self._found, self._found.plan
-        best = best_epoch(found.config.metrics, found.stages, found.records)
+        best = found.best
         stopped = "" if found.stopped_after is None else ", stopped early"
-        weights = weights_sha256(found.stages, found.records)
+        weights = found.weights_sha256
         run_inputs: dict[str, str | None] = {
             "generation": str(plan.generation),
             "epochs": f"{len(self._rows)} of {found.config.epochs}{stopped}",
             "best": None
             if best is None
             else f"{best.metric} {best.value:.4g} in epoch {best.epoch}",
-            "average": average_text(found.stages, found.records),
+            "average": average_text(found),
             "branched from": None
             if plan.branched_from is None
             else f"{plan.branched_from}, sharing {plan.shared_epochs} epochs",

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from epochal.data.errors import ConfigError, EpochalError
+from epochal.data.inspection.dataset import OpenDataset
 from epochal.data.loading.batch_sampler import sampler_cut
 from epochal.data.loading.loader import train_batches
 from epochal.data.loading.order import MicroBatchPlan
@@ -19,13 +20,12 @@ from epochal.engine.loop.resize import resized
 from epochal.engine.model.step import to_device
 from epochal.engine.randomness import seeded
 from epochal.tasks.config.run import RunConfig
-from epochal.tasks.run_data.run_data import RunData
 from epochal.tasks.user_code.components import Components
 
 
 def first_batch(
     config: RunConfig,
-    data: RunData,
+    data: OpenDataset,
     components: Components,
     *,
     count: int,
@@ -63,12 +63,12 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 REMEDY = "set loader.drop_last: true, or another loader.batch_size"
 
 
-def check_last_batch(config: RunConfig, components: Components, data: RunData) -> None:
+def check_last_batch(config: RunConfig, components: Components, data: OpenDataset) -> None:
     """Raises ConfigError if a whole epoch ends with one sample and the model cannot train on it.
 
     Tried on a copy of the model, which only models with BatchNorm and such a size pay for.
     """
-    rows = config.sampler.epoch_length(data.known.num_samples)
+    rows = config.sampler.epoch_length(data.info.num_samples)
     model = components.state.model
     if not any(isinstance(one, _BATCH_NORMS) for one in model.modules()):
         return

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from epochal.data.config.loader import DataConfig
 from epochal.data.errors import DataError, InputError
+from epochal.data.inspection.dataset import DatasetInfo, OpenDataset
 from epochal.data.inspection.describe import describe
 from epochal.data.store.store import Store
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_length import sample_digests, with_epochs
-from epochal.tasks.planning.scoring import SCORING_DATA
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 from epochal.tasks.reporting import Reporter, SilentReporter
 from epochal.tasks.runs.find_run import FoundRun
 from epochal.tasks.runs.run_inputs import (
     DataField,
-    DatasetInfo,
     data_fields,
     description_path,
     read_known,
@@ -30,48 +27,11 @@ from epochal.tasks.runs.run_inputs import (
     write_known,
 )
 from epochal.tasks.runs.warm_start import start_sha256
+from epochal.tasks.stages.score import SCORING_DATA
 from epochal.tasks.user_code.targets import call_target
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 QUICK_READ_S = 10.0
 """Data that is read in less is read at every start, in case it has changed unseen."""
-
-
-@dataclass
-class RunData:
-    """One data set of a run.
-
-    sample_ids_N: int64 of shape (N,); labels_N: int64 of shape (N,), or None where unknown.
-    """
-
-    field: DataField
-    dataset: Any
-    known: DatasetInfo
-    fingerprint: str
-    read_ids_N: npt.NDArray[np.int64] | None
-    labels_N: npt.NDArray[np.int64] | None
-
-    @cached_property
-    def sample_ids_N(self) -> npt.NDArray[np.int64]:
-        """The ids of the samples, by position."""
-        import numpy as np
-
-        if self.known.index_ids:
-            return np.arange(self.known.num_samples, dtype=np.int64)
-        assert self.read_ids_N is not None
-        return self.read_ids_N
-
-    @cached_property
-    def classes_N(self) -> npt.NDArray[np.int64]:
-        """The class of each sample, by position; read where unknown. Raises DataError."""
-        from epochal.data.inspection.labels import class_labels
-
-        return class_labels(
-            self.dataset, count=self.known.num_samples, read_N=self.labels_N, name=self.field
-        )
 
 
 def open_data(
@@ -82,7 +42,7 @@ def open_data(
     sources: Mapping[str, str],
     notice: Reporter,
     before_write: Callable[[], None],
-) -> RunData:
+) -> OpenDataset:
     """Makes the data set and reads it if that is quick or was never done.
 
     before_write: called before what was read is noted in the store.
@@ -98,10 +58,10 @@ def open_data(
             f"{field}: reading it took {known.seconds:.0f} s, so its content is taken as it was "
             "then; state `version:` or `files:` to say when it changes"
         )
-        return RunData(
+        return OpenDataset(
             field=field,
             dataset=dataset,
-            known=known,
+            info=known,
             fingerprint=stated_fingerprint(data) or known.fingerprint,
             read_ids_N=None,
             labels_N=None,
@@ -120,10 +80,10 @@ def open_data(
     if read != known:
         before_write()
         write_known(store, path, read)
-    return RunData(
+    return OpenDataset(
         field=field,
         dataset=dataset,
-        known=read,
+        info=read,
         fingerprint=stated_fingerprint(data) or read.fingerprint,
         read_ids_N=description.sample_ids,
         labels_N=description.labels,
@@ -139,7 +99,7 @@ def _is_of(known: DatasetInfo, dataset: Any) -> bool:
     return known.index_ids and count == known.num_samples
 
 
-def check_same_samples(trained: RunData, scored: RunData) -> None:
+def check_same_samples(trained: OpenDataset, scored: OpenDataset) -> None:
     """Raises DataError if the data set of the scoring pass has not the samples of training."""
     import numpy as np
 
@@ -155,10 +115,10 @@ def check_same_samples(trained: RunData, scored: RunData) -> None:
 
 def read_run_inputs(
     config: RunConfig, store: Store, *, notice: Reporter, before_write: Callable[[], None]
-) -> tuple[RunInputs, dict[str, RunData]]:
+) -> tuple[RunInputs, dict[str, OpenDataset]]:
     """The facts from the data as it is now, and the data sets."""
     sources = source_files(config)
-    data: dict[str, RunData] = {
+    data: dict[str, OpenDataset] = {
         name: open_data(
             config,
             name,
@@ -172,7 +132,7 @@ def read_run_inputs(
     scored = data.get(SCORING_DATA)
     if scored is not None:
         check_same_samples(data["train_data"], scored)
-    num_samples = data["train_data"].known.num_samples
+    num_samples = data["train_data"].info.num_samples
     run_inputs = RunInputs(
         sources=sources,
         train_data=DatasetFacts(data["train_data"].fingerprint, num_samples),
@@ -215,7 +175,7 @@ def found_data(
     config: RunConfig,
     notice: Callable[[str], None],
     changed: str,
-) -> RunData:
+) -> OpenDataset:
     """The data set of that field, as `train` opens it.
 
     config: names its target, which is called. changed: what to tell if its content is no longer the

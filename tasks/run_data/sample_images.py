@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from epochal.tasks.run_data.run_data import RunData
+    from epochal.data.inspection.dataset import OpenDataset
 
 # H height, W width, C channels: 1 or 3
 
@@ -27,7 +27,7 @@ class NoImage(InputError):
     """A sample's input is no image; the text says what it is."""
 
 
-def open_images(found: FoundRun, *, notice: Callable[[str], None]) -> RunData:
+def open_images(found: FoundRun, *, notice: Callable[[str], None]) -> OpenDataset:
     """The run's training data, built by the config whose path the run was named by.
 
     Raises InputError where it was named otherwise, and as `open_data`.
@@ -43,7 +43,7 @@ def open_images(found: FoundRun, *, notice: Callable[[str], None]) -> RunData:
     )
 
 
-def read_images(data: RunData, sample_ids: Sequence[int]) -> list[npt.NDArray[np.float32]]:
+def read_images(data: OpenDataset, sample_ids: Sequence[int]) -> list[npt.NDArray[np.float32]]:
     """An image for each id: float32 of shape (H, W, 3), from 0 to 1, as `image_of` scales it.
 
     An item is what the data set's own `__getitem__` gives, augmentation and all, while the global

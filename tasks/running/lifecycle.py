@@ -1,11 +1,10 @@
-"""From a config to a session with its ledger, and from its end, good or bad, to the result."""
+"""The life of a run: opened with its tracker, worked on, and ended, well or badly."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,88 +13,56 @@ from epochal.tasks.config.run import RunConfig
 from epochal.tasks.preflight.tracker import check_tracker
 from epochal.tasks.reporting import Reporter, current_reporter
 from epochal.tasks.run_data.sample_images import read_images
+from epochal.tasks.running.open import open_run
+from epochal.tasks.running.run import Run, prepared_run, working_on
 from epochal.tasks.running.tracked_run import final_tags, make_tracker
-from epochal.tasks.runs.summary import (
-    artifact_of,
-    best_epoch,
-    flat_metrics,
-    stage_lines,
-    stopping_line,
-    weights_sha256,
-)
-from epochal.tasks.session.session import Session, open_session, working_on
-from epochal.tasks.tracking.background import Status
+from epochal.tasks.runs.summary import flat_metrics, stage_lines, stopping_line
+from epochal.tasks.tracking.background import Status, TrackerResult
 from epochal.tasks.tracking.connection import tracking_uri
 
-_prepared: dict[str, Session] = {}
 
-
-@dataclass
 class ActiveRun:
-    """A session at work."""
+    """A run whose stages are being run, and its result once that has ended."""
 
-    session: Session
+    def __init__(self, run: Run, *, mlflow_uri: str) -> None:
+        self.run = run
+        self.delivered: TrackerResult | None = None
+        self._mlflow_uri = mlflow_uri
 
     def result(self) -> dict[str, Any]:
         """The object that `--json` prints; whole once the block of `active_run` has ended."""
-        session = self.session
-        delivered = session.delivered
+        view = self.run.view
         return {
-            "run": session.config.name,
-            "mlflow_run_id": None if delivered is None else delivered.run_id,
-            "mlflow_tracking_uri": session.tracker.uri,
-            "weights_sha256": weights_sha256(session.needed, session.records),
-            "metrics": dict(flat_metrics(session.config, session.needed, session.records)),
-            "stages": stage_lines(session.outcomes),
-            **stopping_line(session.config, session.stopped_after),
+            "run": view.config.name,
+            "mlflow_run_id": None if self.delivered is None else self.delivered.run_id,
+            "mlflow_tracking_uri": self._mlflow_uri,
+            "weights_sha256": view.weights_sha256,
+            "metrics": flat_metrics(view),
+            "stages": stage_lines(self.run.outcomes),
+            **stopping_line(view),
         }
 
-    @property
-    def epochs(self) -> range:
-        """The epochs of the run, if nothing ends it sooner."""
-        return range(self.session.config.epochs)
 
-    def ends_with(self, epoch: int) -> bool:
-        """Whether early stopping ends the run with this epoch; tells so."""
-        stopped = self.session.stopped_after == epoch
-        if stopped:
-            self.session.reporter.notice(
-                f"early stopping ends the run with epoch {epoch} of {len(self.epochs)}; with a "
-                "larger early_stopping.patience it goes on from here"
-            )
-        return stopped
-
-
-def prepare(config: RunConfig, *, reporter: Reporter, local_mlflow: str | None = None) -> Session:
-    """Opens the run now, so that bad input is found before the flow starts; kept for the flow."""
-    session = _open(config, reporter, local_mlflow)
-    _prepared[_identity(config)] = session
-    return session
-
-
-def _open(config: RunConfig, reporter: Reporter | None, local_mlflow: str | None) -> Session:
+def prepare(
+    config: RunConfig, *, reporter: Reporter | None, local_mlflow: str | None = None
+) -> Run:
+    """Opens the run, the tracker's place checked too. Raises InputError: nothing has started."""
     uri = tracking_uri(config.tracking, local_server=local_mlflow)
     check = partial(check_tracker, uri, experiment=config.tracking.experiment)
-    return open_session(config, reporter=reporter, before_start=check)
-
-
-def _identity(config: RunConfig) -> str:
-    return config.model_dump_json()
+    return open_run(config, reporter=reporter, before_start=check)
 
 
 @contextmanager
 def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterator[ActiveRun]:
-    """The run, opened or as `prepare` left it; its ledger ends with the block.
+    """The run that the command has prepared, else opened here; its tracker ends with the block.
 
     Raises InputError before anything is computed if config, data or store are wrong.
     """
-    session = _prepared.pop(_identity(config), None)
-    if session is None:
-        session = _open(config, current_reporter(), local_mlflow)
-    config = session.config
-    session.tracker = make_tracker(
-        config,
-        session.plan,
+    run = prepared_run() or prepare(config, reporter=current_reporter(), local_mlflow=local_mlflow)
+    session, view = run.session, run.view
+    tracker = make_tracker(
+        view.config,
+        run.plan,
         session.run_inputs,
         session.stage_store,
         notice=session.reporter.notice,
@@ -103,29 +70,25 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
         tags={"epochal.device": str(session.device)},
         images=partial(read_images, session.data["train_data"]),
     )
-    computing = any(stage.known_key not in session.records for stage in session.needed)
-    session.tracker.start(computing=computing, forks=computing and config.loader.workers > 0)
+    run.tracker, session.deliver_part = tracker, tracker.deliver_part
+    computing = not view.is_whole
+    tracker.start(computing=computing, forks=computing and view.config.loader.workers > 0)
     if computing:
-        _log_attempt(session)
+        _log_attempt(run)
+    active = ActiveRun(run, mlflow_uri=tracker.uri)
     status: Status = "KILLED"  # what a signal or a cancellation leaves: neither is an Exception
     try:
-        with working_on(session):
-            yield ActiveRun(session)
+        with working_on(run):
+            yield active
         status = "FINISHED"
     except Exception:
         status = "FAILED"
         raise
     finally:
-        best = best_epoch(session.config.metrics, session.needed, session.records)
-        session.delivered = session.tracker.finish(
-            status,
-            best_epoch=None if best is None else best.epoch,
-            best_artifact="model" if best is None else artifact_of(best.metric),
-            tags=final_tags(session.needed, session.records, stopped=session.stopped_after),
-        )
+        active.delivered = tracker.finish(status, best=view.best, tags=final_tags(view))
 
 
-def _log_attempt(session: Session) -> None:
+def _log_attempt(run: Run) -> None:
     """Who computes here, with what: a file of its own for each command that computes."""
     import os
     import socket
@@ -133,6 +96,7 @@ def _log_attempt(session: Session) -> None:
     import uuid
     from importlib import metadata
 
+    session = run.session
     body: dict[str, Any] = {
         "started_ms": int(time.time() * 1000),
         "host": socket.gethostname(),
@@ -144,7 +108,7 @@ def _log_attempt(session: Session) -> None:
             name: metadata.version(name)
             for name in ("torch", "numpy", "pyarrow", "prefect", "mlflow", "fsspec", "epochal")
         },
-        "plan": session.plan.reference,
+        "plan": run.plan.reference,
     }
     name = f"runs/{session.config.name}/attempts/{body['started_ms']}-{uuid.uuid4().hex[:8]}.json"
     with suppress(FileExistsError):  # the answer to a first try got lost

@@ -1,4 +1,4 @@
-"""The stages as Prefect tasks. They exchange references only, and ask the store first.
+"""The stages as Prefect tasks, one for each kind. They exchange references only.
 
 Prefect persists no result: a task whose stage the store has ends in a state named `Cached`.
 Tasks are called directly, in the main thread, where signals and cancellation arrive.
@@ -6,93 +6,52 @@ Tasks are called directly, in the main thread, where signals and cancellation ar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
-from prefect.tasks import task
+from prefect.tasks import Task, task
 
-from epochal.tasks.running.runner import run_stage
-from epochal.tasks.session.session import current_session
+from epochal.tasks.planning.stage import Stage
+from epochal.tasks.running.run import current_run
+from epochal.tasks.stages.kind import StageKind
+from epochal.tasks.stages.registry import KINDS
 
-StageRef = dict[str, Any]
-"""A stage by name: `{"stage", "epoch", "key"}`. All that tasks tell each other."""
-
-
-def _run(kind: str, epoch: int | None) -> Any:
-    """The stage's reference; inside a state where the store had it, which Prefect unpacks."""
-    outcome = run_stage(current_session(), kind, epoch)
-    reference = {"stage": kind, "epoch": epoch, "key": outcome.stage.known_key}
-    if not outcome.cached:
-        return reference
-    return Completed(name="Cached", message=f"stage {outcome.stage.known_key[:8]}", data=reference)
+StageRef = Any
+"""A stage by name, `{"stage", "epoch", "key"}`, or a state that holds it: what tasks exchange."""
 
 
-@task(name="initialise", task_run_name="initialise", cache_policy=NO_CACHE, persist_result=False)
-def initialise() -> StageRef:
-    """The model with its initial weights."""
-    reference: StageRef = _run("initialise", None)
-    return reference
+def _task_of(kind: StageKind) -> Task[..., Any]:
+    title = kind.title or kind.name
+
+    def stage_task(epoch: int | None, parents: Mapping[str, StageRef]) -> StageRef:
+        """The stage's reference; inside a state named `Cached` where the store had it.
+
+        parents: the edges that Prefect's UI draws; what they hold is read from the store.
+        """
+        run = current_run()
+        outcome = run.run_stage(run.view.stage(kind.name, epoch))
+        key = outcome.stage.known_key
+        reference = {"stage": kind.name, "epoch": epoch, "key": key}
+        if not outcome.cached:
+            return reference
+        return Completed(name="Cached", message=f"stage {key[:8]}", data=reference)
+
+    stage_task.__qualname__ = stage_task.__name__ = kind.name  # of which Prefect makes its task key
+    as_task = task(
+        name=kind.name,
+        task_run_name=f"{title} · epoch {{epoch}}" if kind.when == "epoch" else title,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+    return as_task(stage_task)
 
 
-@task(
-    name="train", task_run_name="train · epoch {epoch}", cache_policy=NO_CACHE, persist_result=False
-)
-def train_epoch(epoch: int, checkpoint: StageRef, table: StageRef | None) -> StageRef:
-    """One epoch of updates from `checkpoint`, on the samples that `table` keeps."""
-    reference: StageRef = _run("train", epoch)
-    return reference
+_TASKS = {kind.name: _task_of(kind) for kind in KINDS.values()}
 
 
-@task(
-    name="validate",
-    task_run_name="validate · epoch {epoch}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
-def validate_epoch(epoch: int, checkpoint: StageRef) -> StageRef:
-    """The metrics of `checkpoint` over the validation data."""
-    reference: StageRef = _run("validate", epoch)
-    return reference
-
-
-@task(
-    name="score",
-    task_run_name="score · epoch {epoch}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
-def score_epoch(epoch: int, checkpoint: StageRef) -> StageRef:
-    """What `checkpoint` says of each sample, in a pass of its own."""
-    reference: StageRef = _run("score", epoch)
-    return reference
-
-
-@task(
-    name="mine", task_run_name="mine · epoch {epoch}", cache_policy=NO_CACHE, persist_result=False
-)
-def mine_epoch(
-    epoch: int, checkpoint: StageRef, table: StageRef | None, scores: StageRef | None
-) -> StageRef:
-    """The sample table after `epoch`: who is kept in the next one."""
-    reference: StageRef = _run("mine", epoch)
-    return reference
-
-
-@task(name="average", task_run_name="average", cache_policy=NO_CACHE, persist_result=False)
-def average(checkpoint: StageRef) -> StageRef:
-    """The mean of some epochs' weights, once the last one is done."""
-    reference: StageRef = _run("average", None)
-    return reference
-
-
-@task(
-    name="validate_average",
-    task_run_name="validate · average",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
-def validate_average(checkpoint: StageRef) -> StageRef:
-    """The metrics of the mean over the validation data."""
-    reference: StageRef = _run("validate_average", None)
-    return reference
+def run_stage_task(stage: Stage, done: Mapping[str, StageRef]) -> StageRef:
+    """Runs the task of a stage. done: key → reference of each stage before it."""
+    parents = {role: done[parent.known_key] for role, parent in stage.parents.items()}
+    return _TASKS[stage.kind](stage.epoch, parents)

@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING, Any
 from epochal.data.hashing import digest
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.tasks.config.run import RunConfig, flatten
-from epochal.tasks.planning.early_stopping import needed_stages, stopped_after
-from epochal.tasks.planning.keys import list_stages
-from epochal.tasks.planning.stage import RunInputs, Stage
+from epochal.tasks.planning.run_view import RunView
+from epochal.tasks.planning.stage import RunInputs
 from epochal.tasks.report.tables import MAX_PICTURE_ROWS, RunTables
-from epochal.tasks.runs.find_run import FoundRun
-from epochal.tasks.runs.plan import is_bitwise
+from epochal.tasks.runs.find_run import FoundRun, found_run
 from epochal.tasks.runs.run_plans import RunPlan
-from epochal.tasks.runs.summary import artifact_of, best_epoch, weights_sha256
 from epochal.tasks.tracking.background import (
     STOPPED_TAG,
     DataEntry,
@@ -53,20 +50,6 @@ class PicturesSource:
     config: RunConfig
     images: Images | str
 
-    def found(self, records: Mapping[str, StageRecord], stages: StageStore) -> FoundRun:
-        """The run as commands find it in a store."""
-        listed = tuple(list_stages(self.config, self.plan.run_inputs()))
-        own = dict(records)
-        return FoundRun(
-            store=stages.store,
-            stage_store=stages,
-            plan=self.plan,
-            config=self.config,
-            stages=needed_stages(self.config, listed, own),
-            records=own,
-            stopped_after=stopped_after(self.config, listed, own),
-        )
-
 
 def log_pictures(
     run: TrackedRun,
@@ -90,7 +73,7 @@ def log_pictures(
         assert not isinstance(images, str)
         return images(sample_ids)
 
-    found = source.found(records, stages)
+    found = found_run(source.plan, source.config, stages, dict(records))
     for name, data in _pictures(found, images if isinstance(images, str) else read):
         may_write()
         with tempfile.TemporaryDirectory(prefix="epochal-pictures-") as scratch:
@@ -203,15 +186,12 @@ def parameters(config: RunConfig) -> dict[str, str]:
     }
 
 
-def final_tags(
-    stages: Sequence[Stage], records: Mapping[str, StageRecord], *, stopped: int | None = None
-) -> dict[str, str]:
-    """What is known of a run when a command ends. stopped: the epoch of early stopping, or None."""
-    weights = weights_sha256(stages, records)
-    tags = {"epochal.bitwise": str(is_bitwise(stages, records)).lower()}
-    if weights is not None:
+def final_tags(run: RunView) -> dict[str, str]:
+    """What is known of a run when a command ends."""
+    tags = {"epochal.bitwise": str(run.is_bitwise).lower()}
+    if (weights := run.weights_sha256) is not None:
         tags["epochal.weights_sha256"] = weights
-    if stopped is not None:
+    if (stopped := run.stopped_after) is not None:
         tags[STOPPED_TAG] = str(stopped)
     return tags
 
@@ -233,15 +213,11 @@ def sync_run(
     )
     tracker.start()
     for stage in found.stages:
-        record = found.records.get(stage.known_key)
-        if record is not None:
-            tracker.deliver(stage.kind, stage.epoch, record)
-    best = best_epoch(found.config.metrics, found.stages, found.records)
-    whole = all(stage.known_key in found.records for stage in found.stages)
+        if found.is_done(stage):
+            tracker.deliver(found.record_of(stage))
     return tracker.finish(
-        "FINISHED" if whole else "KILLED",
-        best_epoch=None if best is None else best.epoch,
-        best_artifact="model" if best is None else artifact_of(best.metric),
-        tags=final_tags(found.stages, found.records, stopped=found.stopped_after),
+        "FINISHED" if found.is_whole else "KILLED",
+        best=found.best,
+        tags=final_tags(found),
         hurried=False,
     )

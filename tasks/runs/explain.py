@@ -12,11 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from epochal.tasks.config.run import RunConfig, flatten
-from epochal.tasks.planning.averaging import END_KINDS
-from epochal.tasks.planning.keys import list_stages
-from epochal.tasks.planning.scoring import SCORE, SCORES
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.runs.run_plans import RunPlan
+from epochal.tasks.stages.registry import KINDS, list_stages
 
 MAX_VALUE_CHARS = 60
 SHORT_DIGEST = 8
@@ -33,12 +31,6 @@ _FIELDS_OF_SECTION: dict[str, tuple[str, ...]] = {
     "max_updates": ("max_updates",),
     "sampling.scoring": ("sampling.scoring", "epochs"),
     "metrics.best": ("metrics.best", "metrics.best_mode", "metrics.validation"),
-}
-_FIELD_OF_ROLE = {
-    "samples": "sampling.policy",
-    "parent": "epochs",
-    "observations": "epochs",
-    SCORES: "sampling.scoring",
 }
 
 
@@ -94,21 +86,17 @@ class Comparison:
             if before != now:
                 yield from self._section(section, before, now)
         for role in {**old.parents, **stage.parents}:
-            parent = stage.parents.get(role)
-            if parent is None or role not in old.parents:
-                # Roles of an average name an epoch: `train.3`.
-                yield from self._fields((_FIELD_OF_ROLE.get(role, "epochs"),))
-            else:
+            old_parent, parent = old.parents.get(role), stage.parents.get(role)
+            if old_parent is not None and parent is not None:
                 yield from self.reasons(parent)
+            elif (only := parent or old_parent) is not None:
+                yield from self._fields((KINDS[only.kind].field,))
 
     def _cause(self, stage: Stage) -> str:
         """The field that a stage is there for, which was not there before."""
-        if stage.kind in END_KINDS:
-            return "averaging"
-        has_epoch = ("train", stage.epoch) in self._old
-        if stage.kind == SCORE and has_epoch:
-            return "sampling.scoring"
-        return "sampling.policy" if stage.kind == "mine" and has_epoch else "epochs"
+        kind = KINDS[stage.kind]
+        is_new_epoch = kind.when == "epoch" and ("train", stage.epoch) not in self._old
+        return "epochs" if is_new_epoch else kind.field
 
     def _section(self, section: str, before: Any, now: Any) -> Iterator[str]:
         if section.endswith(".source"):

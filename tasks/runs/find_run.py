@@ -17,22 +17,19 @@ from epochal.data.store.open import open_store
 from epochal.data.store.store import Store
 from epochal.tasks.config.load import load_config
 from epochal.tasks.config.run import RunConfig
-from epochal.tasks.planning.early_stopping import needed_stages, stopped_after
-from epochal.tasks.planning.keys import list_stages
-from epochal.tasks.planning.stage import Stage
-from epochal.tasks.runs.plan import records_of
+from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.runs.run_plans import RunPlan, find_plan
-from epochal.tasks.runs.stage_schema import look_up
+from epochal.tasks.runs.stage_schema import look_up, records_of
+from epochal.tasks.stages.registry import list_stages
 
 MAX_STORES = 50
 MAX_NAMED_STORES = 3
 
 
 @dataclass(frozen=True)
-class FoundRun:
-    """A run in a store: its newest plan, its stages, and the records of those that are done.
+class FoundRun(RunView):
+    """A run in a store: its newest plan, and its view as far as early stopping let it go.
 
-    stopped_after: the epoch that early stopping ended it with; stages after it are not listed.
     own: the config by whose path a person named the run, else None: `config` is what the store says
     that it was, and nothing that a store says is to be run as code.
     """
@@ -40,27 +37,17 @@ class FoundRun:
     store: Store
     stage_store: StageStore
     plan: RunPlan
-    config: RunConfig
-    stages: tuple[Stage, ...]
-    records: dict[str, StageRecord]
-    stopped_after: int | None = None
     own: RunConfig | None = None
 
-    def newest_epoch(self, kind: str) -> int | None:
-        """The last epoch that has a stage of this kind done, or None."""
-        done = [
-            stage.epoch
-            for stage in self.stages
-            if stage.kind == kind and stage.key in self.records and stage.epoch is not None
-        ]
-        return max(done, default=None)
 
-    def record(self, kind: str, epoch: int | None) -> StageRecord | None:
-        """The record of that stage, or None if it is not done."""
-        for stage in self.stages:
-            if (stage.kind, stage.epoch) == (kind, epoch):
-                return self.records.get(stage.known_key)
-        return None
+def found_run(
+    plan: RunPlan, config: RunConfig, stage_store: StageStore, records: dict[str, StageRecord]
+) -> FoundRun:
+    """The run of that plan. config: the plan's."""
+    run = RunView(config, list_stages(config, plan.run_inputs()), records)
+    return FoundRun(
+        config, run.needed, records, store=stage_store.store, stage_store=stage_store, plan=plan
+    )
 
 
 def stores_file() -> Path:
@@ -140,16 +127,7 @@ def _found(store: Store, plan: RunPlan) -> FoundRun:
             f"{plan.reference} was planned by another version of epochal, whose config this one "
             "does not read; use that version"
         )
-    stages = tuple(list_stages(config, plan.run_inputs()))
     stage_store = StageStore(store)
+    stages = list_stages(config, plan.run_inputs())
     statuses = look_up(stage_store, [stage.known_key for stage in stages], stages=stages)
-    records = records_of(statuses)
-    return FoundRun(
-        store=store,
-        stage_store=stage_store,
-        plan=plan,
-        config=config,
-        stages=needed_stages(config, stages, records),
-        records=records,
-        stopped_after=stopped_after(config, stages, records),
-    )
+    return found_run(plan, config, stage_store, records_of(statuses))

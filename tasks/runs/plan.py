@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from epochal.data.stage_store.stages import StageRecord, StageStatus, StageStore
+from epochal.data.stage_store.stages import StageStatus, StageStore
 from epochal.data.store.open import open_store
 from epochal.data.store.store import Store
 from epochal.tasks.config.run import RunConfig
-from epochal.tasks.planning.early_stopping import stopped_after
-from epochal.tasks.planning.keys import list_stages
 from epochal.tasks.planning.run_length import with_epochs
-from epochal.tasks.planning.scoring import SCORING_DATA
+from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.planning.stage import RunInputs, Stage
 from epochal.tasks.runs.explain import Comparison, most_similar
 from epochal.tasks.runs.run_inputs import remembered_run_inputs
 from epochal.tasks.runs.run_plans import newest_plan, read_plans, run_names
-from epochal.tasks.runs.stage_schema import look_up
+from epochal.tasks.runs.stage_schema import look_up, records_of
+from epochal.tasks.stages.registry import list_stages
+from epochal.tasks.stages.score import SCORING_DATA
 
 NOT_READ = "data not yet read"
 MAX_COMPARED = 8  # plans that a stage which is not done is compared with
@@ -102,8 +102,8 @@ def report_plan(
     store: Store,
 ) -> PlanReport:
     """Joins stages with what the store has of them, and explains what it has not."""
-    records = records_of(statuses)
-    stopped = stopped_after(config, stages, records)
+    run = RunView(config, stages, records_of(statuses))
+    stopped = run.stopped_after
     missing = [stage for stage in stages if not _done(stage, statuses)]
     comparison = _comparison(config, stages, store) if missing else None
     reports = [
@@ -120,14 +120,9 @@ def report_plan(
         run_inputs=run_inputs,
         reports=tuple(reports),
         statuses=statuses,
-        bitwise=is_bitwise(stages, records),
+        bitwise=run.is_bitwise,
         stopped_after=stopped,
     )
-
-
-def records_of(statuses: Mapping[str, StageStatus]) -> dict[str, StageRecord]:
-    """The records of the stages that are done."""
-    return {key: status.record for key, status in statuses.items() if status.record is not None}
 
 
 def _done(stage: Stage, statuses: Mapping[str, StageStatus]) -> bool:
@@ -156,25 +151,3 @@ def _why(
     if stage.key is None:
         return (NOT_READ,)
     return ("not yet computed",)
-
-
-def is_bitwise(stages: Sequence[Stage], records: Mapping[str, StageRecord]) -> bool:
-    """Whether all records come from one environment, and each from its parents' present bytes."""
-    done = [
-        (stage, record) for stage in stages if (record := records.get(stage.key or "")) is not None
-    ]
-    if len({record.environment_digest for _, record in done}) > 1:
-        return False
-    return not any(_consumed_others(stage, record, records) for stage, record in done)
-
-
-def _consumed_others(stage: Stage, record: StageRecord, records: Mapping[str, StageRecord]) -> bool:
-    for name, sha256 in record.consumed.items():
-        role, _, artifact = name.partition("/")
-        parent = stage.parents.get(role)
-        present = records.get(parent.known_key) if parent is not None else None
-        if present is None or artifact not in present.artifacts:
-            continue
-        if present.artifacts[artifact].sha256 != sha256:
-            return True
-    return False

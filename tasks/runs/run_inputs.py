@@ -11,21 +11,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from epochal.data.config.loader import DataConfig
 from epochal.data.errors import CorruptObject
 from epochal.data.hashing import digest
+from epochal.data.inspection.dataset import DatasetInfo
 from epochal.data.inspection.describe import files_stamp
 from epochal.data.store.documents import dump_document, load_document
 from epochal.data.store.store import Store
-from epochal.data.types import Frozen, Target
+from epochal.data.types import Target
 from epochal.engine.schedule.kinds import CustomSchedule
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_length import sample_digests, with_epochs
-from epochal.tasks.planning.scoring import SCORING_DATA, own_data
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 from epochal.tasks.runs.warm_start import start_sha256
+from epochal.tasks.stages.score import SCORING_DATA, own_data
 from epochal.tasks.user_code.source_digests import source_digests
 from epochal.tasks.user_code.targets import resolved_args
 
@@ -43,20 +44,6 @@ def data_fields(config: RunConfig) -> dict[DataField, DataConfig]:
     if (scored := own_data(config)) is not None:
         found[SCORING_DATA] = scored
     return found
-
-
-class DatasetInfo(Frozen):
-    """What is remembered of a data set that was read.
-
-    seconds: how long reading it took; over 10 it is not read again at each start.
-    """
-
-    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
-    num_samples: int = Field(ge=1)
-    seconds: float = Field(ge=0, le=1e9)
-    index_ids: bool
-    label_min: int | None = None
-    label_max: int | None = None
 
 
 def source_files(config: RunConfig) -> dict[str, dict[str, str]]:

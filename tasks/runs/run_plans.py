@@ -20,8 +20,8 @@ from epochal.data.store.documents import dump_document, load_document
 from epochal.data.store.store import Store
 from epochal.data.types import Frozen
 from epochal.tasks.config.run import RunConfig
-from epochal.tasks.planning.averaging import END_KINDS
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs, Stage
+from epochal.tasks.stages.registry import KINDS
 
 MAX_PLAN_BYTES = 1 << 28
 _PLAN = re.compile(r"([0-9]{6})\.json")
@@ -270,7 +270,9 @@ def _agree(keys: list[str], plan: RunPlan) -> bool:
 
 def _keys_in_epochs(stages: Sequence[PlannedStage]) -> list[str]:
     # An average at the end is another one when the run grows, and the run is the same.
-    return [stage.key for stage in stages if stage.kind not in END_KINDS]
+    return [
+        stage.key for stage in stages if stage.kind not in KINDS or KINDS[stage.kind].when != "end"
+    ]
 
 
 def shared_epochs(new: Sequence[PlannedStage], old: Sequence[PlannedStage]) -> int:

@@ -13,34 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from epochal.data.errors import CorruptObject
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.stage_store.status import STARTED
-from epochal.tasks.planning.averaging import AVERAGE, averaged_artifact, averaged_epoch
-from epochal.tasks.planning.scoring import SCORE, SCORES, scored_artifacts
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.runs.stage_schema import look_up
+from epochal.tasks.stages.registry import loaded
+from epochal.tasks.stages.score import SCORES
 
 SMALL_BYTES = 256 << 20
 
-_LOADED: dict[tuple[str, str], tuple[str, ...]] = {
-    ("train", "parent"): ("model", "optimizer", "state", "ema"),
-    ("train", "samples"): ("samples",),
-    ("validate", "parent"): ("model", "ema"),
-    ("validate_average", "parent"): ("model",),
-    ("mine", "observations"): ("observations",),
-    ("mine", SCORES): (SCORES,),
-    ("mine", "samples"): ("samples",),
-}
-"""(kind, role of the parent) → the parent's artifacts that the stage loads, where it has them."""
-
 TABLES = frozenset({"observations", "updates", "samples", SCORES})
-
-
-def loaded(stage: Stage, role: str, records: Mapping[str, StageRecord]) -> tuple[str, ...]:
-    """The artifacts that `stage` loads of its parent in that role, where the parent has them."""
-    if stage.kind == SCORE:
-        return scored_artifacts(stage)
-    if stage.kind != AVERAGE:
-        return _LOADED[(stage.kind, role)]
-    return (averaged_artifact(stage),) if averaged_epoch(stage, role, records) else ()
 
 
 def survey(

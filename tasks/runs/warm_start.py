@@ -6,9 +6,6 @@ What is named and not there is an error before anything starts, never a start fr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,53 +15,21 @@ from epochal.data.errors import (
     InputError,
     NotFound,
     StateMismatch,
-    TrainingFailed,
 )
 from epochal.data.hashing import file_sha256
-from epochal.data.stage_store.stages import StageRecord, StageStore
+from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.open import open_store
+from epochal.tasks.checkpoints.warm_start import Weights, load_weights
 from epochal.tasks.config.run import RunConfig
-from epochal.tasks.planning.early_stopping import needed_stages
-from epochal.tasks.planning.keys import list_stages
+from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.runs.run_plans import find_plan
+from epochal.tasks.runs.stage_schema import records_of
+from epochal.tasks.stages.registry import list_stages
 
 if TYPE_CHECKING:
     from epochal.tasks.user_code.components import Components
 
 _EPOCH = re.compile(r"(?P<run>.+?)(?::(?P<epoch>\d+|best))?")
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Where they are: a file here, an object of a store, or the model of a train stage."""
-
-    what: str
-    file: Path | None = None
-    url: str | None = None
-    stored: tuple[StageStore, StageRecord] | None = None
-
-    @property
-    def known_sha256(self) -> str | None:
-        """Their digest, where a record names it."""
-        return None if self.stored is None else self.stored[1].artifacts["model"].sha256
-
-    @contextmanager
-    def opened(self) -> Iterator[Path]:
-        """A local file that holds them. Raises NotFound, InputError or CorruptObject."""
-        try:
-            if self.stored is not None:
-                store, record = self.stored
-                with store.fetch_artifact(record, "model") as path:
-                    yield path
-            elif self.url is not None:
-                place, _, name = self.url.rpartition("/")
-                with open_store(place).fetch(name) as path:
-                    yield path
-            else:
-                assert self.file is not None
-                yield self.file
-        except FileNotFoundError:
-            raise NotFound(f"start.from: there is no file {self.what}") from None
 
 
 def find_weights(config: RunConfig) -> Weights | None:
@@ -113,20 +78,14 @@ def _of_run(named: str, config: RunConfig) -> Weights:
         )
     stages = list_stages(run, plan.run_inputs())
     stage_store = StageStore(store)
-    found = stage_store.lookup([stage.known_key for stage in stages])
-    records = {key: one.record for key, one in found.items() if one.record is not None}
-    stages = list(needed_stages(run, stages, records))
-    trained = {
-        stage.number: records[stage.known_key]
-        for stage in stages
-        if stage.kind == "train" and stage.known_key in records
-    }
+    statuses = stage_store.lookup([stage.known_key for stage in stages])
+    view = RunView(run, stages, records_of(statuses))
+    trained = {stage.number: record for stage, record in view.of_kind("train")}
+    if (last := view.stopped_after) is not None:
+        trained = {epoch: record for epoch, record in trained.items() if epoch <= last}
     epoch = match["epoch"]
     if epoch == "best":
-        from epochal.tasks.runs.summary import best_epoch
-
-        best = best_epoch(run.metrics, stages, records)
-        number = None if best is None else best.epoch
+        number = None if view.best is None else view.best.epoch
     else:
         number = max(trained, default=None) if epoch is None else int(epoch)
     if number not in trained:
@@ -136,7 +95,7 @@ def _of_run(named: str, config: RunConfig) -> Weights:
             f"{epoch if number is None else number}; {has}"
         )
     record = trained[number]
-    if "model" in found[record.key].pruned:
+    if "model" in statuses[record.key].pruned:
         raise NotFound(
             f"start.from: the checkpoint of {plan.reference}, epoch {number}, was removed by "
             "`epochal gc`; choose another epoch, or train that run again"
@@ -161,45 +120,14 @@ def start_sha256(config: RunConfig) -> str | None:
         ) from error
 
 
-def load_weights(config: RunConfig, components: Components, *, sha256: str | None = None) -> None:
-    """The weights into the model. sha256: what they must be, or None.
-
-    Raises StateMismatch if they do not fit, TrainingFailed if they have changed.
-    """
-    from epochal.engine.checkpoint.serialize import load_tensors
-    from epochal.engine.checkpoint.warm_start import load_start
-    from epochal.engine.model.state import fresh_optimizer
-
-    weights = find_weights(config)
-    assert weights is not None
-    assert config.start is not None
-    with weights.opened() as path:
-        if sha256 is not None and file_sha256(path) != sha256:
-            raise TrainingFailed(
-                f"start.from: {weights.what} has changed since this command began; run it again"
-            )
-        tensors = load_tensors(path, device="cpu")
-    try:
-        load_start(
-            components.state.model,
-            tensors,
-            strict=config.start.strict,
-            allow_missing=config.start.allow_missing,
-            allow_unexpected=config.start.allow_unexpected,
-        )
-    except StateMismatch as error:
-        raise StateMismatch(f"start.from: {weights.what}: {error}") from None
-    fresh_optimizer(components.state)  # an average of the weights begins with these
-
-
-def check_start(config: RunConfig, components: Components) -> None:
-    """Before the first stage: whether the weights fit. Raises ConfigError.
+def check_start(weights: Weights | None, config: RunConfig, components: Components) -> None:
+    """Before the first stage: whether the weights to start from fit. Raises ConfigError.
 
     They stay in the model, whose initialise stage loads them again.
     """
-    if config.start is None:
+    if weights is None:
         return
     try:
-        load_weights(config, components)
+        load_weights(weights, config, components)
     except (StateMismatch, CorruptObject) as error:
         raise ConfigError(str(error)) from error

@@ -9,8 +9,8 @@ import time
 from typing import TYPE_CHECKING
 
 from epochal.tasks.reporting import Live, Reporter
-from epochal.tasks.runs.stage_times import StageTimes
 from epochal.tasks.session.interruption import Interruption
+from epochal.tasks.session.stage_times import StageTimes
 
 if TYPE_CHECKING:
     from epochal.engine.loop.progress import Progress

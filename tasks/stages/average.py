@@ -1,36 +1,178 @@
-"""The stages after the last epoch: the mean of some checkpoints, and its metrics."""
+"""The stages after the last epoch: the mean of some checkpoints' weights, and its metrics.
+
+Neither has an epoch: a longer run has others in their place. Which epochs are the best is a pure
+function of the validations, so the key holds the keys of all that may be chosen and the rule: it is
+known before anything runs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from epochal.data.errors import CorruptObject, TrainingFailed
-from epochal.data.stage_store.stages import StageRecord
+from epochal.data.stage_store.records import StageRecord
 from epochal.data.types import seed_64
+from epochal.engine.config.numerics import EMA
 from epochal.tasks.checkpoints.end_of_epoch import load_model, put_tensors
-from epochal.tasks.planning.averaging import (
-    averaged_artifact,
-    chosen_epochs,
-    is_decided,
-    last_of_run,
-)
+from epochal.tasks.config.parts import EarlyStoppingConfig, rule
+from epochal.tasks.config.run import RunConfig
+from epochal.tasks.planning.early_stopping import last_epoch
+from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.session.session import Session
 from epochal.tasks.stages.commit import commit_stage, put_moment
-from epochal.tasks.stages.validate import commit_measured, measure
+from epochal.tasks.stages.kind import (
+    TENSORS,
+    Count,
+    Listing,
+    Planned,
+    RecordValues,
+    StageKind,
+)
+from epochal.tasks.stages.validate import (
+    MeasuredValues,
+    commit_measured,
+    measure,
+    metrics_line,
+    validate_inputs,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def average(session: Session, stage: Stage) -> StageRecord:
+def _inputs(config: RunConfig) -> dict[str, Any]:
+    """The rule that chooses among the parents."""
+    assert config.averaging is not None
+    metrics = config.metrics
+    of = "ema" if metrics.best_metric.startswith(EMA) else "model"  # what that metric measures
+    inputs: dict[str, Any] = {"averaging": {**config.averaging.key_slice(), "of": of}}
+    if config.averaging.last is None:
+        inputs["metrics.best"] = [metrics.best_metric, metrics.best_direction]
+    if config.early_stopping is not None:  # it says which epochs there are to choose from
+        metric, mode = rule(config.early_stopping, metrics)
+        resolved = config.early_stopping.model_copy(update={"metric": metric, "mode": mode})
+        inputs["early_stopping"] = resolved.model_dump(mode="json")
+    return inputs
+
+
+def _parents(config: RunConfig, stages: Sequence[Stage]) -> dict[str, Stage]:
+    """The stages that the average depends on, by role: `train.3`, `validate.3`.
+
+    The best are chosen among all; the last are known, unless early stopping decides.
+    """
+    assert config.averaging is not None
+    last = config.averaging.last
+    if last is not None and config.early_stopping is None:
+        kinds, first = {"train"}, max(0, config.epochs - last)
+    else:
+        kinds, first = {"train", "validate"}, 0
+    return {
+        f"{stage.kind}.{stage.epoch}": stage
+        for stage in stages
+        if stage.kind in kinds and stage.number >= first
+    }
+
+
+def chosen_epochs(stage: Stage, records: Mapping[str, StageRecord]) -> tuple[int, ...]:
+    """The epochs that the stage `average` takes by what is recorded now, ascending.
+
+    Fewer than asked for where the run has no more, or no more with a finite metric. They follow
+    from what is in the stage's key; `is_decided` says whether they may still change.
+    """
+    trained = [one.number for one in stage.parents.values() if one.kind == "train"]
+    stopped = _stopped_after(stage, records)
+    epochs = sorted(one for one in trained if stopped is None or one <= stopped)
+    rule_of_stage = stage.inputs["averaging"]
+    if "last" in rule_of_stage:
+        return tuple(epochs[-rule_of_stage["last"] :])
+    metric, direction = stage.inputs["metrics.best"]
+    sign = 1 if direction == "min" else -1
+    ranked = sorted(
+        (sign * value, epoch)
+        for epoch in epochs
+        if (metrics := _measured(stage, epoch, records)) is not None
+        and (value := metrics.get(metric)) is not None
+    )
+    return tuple(sorted(epoch for _, epoch in ranked[: rule_of_stage["best"]]))
+
+
+def is_decided(stage: Stage, records: Mapping[str, StageRecord]) -> bool:
+    """Whether every validation is recorded that says which epochs are averaged."""
+    asked = [one for one in stage.parents.values() if one.kind == "validate"]
+    return _stopped_after(stage, records) is not None or all(one.key in records for one in asked)
+
+
+def _loads(stage: Stage, role: str, records: Mapping[str, StageRecord]) -> tuple[str, ...]:
+    """The averaged weights of a parent that is known to be among the chosen epochs."""
+    parent = stage.parents[role]
+    chosen = (
+        parent.kind == "train"
+        and is_decided(stage, records)
+        and parent.epoch in chosen_epochs(stage, records)
+    )
+    return (_artifact(stage),) if chosen else ()
+
+
+def _artifact(stage: Stage) -> str:
+    """Of a train stage: `model`, or `ema`."""
+    return str(stage.inputs["averaging"]["of"])
+
+
+def _last_of_run(stage: Stage, records: Mapping[str, StageRecord]) -> Stage:
+    """The train stage that the run ended with."""
+    stopped = _stopped_after(stage, records)
+    trained = [one for one in stage.parents.values() if one.kind == "train"]
+    own = [one for one in trained if stopped is None or one.number <= stopped]
+    return max(own, key=lambda one: one.number)
+
+
+def _measured(
+    stage: Stage, epoch: int, records: Mapping[str, StageRecord]
+) -> Mapping[str, float | None] | None:
+    record = records.get(stage.parents[f"validate.{epoch}"].key or "")
+    return None if record is None else record.values["metrics"]
+
+
+def _stopped_after(stage: Stage, records: Mapping[str, StageRecord]) -> int | None:
+    """The epoch that early stopping ends the run with, by the stage's own inputs, or None."""
+    if "early_stopping" not in stage.inputs:
+        return None
+    config = EarlyStoppingConfig.model_validate(stage.inputs["early_stopping"])
+    assert config.metric is not None
+    assert config.mode is not None
+    values: list[float | None] = []
+    for epoch in sorted(one.number for one in stage.parents.values() if one.kind == "validate"):
+        metrics = _measured(stage, epoch, records)
+        if metrics is None:
+            break
+        values.append(metrics.get(config.metric))
+    return last_epoch(config, values, mode=config.mode)
+
+
+class _Values(RecordValues):
+    epochs: Annotated[list[Count], Field(min_length=1)]
+    updates_done: Count
+
+
+def _plan(listing: Listing, epoch: int | None) -> Planned | None:  # noqa: ARG001 - as a kind is asked
+    config = listing.config
+    if config.averaging is None:
+        return None
+    return Planned(_inputs(config), _parents(config, listing.stages))
+
+
+def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
     """The mean of the chosen epochs' weights, as a model that plain torch loads."""
     from epochal.engine.checkpoint.averaging import averaged
 
     assert session.config.averaging is not None
-    assert is_decided(stage, session.records)
-    epochs, asked = chosen_epochs(stage, session.records), session.config.averaging
+    records, asked = session.run.records, session.config.averaging
+    assert is_decided(stage, records)
+    epochs = chosen_epochs(stage, records)
     if not epochs:
         raise TrainingFailed(
             f"averaging: {asked.what}, but {session.config.metrics.best_metric} was not finite in "
@@ -44,12 +186,13 @@ def average(session: Session, stage: Stage) -> StageRecord:
     with session.store.scratch() as scratch:
         model = put_tensors(session.stage_store, stage.known_key, "model", tensors, scratch)
     put_moment(session, stage)
-    ended_with = session.record_of(last_of_run(stage, session.records))
+    ended_with = session.run.record_of(_last_of_run(stage, records))
     return commit_stage(
         session,
         stage,
         {"model": model},
         {"epochs": list(epochs), "updates_done": ended_with.values["updates_done"]},
+        consumed=consumed,
     )
 
 
@@ -58,10 +201,10 @@ def _checkpoints(
 ) -> Iterator[dict[str, Tensor]]:
     from epochal.engine.checkpoint.serialize import load_tensors
 
-    name = averaged_artifact(stage)
+    name = _artifact(stage)
     for epoch in epochs:
         session.interruption.obey()
-        record = session.record_of(stage.parents[f"train.{epoch}"])
+        record = session.run.record_of(stage.parents[f"train.{epoch}"])
         try:
             with session.stage_store.fetch_artifact(record, name) as path:
                 tensors = load_tensors(path, device="cpu")
@@ -74,15 +217,68 @@ def _checkpoints(
         yield tensors
 
 
-def validate_average(session: Session, stage: Stage) -> StageRecord:
+def _plan_validation(listing: Listing, epoch: int | None) -> Planned | None:  # noqa: ARG001 - as a kind is asked
+    average = listing.newest("average")
+    return None if average is None else Planned(validate_inputs(listing), {"parent": average})
+
+
+def _validate(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
     """The metrics of the average over the validation data."""
-    parent = session.record_of(stage.parents["parent"])
+    parent = session.run.record_of(stage.parents["parent"])
     session.live_key = None  # from here on the live weights are no epoch's
     load_model(session.stage_store, parent, session.ready_components())
-    found = measure(
+    result = measure(
         session,
         seed=seed_64(session.config.seed, "validate_average"),
         on_batch=session.interruption.obey,
         with_ema=False,
     )
-    return commit_measured(session, stage, found, measured=parent)
+    return commit_measured(session, stage, result, measured=parent, consumed=consumed)
+
+
+def _metrics(values: Mapping[str, Any]) -> dict[str, float | None]:
+    return {f"average/{name}": value for name, value in values["metrics"].items()}
+
+
+def _line(stage: Stage, record: StageRecord) -> list[str]:  # noqa: ARG001 - as a kind is asked
+    return [f"mean of epochs {', '.join(map(str, record.values['epochs']))}"]
+
+
+def average_text(run: RunView) -> str | None:
+    """The average of the checkpoints in one line, or None while there is none that is measured."""
+    made = run.record("average", None)
+    for stage, measured in run.of_kind("validate_average"):
+        if made is not None:
+            epochs = ", ".join(map(str, made.values["epochs"]))
+            return f"of epochs {epochs}: {', '.join(metrics_line(stage, measured))}"
+    return None
+
+
+AVERAGE = StageKind(
+    name="average",
+    version=1,
+    when="end",
+    field="averaging",
+    plan=_plan,
+    values=_Values,
+    artifacts={"model": TENSORS},
+    loads=_loads,
+    run=_run,
+    line=_line,
+)
+
+VALIDATE_AVERAGE = StageKind(
+    name="validate_average",
+    title="validate · average",
+    version=1,
+    when="end",
+    field="averaging",
+    plan=_plan_validation,
+    values=MeasuredValues,
+    artifacts={},
+    loads=lambda stage, role, records: ("model",),  # noqa: ARG005 - as a kind is asked
+    run=_validate,
+    metrics=_metrics,
+    points=_metrics,
+    line=metrics_line,
+)

@@ -2,27 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from epochal.data.config.dataset import DataConfig
 from epochal.data.stage_store.stages import StageRecord
 from epochal.data.types import seed_64
-from epochal.tasks.planning.scoring import SCORES, SCORING_DATA, scored_artifacts
+from epochal.engine.config.numerics import EMA
+from epochal.tasks.checkpoints.end_of_epoch import load_ema, load_model
+from epochal.tasks.config.run import RunConfig
+from epochal.tasks.planning.inputs import forward_inputs, validation_batch_size, with_source
 from epochal.tasks.planning.stage import Stage
-from epochal.tasks.runs.stage_schema import number
 from epochal.tasks.session.session import Session
-from epochal.tasks.stages.commit import commit_stage, put_moment
+from epochal.tasks.stages.commit import commit_stage, number, put_moment
+from epochal.tasks.stages.kind import (
+    TABLE,
+    Count,
+    Listing,
+    Number,
+    Planned,
+    RecordValues,
+    StageKind,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
 
-def score(session: Session, stage: Stage) -> StageRecord:
+SCORES = "scores"
+"""The artifact, and its role as a parent of `mine`."""
+SCORING_DATA: Literal["sampling.scoring.data"] = "sampling.scoring.data"
+"""The config's field of a data set for it alone."""
+
+
+class _Values(RecordValues):
+    samples: Count
+    extra_forwards: Count
+    loss: Number | None
+    accuracy: Number | None
+    updates_done: Count
+
+
+def own_data(config: RunConfig) -> DataConfig | None:
+    """`sampling.scoring.data`, or None where the pass reads `train_data` or there is no pass."""
+    sampling = config.sampling
+    if sampling.policy == "none" or sampling.scoring is None:
+        return None
+    return sampling.scoring.data
+
+
+def _plan(listing: Listing, epoch: int | None) -> Planned | None:
+    assert epoch is not None
+    config, run_inputs = listing.config, listing.run_inputs
+    sampling = config.sampling
+    if sampling.policy == "none" or sampling.scores_after(epoch, epochs=config.epochs) is None:
+        return None
+    assert sampling.scoring is not None
+    name, data = "train_data", run_inputs.train_data
+    if own_data(config) is not None and run_inputs.scoring_data is not None:
+        name, data = SCORING_DATA, run_inputs.scoring_data
+    inputs = {
+        **forward_inputs(config, run_inputs),
+        "sampling.scoring": sampling.scoring.key_slice(),
+        **with_source(run_inputs, name, data.fingerprint),
+    }
+    return Planned(inputs, {"parent": listing.checkpoint})
+
+
+def _loads(stage: Stage, role: str, records: Mapping[str, StageRecord]) -> tuple[str, ...]:  # noqa: ARG001 - as a kind is asked
+    of_average = stage.inputs["sampling.scoring"]["weights"] == EMA.rstrip("/")
+    return ("model", "ema") if of_average else ("model",)
+
+
+def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
     """The table of scores of one checkpoint, of all samples; a pass that is broken is made anew."""
     from epochal.data.tables.writing import OBSERVATIONS, write_table
 
-    trained = session.record_of(stage.parents["parent"])
+    trained = session.run.record_of(stage.parents["parent"])
     columns = _scored(session, stage)
     losses_N, correct_N = columns["loss"], columns["correct"][columns["label"] >= 0]
     with session.store.scratch() as scratch:
@@ -48,28 +106,29 @@ def score(session: Session, stage: Stage) -> StageRecord:
             "accuracy": number(float(correct_N.mean())) if len(correct_N) else None,
             "updates_done": trained.values["updates_done"],
         },
+        consumed=consumed,
     )
 
 
 def _scored(session: Session, stage: Stage) -> dict[str, npt.NDArray[Any]]:
     from epochal.data.loading.loader import validation_batches
     from epochal.engine.loop.evaluate import score_samples
-    from epochal.tasks.checkpoints.end_of_epoch import load_ema, load_model
 
     config, parent = session.config, stage.parents["parent"]
     data = session.data.get(SCORING_DATA, session.data["train_data"])
-    components, average = session.ready_components(), scored_artifacts(stage)[1:]
+    components = session.ready_components()
+    average = "ema" in _loads(stage, "parent", session.run.records)
     state = components.state
     if session.live_key != parent.known_key:
         session.live_key = None
-        record = session.record_of(parent)
+        record = session.run.record_of(parent)
         load_model(session.stage_store, record, components)
         if average and state.ema is not None:
             load_ema(session.stage_store, record, state.ema)
     ids_N: npt.NDArray[np.int64] = data.sample_ids_N
     batches = validation_batches(
         data.dataset,
-        batch_size=config.loader.validation_batch_size or config.loader.batch_size,
+        batch_size=validation_batch_size(config),
         sample_ids_N=ids_N,
         workers=config.loader.workers,
     )
@@ -86,3 +145,23 @@ def _scored(session: Session, stage: Stage) -> dict[str, npt.NDArray[Any]]:
             forward=state.forward,
             on_batch=session.interruption.obey,
         )
+
+
+def _metrics(values: Mapping[str, Any]) -> dict[str, float | None]:
+    return {"sampling/extra_forwards": values["extra_forwards"]}
+
+
+SCORE = StageKind(
+    name="score",
+    version=1,
+    when="epoch",
+    field="sampling.scoring",
+    plan=_plan,
+    values=_Values,
+    artifacts={SCORES: TABLE},
+    loads=_loads,
+    run=_run,
+    metrics=_metrics,
+    points=_metrics,
+    line=lambda stage, record: [f"{record.values['extra_forwards']} samples scored"],  # noqa: ARG005
+)

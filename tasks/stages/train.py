@@ -11,18 +11,39 @@ from typing import TYPE_CHECKING, Any
 from epochal.data.errors import CorruptObject
 from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.stage_store.stages import Artifact, StageRecord
+from epochal.engine.schedule import schedule
+from epochal.engine.schedule.kinds import CustomSchedule
 from epochal.tasks.checkpoints.end_of_epoch import put_checkpoint
 from epochal.tasks.checkpoints.mid_epoch_restore import checked_restore
 from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
-from epochal.tasks.planning.run_length import rate_function, updates_left, updates_of
-from epochal.tasks.planning.stage import Stage
-from epochal.tasks.runs.stage_schema import number
-from epochal.tasks.runs.stage_times import TIMES, StageTimes, checked_times
-from epochal.tasks.session.session import Session
+from epochal.tasks.config.run import RunConfig
+from epochal.tasks.planning.inputs import (
+    loss_inputs,
+    measuring_inputs,
+    precision_inputs,
+    target_inputs,
+    validation_batch_size,
+    with_source,
+)
+from epochal.tasks.planning.run_length import in_epochs, rate_function, updates_left, updates_of
+from epochal.tasks.planning.stage import RunInputs, Stage
+from epochal.tasks.session.session import EpochPart, Session
+from epochal.tasks.session.stage_times import TIMES, StageTimes, checked_times
 from epochal.tasks.session.watch import EpochWatch
-from epochal.tasks.stages.commit import bring_state, commit_stage, consumed, sample_table
+from epochal.tasks.stages.commit import bring_state, commit_stage, number, sample_table
+from epochal.tasks.stages.kind import (
+    DOCUMENT,
+    TABLE,
+    TENSORS,
+    Count,
+    Listing,
+    Number,
+    Planned,
+    RecordValues,
+    StageKind,
+    shown,
+)
 from epochal.tasks.stages.validate import mid_epoch_validation
-from epochal.tasks.tracking.exporter import EpochPart
 
 if TYPE_CHECKING:
     from epochal.data.loading.order import MicroBatchPlan
@@ -31,20 +52,134 @@ if TYPE_CHECKING:
     from epochal.engine.loop.progress import MidEpochState
 
 
-def train(session: Session, stage: Stage) -> StageRecord:
-    """One epoch of updates: a checkpoint, the observations and the step metrics."""
+class _Values(RecordValues):
+    samples: Count
+    updates: Count
+    updates_done: Count
+    loss: Number | None
+    accuracy: Number | None
+    gradient_norm: Number | None
+
+
+def _plan(listing: Listing, epoch: int | None) -> Planned:
+    assert epoch is not None
+    config, run_inputs = listing.config, listing.run_inputs
+    inputs = {
+        "seed": config.seed,
+        **loss_inputs(config, run_inputs),
+        **_optimizer_inputs(config, run_inputs, epoch),
+        **_schedule_inputs(config, run_inputs, epoch),
+        "loader": {
+            "batch_size": config.loader.batch_size,
+            "drop_last": config.loader.drop_last,
+        },
+        **_acting("sampler", config.sampler.key_slice(epoch)),
+        "gradients": config.gradients.key_slice(epoch),
+        **precision_inputs(config),
+        **({} if config.mixing is None else {"mixing": config.mixing.key_slice()}),
+        **({} if config.ema is None else {"ema": config.ema.key_slice(epoch)}),
+        **_batch_norm_inputs(config, epoch),
+        **_mid_epoch_inputs(config, run_inputs),
+        **with_source(run_inputs, "train_data", run_inputs.train_data.fingerprint),
+    }
+    left = updates_left(config, epoch, num_samples=run_inputs.train_data.num_samples)
+    if left is not None:
+        inputs["max_updates"] = left
+    elif config.max_updates is not None and run_inputs.train_data.num_samples is None:
+        inputs["max_updates"] = None  # which epoch it cuts is not yet known
+    parents = {"parent": listing.checkpoint}
+    table = listing.newest("mine")
+    if table is not None:
+        parents["samples"] = table
+        rule, phase = config.sampling.batch_rule, config.sampling.phase(epoch, epochs=config.epochs)
+        if rule != "fixed" and not (phase.full and phase.noise is None):
+            inputs["sampling.batch"] = rule
+    return Planned(inputs, parents)
+
+
+def _acting(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: section} if section else {}
+
+
+def _optimizer_inputs(config: RunConfig, run_inputs: RunInputs, epoch: int) -> dict[str, Any]:
+    optimizer = config.optimizer
+    acting = {**target_inputs(optimizer), **optimizer.key_slice()}
+    frozen = optimizer.frozen_in(epoch)
+    return {
+        **with_source(run_inputs, "optimizer", acting),
+        **({"optimizer.frozen": list(frozen)} if frozen else {}),
+    }
+
+
+def _schedule_inputs(config: RunConfig, run_inputs: RunInputs, epoch: int) -> dict[str, Any]:
+    by_epoch = in_epochs(config, run_inputs.train_data.num_samples)
+    if by_epoch is None or (isinstance(by_epoch, CustomSchedule) and not run_inputs.schedule):
+        return {"schedule": None}  # how many updates an epoch has is not yet known
+    if isinstance(by_epoch, CustomSchedule):
+        acting = {**target_inputs(by_epoch), "samples": run_inputs.schedule[epoch]}
+        return with_source(run_inputs, "schedule", acting)
+    return {"schedule": schedule.segments(by_epoch, epoch, epochs=config.epochs)}
+
+
+def _batch_norm_inputs(config: RunConfig, epoch: int) -> dict[str, Any]:
+    if config.batch_norm is None:
+        return {}
+    return _acting("batch_norm", config.batch_norm.key_slice(epoch, epochs=config.epochs))
+
+
+def _mid_epoch_inputs(config: RunConfig, run_inputs: RunInputs) -> dict[str, Any]:
+    acting = config.validation.key_slice()
+    if not acting:
+        return {}
+    acting["batch_size"] = validation_batch_size(config)
+    return {"validation": acting, **measuring_inputs(config, run_inputs)}
+
+
+_LOADED = {"parent": ("model", "optimizer", "state", "ema"), "samples": ("samples",)}
+"""Role of a parent → what is loaded of it."""
+
+
+def _metrics(values: Mapping[str, Any]) -> dict[str, float | None]:
+    has_classes = values["accuracy"] is not None
+    accuracy = {"train/accuracy": values["accuracy"]} if has_classes else {}
+    return {"train/loss": values["loss"], **accuracy}
+
+
+_POINTS = {
+    "loss": "train/epoch_loss",
+    "accuracy": "train/epoch_accuracy",
+    "clip_rate": "gradients/clip_rate",
+    "updates_skipped": "gradients/skipped_in_epoch",
+    "spikes": "gradients/spikes",
+}
+
+
+def _points(values: Mapping[str, Any]) -> dict[str, float | None]:
+    return {point: values.get(name) for name, point in _POINTS.items()}
+
+
+def _line(stage: Stage, record: StageRecord) -> list[str]:  # noqa: ARG001 - as a kind is asked
+    values = record.values
+    return [
+        f"loss {shown(values['loss'])}",
+        f"gradient norm {shown(values['gradient_norm'])}",
+        f"{values['samples']} samples",
+    ]
+
+
+def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
     from epochal.data.loading.loader import train_batches
     from epochal.engine.loop.epoch import train_epoch
 
     config, data, epoch = session.config, session.data["train_data"], stage.number
     table = sample_table(session, stage)
-    plan = _plan(session, stage, table)
+    micro_batches = _micro_batches(session, stage, table)
     identity = {
         "key": stage.known_key,
         "environment_digest": session.environment_digest,
-        "consumed": consumed(session, stage),
+        "consumed": dict(consumed),
     }
-    resume, times = _begin(session, stage, identity, plan)
+    resume, times = _begin(session, stage, identity, micro_batches)
     components, norm = session.ready_components(), config.batch_norm
     state = components.state
     updates_before = state.updates_tried - (0 if resume is None else resume.updates)
@@ -60,7 +195,7 @@ def train(session: Session, stage: Stage) -> StageRecord:
     )
     batches = train_batches(
         data.dataset,
-        plan,
+        micro_batches,
         sample_ids_N=data.sample_ids_N,
         weights_N=None if table is None else table.weight_by_id(data.sample_ids_N),
         workers=config.loader.workers,
@@ -74,10 +209,10 @@ def train(session: Session, stage: Stage) -> StageRecord:
                 state,
                 batches,
                 epoch=epoch,
-                num_updates=plan.num_updates,
+                num_updates=micro_batches.num_updates,
                 step=components.step,
                 gradients=config.gradients,
-                rate=rate_function(config, num_samples=data.known.num_samples),
+                rate=rate_function(config, num_samples=data.info.num_samples),
                 seed=config.seed,
                 precision=config.precision,
                 mixing=config.mixing,
@@ -112,6 +247,7 @@ def train(session: Session, stage: Stage) -> StageRecord:
             "accuracy": None if result.accuracy is None else number(result.accuracy),
             "gradient_norm": number(float(norms.mean())) if len(norms) else None,
         },
+        consumed=consumed,
     )
     saver.clear()
     # Where another environment's record won, the live state is not what the store now holds.
@@ -119,7 +255,7 @@ def train(session: Session, stage: Stage) -> StageRecord:
     return record
 
 
-def _plan(session: Session, stage: Stage, table: SampleTable | None) -> MicroBatchPlan:
+def _micro_batches(session: Session, stage: Stage, table: SampleTable | None) -> MicroBatchPlan:
     from epochal.data.loading.batch_sampler import sampler_order, sampler_plan
 
     config, data = session.config, session.data["train_data"]
@@ -156,7 +292,10 @@ def _cut(session: Session, stage: Stage) -> int | None:
 
 
 def _begin(
-    session: Session, stage: Stage, identity: Mapping[str, Any], plan: MicroBatchPlan
+    session: Session,
+    stage: Stage,
+    identity: Mapping[str, Any],
+    micro_batches: MicroBatchPlan,
 ) -> tuple[MidEpochState | None, StageTimes]:
     """Brings the live state to where the epoch goes on: its newest commit, or its parent."""
 
@@ -173,7 +312,7 @@ def _begin(
                 resume = checked_restore(
                     commit,
                     session.ready_components().state,
-                    plan,
+                    micro_batches,
                     gradients=session.config.gradients,
                 )
                 times = StageTimes(checked_times(commit.body.get("anchors")))
@@ -183,7 +322,7 @@ def _begin(
                 continue
             session.resumed_at[stage.known_key] = commit.micro_steps
             return resume, times
-    state = bring_state(session, stage.parents["parent"]).state
+    state = bring_state(session, stage.parents["parent"])
     ema = session.config.ema
     if ema is not None and ema.copy_at_epoch == stage.epoch and state.ema is not None:
         state.ema.copy_to_model()
@@ -219,7 +358,7 @@ def _deliver_part(
 ) -> None:
     """Live curves of a long epoch: what is committed of it goes to MLflow."""
     if part.updates:
-        session.tracker.deliver_part(
+        session.deliver_part(
             EpochPart(
                 key=stage.known_key,
                 metrics=part.metrics,
@@ -227,3 +366,24 @@ def _deliver_part(
                 times=times,
             )
         )
+
+
+TRAIN = StageKind(
+    name="train",
+    version=2,
+    when="epoch",
+    plan=_plan,
+    values=_Values,
+    artifacts={
+        "model": TENSORS,
+        "optimizer": TENSORS,
+        "state": DOCUMENT,
+        "observations": TABLE,
+        "updates": TABLE,
+    },
+    loads=lambda stage, role, records: _LOADED[role],  # noqa: ARG005 - as a kind is asked
+    run=_run,
+    metrics=_metrics,
+    points=_points,
+    line=_line,
+)

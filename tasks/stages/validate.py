@@ -1,6 +1,6 @@
-"""Measures the live state over the validation data, its average of the weights too.
+"""The validate stage: the metrics of a checkpoint over the validation data, its average's too.
 
-Called by the validate stage, and inside a train stage by `validation.every_updates`.
+A train stage measures the same way between updates, by `validation.every_updates`.
 """
 
 from __future__ import annotations
@@ -8,16 +8,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from epochal.data.stage_store.stages import StageRecord
 from epochal.data.types import seed_64
 from epochal.engine.config.mid_epoch import ValidationConfig
-from epochal.engine.config.numerics import EMA
+from epochal.engine.config.numerics import EMA, MATRIX
+from epochal.tasks.checkpoints.end_of_epoch import load_ema, load_model
+from epochal.tasks.planning.inputs import forward_inputs, measuring_inputs, validation_batch_size
 from epochal.tasks.planning.stage import Stage
-from epochal.tasks.runs.stage_schema import number
 from epochal.tasks.session.session import Session
-from epochal.tasks.stages.commit import commit_stage, put_moment
+from epochal.tasks.stages.commit import commit_stage, number, put_moment
+from epochal.tasks.stages.kind import (
+    Count,
+    Listing,
+    Number,
+    Planned,
+    RecordValues,
+    StageKind,
+    shown,
+)
 
 if TYPE_CHECKING:
     from epochal.engine.loop.evaluate import ValidationResult
@@ -61,7 +71,7 @@ def _validated(session: Session, *, seed: int, on_batch: Callable[[], None]) -> 
     components = session.ready_components()
     batches = validation_batches(
         data.dataset,
-        batch_size=config.loader.validation_batch_size or config.loader.batch_size,
+        batch_size=validation_batch_size(config),
         sample_ids_N=data.sample_ids_N,
         workers=config.loader.workers,
     )
@@ -79,7 +89,12 @@ def _validated(session: Session, *, seed: int, on_batch: Callable[[], None]) -> 
 
 
 def commit_measured(
-    session: Session, stage: Stage, found: Measured, *, measured: StageRecord
+    session: Session,
+    stage: Stage,
+    result: Measured,
+    *,
+    measured: StageRecord,
+    consumed: Mapping[str, str],
 ) -> StageRecord:
     """Commits a stage of metrics. measured: the record of the weights that they are of."""
     put_moment(session, stage)
@@ -88,11 +103,12 @@ def commit_measured(
         stage,
         {},
         {
-            "samples": found.num_samples,
+            "samples": result.num_samples,
             "updates_done": measured.values["updates_done"],
-            "metrics": {name: number(value) for name, value in found.values.items()},
-            **({"matrices": dict(found.matrices)} if found.matrices else {}),
+            "metrics": {name: number(value) for name, value in result.values.items()},
+            **({"matrices": dict(result.matrices)} if result.matrices else {}),
         },
+        consumed=consumed,
     )
 
 
@@ -125,3 +141,83 @@ def mid_epoch_validation(
     if config.every_updates is None:
         return None
     return MidEpochValidation(every_updates=config.every_updates, measure=values_of)
+
+
+class MeasuredValues(RecordValues):
+    """Values of a record of metrics."""
+
+    samples: Count
+    updates_done: Count
+    metrics: dict[str, Number | None]
+
+
+def validate_inputs(listing: Listing) -> dict[str, Any]:
+    """What acts when a checkpoint is measured."""
+    config, run_inputs = listing.config, listing.run_inputs
+    return {**forward_inputs(config, run_inputs), **measuring_inputs(config, run_inputs)}
+
+
+def _plan(listing: Listing, epoch: int | None) -> Planned:  # noqa: ARG001 - as a kind is asked
+    return Planned(validate_inputs(listing), {"parent": listing.checkpoint})
+
+
+def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
+    parent = stage.parents["parent"]
+    components = session.ready_components()
+    record, ema = session.run.record_of(parent), components.state.ema
+    if session.live_key != parent.known_key:
+        session.live_key = None
+        load_model(session.stage_store, record, components)
+        if ema is not None:
+            load_ema(session.stage_store, record, ema)
+    result = measure(
+        session,
+        seed=seed_64(session.config.seed, "validate", stage.number),
+        on_batch=session.interruption.obey,
+    )
+    return commit_measured(session, stage, result, measured=record, consumed=consumed)
+
+
+def metric_values(stage: Stage, record: StageRecord) -> dict[str, float | None]:
+    """The metrics of a validation in the config's order; a record's own order is the alphabet's.
+
+    The recalls that stand for a confusion matrix are left out: they are many, and `show --json` and
+    MLflow have them.
+    """
+    values: dict[str, float | None] = dict(record.values["metrics"])
+    names = [one if isinstance(one, str) else one["name"] for one in stage.inputs["metrics"]]
+
+    def place(name: str) -> tuple[bool, int]:
+        # A metric that gives several numbers names them `metric_part`.
+        plain = name.removeprefix(EMA)
+        known = [
+            index for index, one in enumerate(names) if plain == one or plain.startswith(f"{one}_")
+        ]
+        return name.startswith(EMA), known[0] if known else len(names)
+
+    shown = [name for name in values if not name.removeprefix(EMA).startswith(f"{MATRIX}_")]
+    return {name: values[name] for name in sorted(shown, key=place)}
+
+
+def metrics_line(stage: Stage, record: StageRecord) -> list[str]:
+    """The metrics of a validation as they are shown when it ends."""
+    return [f"{name} {shown(value)}" for name, value in metric_values(stage, record).items()]
+
+
+def _metrics(values: Mapping[str, Any]) -> dict[str, float | None]:
+    return {f"validation/{name}": value for name, value in values["metrics"].items()}
+
+
+VALIDATE = StageKind(
+    name="validate",
+    version=2,
+    when="epoch",
+    plan=_plan,
+    values=MeasuredValues,
+    artifacts={},
+    loads=lambda stage, role, records: ("model", "ema"),  # noqa: ARG005 - as a kind is asked
+    run=_run,
+    metrics=_metrics,
+    points=_metrics,
+    line=metrics_line,
+)

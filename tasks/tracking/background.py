@@ -16,8 +16,10 @@ from typing import Literal
 from epochal.data.errors import EpochalError
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.store.store import Store
+from epochal.tasks.planning.run_view import BestEpoch
+from epochal.tasks.session.session import EpochPart
 from epochal.tasks.tracking.connection import RunIdentity, connect, find_or_create_run, unreachable
-from epochal.tasks.tracking.exporter import EpochPart, Exporter, LogEvery
+from epochal.tasks.tracking.exporter import Exporter, LogEvery
 from epochal.tasks.tracking.mlflow_models import log_best_model, log_links
 from epochal.tasks.tracking.mlflow_run import FINISHED, DataEntry, TrackedRun
 from epochal.tasks.tracking.model_folder import ModelSource
@@ -57,8 +59,7 @@ class TrackerResult:
 @dataclass(frozen=True)
 class _Finish:
     status: Status
-    best_epoch: int | None
-    best_artifact: str
+    best: BestEpoch | None
     tags: Mapping[str, str]
 
 
@@ -137,9 +138,8 @@ class Tracker:
         if forks:
             self._settled.wait(timeout=STUCK_S)
 
-    def deliver(self, stage: str, epoch: int | None, record: StageRecord) -> None:
+    def deliver(self, record: StageRecord) -> None:
         """Takes a finished stage, computed or found; returns at once."""
-        assert (record.stage, record.epoch) == (stage, epoch)
         self._queue.put(record)
 
     def deliver_part(self, part: EpochPart) -> None:
@@ -150,8 +150,7 @@ class Tracker:
         self,
         status: Status,
         *,
-        best_epoch: int | None,
-        best_artifact: str = "model",
+        best: BestEpoch | None,
         tags: Mapping[str, str],
         hurried: bool | None = None,
     ) -> TrackerResult:
@@ -161,7 +160,7 @@ class Tracker:
         most; None: if the run is being killed.
         """
         hurried = status == "KILLED" if hurried is None else hurried
-        self._queue.put(_Finish(status, best_epoch, best_artifact, dict(tags)))
+        self._queue.put(_Finish(status, best, dict(tags)))
         started = time.monotonic()
         while not self._ended.wait(0.2):
             now = time.monotonic()
@@ -270,18 +269,19 @@ class Tracker:
         tags = {**self._initial_tags, **finish.tags}
         if STOPPED_TAG not in tags and run.tag(STOPPED_TAG) is not None:
             tags[STOPPED_TAG] = "no"  # it went on with more patience
-        if finish.status == FINISHED and finish.best_epoch is not None:
-            tags["epochal.best_epoch"] = str(finish.best_epoch)
+        if finish.status == FINISHED and finish.best is not None:
+            tags["epochal.best_epoch"] = str(finish.best.epoch)
         try:
             if finish.status == FINISHED:
                 trained = [one for one in self._records.values() if one.stage == "train"]
                 log_links(run, trained, stages=self._stages)
-                best = next((one for one in trained if one.epoch == finish.best_epoch), None)
-                if best is not None and self._model is not None:
+                best = finish.best
+                of_best = [one for one in trained if best is not None and one.epoch == best.epoch]
+                if best is not None and of_best and self._model is not None:
                     log_best_model(
                         run,
-                        best,
-                        artifact=finish.best_artifact,
+                        of_best[0],
+                        artifact=best.artifact,
                         stages=self._stages,
                         source=self._model,
                         name=self._identity.title,

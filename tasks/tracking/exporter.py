@@ -22,9 +22,9 @@ from epochal.data.stage_store.status import side_path
 from epochal.data.store.documents import dump_document
 from epochal.data.tables.schemas import MAX_KEYS
 from epochal.engine.config.mid_epoch import INSIDE
-from epochal.tasks.planning.averaging import AVERAGE, VALIDATE_AVERAGE
-from epochal.tasks.planning.scoring import SCORE
-from epochal.tasks.runs.stage_times import TIMES, checked_times
+from epochal.tasks.session.session import EpochPart
+from epochal.tasks.session.stage_times import TIMES, checked_times
+from epochal.tasks.stages.registry import KINDS
 from epochal.tasks.tracking.connection import tracker_lock
 from epochal.tasks.tracking.mlflow_run import MAX_ROWS, Row, TrackedRun, mlflow_name
 
@@ -35,16 +35,7 @@ if TYPE_CHECKING:
 # N rows of the step metrics, U updates of the epoch
 
 NON_FINITE_TAG = "epochal.non_finite"
-_SILENT = ("initialise", AVERAGE)
-"""Stages that have no points."""
 _GROUP = "gradients/norm/"
-_OF_VALUES = {
-    "loss": "train/epoch_loss",
-    "accuracy": "train/epoch_accuracy",
-    "clip_rate": "gradients/clip_rate",
-    "updates_skipped": "gradients/skipped_in_epoch",
-    "spikes": "gradients/spikes",
-}
 
 
 @dataclass(frozen=True)
@@ -66,40 +57,6 @@ class StageMetrics:
 
     rows: tuple[Row, ...]
     infinite: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class EpochPart:
-    """The step metrics of an epoch at work, as far as they are committed.
-
-    metrics: name → float64 of shape (U,), of the epoch's updates so far. updates_before: over the
-    run, by the epoch's start. anchors: as in `times.json`.
-    """
-
-    key: str
-    metrics: Mapping[str, npt.NDArray[np.float64]]
-    updates_before: int
-    times: Sequence[Sequence[int]]
-
-    def points(self, log_every: LogEvery) -> StageMetrics:
-        """The points so far."""
-        import numpy as np
-
-        names = list(self.metrics)
-        updates = len(self.metrics[names[0]])
-        steps_U = np.arange(1, updates + 1, dtype=np.int64) + self.updates_before
-        return step_metrics(
-            {
-                "step": np.tile(steps_U, len(names)),
-                "key": np.repeat(np.array(names, dtype=object), updates),
-                "value": np.concatenate([self.metrics[name] for name in names]),
-            },
-            times=self.times,
-            updates=updates,
-            updates_done=self.updates_before + updates,
-            log_every=log_every,
-            whole=False,
-        )
 
 
 @dataclass(frozen=True)
@@ -182,26 +139,34 @@ def step_metrics(
     return StageMetrics(tuple(rows), tuple(infinite))
 
 
+def part_points(part: EpochPart, log_every: LogEvery) -> StageMetrics:
+    """The points of an epoch at work, as far as it is committed."""
+    import numpy as np
+
+    names = list(part.metrics)
+    updates = len(part.metrics[names[0]])
+    steps_U = np.arange(1, updates + 1, dtype=np.int64) + part.updates_before
+    return step_metrics(
+        {
+            "step": np.tile(steps_U, len(names)),
+            "key": np.repeat(np.array(names, dtype=object), updates),
+            "value": np.concatenate([part.metrics[name] for name in names]),
+        },
+        times=part.times,
+        updates=updates,
+        updates_done=part.updates_before + updates,
+        log_every=log_every,
+        whole=False,
+    )
+
+
 def epoch_metrics(record: StageRecord, *, timestamp_ms: int) -> tuple[Row, ...]:
     """The points of a whole stage: metrics of the epoch, at the step where it ends."""
-    values = record.values
-    if record.stage == "validate":
-        found = {f"validation/{name}": value for name, value in values["metrics"].items()}
-    elif record.stage == "mine":
-        found = {
-            "sampling/kept": values["kept_fraction"],
-            "sampling/label_noise": values["label_noise"],
-            "sampling/suspects": values["suspects"] / values["samples"],
-        }
-    elif record.stage == SCORE:
-        found = {"sampling/extra_forwards": values["extra_forwards"]}
-    elif record.stage == VALIDATE_AVERAGE:
-        found = {f"average/{name}": value for name, value in values["metrics"].items()}
-    else:
-        found = {name: values.get(value) for value, name in _OF_VALUES.items()}
+    points = KINDS[record.stage].points
+    assert points is not None, record.stage
     return tuple(
-        Row(mlflow_name(name), int(values["updates_done"]), timestamp_ms, float(value))
-        for name, value in found.items()
+        Row(mlflow_name(name), int(record.values["updates_done"]), timestamp_ms, float(value))
+        for name, value in points(record.values).items()
         if value is not None  # records hold no NaN: it was not finite
     )
 
@@ -229,7 +194,7 @@ class Exporter:
 
     def is_delivered(self, record: StageRecord) -> bool:
         """Whether nothing of the stage is left to deliver."""
-        return record.stage in _SILENT or self._marker(record) in self._marked
+        return KINDS[record.stage].points is None or self._marker(record) in self._marked
 
     def deliver(self, records: Sequence[StageRecord]) -> DeliveryReport:
         """Delivers the stages that are not, several in one request.
@@ -255,7 +220,7 @@ class Exporter:
 
     def deliver_part(self, part: EpochPart) -> None:
         """Delivers what is committed of an epoch at work. Raises what MLflow raises."""
-        rows = part.points(self._log_every).rows
+        rows = part_points(part, self._log_every).rows
         with tracker_lock():
             self._run.refresh()
             self._run.log_rows([row for row in rows if self._run.is_new(row)])
@@ -283,7 +248,7 @@ class Exporter:
         times = self._times(record.key)
         moment = max(int(moment) for _, moment in times)
         whole = epoch_metrics(record, timestamp_ms=moment)
-        if record.stage != "train":
+        if "updates" not in record.artifacts:
             return StageMetrics(whole)
         with self._stages.fetch_artifact(record, "updates") as path:
             most = record.values["updates"] * MAX_KEYS
@@ -311,5 +276,5 @@ class Exporter:
         return checked_times(times.get("anchors"))
 
     def _marker(self, record: StageRecord) -> str:
-        suffix = self._log_every.suffix if record.stage == "train" else "all"
+        suffix = self._log_every.suffix if "updates" in record.artifacts else "all"
         return f"{record.key}.{suffix}.json"

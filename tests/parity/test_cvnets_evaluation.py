@@ -18,7 +18,7 @@ from epochal.data.errors import NotFound
 from epochal.engine.config.numerics import MetricsConfig
 from epochal.engine.loop.evaluate import validate_epoch
 from epochal.engine.model.step import StepOutput
-from epochal.tasks.runs.summary import best_epoch, best_of_ema, validated_epochs
+from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.upkeep import _kept
 
 
@@ -28,7 +28,7 @@ def project(tmp_path, home):
 
 
 def records_of(run):
-    return {(one.stage, one.epoch): one for one in run.session.records.values()}
+    return {(one.stage, one.epoch): one for one in run.view.records.values()}
 
 
 def history(**columns):
@@ -81,11 +81,14 @@ def test_19_the_average_of_the_weights_has_a_best_epoch_of_its_own(project):
     checkpoint put a batch's loss in the place of the best metric.
     """
     config = SimpleNamespace(
-        metrics=MetricsConfig.model_validate({"validation": ["accuracy"]}), ema=object()
+        metrics=MetricsConfig.model_validate({"validation": ["accuracy"]}),
+        ema=object(),
+        early_stopping=None,
     )
-    stages, records = history(**{"accuracy": [0.9, 0.5, 0.4], "ema/accuracy": [0.3, 0.6, 0.5]})
-    assert best_epoch(config.metrics, stages, records).epoch == 0
-    own = best_epoch(best_of_ema(config), stages, records)
+    columns = {"accuracy": [0.9, 0.5, 0.4], "ema/accuracy": [0.3, 0.6, 0.5]}
+    run = RunView(config, *history(**columns))
+    assert run.best.epoch == 0
+    own = run.best_of_ema
     assert (own.epoch, own.value) == (1, 0.6)  # never above the model's 0.9
     plain = BareRun(project.config, ema="{decay: 0.5}")()
     often = BareRun(
@@ -112,12 +115,15 @@ def test_23_the_k_best_epochs_are_those_with_the_best_values():
     decimals overwrote each other.
     """
     config = SimpleNamespace(
-        metrics=MetricsConfig(), ema=None, checkpoint=SimpleNamespace(keep_last=1, keep_best=3)
+        metrics=MetricsConfig(),
+        ema=None,
+        early_stopping=None,
+        averaging=None,
+        checkpoint=SimpleNamespace(keep_last=1, keep_best=3),
     )
-    stages, records = history(accuracy=[0.90, 0.95, 0.93, 0.94001, 0.94002, 0.1])
-    ranked = [one.epoch for one in validated_epochs(config.metrics, stages, records)]
-    assert ranked == [1, 4, 3, 2, 0, 5]
-    assert _kept(config, stages, records) == {1, 3, 4, 5}  # the last one, and the three best
+    run = RunView(config, *history(accuracy=[0.90, 0.95, 0.93, 0.94001, 0.94002, 0.1]))
+    assert [best.epoch for best in run.validated()] == [1, 4, 3, 2, 0, 5]
+    assert _kept(run) == {1, 3, 4, 5}  # the last one, and the three best
 
 
 def test_24_weights_to_start_from_are_the_models_and_the_average_begins_with_them(project):
@@ -179,5 +185,5 @@ def test_28_samples_are_counted_in_samples(project):
     run = BareRun(project.config)()
     assert records_of(run)["train", 0].values["samples"] == 180
     assert records_of(run)["validate", 0].values["samples"] == 90
-    assert run.session.data["train_data"].known.num_samples == 180
+    assert run.session.data["train_data"].info.num_samples == 180
     assert run_epoch(new_state(), *samples(42), batch_size=8).num_samples == 42

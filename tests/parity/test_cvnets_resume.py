@@ -36,7 +36,7 @@ def broken_and_gone_on(project, *, call):
 
 
 def column(run, epoch, artifact, name, schema):
-    record = run.session.record_of(run.session.stage("train", epoch))
+    record = run.view.record_of(run.view.stage("train", epoch))
     with run.session.stage_store.fetch_artifact(record, artifact) as path:
         return read_table(path, schema=schema).columns[name].tolist()
 
@@ -54,7 +54,7 @@ def test_18_updates_are_numbered_without_a_gap_after_a_resume(project, tmp_path)
     again = broken_and_gone_on(project, call=20)
     for run in (whole, again):
         done = [
-            run.session.record_of(run.session.stage("train", epoch)).values["updates_done"]
+            run.view.record_of(run.view.stage("train", epoch)).values["updates_done"]
             for epoch in (0, 1)
         ]
         assert done == [6, 12]
@@ -64,7 +64,7 @@ def test_18_updates_are_numbered_without_a_gap_after_a_resume(project, tmp_path)
 def test_20_one_commit_for_each_due_update_and_none_before_the_first(project):
     """With accumulation it saved again at each micro-batch of one count, and at count 0."""
     run = BareRun(project.config, epochs=1, checkpoint__every_updates=2)()
-    counts = [len(part.metrics["train/loss"]) for part in run.session.tracker.parts]
+    counts = [len(part.metrics["train/loss"]) for part in run.parts]
     assert counts == sorted(set(counts))
     # A commit that is due while the one before is being written comes an update later.
     assert len(counts) >= 1

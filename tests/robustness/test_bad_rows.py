@@ -71,7 +71,7 @@ def data(name="made", **args):
 def committed(run):
     """Kinds of the stages that the store has, in order."""
     session = run.session
-    return [one.kind for one in session.stages if one.known_key in session.records]
+    return [one.kind for one in session.run.stages if one.known_key in session.run.records]
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
@@ -90,7 +90,7 @@ def test_an_empty_plan_is_no_policys_and_is_computed_again(tmp_path, project):
     whole = BareRun(project.config)().digests
     store = open_store(f"file://{project.store}")
     session = BareRun(project.config).session
-    record = session.record_of(session.stage("mine", 0))
+    record = session.run.record_of(session.run.stage("mine", 0))
     folder = f"stages/{record.key}"
     with store.fetch(f"{folder}/{record.artifacts['samples'].file}") as path:
         table = read_samples(path)
@@ -118,13 +118,13 @@ def test_a_last_batch_of_one_that_batch_norm_refuses_is_found_before_anything_st
         project.config,
         train_data=data(size=33), sampling__policy="none", loader__drop_last="true", epochs=1,
     )()  # fmt: skip
-    assert run.session.outcomes[1].record.values["samples"] == 32
+    assert run.outcomes[1].record.values["samples"] == 32
 
 
 def test_a_last_batch_of_one_is_trained_on_where_the_model_can(project):
     project.write("model.py", "from torch import nn\ndef Net(): return nn.Linear(6, 3)\n")
     run = BareRun(project.config, train_data=data(size=33), epochs=1)()
-    assert run.session.outcomes[1].record.values["samples"] == 33
+    assert run.outcomes[1].record.values["samples"] == 33
 
 
 def test_a_last_batch_of_one_that_a_policy_leaves_says_what_to_set(project, monkeypatch):
@@ -178,7 +178,7 @@ def test_a_record_of_another_config_under_this_key_names_what_does_not_fit(proje
     BareRun(project.config, epochs=1)()
     store = open_store(f"file://{project.store}")
     session = BareRun(project.config).session
-    record = session.record_of(session.stage("train", 0))
+    record = session.run.record_of(session.run.stage("train", 0))
     folder = f"stages/{record.key}"
     with store.fetch(f"{folder}/{record.artifacts['model'].file}") as path:
         tensors = {name: one.clone() for name, one in load_tensors(path, device="cpu").items()}

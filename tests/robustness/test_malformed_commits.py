@@ -60,14 +60,14 @@ def interrupted(cut_off, tmp_path, monkeypatch):
 def cut_session(cut_off):
     """A session of the run that was cut off, and the micro-batches of its second epoch."""
     session = BareRun(cut_off.config).session
-    stage = session.stage("train", 1)
+    stage = session.run.stage("train", 1)
     return session, _plan(session, stage, sample_table(session, stage))
 
 
 def restored(interrupted, cut_session):
     """The newest commit of the copy, loaded as a resumed epoch loads it."""
     session, plan = cut_session
-    commits = MidEpochStore(interrupted[1], session.stage("train", 1).known_key)
+    commits = MidEpochStore(interrupted[1], session.run.stage("train", 1).known_key)
     with commits.newest(fits=lambda _: True, notice=pytest.fail) as commit:
         return checked_restore(
             commit, session.ready_components().state, plan, gradients=session.config.gradients

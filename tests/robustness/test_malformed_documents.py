@@ -19,15 +19,16 @@ from support.stage_keys import FACTS, config
 from support.stage_records import KEY, make_record
 
 from epochal.data.errors import BadStore, CorruptObject
+from epochal.data.inspection.dataset import DatasetInfo
 from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.stage_store.records import dump_record, load_record
 from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.documents import dump_document, load_document
 from epochal.data.store.open import open_store
-from epochal.tasks.planning.keys import list_stages
-from epochal.tasks.runs.run_inputs import DatasetInfo, read_known
+from epochal.tasks.runs.run_inputs import read_known
 from epochal.tasks.runs.run_plans import read_plans, record_plan
-from epochal.tasks.runs.stage_times import checked_times
+from epochal.tasks.session.stage_times import checked_times
+from epochal.tasks.stages.registry import list_stages
 
 NAME = "stages/record.json"
 

@@ -156,16 +156,16 @@ def test_the_yaml_examples_of_the_docs_are_configs(tmp_path):
 
 
 def test_the_readmes_first_project_passes_the_checks_before_the_start(tmp_path):
-    from epochal.tasks.session.session import open_session
+    from epochal.tasks.running.open import open_run
 
     for language, suffix in (("python", "py"), ("yaml", "yaml")):
         for block in blocks(README, language):
             name = block.splitlines()[0].removeprefix("# ")
             assert name.endswith(f".{suffix}")
             (tmp_path / name).write_text(block)
-    session = open_session(load_config(tmp_path / "points.yaml"))
-    assert len(session.stages) == 11
-    assert session.data["train_data"].known.num_samples == 2000
+    session = open_run(load_config(tmp_path / "points.yaml")).session
+    assert len(session.run.stages) == 11
+    assert session.data["train_data"].info.num_samples == 2000
 
 
 @pytest.fixture(scope="module")

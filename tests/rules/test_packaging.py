@@ -98,9 +98,9 @@ def test_an_installed_wheel_works_beside_users_modules_of_the_same_names(wheel, 
     code = (
         "from pathlib import Path\n"
         "from epochal.tasks.config.load import load_config\n"
-        "from epochal.tasks.session.session import open_session, working_on\n"
-        "session = open_session(load_config(Path('run.yaml')))\n"
-        "print('stages', len(session.stages), session.ready_components().state.model[1])\n"
+        "from epochal.tasks.running.open import open_run\n"
+        "session = open_run(load_config(Path('run.yaml'))).session\n"
+        "print('stages', len(session.run.stages), session.ready_components().state.model[1])\n"
     )
     assert "stages 3 Linear" in _run(python, "-c", code, cwd=folder)
 

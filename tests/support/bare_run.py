@@ -3,48 +3,38 @@
 from pathlib import Path
 
 from epochal.tasks.config.load import load_config
-from epochal.tasks.running.runner import run_stage
-from epochal.tasks.runs.summary import weights_sha256
-from epochal.tasks.session.session import open_session
-
-
-class NoLedger:
-    """Takes what is delivered and keeps the parts."""
-
-    def __init__(self):
-        self.parts = []
-
-    def deliver(self, kind, epoch, record):
-        pass
-
-    def deliver_part(self, part):
-        self.parts.append(part)
+from epochal.tasks.running.open import open_run
 
 
 class BareRun:
-    """One try at all stages of a config."""
+    """One try at all stages of a config; `parts` are what a tracker would get of epochs at work."""
 
     def __init__(self, config: Path, **sets):
         overrides = [f"{name.replace('__', '.')}={value}" for name, value in sets.items()]
-        self.session = open_session(load_config(config, overrides=overrides))
-        self.session.tracker = NoLedger()
+        self.run = open_run(load_config(config, overrides=overrides))
+        self.session, self.plan, self.view = self.run.session, self.run.plan, self.run.view
+        self.parts = []
+        self.session.deliver_part = self.parts.append
 
     def __call__(self):
-        for stage in self.session.stages:
-            if stage in self.session.needed:
-                run_stage(self.session, stage.kind, stage.epoch)
+        for stage in self.run.stages():
+            self.run.run_stage(stage)
         return self
 
     @property
+    def outcomes(self):
+        return self.run.outcomes
+
+    @property
     def weights(self):
-        return weights_sha256(self.session.needed, self.session.records)
+        return self.view.weights_sha256
 
     @property
     def digests(self):
         """(stage, epoch, artifact) → sha256 of all that was made."""
         return {
             (record.stage, record.epoch, name): artifact.sha256
-            for record in self.session.records.values()
+            for record in self.view.records.values()
             for name, artifact in record.artifacts.items()
         }
 
@@ -53,6 +43,6 @@ class BareRun:
         """(stage, epoch) → micro-step of the stages that went on from a commit inside them."""
         return {
             (one.stage.kind, one.stage.epoch): one.resumed_at
-            for one in self.session.outcomes
+            for one in self.outcomes
             if one.resumed_at is not None
         }

@@ -19,7 +19,7 @@ from epochal.data.errors import EpochalError
 from epochal.data.testing.faults import injected
 from epochal.data.testing.plan import KILLED, FaultPlan
 from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
-from epochal.tasks.runs.stage_times import TIMES
+from epochal.tasks.session.stage_times import TIMES
 from epochal.tasks.upkeep import find_garbage, remove_garbage, verify_store
 
 STOPPED, BROKEN = 75, 99
@@ -189,12 +189,12 @@ def _commit_at_once(self, progress) -> None:
 def _found(run: BareRun) -> dict:
     """All that a run has made, and that the store holds of stages: what must be equal."""
     store = run.session.store
-    for key, record in run.session.records.items():
+    for key, record in run.view.records.items():
         if record.stage != "initialise":  # as a delivery does: a damaged one is written anew
             run.session.stage_store.put_side_file(key, TIMES, {"anchors": [[0, 0]]})
     return {
         "problems": list(verify_store(store).problems),
         "digests": {"/".join(map(str, place)): one for place, one in run.digests.items()},
-        "records": {key: one.values for key, one in sorted(run.session.records.items())},
+        "records": {key: one.values for key, one in sorted(run.view.records.items())},
         "objects": sorted(path for path in store.listing() if path.startswith("stages/")),
     }

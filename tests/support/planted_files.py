@@ -9,7 +9,7 @@ from epochal.data.hashing import bytes_sha256
 def stage(project, kind, epoch):
     """The record of a stage, and its folder."""
     session = BareRun(project.config).session
-    record = session.record_of(session.stage(kind, epoch))
+    record = session.run.record_of(session.run.stage(kind, epoch))
     return record, f"stages/{record.key}"
 
 

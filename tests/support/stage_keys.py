@@ -1,8 +1,8 @@
 """Configs and facts made by hand, and the keys that follow from them."""
 
 from epochal.tasks.config.run import RunConfig
-from epochal.tasks.planning.keys import list_stages
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
+from epochal.tasks.stages.registry import list_stages
 
 BASE = {
     "name": "run",

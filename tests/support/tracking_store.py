@@ -15,6 +15,7 @@ from safetensors.torch import save
 from epochal.data.hashing import digest
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.store.open import open_store
+from epochal.tasks.planning.run_view import BestEpoch
 from epochal.tasks.tracking.background import RunIdentity, Tracker
 
 UPDATE_KEYS = ("train/loss", "train/learning_rate", "gradients/norm", "gradients/norm/body")
@@ -110,8 +111,9 @@ class Finished:
         tracker = self.tracker(uri, **more)
         tracker.start()
         for record in self.records:
-            tracker.deliver(record.stage, record.epoch, record)
-        return tracker.finish(status, best_epoch=best_epoch, tags=final or {})
+            tracker.deliver(record)
+        best = None if best_epoch is None else BestEpoch(best_epoch, "accuracy", 0.5)
+        return tracker.finish(status, best=best, tags=final or {})
 
 
 class Database:

@@ -64,7 +64,7 @@ def test_checkpoints_that_are_not_kept_go_and_the_run_stays_cached(project):
     assert gc(project, "--yes")["deleted"]
     assert gc(project)["bytes"] == 0
     again = BareRun(project.config, **sets)()
-    assert all(one.cached for one in again.session.outcomes)
+    assert all(one.cached for one in again.outcomes)
     assert again.weights == whole.weights
     assert call("verify", str(project.store)).code == 0
 
@@ -87,9 +87,7 @@ def test_the_checkpoint_that_an_unfinished_epoch_starts_from_is_kept(project):
         BareRun(project.config, **sets)()
     gc(project, "--yes")
     rest = BareRun(project.config, **sets)()
-    computed = [
-        (one.stage.kind, one.stage.epoch) for one in rest.session.outcomes if not one.cached
-    ]
+    computed = [(one.stage.kind, one.stage.epoch) for one in rest.outcomes if not one.cached]
     assert computed[0] == ("train", 2)
 
 
@@ -110,7 +108,7 @@ def test_stages_that_no_plan_has_are_garbage(project):
     gc(project, "--yes")
     left = set(project.store.glob("stages/*/*"))
     assert left < needed
-    assert BareRun(project.config, name="one")().session.outcomes[0].cached
+    assert BareRun(project.config, name="one")().outcomes[0].cached
 
 
 def test_nothing_goes_while_a_plan_cannot_be_read(project):
@@ -162,10 +160,10 @@ def test_a_damaged_plan_bars_gc_until_its_run_is_planned_again_and_then_no_stage
     done = call("gc", str(project.store), "--json", "--yes")
     assert done.json["objects"] == {}
     assert "is a damaged plan: stages that no other plan has are kept" in done.err
-    status = whole.session.stage_store.lookup(list(other.session.records))
+    status = whole.session.stage_store.lookup(list(other.view.records))
     assert all(one.record is not None for one in status.values())
     (lost,) = (project.store / "damaged" / "runs").glob("*/plans/*")
     lost.unlink()
     assert gc(project, "--yes")["objects"]
-    status = whole.session.stage_store.lookup(list(other.session.records))
+    status = whole.session.stage_store.lookup(list(other.view.records))
     assert any(one.record is None for one in status.values())

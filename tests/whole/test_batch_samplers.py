@@ -9,9 +9,9 @@ from support.stage_keys import FACTS, config, keys
 from epochal.data.errors import ConfigError, DataError, TargetError, TrainingFailed
 from epochal.data.tables.schemas import OBSERVATIONS
 from epochal.data.tables.writing import read_table
-from epochal.tasks.planning.keys import list_stages
 from epochal.tasks.planning.run_length import updates_of
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
+from epochal.tasks.stages.registry import list_stages
 
 MODEL = """
     import os
@@ -98,7 +98,7 @@ def project(tmp_path, home):
 
 
 def observations(run, epoch):
-    record = run.session.records[run.session.stage("train", epoch).known_key]
+    record = run.view.records[run.view.stage("train", epoch).known_key]
     with run.session.stage_store.fetch_artifact(record, "observations") as path:
         return record.values, read_table(path, schema=OBSERVATIONS, max_rows=100).columns
 
@@ -212,9 +212,9 @@ def test_a_limit_counts_repeated_samples_and_resolutions_leave_it_be(project):
     plain = {"sampling": "{policy: none}", "max_updates": 15}
     found = f"{{kind: multi_scale, {SCALES}, repeats: 2}}"
     run = BareRun(project.config, sampler=found, **plain)()
-    done = [one.values["updates"] for one in run.session.records.values() if one.stage == "train"]
+    done = [one.values["updates"] for one in run.view.records.values() if one.stage == "train"]
     assert done == [7, 7, 1]
-    assert run.session.records[run.session.stage("train", 2).known_key].values["samples"] == 12
+    assert run.view.records[run.view.stage("train", 2).known_key].values["samples"] == 12
 
 
 def test_repeats_of_a_sample_are_augmented_and_mixed_each_in_its_own_way():

@@ -24,9 +24,9 @@ def waves(monkeypatch):
 
 
 def opened(path, store):
-    from epochal.tasks.session.session import open_session
+    from epochal.tasks.running.open import open_run
 
-    return open_session(load_config(path, overrides=[f"store={store}"]))
+    return open_run(load_config(path, overrides=[f"store={store}"])).session
 
 
 def test_there_are_examples():
@@ -36,9 +36,9 @@ def test_there_are_examples():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.parent.name)
 def test_an_example_passes_the_checks_before_the_start(path, tmp_path):
     session = opened(path, tmp_path / "store")
-    assert session.stages[0].kind == "initialise"
-    assert len(session.stages) == 1 + 3 * session.config.epochs
-    assert not session.records
+    assert session.run.stages[0].kind == "initialise"
+    assert len(session.run.stages) == 1 + 3 * session.config.epochs
+    assert not session.run.records
 
 
 def test_examples_in_one_process_do_not_take_each_others_modules(tmp_path):

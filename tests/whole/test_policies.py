@@ -34,7 +34,7 @@ def project(tmp_path, home):
 
 
 def records_of(run):
-    return {(one.stage, one.epoch): one for one in run.session.records.values()}
+    return {(one.stage, one.epoch): one for one in run.view.records.values()}
 
 
 def tables_of(run):
@@ -95,7 +95,7 @@ def test_a_longer_run_of_a_flat_budget_goes_on_from_the_shorter_one(project):
     sampling = "{policy: importance, budget: 0.6}"
     BareRun(project.config, sampling=sampling)()
     longer = BareRun(project.config, sampling=sampling, epochs=5)()
-    done = {(one.stage.kind, one.stage.epoch) for one in longer.session.outcomes if not one.cached}
+    done = {(one.stage.kind, one.stage.epoch) for one in longer.outcomes if not one.cached}
     assert {epoch for _, epoch in done} == {3, 4}
 
 

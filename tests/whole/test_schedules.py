@@ -8,9 +8,9 @@ from support.stage_keys import FACTS, config, keys
 
 from epochal.data.errors import ConfigError, TrainingFailed
 from epochal.data.tables.writing import UPDATES, read_table
-from epochal.tasks.planning.keys import list_stages
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 from epochal.tasks.runs.plan import make_plan
+from epochal.tasks.stages.registry import list_stages
 
 RATES = """
     def falling(t, by=0.1, until=99.0):
@@ -33,7 +33,7 @@ def project(tmp_path, home):
 
 
 def rates(run, epoch):
-    record = run.session.record_of(run.session.stage("train", epoch))
+    record = run.view.record_of(run.view.stage("train", epoch))
     with run.session.stage_store.fetch_artifact(record, "updates") as path:
         columns = read_table(path, schema=UPDATES).columns
     return columns["value"][columns["key"] == "train/learning_rate"].tolist()
@@ -53,7 +53,7 @@ def test_a_users_function_gives_the_rate_and_resumes(project, tmp_path):
 
 def train_keys(project, **sets):
     run = BareRun(project.config, **sets)
-    return [one.key for one in run.session.stages if one.kind == "train"]
+    return [one.key for one in run.view.stages if one.kind == "train"]
 
 
 def test_a_users_function_is_in_the_key_by_source_args_and_values(project):

@@ -13,8 +13,8 @@ from epochal.data.errors import Interrupted, TrainingFailed
 from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.store.documents import dump_document
 from epochal.data.store.open import open_store
-from epochal.tasks.runs.stage_times import MAX_TIMES, StageTimes
 from epochal.tasks.session.interruption import Interruption
+from epochal.tasks.session.stage_times import MAX_TIMES, StageTimes
 
 PARTIAL = f"stages/{KEY}/partial"
 
@@ -192,9 +192,9 @@ def test_a_signal_is_obeyed_after_a_commit_at_that_very_micro_step(at, project, 
 
 def test_the_metrics_of_a_commit_are_offered_for_delivery_and_are_those_of_the_epoch(project):
     run = BareRun(project.config, epochs=1, **OFTEN)()
-    parts = run.session.tracker.parts
+    parts = run.parts
     assert parts
-    record = run.session.record_of(run.session.stage("train", 0))
+    record = run.view.record_of(run.view.stage("train", 0))
     from epochal.data.tables.writing import UPDATES, read_table
 
     with run.session.stage_store.fetch_artifact(record, "updates") as path:
@@ -250,7 +250,7 @@ def test_a_signal_that_is_ignored_stays_ignored(monkeypatch):
 
 def test_anchors_stay_few_and_in_order(monkeypatch):
     moment = [1000]
-    monkeypatch.setattr("epochal.tasks.runs.stage_times.now_ms", lambda: moment[0])
+    monkeypatch.setattr("epochal.tasks.session.stage_times.now_ms", lambda: moment[0])
     times = StageTimes()
     for update in range(1, 5000):
         moment[0] += 500

@@ -24,7 +24,7 @@ OFTEN = {"checkpoint__every_updates": 1}
 
 def rows(run, epoch):
     """(step, key) → value of what was validated inside that epoch."""
-    record = run.session.record_of(run.session.stage("train", epoch))
+    record = run.view.record_of(run.view.stage("train", epoch))
     with run.session.stage_store.fetch_artifact(record, "updates") as path:
         table = read_table(path, schema=UPDATES).columns
     return {
@@ -95,8 +95,8 @@ def test_rows_stand_in_the_table_and_the_weights_are_those_of_a_run_without(tmp_
         (step, f"validation_inside/{name}") for step in (2, 4) for name in ("accuracy", "loss")
     ]
     assert rows(plain, 0) == {}
-    keys = {(one.kind, one.epoch): one.key for one in run.session.stages}
-    before = {(one.kind, one.epoch): one.key for one in plain.session.stages}
+    keys = {(one.kind, one.epoch): one.key for one in run.view.stages}
+    before = {(one.kind, one.epoch): one.key for one in plain.view.stages}
     assert keys["initialise", None] == before["initialise", None]
     assert keys["train", 0] != before["train", 0]
 

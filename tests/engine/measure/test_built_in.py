@@ -196,9 +196,9 @@ def test_a_matrix_is_never_the_best():
 def test_a_record_keeps_the_matrix_and_tables_for_people_leave_its_recalls_out(tmp_path, home):
     project = Project(tmp_path / "project", epochs=1, sampling={"policy": "none"})
     run = BareRun(project.config, metrics="{validation: [confusion_matrix, f1]}", ema="{}")()
-    record = run.session.record_of(run.session.stage("validate", 0))
+    record = run.view.record_of(run.view.stage("validate", 0))
     assert set(record.values["matrices"]) == {"confusion_matrix", "ema/confusion_matrix"}
     assert sum(map(sum, record.values["matrices"]["confusion_matrix"])) == 90
     assert "confusion_matrix_recall_2" in record.values["metrics"]
-    shown = metric_values(run.session.stage("validate", 0), record)
+    shown = metric_values(run.view.stage("validate", 0), record)
     assert list(shown) == ["f1", "loss", "ema/f1", "ema/loss"]

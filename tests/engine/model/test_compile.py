@@ -82,7 +82,7 @@ def test_a_compiled_run_stores_the_models_own_names_under_keys_of_its_own(tmp_pa
     fast = BareRun(project.config, precision="{compile: true}", **few)()
     found = []
     for run in (plain, fast):
-        record = run.session.record_of(run.session.stage("train", 0))
+        record = run.view.record_of(run.view.stage("train", 0))
         tensors = {}
         for name in ("model", "optimizer"):
             with run.session.stage_store.fetch_artifact(record, name) as path:
@@ -91,7 +91,7 @@ def test_a_compiled_run_stores_the_models_own_names_under_keys_of_its_own(tmp_pa
     close(*found)
     assert not any("_orig_mod" in name for name in found[1])
     # compilation acts on numbers: it is in the key, and nothing of the plain run is taken for it
-    keys = [run.session.stage("train", 0).known_key for run in (plain, fast)]
+    keys = [run.view.stage("train", 0).known_key for run in (plain, fast)]
     assert keys[0] != keys[1]
 
 

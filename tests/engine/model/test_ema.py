@@ -128,10 +128,10 @@ def test_a_run_with_an_average_validates_it_beside_the_model(tmp_path, home):
     plain = BareRun(project.config, store=f"file://{tmp_path}/plain")()
     run = BareRun(project.config, store=f"file://{tmp_path}/store", **EMA)()
     assert run.weights == plain.weights
-    records = {(one.stage, one.epoch): one for one in run.session.records.values()}
+    records = {(one.stage, one.epoch): one for one in run.view.records.values()}
     values = records["validate", 1].values["metrics"]
     assert set(values) == {"accuracy", "loss", "ema/accuracy", "ema/loss"}
-    before = {(one.stage, one.epoch): one for one in plain.session.records.values()}
+    before = {(one.stage, one.epoch): one for one in plain.view.records.values()}
     assert values["accuracy"] == before["validate", 1].values["metrics"]["accuracy"]
     assert values["ema/loss"] != values["loss"]
     assert set(records["train", 0].artifacts) >= {"model", "ema", "optimizer"}
@@ -139,7 +139,7 @@ def test_a_run_with_an_average_validates_it_beside_the_model(tmp_path, home):
     folder = tmp_path / "store" / "stages" / records["validate", 1].key
     (folder / "record.json").unlink()
     again = BareRun(project.config, store=f"file://{tmp_path}/store", **EMA)()
-    redone = {(one.stage, one.epoch): one for one in again.session.records.values()}
+    redone = {(one.stage, one.epoch): one for one in again.view.records.values()}
     assert redone["validate", 1].values == records["validate", 1].values
 
 
@@ -148,7 +148,7 @@ def test_the_model_takes_the_average_before_the_epoch_that_says_so(tmp_path, hom
     store = f"file://{tmp_path}/store"
     plain = BareRun(project.config, store=store, ema="{decay: 0.9}")()
     copying = BareRun(project.config, store=store, ema="{decay: 0.9, copy_at_epoch: 2}")()
-    cached = {(one.stage.kind, one.stage.epoch): one.cached for one in copying.session.outcomes}
+    cached = {(one.stage.kind, one.stage.epoch): one.cached for one in copying.outcomes}
     assert cached["train", 1]
     assert not cached["train", 2]
     assert copying.weights != plain.weights

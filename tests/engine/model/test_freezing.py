@@ -211,9 +211,9 @@ def test_a_run_that_thaws_resumes_to_the_same_bytes(tmp_path, home):
     assert again.digests == whole.digests
     assert again.resumed
     longer = BareRun(project.config, epochs=3, sampling="{policy: none}")
-    frozen = longer.session.stage("train", 0).inputs["optimizer.frozen"]
+    frozen = longer.view.stage("train", 0).inputs["optimizer.frozen"]
     assert frozen == ["body.*"]
-    assert "optimizer.frozen" not in longer.session.stage("train", 1).inputs
+    assert "optimizer.frozen" not in longer.view.stage("train", 1).inputs
 
 
 def test_a_scaled_loss_skips_what_is_frozen_too():

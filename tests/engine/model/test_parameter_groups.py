@@ -292,7 +292,7 @@ def test_a_run_in_groups_resumes_to_the_same_bytes_and_records_each_rate(tmp_pat
     again = BareRun(project.config, **often)()
     assert again.digests == whole.digests
     assert again.resumed
-    record = again.session.record_of(again.session.stage("train", 0))
+    record = again.view.record_of(again.view.stage("train", 0))
     with again.session.stage_store.fetch_artifact(record, "updates") as path:
         columns = read_table(path, schema=UPDATES).columns
     assert {key for key in columns["key"] if key.startswith("train/learning_rate")} == {

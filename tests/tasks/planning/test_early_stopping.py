@@ -81,7 +81,7 @@ def project(tmp_path, home):
 
 
 def trained(run):
-    return [one.stage.epoch for one in run.session.outcomes if one.stage.kind == "train"]
+    return [one.stage.epoch for one in run.outcomes if one.stage.kind == "train"]
 
 
 def test_a_run_ends_where_nothing_improves_and_its_keys_are_the_same(project):
@@ -89,20 +89,20 @@ def test_a_run_ends_where_nothing_improves_and_its_keys_are_the_same(project):
     assert trained(stopped) == [0, 1, 2]
     whole = BareRun(project.config)()
     assert trained(whole) == list(range(6))
-    cached = [one.stage.label for one in whole.session.outcomes if one.cached]
-    assert cached == [one.stage.label for one in stopped.session.outcomes]
+    cached = [one.stage.label for one in whole.outcomes if one.cached]
+    assert cached == [one.stage.label for one in stopped.outcomes]
 
 
 def test_what_is_cached_decides_alike_and_more_patience_goes_on(project):
     first = BareRun(project.config, **STOP)()
     again = BareRun(project.config, **STOP)()
-    assert all(one.cached for one in again.session.outcomes)
+    assert all(one.cached for one in again.outcomes)
     assert (trained(again), again.weights) == (trained(first), first.weights)
-    assert again.session.stopped_after == 2
+    assert again.view.stopped_after == 2
     assert again.session.components is None, "nothing is to be computed, so nothing is built"
     longer = BareRun(project.config, early_stopping="{patience: 4, min_delta: 0.5}")()
     assert trained(longer) == [0, 1, 2, 3, 4]
-    assert [one.stage.epoch for one in longer.session.outcomes if not one.cached] == [3, 3, 4, 4]
+    assert [one.stage.epoch for one in longer.outcomes if not one.cached] == [3, 3, 4, 4]
     # A longer run that is there does not hide the decision.
     assert BareRun(project.config, **STOP)().weights == first.weights
 

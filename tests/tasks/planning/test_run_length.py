@@ -14,9 +14,9 @@ from epochal.data.errors import ConfigError, TrainingFailed
 from epochal.data.loading.order import micro_batches
 from epochal.engine.config.numerics import GradientsConfig
 from epochal.engine.loop.epoch import train_epoch
-from epochal.tasks.planning.keys import list_stages
 from epochal.tasks.planning.run_length import updates_left, updates_of, with_epochs
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
+from epochal.tasks.stages.registry import list_stages
 
 PLAIN = {"sampling": {"policy": "none"}, "schedule": {"kind": "constant"}}
 
@@ -117,7 +117,7 @@ def project(tmp_path, home):
 
 
 def updates_of_run(run):
-    records = [one for one in run.session.records.values() if one.stage == "train"]
+    records = [one for one in run.view.records.values() if one.stage == "train"]
     return [one.values["updates"] for one in sorted(records, key=lambda one: one.epoch)]
 
 
@@ -125,12 +125,12 @@ def test_a_run_has_exactly_that_many_updates_and_a_validated_end(project):
     # 180 samples in 12 batches, two to an update: 6 updates in an epoch
     run = BareRun(project.config, max_updates=15)()
     assert updates_of_run(run) == [6, 6, 3]
-    last = {one.stage: one for one in run.session.records.values() if one.epoch == 2}
+    last = {one.stage: one for one in run.view.records.values() if one.epoch == 2}
     assert last["train"].values["updates_done"] == last["validate"].values["updates_done"] == 15
     assert last["train"].values["samples"] == 3 * 2 * 16
     longer = BareRun(project.config, max_updates=20)()
     assert updates_of_run(longer) == [6, 6, 6, 2]
-    assert [one.stage.epoch for one in longer.session.outcomes if one.cached] == [None, 0, 0, 1, 1]
+    assert [one.stage.epoch for one in longer.outcomes if one.cached] == [None, 0, 0, 1, 1]
 
 
 def test_epochs_may_be_left_out(project):

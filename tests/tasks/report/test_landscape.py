@@ -148,7 +148,7 @@ def test_the_command_draws_around_a_checkpoint_whose_loss_is_the_validations(pro
     objects = sorted(project.store.rglob("*.*"))
     metrics = {
         one.epoch: one.values["metrics"]
-        for one in run.session.records.values()
+        for one in run.view.records.values()
         if one.stage == "validate"
     }
     done = drawn(project, *SMALL)
@@ -202,7 +202,7 @@ def test_what_is_not_finite_is_a_gap(project):
     assert changed.code == 2
     assert "the run was trained with" in " ".join(changed.err.split())
     run = BareRun(project.config)()
-    assert math.isfinite(run.session.record_of(run.session.stages[-1]).values["metrics"]["loss"])
+    assert math.isfinite(run.view.record_of(run.view.stages[-1]).values["metrics"]["loss"])
     done = drawn(project, "--points", "5", "--range", "3")
     assert done.code == 0, done.err
     grid = json.loads((project.folder / "picture.json").read_text())["losses"]

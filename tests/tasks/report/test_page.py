@@ -142,16 +142,14 @@ def test_a_data_set_that_cannot_be_built_is_said_and_the_rest_is_there(project):
 
 def test_a_run_without_a_finished_epoch_has_a_page(project):
     run = BareRun(project.config)
-    from epochal.tasks.running.runner import run_stage
-
-    run_stage(run.session, "initialise", None)
+    run.run.run_stage(run.view.stages[0])
     found = checked(written(project))
     assert "the last epoch is not trained yet" in found.text
 
 
 def test_a_damaged_table_is_said_in_its_place_and_the_rest_is_there(project):
     run = BareRun(project.config)()
-    record = run.session.record_of(run.session.stages[-1])
+    record = run.view.record_of(run.view.stages[-1])
     path = project.store / "stages" / record.key / record.artifacts["samples"].file
     path.write_bytes(path.read_bytes()[:-9] + b"not as it")
     found = checked(written(project))

@@ -82,7 +82,6 @@ def test_a_run_that_is_not_whole_has_none(project, tracker):
 def test_the_run_itself_draws_its_samples_from_the_data_that_it_has_open(project, tracker):
     from epochal.tasks.config.load import load_config
     from epochal.tasks.running.lifecycle import active_run
-    from epochal.tasks.running.runner import run_stage
 
     project.write(
         "pictures.py",
@@ -104,10 +103,10 @@ def test_the_run_itself_draws_its_samples_from_the_data_that_it_has_open(project
           for split in ("train", "validation")),
         "model={target: 'pictures:Net'}",
     ]  # fmt: skip
-    with active_run(load_config(project.config, overrides=sets)) as run:
-        for stage in run.session.needed:
-            run_stage(run.session, stage.kind, stage.epoch)
-    delivered = run.session.delivered
+    with active_run(load_config(project.config, overrides=sets)) as active:
+        for stage in active.run.stages():
+            active.run.run_stage(stage)
+    delivered = active.delivered
     assert delivered.problem is None
     page = Path(connect(tracker).download_artifacts(delivered.run_id, REPORT)).read_text()
     assert page.count("<picture>") == 4  # kept samples, data map, hardest, suspects

@@ -3,10 +3,10 @@
 import pytest
 from support.stage_keys import FACTS, config
 
-from epochal.tasks.planning.keys import list_stages
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 from epochal.tasks.runs.explain import Comparison
 from epochal.tasks.runs.run_plans import PlannedStage, RunPlan
+from epochal.tasks.stages.registry import list_stages
 
 
 def plan_of(settings, run_inputs=FACTS):

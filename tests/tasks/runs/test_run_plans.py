@@ -7,8 +7,8 @@ from support.stage_keys import FACTS, config
 
 from epochal.data.errors import NotFound
 from epochal.data.store.open import open_store
-from epochal.tasks.planning.keys import list_stages
 from epochal.tasks.runs.run_plans import find_plan, read_plans, record_plan
+from epochal.tasks.stages.registry import list_stages
 
 STEP = {"kind": "multi_step", "milestones": [4], "factor": 0.1}
 CONSTANT = {"kind": "constant"}

@@ -103,7 +103,7 @@ def exported(project, out="weights.safetensors", epoch="1"):
 
 
 def initial(run):
-    record = run.session.record_of(run.session.stage("initialise", None))
+    record = run.view.record_of(run.view.stage("initialise", None))
     with run.session.stage_store.fetch_artifact(record, "model") as path:
         return {name: one.clone() for name, one in load_file(path).items()}
 
@@ -116,8 +116,8 @@ def test_a_run_and_its_exported_file_give_the_same_key_and_weights(project, trai
             ["./weights.safetensors", str(path), "first", "first@1:1", f"{project.store}/first:1"]
         )
     ]
-    assert len({run.session.stages[0].key for run in runs}) == 1
-    assert runs[0].session.stages[0].key != trained.session.stages[0].key
+    assert len({run.view.stages[0].key for run in runs}) == 1
+    assert runs[0].view.stages[0].key != trained.view.stages[0].key
     runs[0]()
     for name, one in load_file(path).items():
         assert torch.equal(initial(runs[0])[name], one)
@@ -126,7 +126,7 @@ def test_a_run_and_its_exported_file_give_the_same_key_and_weights(project, trai
 
 def test_best_and_earlier_epochs_are_found(project, trained):
     config = BareRun(project.config, name="second", start="{from: 'first:best'}").session.config
-    record = {(one.stage, one.epoch): one for one in trained.session.records.values()}
+    record = {(one.stage, one.epoch): one for one in trained.view.records.values()}
     losses = [record["validate", epoch].values["metrics"]["loss"] for epoch in (0, 1)]
     best = record["train", losses.index(min(losses))]
     assert start_sha256(config) == best.artifacts["model"].sha256
@@ -136,14 +136,14 @@ def test_best_and_earlier_epochs_are_found(project, trained):
 
 def test_another_content_is_another_run_and_another_place_is_not(project, trained):
     exported(project)
-    key = BareRun(project.config, start="{from: ./weights.safetensors}").session.stages[0].key
+    key = BareRun(project.config, start="{from: ./weights.safetensors}").view.stages[0].key
     (project.folder / "weights.safetensors").rename(project.folder / "moved.safetensors")
-    moved = BareRun(project.config, start="{from: ./moved.safetensors}").session.stages[0].key
+    moved = BareRun(project.config, start="{from: ./moved.safetensors}").view.stages[0].key
     exported(project, epoch="0")
-    other = BareRun(project.config, start="{from: ./weights.safetensors}").session.stages[0].key
+    other = BareRun(project.config, start="{from: ./weights.safetensors}").view.stages[0].key
     assert (moved == key, other == key) == (True, False)
     lenient = "{from: ./moved.safetensors, strict: false}"
-    assert BareRun(project.config, start=lenient).session.stages[0].key != key
+    assert BareRun(project.config, start=lenient).view.stages[0].key != key
 
 
 @pytest.mark.parametrize(
@@ -198,10 +198,7 @@ def test_an_average_begins_with_the_loaded_weights(project, trained):
         project.config, name="second", start="{from: ./weights.safetensors}", ema="{decay: 0.999}"
     )
     loaded = load_file(path)
-    for stage in run.session.stages[:1]:
-        from epochal.tasks.running.runner import run_stage
-
-        run_stage(run.session, stage.kind, stage.epoch)
+    run.run.run_stage(run.view.stages[0])
     average = run.session.ready_components().state.ema
     for name, one in average.tensors.items():
         assert torch.equal(one, loaded[name]), name
@@ -214,7 +211,7 @@ def test_a_file_of_an_object_store_is_read(project, s3_endpoint, trained):
     boto3.client("s3", endpoint_url=s3_endpoint).upload_file(str(path), BUCKET, "x/w.safetensors")
     there = BareRun(project.config, start=f"{{from: 's3://{BUCKET}/x/w.safetensors'}}")
     here = BareRun(project.config, start="{from: ./weights.safetensors}")
-    assert there.session.stages[0].key == here.session.stages[0].key
+    assert there.view.stages[0].key == here.view.stages[0].key
     with pytest.raises(NotFound, match="there is no file s3://"):
         BareRun(project.config, start=f"{{from: 's3://{BUCKET}/x/gone.safetensors'}}")
 

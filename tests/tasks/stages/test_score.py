@@ -49,7 +49,7 @@ def done(tmp_path_factory):
 
 
 def table_of(run, kind, epoch, artifact):
-    record = run.session.record_of(run.session.stage(kind, epoch))
+    record = run.view.record_of(run.view.stage(kind, epoch))
     with run.session.stage_store.fetch_artifact(record, artifact) as path:
         read = read_table(path, schema=OBSERVATIONS) if kind != "mine" else read_samples(path)
     return read if kind == "mine" else read.columns
@@ -57,7 +57,7 @@ def table_of(run, kind, epoch, artifact):
 
 def forward(run, epoch, *, artifact="model", data=None):
     """Losses and probabilities of the epoch's checkpoint over the training data, by hand."""
-    record = run.session.record_of(run.session.stage("train", epoch))
+    record = run.view.record_of(run.view.stage("train", epoch))
     model = run.session.ready_components().state.model
     with run.session.stage_store.fetch_artifact(record, artifact) as path:
         model.load_state_dict(load_tensors(path, device="cpu"))
@@ -111,11 +111,11 @@ def test_the_cost_is_in_the_record_and_in_the_metrics(done):
 
     _, run = done
     session = run.session
-    record = session.record_of(session.stage("score", 1))
+    record = session.run.record_of(session.run.stage("score", 1))
     assert record.values["extra_forwards"] == record.values["samples"] == 180
     (row,) = epoch_metrics(record, timestamp_ms=1)
     assert (row.key, row.value) == ("sampling/extra_forwards", 180)
-    metrics = flat_metrics(session.config, session.stages, session.records)
+    metrics = flat_metrics(session.run)
     assert metrics["sampling/extra_forwards"] == 180
 
 
@@ -134,13 +134,14 @@ def test_a_pass_that_is_made_anew_from_the_store_gives_the_same_bytes(tmp_path, 
     made = project(tmp_path, ema={"decay": 0.9}, sampling={"scoring": {"weights": weights}})
     first = BareRun(made.config)()
     for kind in ("score", "mine"):
-        key = first.session.stage(kind, 2).known_key
+        key = first.view.stage(kind, 2).known_key
         (made.store / "stages" / key / "record.json").unlink()
     again = BareRun(made.config)()
     assert again.digests == first.digests
-    assert [
-        (one.stage.kind, one.stage.epoch) for one in again.session.outcomes if not one.cached
-    ] == [("score", 2), ("mine", 2)]
+    assert [(one.stage.kind, one.stage.epoch) for one in again.outcomes if not one.cached] == [
+        ("score", 2),
+        ("mine", 2),
+    ]
 
 
 @pytest.mark.parametrize("kind", ["score", "mine"])
@@ -149,7 +150,7 @@ def test_a_run_that_was_ended_inside_the_stage_goes_on_to_the_same_bytes(tmp_pat
     made = project(tmp_path, ema={"decay": 0.9})
     run = BareRun(made.config)
     reporter = run.session.reporter
-    ended = run.session.stage(kind, 2)
+    ended = run.view.stage(kind, 2)
 
     def started(stage):
         if stage is ended:
@@ -159,7 +160,7 @@ def test_a_run_that_was_ended_inside_the_stage_goes_on_to_the_same_bytes(tmp_pat
     with pytest.raises(BaseException) as raised:
         run()
     assert isinstance(raised.value, Interrupted | SystemExit | KeyboardInterrupt)
-    assert ended.known_key not in run.session.records
+    assert ended.known_key not in run.view.records
     again = BareRun(made.config)()
     assert again.digests == unbroken.digests
 
@@ -192,7 +193,7 @@ def test_data_with_other_samples_is_refused(tmp_path):
     ],
 )
 def test_a_pass_is_made_where_it_is_asked_for_and_acts(tmp_path, sampling, epochs):
-    stages = BareRun(project(tmp_path, sampling=sampling).config).session.stages
+    stages = BareRun(project(tmp_path, sampling=sampling).config).view.stages
     assert [one.epoch for one in stages if one.kind == "score"] == epochs
 
 
@@ -219,7 +220,7 @@ def test_the_count_of_cvnets_is_of_all_samples_at_each_pass(tmp_path):
 
 def keys(folder, **changes):
     made = project(folder, **changes)
-    return {(one.kind, one.epoch): one.key for one in BareRun(made.config).session.stages}
+    return {(one.kind, one.epoch): one.key for one in BareRun(made.config).view.stages}
 
 
 def changed(before, after):

@@ -85,7 +85,7 @@ def test_finished_run_that_computes_again_shows_as_running(database):
     tracker = finished.tracker(database.uri)
     tracker.start(computing=True, forks=True)
     assert database.runs() == [(run_id, "RUNNING", "active")]
-    tracker.finish("FAILED", best_epoch=None, tags={})
+    tracker.finish("FAILED", best=None, tags={})
     assert database.runs() == [(run_id, "FAILED", "active")]
 
 

@@ -73,7 +73,7 @@ def test_server_that_never_answers_is_given_up_when_the_run_is_killed(database, 
         started = time.monotonic()
         tracker = finished.tracker(f"http://127.0.0.1:{silent.getsockname()[1]}", notices=notices)
         tracker.start()
-        result = tracker.finish("KILLED", best_epoch=None, tags={})
+        result = tracker.finish("KILLED", best=None, tags={})
         assert time.monotonic() - started < 5
     assert result.run_id is None
     assert len(notices) == 1

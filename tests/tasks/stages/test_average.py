@@ -24,7 +24,7 @@ def project(tmp_path, home):
 
 
 def by_kind(run):
-    return {(one.stage, one.epoch): one for one in run.session.records.values()}
+    return {(one.stage, one.epoch): one for one in run.view.records.values()}
 
 
 def weights_of(project, record, name="model"):
@@ -69,8 +69,8 @@ def test_the_stages_come_last_and_average_the_best_epochs(project):
     run = BareRun(project.config, **AVERAGING)()
     plain = BareRun(project.config)()
     assert plain.weights == run.weights
-    assert all(one.cached for one in plain.session.outcomes)
-    assert [one.label for one in run.session.stages[-2:]] == ["average", "validate_average"]
+    assert all(one.cached for one in plain.outcomes)
+    assert [one.label for one in run.view.stages[-2:]] == ["average", "validate_average"]
     records = by_kind(run)
     found = losses(records, range(4))
     best = sorted(sorted(found, key=found.get)[:2])
@@ -85,7 +85,7 @@ def test_the_stages_come_last_and_average_the_best_epochs(project):
         assert torch.equal(tensor, expected), name
     assert set(records["validate_average", None].values["metrics"]) == {"accuracy", "loss"}
     again = BareRun(project.config, **AVERAGING)()
-    assert all(one.cached for one in again.session.outcomes)
+    assert all(one.cached for one in again.outcomes)
     assert again.session.components is None
 
 
@@ -111,7 +111,7 @@ def test_what_the_best_metric_measures_is_averaged(project):
 def test_its_key_holds_what_acts_and_no_more(project):
     def key(**sets):
         run = BareRun(project.config, **{**AVERAGING, **sets})
-        return run.session.stage("average", None).key
+        return run.view.stage("average", None).key
 
     same = key()
     assert key(checkpoint__every_updates=3, metrics__validation="[accuracy, loss]") != same
@@ -127,12 +127,12 @@ def test_its_key_holds_what_acts_and_no_more(project):
 def test_a_longer_run_is_the_same_generation_with_another_average(project):
     short = BareRun(project.config, epochs=3, **AVERAGING)()
     longer = BareRun(project.config, epochs=4, **AVERAGING)()
-    assert (short.session.plan.generation, longer.session.plan.generation) == (1, 1)
-    fresh = [one.stage.label for one in longer.session.outcomes if not one.cached]
+    assert (short.plan.generation, longer.plan.generation) == (1, 1)
+    fresh = [one.stage.label for one in longer.outcomes if not one.cached]
     assert fresh == ["train · epoch 3", "validate · epoch 3", "average", "validate_average"]
     other = BareRun(project.config, averaging="{best: 3}")()
-    assert other.session.plan.generation == 1
-    assert [one.stage.kind for one in other.session.outcomes if not one.cached] == [
+    assert other.plan.generation == 1
+    assert [one.stage.kind for one in other.outcomes if not one.cached] == [
         "average",
         "validate_average",
     ]
@@ -147,16 +147,16 @@ def test_early_stopping_says_which_epochs_there_are(project):
         assert record.values["epochs"] == [0, 1][:count]
         assert record.values["updates_done"] == by_kind(run)["train", 1].values["updates_done"]
         again = BareRun(project.config, averaging=averaging, **stop)()
-        assert all(one.cached for one in again.session.outcomes)
+        assert all(one.cached for one in again.outcomes)
 
 
 @pytest.mark.parametrize("before", ["average", "validate_average"])
 def test_a_run_that_ends_before_one_of_them_goes_on_with_it(project, before):
     whole = BareRun(project.config, **AVERAGING)()
-    key = whole.session.stage(before, None).key
+    key = whole.view.stage(before, None).key
     (project.store / "stages" / key / "record.json").unlink()
     again = BareRun(project.config, **AVERAGING)()
-    assert [one.stage.kind for one in again.session.outcomes if not one.cached] == [before]
+    assert [one.stage.kind for one in again.outcomes if not one.cached] == [before]
     assert again.digests == whole.digests
 
 
@@ -175,7 +175,7 @@ def test_gc_keeps_what_is_averaged_and_a_checkpoint_that_is_gone_is_made_again(p
     pruned = sorted(one.parent.name for one in project.store.glob("stages/*/thinned.json"))
     assert len(pruned) == 2
     again = BareRun(project.config, averaging="{last: 4}", **kept)()
-    assert [one.stage.label for one in again.session.outcomes if not one.cached] == [
+    assert [one.stage.label for one in again.outcomes if not one.cached] == [
         "train · epoch 0", "train · epoch 1", "average", "validate_average",
     ]  # fmt: skip
     assert again.weights == run.weights
@@ -261,7 +261,7 @@ def test_a_death_at_any_operation_of_its_stages_ends_in_the_same_bytes(project, 
         return {str(one.relative_to(project.store)): file_sha256(one) for one in kept}
 
     BareRun(project.config)()
-    keys = [one.key for one in BareRun(project.config, **AVERAGING).session.stages[-2:]]
+    keys = [one.key for one in BareRun(project.config, **AVERAGING).view.stages[-2:]]
     plan = FaultPlan(kind)
     with injected(plan):
         run = BareRun(project.config, **AVERAGING)

@@ -1,0 +1,63 @@
+"""A data set that was opened, with what is known of it: ids, labels, digest of its content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from epochal.data.types import Frozen
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class DatasetInfo(Frozen):
+    """What is remembered of a data set that was read.
+
+    seconds: how long reading it took; over 10 it is not read again at each start.
+    """
+
+    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
+    num_samples: int = Field(ge=1)
+    seconds: float = Field(ge=0, le=1e9)
+    index_ids: bool
+    label_min: int | None = None
+    label_max: int | None = None
+
+
+@dataclass
+class OpenDataset:
+    """One data set of a run. field: of the config, for messages.
+
+    sample_ids_N: int64 of shape (N,); labels_N: int64 of shape (N,), or None where unknown.
+    """
+
+    field: str
+    dataset: Any
+    info: DatasetInfo
+    fingerprint: str
+    read_ids_N: npt.NDArray[np.int64] | None
+    labels_N: npt.NDArray[np.int64] | None
+
+    @cached_property
+    def sample_ids_N(self) -> npt.NDArray[np.int64]:
+        """The ids of the samples, by position."""
+        import numpy as np
+
+        if self.info.index_ids:
+            return np.arange(self.info.num_samples, dtype=np.int64)
+        assert self.read_ids_N is not None
+        return self.read_ids_N
+
+    @cached_property
+    def classes_N(self) -> npt.NDArray[np.int64]:
+        """The class of each sample, by position; read where unknown. Raises DataError."""
+        from epochal.data.inspection.labels import class_labels
+
+        return class_labels(
+            self.dataset, count=self.info.num_samples, read_N=self.labels_N, name=self.field
+        )

@@ -1,0 +1,147 @@
+"""A run at work: its session, its plan, its tracker, and what became of each stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from epochal.data.errors import EpochalError, TrainingFailed
+from epochal.data.stage_store.records import StageRecord
+from epochal.tasks.planning.run_view import RunView
+from epochal.tasks.planning.stage import Stage
+from epochal.tasks.reporting import Outcome
+from epochal.tasks.runs.run_plans import RunPlan
+from epochal.tasks.session.session import Session
+from epochal.tasks.stages.registry import KINDS, loaded
+
+
+class StageTracker(Protocol):
+    """What is told of each stage that is done."""
+
+    def deliver(self, record: StageRecord) -> None:
+        """Takes a finished stage, computed or found; returns at once."""
+
+
+@dataclass
+class Run:
+    """A run that is open. tracker: from the moment at which stages are run."""
+
+    session: Session
+    plan: RunPlan
+    tracker: StageTracker | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def view(self) -> RunView:
+        """Its stages and records."""
+        return self.session.run
+
+    def stages(self) -> Iterator[Stage]:
+        """The stages that belong to the run, one after the other.
+
+        What early stopping ends is known only as the validations come, and told once.
+        """
+        view, epoch, last = self.view, None, None
+        for stage in view.stages:
+            if last is None and stage.epoch != epoch:
+                epoch, last = stage.epoch, view.stopped_after
+                if last is not None:
+                    self.session.reporter.notice(
+                        f"early stopping ends the run with epoch {last} of {view.config.epochs}; "
+                        "with a larger early_stopping.patience it goes on from here"
+                    )
+            if last is None or stage.epoch is None or stage.epoch <= last:
+                yield stage
+
+    def run_stage(self, stage: Stage) -> Outcome:
+        """The stage's outcome: found in the store, or computed and committed.
+
+        Raises TrainingFailed if the user's code raises; what Epochal itself raises goes through.
+        """
+        session, records = self.session, self.view.records
+        started = time.monotonic()
+        record = records.get(stage.known_key)
+        cached = record is not None
+        if record is None:
+            session.reporter.started(stage)
+            with session.interruption.noted():
+                record = _compute(session, stage)
+            records[stage.known_key] = record
+        outcome = Outcome(
+            stage=stage,
+            record=record,
+            cached=cached,
+            resumed_at=session.resumed_at.get(stage.known_key),
+            seconds=0.0 if cached else time.monotonic() - started,
+        )
+        self.outcomes.append(outcome)
+        session.reporter.ended(outcome)
+        if self.tracker is not None:
+            self.tracker.deliver(record)
+        return outcome
+
+
+def consumed(view: RunView, stage: Stage) -> dict[str, str]:
+    """`role/artifact` → sha256 of all that the stage reads of its parents."""
+    return {
+        f"{role}/{name}": artifact.sha256
+        for role, parent in stage.parents.items()
+        if (names := loaded(stage, role, view.records))
+        for name, artifact in view.record_of(parent).artifacts.items()
+        if name in names
+    }
+
+
+def _compute(session: Session, stage: Stage) -> StageRecord:
+    try:
+        return KINDS[stage.kind].run(session, stage, consumed(session.run, stage))
+    except (EpochalError, OSError):
+        session.live_key = None
+        raise
+    except Exception as error:  # the user's model, data, loss or metric may raise anything
+        session.live_key = None
+        raise TrainingFailed(
+            f"{stage.label}: {type(error).__name__}: {error}{_hint(error)}; the stages before it "
+            "are committed: the same command, or Retry in Prefect's UI, goes on from there"
+        ) from error
+
+
+def _hint(error: Exception) -> str:
+    from epochal.tasks.run_data.probe_batches import ONE_SAMPLE, REMEDY
+
+    if not str(error).startswith(ONE_SAMPLE):
+        return ""
+    return f" (a policy left an epoch whose last batch is a single sample: {REMEDY})"
+
+
+_current: ContextVar[Run | None] = ContextVar("epochal_run", default=None)
+
+
+@contextmanager
+def working_on(run: Run) -> Iterator[Run]:
+    """Makes `run` the one that the flow and its tasks work on, inside the block."""
+    token = _current.set(run)
+    try:
+        yield run
+    finally:
+        _current.reset(token)
+
+
+def prepared_run() -> Run | None:
+    """The run that the command has opened for the flow, or None where the flow is on its own."""
+    return _current.get()
+
+
+def current_run() -> Run:
+    """The run that is worked on here. Raises TrainingFailed outside `working_on`."""
+    run = _current.get()
+    if run is None:
+        raise TrainingFailed(
+            "a stage was called outside its flow; call epochal.flows.train.train(config), which "
+            "opens the run first"
+        )
+    return run
