@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from epochal.data.config.policies import USERS
-from epochal.data.errors import CorruptObject, StateMismatch
+from epochal.data.errors import StateMismatch
 from epochal.data.mining import plan
 from epochal.data.mining.mine import context_of, updated
 from epochal.data.policies.shared import label_noise as noise
 from epochal.data.policies.shared.difficulty import SCORE_COLUMNS
 from epochal.data.policies.shared.floor import first_back, needed
-from epochal.data.samples.table import SampleTable, check_plan
+from epochal.data.samples.table import SampleTable
 from epochal.data.tables.schemas import Schema
 from epochal.data.tables.writing import OBSERVATIONS, SAMPLES, TableReader, TableWriter
 
@@ -143,7 +143,7 @@ def mine_files(
 
     scores: of the scoring pass, if one followed `epoch`. metadata: what is written beside the
     columns, of what the table came to. on_shard: called after each shard; what it raises goes
-    through. Raises as `mine_samples` and `read_samples` do.
+    through. Raises as `mine_samples` and `read_table` do.
     """
     ids_N = np.asarray(sample_ids_N, dtype=np.int64)
     if not bool(np.all(ids_N[1:] > ids_N[:-1])):
@@ -233,17 +233,11 @@ class _Shards:
                 opened(files.scores, OBSERVATIONS),
             )
             assert seen is not None
-            planned = False
             for start in range(0, count, self._rows):
                 ids_B = self.ids_N[start : start + self._rows]
                 last = int(ids_B[-1])
-                previous = None
-                if before is not None and files.previous is not None:
-                    previous = SampleTable(before.take(len(ids_B)))
-                    check_plan(files.previous, previous, whole=False)
-                    planned = planned or bool(previous["keep"].any())
                 table = updated(
-                    previous,
+                    None if before is None else SampleTable(before.take(len(ids_B))),
                     seen.take_through(last),
                     self._config,
                     sample_ids_N=ids_B,
@@ -259,8 +253,6 @@ class _Shards:
                         f"above all of the {count} in the data set; was the data set changed "
                         "under one `version`?"
                     )
-            if before is not None and not planned:
-                raise CorruptObject(f"{files.previous}: its plan keeps no sample")
 
 
 def _planned(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from epochal.data.errors import CorruptObject, StateMismatch
+from epochal.data.errors import StateMismatch
 from epochal.data.tables.schemas import OBSERVATIONS
 from epochal.data.tables.writing import MAX_ROWS, SAMPLES, first_of_each, read_table, write_table
 
@@ -135,38 +135,17 @@ def update(
 
 
 def read_samples(path: Path, *, max_rows: int = MAX_ROWS) -> SampleTable:
-    """The sample table in the file `path`.
-
-    Raises as `read_table`, and CorruptObject for a plan that no policy makes: an epoch of nobody,
-    weights that are no numbers from 0 on.
-    """
-    table = SampleTable(read_table(path, schema=SAMPLES, max_rows=max_rows).columns)
-    check_plan(path, table)
-    return table
+    """The sample table in the file `path`. Raises as `read_table`."""
+    return SampleTable(read_table(path, schema=SAMPLES, max_rows=max_rows).columns)
 
 
 def read_plan(path: Path, *, max_rows: int = MAX_ROWS) -> SampleTable:
     """Of the sample table in the file `path` the plan alone: `sample_id`, `keep` and `weight`.
 
-    13 bytes for a sample instead of some 70. Raises as `read_samples`.
+    13 bytes for a sample instead of some 70. Raises as `read_table`.
     """
     only = ("keep", "weight")
-    table = SampleTable(read_table(path, schema=SAMPLES, max_rows=max_rows, only=only).columns)
-    check_plan(path, table)
-    return table
-
-
-def check_plan(path: Path, table: SampleTable, *, whole: bool = True) -> None:
-    """Raises CorruptObject for a plan that no policy makes; whole: the table is all of the file."""
-    weight_N = table["weight"]
-    if whole and len(table) and not table["keep"].any():
-        raise CorruptObject(f"{path}: its plan keeps no sample")
-    if not (np.isfinite(weight_N) & (weight_N >= 0)).all():
-        raise CorruptObject(f"{path}: its plan has weights that are negative or not finite")
-    for name in ("probability", "credit"):
-        share_N = table.columns.get(name, weight_N[:0])
-        if not ((share_N >= 0) & (share_N <= 1)).all():
-            raise CorruptObject(f"{path}: its column {name!r} has values that are not from 0 to 1")
+    return SampleTable(read_table(path, schema=SAMPLES, max_rows=max_rows, only=only).columns)
 
 
 def write_samples(table: SampleTable, path: Path, *, metadata: Mapping[str, str]) -> None:

@@ -20,14 +20,13 @@ from epochal.data.tables.checks import (
     SCHEMA,
     VERSION,
     check_columns,
+    check_layout,
     check_schema,
-    check_sizes,
     open_parquet,
     text_metadata,
     to_numpy,
     told,
 )
-from epochal.data.tables.parquet_footer import Layout
 from epochal.data.tables.schemas import Schema
 
 # N rows
@@ -68,14 +67,14 @@ class TableReader:
 
     def _open(self, max_rows: int, only: Collection[str] | None) -> None:
         path, schema = self._path, self._schema
-        layout = Layout(self._stream)
-        found = text_metadata(layout.metadata)
+        file = open_parquet(self._stream)
+        found = text_metadata(file.metadata.metadata or {})
         check_schema(path, found, schema)
-        check_sizes(path, layout, schema, max_rows=max_rows)
-        wanted = check_columns(path, open_parquet(self._stream).schema_arrow, schema)
+        check_layout(path, file.metadata, schema, max_rows=max_rows)
+        wanted = check_columns(path, file.schema_arrow, schema)
         if only is not None:
             wanted = [one for one in wanted if one.name in only or one.name == schema.unique_by]
-        self.rows = layout.rows
+        self.rows = file.metadata.num_rows
         self.metadata = {
             name.removeprefix(PREFIX): text
             for name, text in found.items()

@@ -7,16 +7,13 @@ memory, so a file can be written and hashed in one pass. Format: docs of safeten
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from epochal.data.errors import CorruptObject, StateMismatch
+from epochal.data.errors import StateMismatch
 
 _ALIGNMENT = 8  # of the data, by spaces behind the header
 
@@ -81,70 +78,3 @@ def _header(ordered: list[tuple[str, Tensor]]) -> bytes:
 def _raw(tensor: Tensor) -> memoryview:
     one = tensor.detach().resolve_conj().resolve_neg().to("cpu").contiguous()
     return one.reshape(-1).view(torch.uint8).numpy().data
-
-
-MAX_HEADER_BYTES = 1 << 25  # some 250,000 tensors
-MAX_DIMENSIONS = 64  # torch takes no more
-_LENGTH_BYTES = 8
-_LARGEST = (1 << 63) - 1
-_FIELDS = {"dtype", "shape", "data_offsets"}
-_METADATA = "__metadata__"
-
-
-def check_header(path: Path) -> None:
-    """Raises CorruptObject, naming the file, unless its header names each tensor once, as in torch.
-
-    Raises OSError as the system does.
-    """
-    with path.open("rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
-        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
-        if size < _LENGTH_BYTES + length:
-            raise _damaged(path, f"its header claims {length} bytes, the file has {size}")
-        if length > MAX_HEADER_BYTES:
-            raise _damaged(path, f"its header claims {length} bytes, at most {MAX_HEADER_BYTES}")
-        data = stream.read(length)
-    try:
-        header = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"its header: {error}") from error
-    if not isinstance(header, dict):
-        raise _damaged(path, f"its header is a {type(header).__name__}, expected an object")
-    end = size - _LENGTH_BYTES - length
-    for name, entry in header.items():
-        if name != _METADATA and (problem := _problem(entry, end=end)) is not None:
-            raise _damaged(path, f"tensor {name!r:.100}: {problem}")
-
-
-def _problem(entry: Any, *, end: int) -> str | None:
-    if not isinstance(entry, dict) or entry.keys() != _FIELDS:
-        return f"expected an object with {', '.join(sorted(_FIELDS))}"
-    if not isinstance(entry["dtype"], str):
-        return "its dtype is no text"
-    shape, offsets = entry["shape"], entry["data_offsets"]
-    if not _whole(shape, most=_LARGEST) or len(shape) > MAX_DIMENSIONS:
-        return f"the shape {str(shape)[:80]} is none that torch can hold"
-    if not _whole(offsets, most=end) or len(offsets) != 2 or offsets[0] > offsets[1]:  # noqa: PLR2004
-        return f"it lies at {str(offsets)[:80]} of {end} bytes"
-    return None
-
-
-def _whole(values: Any, *, most: int) -> bool:
-    return isinstance(values, list) and all(
-        type(value) is int and 0 <= value <= most for value in values
-    )
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("an object has one key twice")
-    return found
-
-
-def _refuse(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON")
-
-
-def _damaged(path: Path, problem: str) -> CorruptObject:
-    return CorruptObject(f"{path} is no safetensors file: {problem}")

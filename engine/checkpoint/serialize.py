@@ -20,7 +20,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from epochal.data.errors import CorruptObject, StateMismatch
-from epochal.engine.checkpoint.safetensors_file import check_header
 from epochal.engine.model.ema import WeightAverage
 from epochal.engine.model.state import TrainingState
 
@@ -41,7 +40,6 @@ class StateParts:
 
 def load_tensors(path: Path, *, device: str) -> dict[str, Tensor]:
     """All tensors of a safetensors file. Raises CorruptObject if it is none."""
-    check_header(path)
     try:
         tensors = dict(load_file(path, device=device))
     except (SafetensorError, ValueError, TypeError, RuntimeError, MemoryError) as error:

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 from support.bare_run import BareRun
-from support.planted_files import plant, undo
+from support.planted_files import plant
 from support.project import Project
 from support.tiny_model import save_tensors
 
 from epochal.data.errors import (
     ConfigError,
-    CorruptObject,
     DataError,
     NonFinite,
     PreflightFailed,
@@ -24,7 +23,6 @@ from epochal.data.errors import (
     TrainingFailed,
 )
 from epochal.data.inspection.labels import check_labels
-from epochal.data.samples.table import read_samples, write_samples
 from epochal.data.store.open import open_store
 from epochal.data.tables.writing import UPDATES, read_table, write_table
 from epochal.engine.checkpoint.serialize import load_tensors
@@ -84,27 +82,6 @@ def test_a_non_finite_loss_names_epoch_update_and_sample_and_commits_nothing(pro
         run()
     assert committed(run) == ["initialise"]
     assert not list(project.store.glob("stages/*/partial/*.json"))
-
-
-def test_an_empty_plan_is_no_policys_and_is_computed_again(tmp_path, project):
-    whole = BareRun(project.config)().digests
-    store = open_store(f"file://{project.store}")
-    session = BareRun(project.config).session
-    record = session.run.record_of(session.run.stage("mine", 0))
-    folder = f"stages/{record.key}"
-    with store.fetch(f"{folder}/{record.artifacts['samples'].file}") as path:
-        table = read_samples(path)
-    nobody = {"keep_N": table["keep"] & False, "weight_N": table["weight"]}
-    negative = {"keep_N": table["keep"], "weight_N": -table["weight"]}
-    for plan, told in ((nobody, "keeps no sample"), (negative, "negative or not finite")):
-        write_samples(table.with_plan(**plan), tmp_path / "t", metadata={})
-        with pytest.raises(CorruptObject, match=told):
-            read_samples(tmp_path / "t")
-    undo(store, project, ("train", 1))
-    plant(store, record, "samples", (tmp_path / "t").read_bytes())
-    with pytest.raises(CorruptObject, match=r"its artifact samples .*negative or not finite"):
-        BareRun(project.config)()
-    assert BareRun(project.config)().digests == whole
 
 
 @pytest.mark.parametrize("policy", ["none", "easy_skip"])

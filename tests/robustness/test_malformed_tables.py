@@ -1,22 +1,18 @@
-"""Parquet from an enemy: no wrong number, no gigabytes, no end of the process."""
+"""Parquet that was damaged, or that another program wrote: refused, or the same numbers."""
 
 import struct
-import subprocess
-import sys
-import tracemalloc
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.malformed_bytes import mangled, told
 from support.random_observations import observations
 
 from epochal.data.errors import BadStore, CorruptObject
 from epochal.data.samples.table import update
-from epochal.data.tables.parquet_footer import CompactReader, Layout, LayoutError, ThriftError
 from epochal.data.tables.writing import OBSERVATIONS, SAMPLES, UPDATES, read_table, write_table
 
 ROWS = 60
@@ -107,37 +103,13 @@ def test_no_flipped_bit_gives_another_number(files, name, tmp_path):
             assert found is None or same(found, wanted), (position, bit)
 
 
-def test_a_dictionary_without_its_words_is_damage(files, tmp_path):
-    # The count of words stands in a page's header, which no checksum covers.
-    data = files["updates"]
-    place = next(
-        place
-        for place in range(4, footer_start(data))
-        if dictionary_header(data, place) == {1: 2, 2: 0, 3: False}
-    )
-    for count in (b"\x00", b"\x02", b"\x06"):  # 0, 1 and 3 words instead of 2
-        header = data[place : place + 60].replace(b"\x3c\x15\x04", b"\x3c\x15" + count, 1)
-        changed = data[:place] + header + data[place + 60 :]
-        assert changed != data
-        assert read(tmp_path / "t", changed, UPDATES) is None
-
-
-def dictionary_header(data, place):
-    """What the page header at `place` says of a dictionary, or None if there is no such header."""
-    try:
-        found = CompactReader(data, place).struct()
-    except ThriftError:
-        return None
-    return found.get(7) if found.get(1) == 2 else None
-
-
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_a_table_that_was_cut_anywhere_or_goes_on_is_damage(files, name, tmp_path):
     data = files[name]
     for length in [*range(0, len(data), 37), len(data) - 1]:
         assert read(tmp_path / "cut", data[:length], SCHEMAS[name]) is None, length
-    for tail in (b"\0", b"PAR1", data):
-        assert read(tmp_path / "long", data + tail, SCHEMAS[name]) is None, tail[:4]
+    for tail in (b"\0", b"PAR1"):
+        assert read(tmp_path / "long", data + tail, SCHEMAS[name]) is None, tail
 
 
 @given(st.sampled_from(list(SCHEMAS)), st.data())
@@ -146,24 +118,6 @@ def test_mangled_tables_are_refused_or_the_same(files, tmp_path_factory, name, d
     data = drawn.draw(mangled(files[name]))
     found = read(tmp_path_factory.mktemp("mangled") / "t", data, SCHEMAS[name])
     assert found is None or same(found, columns_of(SCHEMAS[name]))
-
-
-@given(st.binary(max_size=200))
-@example(b"\x19\xf5\xff\xff\xff\xff\x0f")  # a list that claims 4 billion items
-@example(b"\x1c" * 200)  # structures in structures
-@example(b"\x18\xff\xff\xff\xff\x7f")  # a text that claims gigabytes
-@example(b"\x15\x00\x05\x02\x00\x00")  # a field that stands twice
-@example(b"\x16" + b"\xff" * 20)  # a number without an end
-@example(b"\x1d\x00")  # a type that there is not
-@settings(max_examples=300)
-def test_any_bytes_are_a_structure_or_refused(data):
-    reader = CompactReader(data)
-    try:
-        found = reader.struct()
-    except ThriftError:
-        return
-    assert all(isinstance(number, int) for number in found)
-    assert reader.position <= len(data)
 
 
 def tagged(table, schema=UPDATES):
@@ -213,12 +167,14 @@ def test_a_text_that_is_no_utf8_is_damage(tmp_path):
         refused(tmp_path / "t", updates_table(key=words), use_dictionary=use_dictionary)
 
 
-@pytest.mark.parametrize("version", ["0", "01", "1" * 5000, "²", "-1", "1.0", ""])
-def test_a_version_that_is_no_number_is_named(tmp_path, version):
-    table = updates_table().replace_schema_metadata(
-        {"epochal.schema": "updates", "epochal.schema_version": version}
+@pytest.mark.parametrize("version", ["1" * 5000, "\u00b2", "x", "1.0", ""])
+def test_a_version_that_is_no_number_is_damage(tmp_path, version):
+    refused(
+        tmp_path / "t",
+        updates_table().replace_schema_metadata(
+            {"epochal.schema": "updates", "epochal.schema_version": version}
+        ),
     )
-    assert "names the version" in refused(tmp_path / "t", table)
 
 
 def test_metadata_that_is_no_text_is_damage(tmp_path):
@@ -248,67 +204,43 @@ def test_one_long_word_in_each_row_is_never_written_out(tmp_path):
     assert (pool.max_memory() or 0) <= max(peak or 0, before + (100 << 20)), "400 MB of one word"
 
 
-def test_pages_that_unpack_to_more_than_the_footer_says_are_refused(tmp_path):
+def test_pages_that_unpack_to_more_than_such_rows_have_are_refused_unread(tmp_path):
     path = tmp_path / "t"
     rows = 100
     table = pa.table(
-        {"step": np.arange(rows), "key": ["x" * 200_000] * rows, "value": np.zeros(rows)}
+        {"step": np.arange(rows), "key": ["x" * 2_000_000] * rows, "value": np.zeros(rows)}
     )
     pq.write_table(table, path, compression="zstd", use_dictionary=False, store_schema=False)
     assert path.stat().st_size < 100_000
-    tracemalloc.start()
-    try:
-        with pytest.raises(CorruptObject, match="claims 20"):
-            read_table(path, schema=UPDATES)
-        assert tracemalloc.get_traced_memory()[1] < 5 << 20
-    finally:
-        tracemalloc.stop()
-
-
-def test_a_file_of_ours_has_a_checksum_in_each_page(tmp_path):
-    text = refused(tmp_path / "t", tagged(updates_table()), compression="zstd")
-    assert "no checksum" in text
+    del table
+    before, peak = pa.total_allocated_bytes(), pa.default_memory_pool().max_memory()
+    with pytest.raises(CorruptObject, match="claims 200"):
+        read_table(path, schema=UPDATES)
+    assert pa.default_memory_pool().max_memory() <= max(peak, before + (16 << 20))
 
 
 def test_a_file_of_ours_has_the_compression_that_we_write(tmp_path):
     table = tagged(updates_table())
     text = refused(tmp_path / "t", table, compression="none", write_page_checksum=True)
-    assert "compression 0" in text
+    assert "compression UNCOMPRESSED, expected byte 4 and ZSTD" in text
 
 
-def test_a_footer_that_ends_pyarrow_is_refused_before_pyarrow_sees_it(files, tmp_path):
-    # With pyarrow 25.0, looking at the columns of `ParquetFile.metadata` aborts the process at one
-    # of these flips, in the size statistics of a column.
-    program = (
-        "import sys; from pathlib import Path; from epochal.data.errors import EpochalError\n"
-        "from epochal.data.tables.writing import UPDATES, read_table\n"
-        "path = Path(sys.argv[1]); data = path.read_bytes(); other = path.with_name('flipped')\n"
-        "start = len(data) - 8 - int.from_bytes(data[-8:-4], 'little')\n"
-        "for position in range(start, len(data)):\n"
-        "    flipped = bytearray(data); flipped[position] ^= 1 << 5\n"
-        "    other.write_bytes(flipped)\n"
-        "    try: read_table(other, schema=UPDATES)\n"
-        "    except EpochalError: pass\n"
-        "print('alive')\n"
-    )
-    path = tmp_path / "t"
-    path.write_bytes(files["updates"])
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr[-500:]
+def test_a_footer_that_takes_one_column_for_another_is_damage(files, tmp_path):
+    """Both are floats of as many rows, and the pages' checksums are right."""
+    data, footer = files["samples"], footer_start(files["samples"])
+    group = pq.ParquetFile(pa.BufferReader(data)).metadata.row_group(0)
+    place = {
+        chunk.path_in_schema: b"\x26" + varint(chunk.data_page_offset)  # field 9, an i64
+        for chunk in map(group.column, range(group.num_columns))
+    }
+    assert data.count(place["margin"], footer) == 1
+    changed = data[:footer] + data[footer:].replace(place["margin"], place["el2n"])
+    assert read(tmp_path / "t", changed, SAMPLES) is None
 
 
-def test_a_layout_says_what_its_columns_unpack_to(files, tmp_path):
-    path = tmp_path / "t"
-    path.write_bytes(files["updates"])
-    with path.open("rb") as stream:
-        layout = Layout(stream)
-        assert layout.rows == ROWS
-        assert layout.metadata[b"epochal.schema"] == b"updates"
-        whole = layout.page_bytes(UPDATES.names, whole=True)
-        assert whole == layout.page_bytes(UPDATES.names, whole=False)
-        assert ROWS * 8 <= layout.page_bytes(["value"], whole=False) < whole
-    path.write_bytes(b"PAR1" + files["updates"][-40:])
-    with path.open("rb") as stream, pytest.raises(LayoutError):
-        Layout(stream)
+def varint(value):
+    """A positive number as Thrift's compact protocol writes it."""
+    data, rest = b"", 2 * value
+    while rest > 127:
+        data, rest = data + bytes([rest & 127 | 128]), rest >> 7
+    return data + bytes([rest])

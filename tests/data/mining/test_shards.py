@@ -169,15 +169,6 @@ def test_a_table_of_other_samples_is_refused(tmp_path, ids):
         mined_once(tmp_path, ids=ids, previous=previous, observations=nobody)
 
 
-def test_a_plan_that_keeps_nobody_is_damaged(tmp_path):
-    made = mined_once(tmp_path)
-    table = read_samples(made)
-    nobody = table.with_plan(keep_N=np.zeros(COUNT, bool), weight_N=np.ones(COUNT, np.float32))
-    write_samples(nobody, tmp_path / "previous", metadata={})
-    with pytest.raises(CorruptObject, match="keeps no sample"):
-        mined_once(tmp_path, previous=tmp_path / "previous")
-
-
 def test_who_is_called_after_each_shard_may_end_it(tmp_path):
     def enough():
         raise KeyboardInterrupt
