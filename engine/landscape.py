@@ -9,10 +9,9 @@ are, and BatchNorm uses the running statistics of the checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from epochal.data.errors import TargetError
-from epochal.data.types import Batch, seed_64
-from epochal.engine.config.numerics import MetricsConfig, PrecisionConfig
-from epochal.engine.loop.evaluate import validate_epoch
-from epochal.engine.measure.metrics import build_metrics
-from epochal.engine.model.step import Step
+from epochal.data.types import seed_64
+from epochal.engine.loop.evaluate import ValidationResult
 
 # P points of an axis; the first axis of losses_PP is the second direction, as rows of a picture
 
@@ -84,21 +80,16 @@ def direction(parameters: Mapping[str, Tensor], *, seed: int, number: int) -> di
 
 def loss_landscape(
     model: nn.Module,
-    batches: Sequence[Batch],
+    measure: Callable[[], ValidationResult],
     *,
-    step: Step,
     seed: int,
     axis_P: npt.NDArray[np.float64],
-    validation_seed: int,
-    precision: PrecisionConfig | None = None,
-    forward: Callable[..., Any] | None = None,
     on_point: Callable[[], None] | None = None,
 ) -> Landscape:
-    """The mean validation loss over `batches` at each point; the model is as before at its end.
+    """The mean validation loss at each point; the model is as before at its end.
 
-    seed: of the two directions. validation_seed: of what the model may draw while it is measured,
-    the same at every point. precision, forward: as for `validate_epoch`. on_point: called after
-    each point.
+    measure: validates the model with the weights that it has then, over the same batches and from
+    the same seed each time. seed: of the two directions. on_point: called after each point.
 
     Raises TargetError if no parameter has a filter.
     """
@@ -109,22 +100,13 @@ def loss_landscape(
             "is no filter to move; a landscape needs a convolution or a linear layer"
         )
     first, second = (direction(parameters, seed=seed, number=number) for number in (0, 1))
-    metrics = build_metrics(MetricsConfig(validation=("loss",)), lambda target: target)
     losses_PP = np.full((len(axis_P), len(axis_P)), np.nan)
     num_samples = 0
     with _movable(parameters) as move:
         for row, second_by in enumerate(axis_P.tolist()):
             for column, first_by in enumerate(axis_P.tolist()):
                 move({name: first[name] * first_by + second[name] * second_by for name in first})
-                result = validate_epoch(
-                    model,
-                    batches,
-                    step=step,
-                    metrics=metrics,
-                    seed=validation_seed,
-                    precision=precision,
-                    forward=forward,
-                )
+                result = measure()
                 losses_PP[row, column] = result.values["loss"]
                 num_samples = result.num_samples
                 if on_point is not None:

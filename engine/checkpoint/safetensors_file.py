@@ -1,7 +1,10 @@
-"""Tensors as the bytes of a safetensors file, piece by piece, without a second copy of them.
+"""The safetensors format: tensors as a file's bytes, piece by piece, and a check of its header.
 
 The bytes are those that the `safetensors` package writes; the pieces lie in the tensors' own
-memory, so a file can be written and hashed in one pass. Format: docs of safetensors, "Format".
+memory, so a file can be written and hashed in one pass without a second copy of them. The header
+is checked before the package reads a file: it takes the last of two tensors of one name, and
+dimensions that torch cannot hold.
+(https://huggingface.co/docs/safetensors: 8 bytes of length, JSON, then the tensors' bytes)
 """
 
 from __future__ import annotations
@@ -16,9 +19,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from epochal.data.documents import parse_json
 from epochal.data.errors import CorruptObject, StateMismatch
 
+MAX_HEADER_BYTES = 1 << 25  # some 250,000 tensors
+MAX_DIMENSIONS = 64  # torch takes no more
+_LENGTH_BYTES = 8  # of the header's length, in front of it
 _ALIGNMENT = 8  # of the data, by spaces behind the header
+_LARGEST = (1 << 63) - 1
+_FIELDS = {"dtype", "shape", "data_offsets"}
+_METADATA = "__metadata__"
 
 _DTYPES: dict[torch.dtype, str] = {
     torch.uint64: "U64",
@@ -75,20 +85,12 @@ def _header(ordered: list[tuple[str, Tensor]]) -> bytes:
         }
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
-    return len(text).to_bytes(8, "little") + text
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text
 
 
 def _raw(tensor: Tensor) -> memoryview:
-    one = tensor.detach().resolve_conj().resolve_neg().to("cpu").contiguous()
-    return one.reshape(-1).view(torch.uint8).numpy().data
-
-
-MAX_HEADER_BYTES = 1 << 25  # some 250,000 tensors
-MAX_DIMENSIONS = 64  # torch takes no more
-_LENGTH_BYTES = 8
-_LARGEST = (1 << 63) - 1
-_FIELDS = {"dtype", "shape", "data_offsets"}
-_METADATA = "__metadata__"
+    on_host = tensor.detach().resolve_conj().resolve_neg().to("cpu").contiguous()
+    return on_host.reshape(-1).view(torch.uint8).numpy().data
 
 
 def check_header(path: Path) -> None:
@@ -100,20 +102,20 @@ def check_header(path: Path) -> None:
         size = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
         if size < _LENGTH_BYTES + length:
-            raise _damaged(path, f"its header claims {length} bytes, the file has {size}")
+            raise _corrupt(path, f"its header claims {length} bytes, the file has {size}")
         if length > MAX_HEADER_BYTES:
-            raise _damaged(path, f"its header claims {length} bytes, at most {MAX_HEADER_BYTES}")
+            raise _corrupt(path, f"its header claims {length} bytes, at most {MAX_HEADER_BYTES}")
         data = stream.read(length)
     try:
-        header = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"its header: {error}") from error
+        header = parse_json(data.decode("utf-8"))
+    except ValueError as error:
+        raise _corrupt(path, f"its header: {error}") from error
     if not isinstance(header, dict):
-        raise _damaged(path, f"its header is a {type(header).__name__}, expected an object")
+        raise _corrupt(path, f"its header is a {type(header).__name__}, expected an object")
     end = size - _LENGTH_BYTES - length
     for name, entry in header.items():
         if name != _METADATA and (problem := _problem(entry, end=end)) is not None:
-            raise _damaged(path, f"tensor {name!r:.100}: {problem}")
+            raise _corrupt(path, f"tensor {name!r:.100}: {problem}")
 
 
 def _problem(entry: Any, *, end: int) -> str | None:
@@ -135,16 +137,5 @@ def _whole(values: Any, *, most: int) -> bool:
     )
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("an object has one key twice")
-    return found
-
-
-def _refuse(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON")
-
-
-def _damaged(path: Path, problem: str) -> CorruptObject:
+def _corrupt(path: Path, problem: str) -> CorruptObject:
     return CorruptObject(f"{path} is no safetensors file: {problem}")

@@ -22,7 +22,8 @@ from torch import Tensor
 from epochal.data.errors import TargetError
 from epochal.data.types import as_uniform, hash_repeated
 from epochal.engine.config.mixing import MixingConfig
-from epochal.engine.model.step import DefaultStep, StepOutput, described, split_batch
+from epochal.engine.model.batches import described, split_batch
+from epochal.engine.model.step import DefaultStep, StepOutput
 
 # B samples of a micro-batch, C classes, H and W of an image; … further dimensions
 

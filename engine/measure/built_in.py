@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from epochal.data.errors import TargetError
-from epochal.engine.model.step import described
+from epochal.engine.model.batches import described
 
 # B samples of a batch, C classes, N elements whose class counts; … further dimensions
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from epochal.data.errors import TargetError
 from epochal.engine.config.numerics import MetricsConfig, MetricTarget
 from epochal.engine.measure import built_in as built_in_metrics
-from epochal.engine.model.step import described
+from epochal.engine.model.batches import described
 
 # B samples of a batch, C classes; … further dimensions
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-SIGNIFICANT_DIGITS = 12
+from epochal.data.hashing import canonical_float
+
 SHORTEST = 1e-9
 """Epochs. A piece that is shorter is the rounding of a breakpoint; no update falls into it."""
 MAX_PIECES_PER_EPOCH = 10_000
@@ -74,7 +75,7 @@ class Piece:
             numbers.append(self.floor)
         if self.kind == "power":
             numbers.append(self.power)
-        return [self.kind, *map(short, numbers)]
+        return [self.kind, *map(canonical_float, numbers)]
 
 
 def line(start: float, end: float, first: float, last: float) -> Piece:
@@ -137,11 +138,6 @@ def function_of(window: Window, *, epochs: int) -> Callable[[float], float]:
         return pieces[max(0, bisect_right(starts, t) - 1)].value(t)
 
     return value
-
-
-def short(value: float) -> float:
-    """`value` at 12 significant digits; -0.0 becomes 0.0."""
-    return float(f"{value:.{SIGNIFICANT_DIGITS}g}") + 0.0
 
 
 def _is_level(piece: Piece) -> bool:

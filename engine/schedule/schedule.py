@@ -1,9 +1,8 @@
 """The learning rate as a pure function of fractional epoch, and what of it is in a key.
 
-The factor at t is computed from pieces (`engine.schedule_factors`), and the part of them that acts
-within one epoch is what that epoch's key holds: two schedules that agree on [e, e + 1] have equal
-segments there, however they differ elsewhere. A user's own function has no pieces: 257 samples of
-it stand for them.
+The factor at t is computed from pieces, and the part of them that acts within one epoch is what
+that epoch's key holds: two schedules that agree on [e, e + 1] have equal segments there, however
+they differ elsewhere. A user's own function has no pieces: 257 samples of it stand for them.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from epochal.data.errors import TargetError
+from epochal.data.hashing import canonical_float
 from epochal.engine.schedule.kinds import (
     ConstantSchedule,
     CosineSchedule,
@@ -28,7 +28,7 @@ from epochal.engine.schedule.kinds import (
     StepSchedule,
     WarmupStableDecaySchedule,
 )
-from epochal.engine.schedule.pieces import function_of, segments_within, short
+from epochal.engine.schedule.pieces import function_of, segments_within
 
 NUM_SAMPLES = 257  # of a user's function over an epoch, both ends with it
 
@@ -88,4 +88,6 @@ def segments(config: ScheduleConfig, epoch: int, *, epochs: int) -> list[list[An
 
 def samples(function: Callable[[float], float], epoch: int) -> list[float]:
     """The function at 257 places over [epoch, epoch + 1], as a key holds them."""
-    return [short(function(epoch + place / (NUM_SAMPLES - 1))) for place in range(NUM_SAMPLES)]
+    return [
+        canonical_float(function(epoch + place / (NUM_SAMPLES - 1))) for place in range(NUM_SAMPLES)
+    ]

@@ -18,11 +18,11 @@ from support.malformed_bytes import (
 from support.stage_keys import FACTS, config
 from support.stage_records import KEY, make_record
 
+from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import BadStore, CorruptObject
 from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.stage_store.records import dump_record, load_record
 from epochal.data.stage_store.stages import StageStore
-from epochal.data.store.documents import dump_document, load_document
 from epochal.data.store.open import open_store
 from epochal.tasks.planning.keys import list_stages
 from epochal.tasks.runs.run_inputs import DatasetInfo, read_known

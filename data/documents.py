@@ -35,12 +35,8 @@ def load_document(data: bytes, *, name: str, max_bytes: int = MAX_DOCUMENT_BYTES
     if len(data) > max_bytes:
         raise CorruptObject(f"{name}: {len(data)} bytes, expected at most {max_bytes}")
     try:
-        document = json.loads(
-            data.decode("ascii"),
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-        )
-    except (ValueError, RecursionError) as error:
+        document = parse_json(data.decode("ascii"))
+    except ValueError as error:
         raise CorruptObject(f"{name} is no JSON document: {error}") from error
     if not isinstance(document, dict) or document.keys() != {"body", "sha256"}:
         raise CorruptObject(f"{name}: expected an object with 'body' and 'sha256'")
@@ -57,6 +53,14 @@ def load_document(data: bytes, *, name: str, max_bytes: int = MAX_DOCUMENT_BYTES
             f"({document['sha256']!r:.80}); it was changed or cut after it was written"
         )
     return body
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError, also for a key that an object has twice."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError(f"it is nested too deeply ({error})") from error
 
 
 def _text(body: Any) -> str:
@@ -85,10 +89,10 @@ def _plain(value: Any, *, depth: int) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    values = dict(pairs)
+    if len(values) != len(pairs):
         raise ValueError("an object has one key twice")
-    return found
+    return values
 
 
 def _refuse_constant(text: str) -> Any:
