@@ -1,6 +1,6 @@
 """One run of `sample_efficiency.py`: the product's own parts, without Prefect, MLflow and a store.
 
-`engine.train_epoch` trains, `data.mining` plans; batches come from
+`epochal.engine.train_epoch` trains, `data.mining` plans; batches come from
 tensors in memory.
 """
 

@@ -63,10 +63,10 @@ def direction(parameters: Mapping[str, Tensor], *, seed: int, number: int) -> di
     parameters there are. A filter is what one index of the first dimension holds: an output
     channel of a convolution, a row of a linear layer's matrix.
     """
-    found: dict[str, Tensor] = {}
+    directions: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
         if parameter.ndim < MIN_DIMENSIONS:
-            found[name] = torch.zeros_like(parameter)
+            directions[name] = torch.zeros_like(parameter)
             continue
         generator = torch.Generator().manual_seed(seed_64(seed, "landscape", number, name))
         kind = torch.complex128 if parameter.is_complex() else torch.float64
@@ -74,8 +74,8 @@ def direction(parameters: Mapping[str, Tensor], *, seed: int, number: int) -> di
         rows = drawn.flatten(1)
         wanted = parameter.detach().to(kind).flatten(1).norm(dim=1, keepdim=True)
         scaled = rows * (wanted / rows.norm(dim=1, keepdim=True).clamp_min(1e-30))
-        found[name] = scaled.reshape(parameter.shape).to(parameter.dtype)
-    return found
+        directions[name] = scaled.reshape(parameter.shape).to(parameter.dtype)
+    return directions
 
 
 def loss_landscape(
@@ -93,8 +93,8 @@ def loss_landscape(
 
     Raises TargetError if no parameter has a filter.
     """
-    parameters = {name: one.data for name, one in model.named_parameters()}
-    if not any(one.ndim >= MIN_DIMENSIONS for one in parameters.values()):
+    parameters = {name: parameter.data for name, parameter in model.named_parameters()}
+    if not any(parameter.ndim >= MIN_DIMENSIONS for parameter in parameters.values()):
         raise TargetError(
             f"model: {type(model).__name__} has no parameter of two dimensions or more, so there "
             "is no filter to move; a landscape needs a convolution or a linear layer"
@@ -119,7 +119,7 @@ def _movable(
     parameters: Mapping[str, Tensor],
 ) -> Iterator[Callable[[Mapping[str, Tensor]], None]]:
     """Gives a function that sets the parameters to their own values plus an offset."""
-    own = {name: one.clone() for name, one in parameters.items()}
+    own = {name: parameter.clone() for name, parameter in parameters.items()}
 
     @torch.no_grad()
     def move(offset: Mapping[str, Tensor]) -> None:

@@ -20,18 +20,18 @@ def split_batch(batch: Any) -> tuple[Any, Any]:
     if isinstance(batch, tuple | list):
         if len(batch) == _PAIR:
             return batch[0], batch[1]
-        found = f"{len(batch)} parts"
+        form = f"{len(batch)} parts"
     elif isinstance(batch, Mapping):
         name = input_name(batch)
         given = None if name is None else batch[name]
         target = target_of(batch)
         if given is not None and target is not None:
             return given, target
-        found = f"a dict of {', '.join(map(str, batch))}"
+        form = f"a dict of {', '.join(map(str, batch))}"
     else:
-        found = f"a {type(batch).__name__}"
+        form = f"a {type(batch).__name__}"
     raise TargetError(
-        f"the default step takes items (input, target) or {{input: …, target: …}}, found {found}; "
+        f"the default step takes items (input, target) or {{input: …, target: …}}, found {form}; "
         "give a `step:` that knows these batches"
     )
 
@@ -60,8 +60,8 @@ def described(value: Any) -> str:
 def to_device(data: Any, device: torch.device) -> Any:
     """`data` with every tensor on `device`, inside tuples, lists and dicts."""
     if type(data) is tuple:  # the usual batch, already there: no copy of the tuple
-        for one in data:
-            if type(one) is not Tensor or one.device != device:
+        for item in data:
+            if type(item) is not Tensor or item.device != device:
                 break
         else:
             return data

@@ -61,28 +61,28 @@ class DefaultStep:
 
     def losses(self, outputs: Any, target: Any) -> tuple[Tensor, dict[str, Tensor] | None]:
         """The loss, per sample where it can be, and its parts if it has some."""
-        found = self._loss.function(outputs, target)
+        result = self._loss.function(outputs, target)
         parts = None
-        if isinstance(found, Mapping):
-            loss, parts = _of_parts(found)
+        if isinstance(result, Mapping):
+            loss, parts = _of_parts(result)
         else:
-            loss = found
+            loss = result
         if self._loss.per_sample and loss.ndim > 1:
             _check_shapes(loss, outputs, target)
             loss = _sample_means(loss, target, ignore_index=self._loss.ignore_index)
         return loss, parts
 
 
-def _of_parts(found: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+def _of_parts(named: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss that a dict stands for, and its parts; more dimensions than one are averaged."""
-    for name, part in found.items():
+    for name, part in named.items():
         if not isinstance(part, Tensor):
             raise TargetError(
                 f"loss: its part {name!r} is a {type(part).__name__}, expected a tensor of shape "
                 "() or (B,)"
             )
     tensors = {
-        name: part.flatten(1).mean(1) if part.ndim > 1 else part for name, part in found.items()
+        name: part.flatten(1).mean(1) if part.ndim > 1 else part for name, part in named.items()
     }
     total = next((tensors.pop(name) for name in _TOTALS if name in tensors), None)
     if total is None:
@@ -94,7 +94,7 @@ def _of_parts(found: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
 
 def _check_shapes(loss: Tensor, outputs: Any, target: Any) -> None:
     # (B, 1) against (B,) is broadcast to (B, B): torch only warns, and every loss is wrong.
-    shapes = [tuple(one.shape) for one in (outputs, target) if isinstance(one, Tensor)]
+    shapes = [tuple(tensor.shape) for tensor in (outputs, target) if isinstance(tensor, Tensor)]
     if shapes and tuple(loss.shape) not in shapes:
         raise TargetError(
             f"loss: outputs of shape {shapes[0]} against targets of shape {shapes[-1]} give losses "

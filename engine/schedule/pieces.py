@@ -95,10 +95,10 @@ Window = Callable[[float, float], Iterable[Piece]]
 def within(pieces: Iterable[Piece], low: float, high: float) -> list[Piece]:
     """Those that overlap [low, high], whole; level neighbours of one value are one."""
     merged: list[Piece] = []
-    for found in pieces:
-        if found.end <= found.start or found.end <= low or found.start >= high:
+    for given in pieces:
+        if given.end <= given.start or given.end <= low or given.start >= high:
             continue
-        piece = found.plain()
+        piece = given.plain()
         last = merged[-1] if merged else None
         if last is not None and _is_level(last) and _is_level(piece) and last.last == piece.first:
             merged[-1] = level(last.start, piece.end, last.first)
@@ -109,11 +109,11 @@ def within(pieces: Iterable[Piece], low: float, high: float) -> list[Piece]:
 
 def segments_within(window: Window, epoch: int) -> list[list[Any]]:
     """The function within [epoch, epoch + 1], as plain JSON: what the epoch's key holds."""
-    found = [
+    acting = [
         piece.clipped(epoch, epoch + 1)
         for piece in within(window(epoch, epoch + 1), epoch, epoch + 1)
     ]
-    kept = [piece for piece in found if piece.end - piece.start > SHORTEST]
+    kept = [piece for piece in acting if piece.end - piece.start > SHORTEST]
     ends = [*(piece.start for piece in kept[1:]), float(epoch + 1)]
     starts = [float(epoch), *ends[:-1]]  # what was dropped leaves no gap
     return [

@@ -70,11 +70,13 @@ def factor_function(
 
 def _custom_factor(custom: Callable[[float], Any], warmup: float, t: float) -> float:
     moment = max(t, warmup)
-    found = custom(moment)
-    number = float(found) if isinstance(found, Real) and not isinstance(found, bool) else math.nan
+    factor = custom(moment)
+    number = (
+        float(factor) if isinstance(factor, Real) and not isinstance(factor, bool) else math.nan
+    )
     if not 0 <= number < math.inf:
         raise TargetError(
-            f"schedule: its target gave {found!r} at epoch {moment:g}, expected the factor of the "
+            f"schedule: its target gave {factor!r} at epoch {moment:g}, expected the factor of the "
             "base rate, a finite number from 0"
         )
     return number * (t / warmup) if t < warmup else number
