@@ -29,12 +29,8 @@ from torch import nn
 from epochal.data.store.hashed_files import write_checksummed, write_hashed
 from epochal.data.store.open import open_store
 from epochal.data.types import Batch, Window
+from epochal.engine import Progress, Recipe, TrainingState, supervised_step, train_epoch
 from epochal.engine.checkpoint.safetensors_file import safetensors_pieces
-from epochal.engine.config.numerics import GradientsConfig
-from epochal.engine.loop.epoch import Progress, train_epoch
-from epochal.engine.model.build import build_loss
-from epochal.engine.model.state import TrainingState
-from epochal.engine.model.step import DefaultStep
 from epochal.tasks.checkpoints.host_buffers import HostBuffers
 from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
 from epochal.tasks.config.parts import CheckpointConfig
@@ -97,12 +93,9 @@ def train(
     train_epoch(
         state,
         batches(),
+        Recipe(supervised_step(nn.CrossEntropyLoss), seed=1),
         epoch=0,
         num_updates=updates,
-        step=DefaultStep(build_loss(nn.CrossEntropyLoss, {})),
-        gradients=GradientsConfig(),
-        rate=lambda _: 1.0,
-        seed=1,
         on_progress=watch,
     )
 

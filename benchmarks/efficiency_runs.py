@@ -1,6 +1,6 @@
 """One run of `sample_efficiency.py`: the product's own parts, without Prefect, MLflow and a store.
 
-`engine.train_epoch` trains, `data.mining` plans; batches come from
+`epochal.engine.train_epoch` trains, `data.mining` plans; batches come from
 tensors in memory.
 """
 
@@ -25,11 +25,8 @@ from epochal.data.mining.mine import mine_samples
 from epochal.data.policies.shared.label_noise import noise_rate, num_suspects
 from epochal.data.samples.table import SampleTable
 from epochal.data.types import Batch
-from epochal.engine.config.numerics import GradientsConfig
-from epochal.engine.loop.epoch import train_epoch
-from epochal.engine.model.build import build_loss, build_model
-from epochal.engine.model.state import TrainingState
-from epochal.engine.model.step import DefaultStep
+from epochal.engine import Recipe, TrainingState, supervised_step, train_epoch
+from epochal.engine.model.build import build_model
 
 # N samples of the set, K of them in an epoch
 
@@ -78,7 +75,7 @@ def train_once(
         weight_decay=WEIGHT_DECAY,
     )
     state = TrainingState(model=model, optimizer=optimizer)
-    step = DefaultStep(build_loss(nn.CrossEntropyLoss, {}))
+    step = supervised_step(nn.CrossEntropyLoss)
     found = Result(0.0, 0, 0, 0, 0.0)
     table: SampleTable | None = None
     begun = time.process_time()
@@ -89,15 +86,16 @@ def train_once(
         size = config.batch_size(task.batch_size, kept=len(order_K), total=len(ids_N))
         plan = micro_batches(order_K[: round(part * len(order_K))], batch_size=size)
         weights_N = None if table is None else table["weight"]
+
+        def rate(t: float, start: int = epoch, part: float = part) -> float:
+            return _cosine((start + (t - start) * part) / length)
+
         result = train_epoch(
             state,
             _batches(task, plan, weights_N, seed=seed, epoch=epoch),
+            Recipe(step, rate=rate, seed=seed),
             epoch=epoch,
             num_updates=plan.num_updates,
-            step=step,
-            gradients=GradientsConfig(),
-            rate=lambda t, start=epoch, part=part: _cosine((start + (t - start) * part) / length),
-            seed=seed,
         )
         found.gradients += result.num_samples
         found.updates += result.num_updates

@@ -18,13 +18,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from epochal.data.loading.loader import train_batches, validation_batches
 from epochal.data.loading.order import micro_batches
-from epochal.engine.config.numerics import GradientsConfig, MetricsConfig
-from epochal.engine.loop.epoch import train_epoch
-from epochal.engine.loop.evaluate import validate_epoch
-from epochal.engine.measure.metrics import ValidationMetrics
-from epochal.engine.model.build import build_loss
-from epochal.engine.model.state import TrainingState
-from epochal.engine.model.step import DefaultStep
+from epochal.engine import (
+    GradientsConfig,
+    Recipe,
+    TrainingState,
+    metrics_of,
+    supervised_step,
+    train_epoch,
+    validate_epoch,
+)
 
 CLIP = 1.0
 
@@ -126,12 +128,9 @@ def ours(work: Workload, order: np.ndarray[Any, Any]) -> None:
         train_batches(
             dataset, plan, sample_ids_N=np.arange(len(dataset), dtype=np.int64), seed=0, epoch=0
         ),
+        Recipe(supervised_step(nn.CrossEntropyLoss), gradients=GradientsConfig(clip_norm=CLIP)),
         epoch=0,
         num_updates=plan.num_updates,
-        step=DefaultStep(build_loss(nn.CrossEntropyLoss, {})),
-        gradients=GradientsConfig(clip_norm=CLIP),
-        rate=lambda _: 1.0,
-        seed=0,
     )
 
 
@@ -271,7 +270,6 @@ def raw_validation(work: Workload) -> float:
 def our_validation(work: Workload) -> float:
     """The validation stage's loop with accuracy."""
     model, _ = work.fresh()
-    config = MetricsConfig(validation=("accuracy",))
     result = validate_epoch(
         model,
         validation_batches(
@@ -279,8 +277,7 @@ def our_validation(work: Workload) -> float:
             batch_size=work.batch,
             sample_ids_N=np.arange(len(work.targets), dtype=np.int64),
         ),
-        step=DefaultStep(build_loss(nn.CrossEntropyLoss, {})),
-        metrics=ValidationMetrics(config, lambda _: None),
-        seed=0,
+        step=supervised_step(nn.CrossEntropyLoss),
+        metrics=metrics_of("accuracy"),
     )
     return result.values["loss"]

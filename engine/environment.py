@@ -24,7 +24,7 @@ _VARIABLES = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "
 
 def numerics_environment(device: torch.device) -> dict[str, Any]:
     """Plain JSON: versions, processor, threads, flags and, on a GPU, its name and libraries."""
-    found: dict[str, Any] = {
+    environment: dict[str, Any] = {
         "device": device.type,
         "machine": platform.machine(),
         "processor": _processor(),
@@ -37,7 +37,7 @@ def numerics_environment(device: torch.device) -> dict[str, Any]:
         "versions": {name: metadata.version(name) for name in PACKAGES},
     }
     if device.type == "cuda":
-        found |= {
+        environment |= {
             "gpu": torch.cuda.get_device_name(device),
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
@@ -45,7 +45,7 @@ def numerics_environment(device: torch.device) -> dict[str, Any]:
             "cudnn_deterministic": torch.backends.cudnn.deterministic,
             "cudnn_tf32": torch.backends.cudnn.allow_tf32,
         }
-    return found
+    return environment
 
 
 @cache

@@ -9,10 +9,9 @@ are, and BatchNorm uses the running statistics of the checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from epochal.data.errors import TargetError
-from epochal.data.types import Batch, seed_64
-from epochal.engine.config.numerics import MetricsConfig, PrecisionConfig
-from epochal.engine.loop.evaluate import validate_epoch
-from epochal.engine.measure.metrics import build_metrics
-from epochal.engine.model.step import Step
+from epochal.data.types import seed_64
+from epochal.engine.loop.evaluate import ValidationResult
 
 # P points of an axis; the first axis of losses_PP is the second direction, as rows of a picture
 
@@ -67,10 +63,10 @@ def direction(parameters: Mapping[str, Tensor], *, seed: int, number: int) -> di
     parameters there are. A filter is what one index of the first dimension holds: an output
     channel of a convolution, a row of a linear layer's matrix.
     """
-    found: dict[str, Tensor] = {}
+    directions: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
         if parameter.ndim < MIN_DIMENSIONS:
-            found[name] = torch.zeros_like(parameter)
+            directions[name] = torch.zeros_like(parameter)
             continue
         generator = torch.Generator().manual_seed(seed_64(seed, "landscape", number, name))
         kind = torch.complex128 if parameter.is_complex() else torch.float64
@@ -78,53 +74,39 @@ def direction(parameters: Mapping[str, Tensor], *, seed: int, number: int) -> di
         rows = drawn.flatten(1)
         wanted = parameter.detach().to(kind).flatten(1).norm(dim=1, keepdim=True)
         scaled = rows * (wanted / rows.norm(dim=1, keepdim=True).clamp_min(1e-30))
-        found[name] = scaled.reshape(parameter.shape).to(parameter.dtype)
-    return found
+        directions[name] = scaled.reshape(parameter.shape).to(parameter.dtype)
+    return directions
 
 
 def loss_landscape(
     model: nn.Module,
-    batches: Sequence[Batch],
+    measure: Callable[[], ValidationResult],
     *,
-    step: Step,
     seed: int,
     axis_P: npt.NDArray[np.float64],
-    validation_seed: int,
-    precision: PrecisionConfig | None = None,
-    forward: Callable[..., Any] | None = None,
     on_point: Callable[[], None] | None = None,
 ) -> Landscape:
-    """The mean validation loss over `batches` at each point; the model is as before at its end.
+    """The mean validation loss at each point; the model is as before at its end.
 
-    seed: of the two directions. validation_seed: of what the model may draw while it is measured,
-    the same at every point. precision, forward: as for `validate_epoch`. on_point: called after
-    each point.
+    measure: validates the model with the weights that it has then, over the same batches and from
+    the same seed each time. seed: of the two directions. on_point: called after each point.
 
     Raises TargetError if no parameter has a filter.
     """
-    parameters = {name: one.data for name, one in model.named_parameters()}
-    if not any(one.ndim >= MIN_DIMENSIONS for one in parameters.values()):
+    parameters = {name: parameter.data for name, parameter in model.named_parameters()}
+    if not any(parameter.ndim >= MIN_DIMENSIONS for parameter in parameters.values()):
         raise TargetError(
             f"model: {type(model).__name__} has no parameter of two dimensions or more, so there "
             "is no filter to move; a landscape needs a convolution or a linear layer"
         )
     first, second = (direction(parameters, seed=seed, number=number) for number in (0, 1))
-    metrics = build_metrics(MetricsConfig(validation=("loss",)), lambda target: target)
     losses_PP = np.full((len(axis_P), len(axis_P)), np.nan)
     num_samples = 0
     with _movable(parameters) as move:
         for row, second_by in enumerate(axis_P.tolist()):
             for column, first_by in enumerate(axis_P.tolist()):
                 move({name: first[name] * first_by + second[name] * second_by for name in first})
-                result = validate_epoch(
-                    model,
-                    batches,
-                    step=step,
-                    metrics=metrics,
-                    seed=validation_seed,
-                    precision=precision,
-                    forward=forward,
-                )
+                result = measure()
                 losses_PP[row, column] = result.values["loss"]
                 num_samples = result.num_samples
                 if on_point is not None:
@@ -137,7 +119,7 @@ def _movable(
     parameters: Mapping[str, Tensor],
 ) -> Iterator[Callable[[Mapping[str, Tensor]], None]]:
     """Gives a function that sets the parameters to their own values plus an offset."""
-    own = {name: one.clone() for name, one in parameters.items()}
+    own = {name: parameter.clone() for name, parameter in parameters.items()}
 
     @torch.no_grad()
     def move(offset: Mapping[str, Tensor]) -> None:

@@ -112,13 +112,13 @@ def as_batches(
 
 def batch_size(data: Any) -> int:
     """The first dimension of the first tensor in it. Raises TargetError if there is none."""
-    found = next(_sizes(data), None)
-    if found is None:
+    size = next(_sizes(data), None)
+    if size is None:
         raise TargetError(
             f"as_batches: a batch is a {type(data).__name__} without a tensor of shape (B, …), "
             "expected (input, target), a dict, or lists of them"
         )
-    return found
+    return size
 
 
 def _sizes(data: Any) -> Iterator[int]:
@@ -126,11 +126,11 @@ def _sizes(data: Any) -> Iterator[int]:
         if data.ndim:
             yield data.shape[0]
     elif isinstance(data, Mapping):
-        for one in data.values():
-            yield from _sizes(one)
+        for part in data.values():
+            yield from _sizes(part)
     elif isinstance(data, tuple | list):
-        for one in data:
-            yield from _sizes(one)
+        for part in data:
+            yield from _sizes(part)
 
 
 def supervised_step(loss: Any, **args: Any) -> DefaultStep:

@@ -20,6 +20,7 @@ from epochal.flows.commands.servers import deploy, down, up
 from epochal.flows.commands.store import gc, sync, verify
 from epochal.flows.commands.train import plan, train
 from epochal.flows.environment import prepare_environment
+from epochal.flows.version import __version__
 
 EXIT_INTERRUPTED = 75
 SIGINT_CODE = 130
@@ -48,7 +49,7 @@ def _options(
 ) -> None:
     if version:
         others = (f"{name} {metadata.version(name)}" for name in ("torch", "prefect", "mlflow"))
-        parts = (f"epochal {metadata.version('epochal')}", f"Python {platform.python_version()}")
+        parts = (f"epochal {__version__}", f"Python {platform.python_version()}")
         typer.echo(", ".join((*parts, *others)))
         raise typer.Exit
 

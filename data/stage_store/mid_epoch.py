@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import CorruptObject
 from epochal.data.hashing import file_checksum, is_checksum
 from epochal.data.stage_store.status import PARTIAL, stage_folder
-from epochal.data.store.documents import dump_document, load_document
 from epochal.data.store.hashed_files import ChecksummedFile
 from epochal.data.store.store import Store
 

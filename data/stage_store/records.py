@@ -13,9 +13,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import BadStore, CorruptObject
 from epochal.data.store.addresses import is_segment
-from epochal.data.store.documents import dump_document, load_document
 
 FORMAT = 1  # of the record's body
 

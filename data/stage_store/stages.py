@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from epochal.data.documents import dump_document
 from epochal.data.errors import CorruptObject, NotDeterministic
 from epochal.data.hashing import bytes_sha256, file_sha256
 from epochal.data.stage_store.records import (
@@ -38,7 +39,6 @@ from epochal.data.stage_store.status import (
     stage_folder,
 )
 from epochal.data.store.backend import DAMAGED
-from epochal.data.store.documents import dump_document
 from epochal.data.store.hashed_files import WrittenFile
 from epochal.data.store.store import MAX_READ_BYTES, Store
 

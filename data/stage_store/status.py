@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from epochal.data.documents import MAX_DOCUMENT_BYTES, load_document
 from epochal.data.errors import BadStore, CorruptObject, NotFound
 from epochal.data.stage_store.records import StageRecord, is_sha256, load_record
 from epochal.data.store.addresses import is_segment
-from epochal.data.store.documents import MAX_DOCUMENT_BYTES, load_document
 from epochal.data.store.store import Store
 
 RECORD = "record.json"

@@ -6,19 +6,16 @@ from typing import TYPE_CHECKING
 
 from epochal.data.lazy import lazy_names
 
+__all__ = ["Table", "TableReader", "TableWriter", "read_table", "write_table"]
+
 if TYPE_CHECKING:
     from epochal.data.tables.reading import TableReader
     from epochal.data.tables.writing import Table, TableWriter, read_table, write_table
-
-__all__ = ["Table", "TableReader", "TableWriter", "read_table", "write_table"]
-
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "Table": "epochal.data.tables.writing",
-        "TableReader": "epochal.data.tables.reading",
-        "TableWriter": "epochal.data.tables.writing",
-        "read_table": "epochal.data.tables.writing",
-        "write_table": "epochal.data.tables.writing",
-    },
-)
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "epochal.data.tables.reading": ("TableReader",),
+            "epochal.data.tables.writing": ("Table", "TableWriter", "read_table", "write_table"),
+        },
+    )

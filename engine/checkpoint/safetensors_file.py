@@ -1,7 +1,8 @@
 """Tensors as the bytes of a safetensors file, piece by piece, without a second copy of them.
 
 The bytes are those that the `safetensors` package writes; the pieces lie in the tensors' own
-memory, so a file can be written and hashed in one pass. Format: docs of safetensors, "Format".
+memory, so a file can be written and hashed in one pass.
+(https://huggingface.co/docs/safetensors: 8 bytes of length, JSON, then the tensors' bytes)
 """
 
 from __future__ import annotations
@@ -76,5 +77,5 @@ def _header(ordered: list[tuple[str, Tensor]]) -> bytes:
 
 
 def _raw(tensor: Tensor) -> memoryview:
-    one = tensor.detach().resolve_conj().resolve_neg().to("cpu").contiguous()
-    return one.reshape(-1).view(torch.uint8).numpy().data
+    on_host = tensor.detach().resolve_conj().resolve_neg().to("cpu").contiguous()
+    return on_host.reshape(-1).view(torch.uint8).numpy().data

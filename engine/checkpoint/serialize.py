@@ -52,15 +52,15 @@ def load_tensors(path: Path, *, device: str) -> dict[str, Tensor]:
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     """The module's `state_dict`. Raises StateMismatch for what is no tensor."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
         if not isinstance(value, Tensor):
             raise StateMismatch(
                 f"model: {name} of its state_dict is a {type(value).__name__}, and only tensors "
                 "can be stored; let get_extra_state() return a tensor"
             )
-        found[name] = value
-    return found
+        tensors[name] = value
+    return tensors
 
 
 def split_state(state: TrainingState) -> StateParts:
@@ -153,12 +153,12 @@ def load_state(state: TrainingState, parts: StateParts) -> None:
         updates_skipped = _count(document["updates_skipped"])
         scaler = _scaler(_decode(document["scaler"], parts.optimizer))
         decoded = {name: _decode(values, parts.optimizer) for name, values in slots.items()}
-        decoded_options = [_decode(one, parts.optimizer) for one in options]
+        decoded_options = [_decode(encoded, parts.optimizer) for encoded in options]
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CorruptObject(f"the optimizer's document lacks or misstates {error}") from error
     if (
-        any(_NOT_OPTIONS & one.keys() for one in options)
-        or not all(isinstance(one, dict) for one in decoded.values())
+        any(_NOT_OPTIONS & encoded.keys() for encoded in options)
+        or not all(isinstance(slot, dict) for slot in decoded.values())
         or not all(isinstance(name, str) for names in stored for name in names)
     ):
         raise CorruptObject("the optimizer's document holds what no optimizer's state is")
@@ -199,9 +199,11 @@ def _scaler(values: Any) -> dict[str, Any] | None:
     """What a GradScaler's `state_dict` gave, or None. Raises ValueError for anything else."""
     if values is None:
         return None
-    kinds = {name: type(one) for name, one in torch.amp.GradScaler("cpu").state_dict().items()}
-    if {name: type(one) for name, one in values.items()} != kinds or not all(
-        math.isfinite(one) and one >= 0 for one in values.values()
+    kinds = {
+        name: type(number) for name, number in torch.amp.GradScaler("cpu").state_dict().items()
+    }
+    if {name: type(number) for name, number in values.items()} != kinds or not all(
+        math.isfinite(number) and number >= 0 for number in values.values()
     ):
         message = f"the scale of the loss: {values!r:.200}"
         raise ValueError(message)
@@ -265,15 +267,15 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     kind, inner = single
     match kind:
         case "$tensor":
-            found: Any = tensors[inner]
+            decoded: Any = tensors[inner]
         case "$float":
-            found = float(inner)
+            decoded = float(inner)
         case "$tuple":
-            found = tuple(_decode(inner, tensors))
+            decoded = tuple(_decode(inner, tensors))
         case _:
             items = inner if kind == _MAPPING else value
-            found = {key: _decode(item, tensors) for key, item in items.items()}
-    return found
+            decoded = {key: _decode(item, tensors) for key, item in items.items()}
+    return decoded
 
 
 def _shown(groups: list[list[str]]) -> str:

@@ -176,7 +176,7 @@ class MetricsConfig(Frozen):
     @property
     def names(self) -> tuple[str, ...]:
         """All that is measured, the loss last."""
-        names = [one if isinstance(one, str) else one.name for one in self.validation]
+        names = [metric if isinstance(metric, str) else metric.name for metric in self.validation]
         return (*names, *(() if "loss" in names else ("loss",)))
 
     @property
@@ -198,4 +198,6 @@ class MetricsConfig(Frozen):
 
     def key_slice(self) -> list[Any]:
         """What acts on numbers."""
-        return [one if isinstance(one, str) else one.model_dump() for one in self.validation]
+        return [
+            metric if isinstance(metric, str) else metric.model_dump() for metric in self.validation
+        ]

@@ -105,7 +105,7 @@ class OptimizerConfig(Target):
     def frozen_in(self, epoch: int) -> tuple[str, ...]:
         """Patterns of the parameters that do not train in that epoch."""
         return tuple(
-            sorted({one.match for one in self.frozen if one.until is None or epoch < one.until})
+            sorted({rule.match for rule in self.frozen if rule.until is None or epoch < rule.until})
         )
 
     def key_slice(self) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def check_rate(rate: Any, *, field: str) -> None:
     """Raises ValueError if `rate` is no base learning rate."""
     number = isinstance(rate, int | float) and not isinstance(rate, bool)
     if not number or not math.isfinite(rate) or rate <= 0:
-        found = "nothing" if rate is None else repr(rate)
+        given = "nothing" if rate is None else repr(rate)
         raise ValueError(
-            f"{field}: found {found}; expected the base learning rate, a finite number above 0"
+            f"{field}: found {given}; expected the base learning rate, a finite number above 0"
         )

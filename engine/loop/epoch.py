@@ -1,20 +1,20 @@
 """The epoch loop: batches in, updates of the state, what they left behind out.
 
-No files, no network, no clock: who wants to show or keep something in between is called after
-every micro-step and asks for it.
+No files, no network, no clock. `on_progress` is called after every micro-step: it can show how far
+the epoch is, or keep what is needed to go on from there.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from epochal.data.errors import TrainingFailed
+from epochal.data.errors import TargetError, TrainingFailed
 from epochal.data.types import Batch, seed_64
 from epochal.engine.config.mid_epoch import INSIDE
 from epochal.engine.config.mixing import MixingConfig
@@ -34,22 +34,52 @@ from epochal.engine.loop.recorder import CLIPPED, LOSS, NORM, READ_EVERY
 from epochal.engine.loop.resize import resized
 from epochal.engine.measure.observe import Columns, Observer
 from epochal.engine.model.batch_norm import annealed
+from epochal.engine.model.batches import target_of, to_device
 from epochal.engine.model.freezing import freeze, set_training_mode
 from epochal.engine.model.precision import Precision
 from epochal.engine.model.state import TrainingState
-from epochal.engine.model.step import Step, check_output, target_of, to_device
+from epochal.engine.model.step import Step, check_output
 from epochal.engine.randomness import borrowed_generators
 
 # B samples of a micro-batch, N of the epoch, U updates of the epoch
 
 SPIKE_WINDOW, SPIKE_LEAST, SPIKE_FACTOR = 64, 16, 5.0
 SPIKE_BLOCK = 1 << 14  # updates whose windows are sorted at once: 8 MiB
-PLAIN_GRADIENTS = GradientsConfig()
+_PLAIN_GRADIENTS, _FLOAT32 = GradientsConfig(), PrecisionConfig()
 
 
 def constant_rate(_: float) -> float:
     """The base learning rate, at any fractional epoch."""
     return 1.0
+
+
+def nothing_frozen(_: int) -> Collection[str]:
+    """Every parameter trains, in every epoch."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a run trains: what is the same in all of its epochs.
+
+    step: from the model and a batch to losses. gradients, precision: as the config has them.
+    mixing: the step then gets a `MixedBatch` instead of a batch; none: nothing is mixed. rate:
+    factor of the base learning rate at a fractional epoch. momentum: of a BatchNorm layer, from
+    the fractional epoch and the layer's own; none: its own. frozen: from an epoch to patterns of
+    the parameters that do not train in it. validation: measured between updates; none: never.
+    seed: every micro-step's random numbers follow from it, the epoch and the micro-step's index.
+    """
+
+    step: Step
+    _: KW_ONLY
+    gradients: GradientsConfig = _PLAIN_GRADIENTS
+    precision: PrecisionConfig = _FLOAT32
+    mixing: MixingConfig | None = None
+    rate: Callable[[float], float] = constant_rate
+    momentum: Callable[[float, float], float] | None = None
+    frozen: Callable[[int], Collection[str]] = nothing_frozen
+    validation: MidEpochValidation | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,75 +111,68 @@ class EpochResult:
 def train_epoch(
     state: TrainingState,
     batches: Iterable[Batch],
+    recipe: Recipe,
     *,
     epoch: int,
-    num_updates: int,
-    step: Step,
-    gradients: GradientsConfig = PLAIN_GRADIENTS,
-    rate: Callable[[float], float] = constant_rate,
-    seed: int = 0,
-    precision: PrecisionConfig | None = None,
-    mixing: MixingConfig | None = None,
-    validations: MidEpochValidation | None = None,
+    num_updates: int | None = None,
     updates_per_epoch: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     resume: MidEpochState | None = None,
-    frozen: Collection[str] = (),
-    momentum: Callable[[float, float], float] | None = None,
 ) -> EpochResult:
     """Trains `state` for one epoch, in place.
 
-    num_updates: that `batches` lead to, the part before `resume` included. rate: factor of the
-    base learning rate at a fractional epoch. seed: the run's; every micro-step's random numbers
-    follow from it, the epoch and the micro-step's index. precision: none is float32. mixing: the
-    step then gets a `MixedBatch`. inside: validates between updates. updates_per_epoch: what the
-    rate goes by in an epoch that is cut short; none: num_updates. resume: goes on from there, with
-    the state as it was then and `batches` from that micro-step on.
+    epoch: its number, from 0. num_updates: that the batches lead to, the part before `resume`
+    included; none: `batches.num_updates`, as those of `as_batches` have it. updates_per_epoch: what
+    the rate goes by in an epoch that is cut short; none: num_updates. on_progress: called after
+    each micro-step. resume: goes on from there, with the state as it was then and `batches` from
+    that micro-step on.
 
-    frozen: patterns of parameters that do not train. momentum: of a BatchNorm layer, from the
-    fractional epoch and its own; none: its own.
-
-    Raises NonFinite, TargetError for what a step may not give, and what the user's code raises;
-    the state is then of no use.
+    Raises NonFinite, TargetError for what a step may not give, TrainingFailed where the batches
+    lead to another number of updates, and what the user's code raises; the state is then of no use.
     """
+    num_updates = _num_updates(batches) if num_updates is None else num_updates
+    updates_per_epoch = updates_per_epoch or num_updates
+    frozen, validation = recipe.frozen(epoch), recipe.validation
     freeze(state, frozen)
-    grads = Gradients(state, gradients)
-    progress = _start(state, grads, gradients, epoch=epoch, num_updates=num_updates, resume=resume)
+    gradients = Gradients(state, recipe.gradients)
+    progress = _start(
+        state, gradients, recipe.gradients, epoch=epoch, num_updates=num_updates, resume=resume
+    )
     recorder, observer, device = progress.recorder, progress.observer, state.device
-    how = Precision(precision or PrecisionConfig(), device)
-    mixer = None if mixing is None else Mixer(mixing, seed=seed, epoch=epoch)
+    precision = Precision(recipe.precision, device)
+    mixer = None if recipe.mixing is None else Mixer(recipe.mixing, seed=recipe.seed, epoch=epoch)
     first_update = state.updates_tried - progress.updates + 1
-    per_epoch = updates_per_epoch or num_updates
-    shares = LossWeights(device, state.scaler)
+    loss_weights = LossWeights(device, state.scaler)
     further_rates = tuple(state.further_rates.values())
     set_training_mode(state, frozen)
-    if validations is not None:
-        validations.when_due(progress)  # where a resume goes on before it was measured
-    with borrowed_generators(device) as reseed, annealed(state.model, momentum) as anneal:
+    if validation is not None:
+        validation.when_due(progress)  # where a resume goes on before it was measured
+    with borrowed_generators(device) as reseed, annealed(state.model, recipe.momentum) as anneal:
         for batch in batches:
-            anneal(epoch + (progress.updates + 0.5) / per_epoch)
-            reseed(seed_64(seed, "step", epoch, batch.index))
-            data = batch.data
+            anneal(epoch + (progress.updates + 0.5) / updates_per_epoch)
+            reseed(seed_64(recipe.seed, "step", epoch, batch.index))
+            data, num_samples = batch.data, batch.num_samples
             if batch.size_HW is not None:
                 data = resized(to_device(data, device), batch.size_HW)
             if mixer is not None:
                 data = mixer(to_device(data, device), batch.sample_ids_B, batch.repeats_B)
-            data = how.place(data)
-            size, window = batch.num_samples, batch.window
-            with how.autocast():
-                output = check_output(step(state.module, data), num_samples=size)
-            share = shares.backward(output.loss_B, batch)
+            data = precision.place(data)
+            with precision.autocast():
+                output = check_output(recipe.step(state.module, data), num_samples=num_samples)
+            share = loss_weights.backward(output.loss_B, batch)
             parts = (output.parts or {}).items()
-            recorder.add_loss(share, {name: shares.of(one.detach(), batch) for name, one in parts})
+            recorder.add_loss(
+                share, {name: loss_weights.of(part.detach(), batch) for name, part in parts}
+            )
             target = target_of(data) if output.target is None else output.target
             observer.take(batch.sample_ids_B, output, target)
             progress.micro_steps += 1
-            progress.rows += size
-            if window.last:
-                factor = rate(epoch + (progress.updates + 0.5) / per_epoch)
+            progress.rows += num_samples
+            if batch.window.last:
+                factor = recipe.rate(epoch + (progress.updates + 0.5) / updates_per_epoch)
                 state.set_rate_factor(factor)
                 recorder.end_update(
-                    grads.update(recorder.loss),
+                    gradients.update(recorder.loss),
                     rate=state.base_rates[0] * factor,
                     further=[base * factor for base in further_rates],
                 )
@@ -157,31 +180,38 @@ def train_epoch(
                 progress.update_ends.append(progress.rows)
                 if progress.updates % READ_EVERY == 0:
                     progress.check_finite()
-                if validations is not None:
-                    validations.when_due(progress)
+                if validation is not None:
+                    validation.when_due(progress)
             if on_progress is not None:
                 on_progress(progress)
-    if progress.updates != num_updates:
-        raise TrainingFailed(
-            f"epoch {epoch}: the batches led to {progress.updates} updates, expected {num_updates}"
-        )
+    progress.check_finite()
     freeze(state, ())
     state.set_rate_factor(1.0)  # a checkpoint's bytes do not depend on the schedule's last value
-    progress.check_finite()
     return _result(progress, first_update=first_update)
+
+
+def _num_updates(batches: Iterable[Batch]) -> int:
+    try:
+        number: int = batches.num_updates  # type: ignore[attr-defined]  # told below if it is not
+    except AttributeError as error:
+        raise TargetError(
+            f"train_epoch: a {type(batches).__name__} does not tell how many updates it leads to; "
+            "give num_updates, or batches of `as_batches`"
+        ) from error
+    return number
 
 
 def _start(
     state: TrainingState,
-    grads: Gradients,
+    gradients: Gradients,
     config: GradientsConfig,
     *,
     epoch: int,
     num_updates: int,
     resume: MidEpochState | None,
 ) -> Progress:
-    recorder, observer = new_recorder(state, grads, config), Observer()
-    grads.begin()
+    recorder, observer = new_recorder(state, gradients, config), Observer()
+    gradients.begin()
     progress = Progress(state, epoch, num_updates, recorder=recorder, observer=observer)
     if resume is None:
         return progress
@@ -200,6 +230,11 @@ def _start(
 
 
 def _result(progress: Progress, *, first_update: int) -> EpochResult:
+    if progress.updates != progress.num_updates:
+        raise TrainingFailed(
+            f"epoch {progress.epoch}: the batches led to {progress.updates} updates, expected "
+            f"{progress.num_updates}"
+        )
     observations, updates = progress.observer.columns(), progress.columns()
     losses_N = observations["loss"].astype(np.float64)
     mean_loss = float(losses_N.mean()) if len(losses_N) else math.nan
@@ -237,9 +272,9 @@ def spikes(norm_U: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     for start in range(SPIKE_LEAST, len(norm_F), SPIKE_BLOCK):
         block = slice(start, min(start + SPIKE_BLOCK, len(norm_F)))
         median_F[block] = np.nanmedian(before_F64[block], axis=1)
-    found_U = np.zeros(len(norm_U), dtype=bool)
-    found_U[finite_U] = norm_F > SPIKE_FACTOR * median_F
-    return found_U
+    is_spike_U = np.zeros(len(norm_U), dtype=bool)
+    is_spike_U[finite_U] = norm_F > SPIKE_FACTOR * median_F
+    return is_spike_U
 
 
 def updates_table(result: EpochResult) -> dict[str, npt.NDArray[Any]]:

@@ -6,8 +6,9 @@ No files, no network, no clock. The model's weights and buffers are as before at
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from epochal.data.types import Batch, seed_64
 from epochal.engine.config.numerics import PrecisionConfig
 from epochal.engine.measure.metrics import ValidationMetrics
 from epochal.engine.measure.observe import Columns, Observer
+from epochal.engine.model.batches import target_of
 from epochal.engine.model.precision import Precision
-from epochal.engine.model.step import Step, StepOutput, check_output, target_of
+from epochal.engine.model.step import Step, StepOutput, check_output
 from epochal.engine.randomness import borrowed_generators
 
 # B samples of a batch
@@ -55,77 +57,63 @@ def validate_epoch(
 
     Raises TargetError for what a step or metric may not give.
     """
-    device = next(model.parameters()).device
     measured = metrics.fresh()
+    device = next(model.parameters()).device
     for metric in measured.values():
         if isinstance(metric, nn.Module):
             metric.to(device)
     losses: list[Tensor] = []
     parts: dict[str, list[Tensor]] = {}
     sizes: list[int] = []
-    values: dict[str, float] = {}
-
-    def take(batch: Batch, output: StepOutput, target: Any) -> None:
-        losses.append(output.loss_B)
-        for name, part in (output.parts or {}).items():
-            parts.setdefault(name, []).append(part)
-        sizes.append(batch.num_samples)
-        for metric in measured.values():
-            metric.update(output.outputs, target)
-
-    def end() -> None:
-        values.update(metrics.values(measured, loss=_mean_loss(losses, sizes)))
-        values.update({f"loss/{name}": _mean_loss(part, sizes) for name, part in parts.items()})
-
-    evaluate(
-        model,
-        batches,
-        take,
-        step=step,
-        seed=seed_64(seed, "validate"),
-        precision=precision,
-        forward=forward,
-        on_batch=on_batch,
-        end=end,
-    )
+    seed = seed_64(seed, "validate")
+    with evaluating(model, step, seed=seed, precision=precision, forward=forward) as output_of:
+        for batch in batches:
+            output = output_of(batch)
+            losses.append(output.loss_B)
+            for name, part in (output.parts or {}).items():
+                parts.setdefault(name, []).append(part)
+            sizes.append(batch.num_samples)
+            for metric in measured.values():
+                metric.update(output.outputs, output.target)
+            if on_batch is not None:
+                on_batch()
+        values = metrics.values(measured, loss=_mean_loss(losses, sizes))
+        values |= {f"loss/{name}": _mean_loss(part, sizes) for name, part in parts.items()}
     return ValidationResult(
         num_samples=sum(sizes), values=values, matrices=metrics.matrices(measured)
     )
 
 
-def evaluate(
+@contextmanager
+def evaluating(
     model: nn.Module,
-    batches: Iterable[Batch],
-    take: Callable[[Batch, StepOutput, Any], None],
-    *,
     step: Step,
+    *,
     seed: int,
-    precision: PrecisionConfig | None = None,
-    forward: Callable[..., Any] | None = None,
-    on_batch: Callable[[], None] | None = None,
-    end: Callable[[], None] = lambda: None,
-) -> None:
-    """One pass in evaluation mode without gradients: `take` gets each batch, output and target.
+    precision: PrecisionConfig | None,
+    forward: Callable[..., Any] | None,
+) -> Iterator[Callable[[Batch], StepOutput]]:
+    """Gives a function from a batch to its output, with the target filled in.
 
-    end: called after the last batch, while nothing is recorded for gradients. Others as in
-    `validate_epoch`. Leaves model and generators as they were.
+    Inside the block the model is in evaluation mode and nothing is recorded for gradients; after it
+    model and generators are as before.
     """
     device = next(model.parameters()).device
-    how = Precision(precision or PrecisionConfig(), device)
+    placement = Precision(precision or PrecisionConfig(), device)
     called: Any = model if forward is None else forward
+
+    def output_of(batch: Batch) -> StepOutput:
+        data = placement.place(batch.data)
+        with placement.autocast():
+            output = check_output(step(called, data), num_samples=batch.num_samples)
+        return output if output.target is not None else replace(output, target=target_of(data))
+
     was_training = model.training
     model.eval()
     try:
         with borrowed_generators(device) as reseed, torch.inference_mode():
             reseed(seed)
-            for batch in batches:
-                data = how.place(batch.data)
-                with how.autocast():
-                    output = check_output(step(called, data), num_samples=batch.num_samples)
-                take(batch, output, target_of(data) if output.target is None else output.target)
-                if on_batch is not None:
-                    on_batch()
-            end()
+            yield output_of
     finally:
         model.train(was_training)
 
@@ -157,27 +145,13 @@ def score_samples(
 ) -> Columns:
     """The columns of `data.tables.schemas.OBSERVATIONS` of all samples, in the batches' order.
 
-    Arguments as those of `engine.loop.evaluate.validate_epoch`. Raises TargetError for what a
-    step may not give.
+    Arguments as those of `validate_epoch`. Raises TargetError for what a step may not give.
     """
     observer = Observer()
-    found: Columns = {}
-
-    def take(batch: Batch, output: StepOutput, target: Any) -> None:
-        observer.take(batch.sample_ids_B, output, target)
-
-    def end() -> None:
-        found.update(observer.columns())
-
-    evaluate(
-        model,
-        batches,
-        take,
-        step=step,
-        seed=seed,
-        precision=precision,
-        forward=forward,
-        on_batch=on_batch,
-        end=end,
-    )
-    return found
+    with evaluating(model, step, seed=seed, precision=precision, forward=forward) as output_of:
+        for batch in batches:
+            output = output_of(batch)
+            observer.take(batch.sample_ids_B, output, output.target)
+            if on_batch is not None:
+                on_batch()
+        return observer.columns()

@@ -1,7 +1,7 @@
 """Gradients in one place: zeroed, scaled, weighted, measured, clipped and applied, once each.
 
 Norms are taken of all tensors at once and stay on the device. Two norms, before and after the
-clip, and one per group, which `engine.recorder` makes of the norms per tensor.
+clip, and one per group, which the recorder makes of the norms per tensor.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Gradients:
         self._config = config
         self._parameters = list(named.values())
         # Those that the optimizer does not hold get gradients too, which nobody else would clear.
-        self._all = [one for one in state.model.parameters() if one.requires_grad]
+        self._all = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
         self._on_cpu = state.device.type == "cpu"
         self._skipped_in_a_row = 0
         tops = [".".join(name.split(".")[:-1][: config.depth]) or name for name in named]
@@ -88,7 +88,9 @@ class Gradients:
         With `zeroing: zero` it fills them with zeros.
         """
         if self._config.zeroing == "zero":
-            torch._foreach_zero_([one.grad for one in self._all if one.grad is not None])
+            torch._foreach_zero_(
+                [parameter.grad for parameter in self._all if parameter.grad is not None]
+            )
             return
         for parameter in self._all:
             parameter.grad = None
@@ -139,7 +141,7 @@ class Gradients:
             )
 
     def _dense(self) -> list[Tensor]:
-        return [_values(one) for one in self._parameters if one.grad is not None]
+        return [_values(parameter) for parameter in self._parameters if parameter.grad is not None]
 
     def _measured(self, dense: list[Tensor]) -> tuple[Tensor | float, Tensor]:
         if not dense:
@@ -181,18 +183,20 @@ class Gradients:
     def _spread(self, norm_Q: Tensor) -> Tensor:
         """The norms of the parameters that got a gradient, among zeros for those that did not."""
         tensor_P = norm_Q.new_zeros(self.num_tensors)
-        given = [row for row, one in enumerate(self._parameters) if one.grad is not None]
+        given = [
+            row for row, parameter in enumerate(self._parameters) if parameter.grad is not None
+        ]
         tensor_P[given] = norm_Q
         return tensor_P
 
     def _weights(self) -> list[Tensor]:
-        return [one.detach().clone() for one in self._parameters]
+        return [parameter.detach().clone() for parameter in self._parameters]
 
     def _ratio(self, before: list[Tensor] | None) -> Tensor | None:
         if before is None:
             return None
         norm: Tensor = torch.linalg.vector_norm(tensor_norms(before))
-        torch._foreach_sub_(before, [one.detach() for one in self._parameters])
+        torch._foreach_sub_(before, [parameter.detach() for parameter in self._parameters])
         moved: Tensor = torch.linalg.vector_norm(tensor_norms(before))
         return moved / norm.clamp(min=_EPSILON)
 

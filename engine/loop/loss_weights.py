@@ -1,8 +1,9 @@
 """A micro-batch's part in its update: its share of the loss, and the gradients that it adds.
 
-The mean over the update's samples is no node of the graph: what each loss counts in it is given to
-the backward pass as its gradient, the same numbers as that node would give. They are kept from step
-to step, and their product with the losses is the share.
+An update's loss is the mean over its samples. Autograd never computes that mean: the weight of each
+loss in it is given to the backward pass as the gradient of that loss, which is the number that the
+mean's own backward pass would give. Weights are kept from step to step; their product with the
+losses is the micro-batch's share.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _KEPT = 64  # batches of as many sizes; more are made anew each time
 
 
 class LossWeights:
-    """The micro-batches of one epoch on one device. scaler: of float16 losses, or None."""
+    """What losses count in their updates, on one device. scaler: of float16 losses, or None."""
 
     def __init__(self, device: torch.device, scaler: torch.amp.GradScaler | None = None) -> None:
         self._device = device
@@ -30,7 +31,7 @@ class LossWeights:
     def backward(self, loss_B: Tensor, batch: Batch) -> Tensor:
         """Adds the micro-batch's gradients; gives its share of the update's loss, shape ().
 
-        loss_B: shape (B,), or () for the batch. LossWeights of an update add up to the mean over
+        loss_B: shape (B,), or () for the batch. Shares of an update add up to the mean over
         its samples, and so do the gradients. Raises TargetError if the loss does not depend on the
         model.
         """

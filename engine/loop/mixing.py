@@ -1,11 +1,10 @@
 """Mixup and CutMix: samples of a micro-batch mixed in pairs, each with a share of its own.
 
-LossWeights, boxes and partners come from a counter-based hash of (seed, epoch, sample id): they
-have no state, and depend neither on workers nor on where a run was interrupted. A row is a mixture
-of its own sample and of a partner, and its own sample has at least half of it: where the draw says
-less, the two change their roles. Pairs are drawn alike in both orders, so the mixtures are
-distributed as without it, and what is observed of a row (correct, confidence, margin) is about its
-own label.
+Shares, boxes and partners come from a counter-based hash of (seed, epoch, sample id): they have no
+state, and depend neither on workers nor on where a run was interrupted. A row is a mixture of its
+own sample and of a partner, and its own sample has at least half of it: where less was drawn, the
+two change their roles. That changes no distribution, since a pair is as likely in either order; and
+what is observed of a row (correct, confidence, margin) is about its own label.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ from torch import Tensor
 from epochal.data.errors import TargetError
 from epochal.data.types import as_uniform, hash_repeated
 from epochal.engine.config.mixing import MixingConfig
-from epochal.engine.model.step import DefaultStep, StepOutput, described, split_batch
+from epochal.engine.model.batches import described, split_batch
+from epochal.engine.model.step import DefaultStep, StepOutput
 
 # B samples of a micro-batch, C classes, H and W of an image; … further dimensions
 
@@ -149,8 +149,8 @@ class Mixer:
         repeats_B: npt.NDArray[np.int64] | None = None,
     ) -> MixedBatch:
         """data: `(input, target)` or a dict, on the device. Raises TargetError if it fits not."""
-        found, target = split_batch(data)
-        model_input = self._checked(found, target, count=len(sample_ids_B))
+        given, target = split_batch(data)
+        model_input = self._checked(given, target, count=len(sample_ids_B))
         smoothing = self._config.label_smoothing
         if not self._config.mixes:
             share_B = model_input.new_ones(len(sample_ids_B), dtype=torch.float32)

@@ -1,4 +1,8 @@
-"""An epoch at work, and all that must be kept to go on with it."""
+"""An epoch at work: how far it is, what it must keep to go on, what is validated between updates.
+
+The values of validations between updates are kept as columns among the step metrics, so that they
+are in the epoch's table and in its mid-epoch checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -21,51 +25,7 @@ from epochal.engine.model.state import TrainingState
 # U updates of the epoch so far
 
 Column = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class MidEpochValidation:
-    """every_updates: of the epoch. measure: metric → value of the model as it is now."""
-
-    every_updates: int
-    measure: Callable[[Progress], Mapping[str, float]]
-
-    def when_due(self, progress: Progress) -> None:
-        """Measures between two updates, once each; what `measure` raises goes through."""
-        updates = progress.updates
-        due = 0 < updates < progress.num_updates and updates % self.every_updates == 0
-        if due and updates not in progress.validations and progress.recorder.partial_loss() is None:
-            progress.validations[updates] = dict(self.measure(progress))
-
-
-def validation_columns(
-    validations: Mapping[int, Mapping[str, float]], *, num_updates: int
-) -> dict[str, Column]:
-    """`validation_inside/<metric>` → float64 of shape (U,), NaN where nothing was measured."""
-    names = sorted({name for values in validations.values() for name in values})
-    columns: dict[str, Column] = {INSIDE + name: np.full(num_updates, math.nan) for name in names}
-    for update, values in validations.items():
-        for name, value in values.items():
-            columns[INSIDE + name][update - 1] = value
-    return columns
-
-
-def validations_of(columns: Mapping[str, Column]) -> dict[int, dict[str, float]]:
-    """What `validation_columns` was made of, but for values that are NaN."""
-    found: dict[int, dict[str, float]] = {}
-    for name, column in columns.items():
-        if name.startswith(INSIDE):
-            for row in np.flatnonzero(~np.isnan(column)).tolist():
-                found.setdefault(row + 1, {})[name.removeprefix(INSIDE)] = float(column[row])
-    return found
-
-
-def without_validations(columns: Mapping[str, Column]) -> dict[str, Column]:
-    """The columns that every update has."""
-    return {name: column for name, column in columns.items() if not name.startswith(INSIDE)}
-
-
-MAX_NAMED_SAMPLES = 10
+MAX_NAMED_SAMPLES = 10  # in an error
 
 
 @dataclass(frozen=True)
@@ -91,7 +51,7 @@ class MidEpochState:
     updates: int
     gradients: Mapping[str, Tensor]
     partial_loss: Sequence[float] | None
-    metrics: Mapping[str, npt.NDArray[np.float64]]
+    metrics: Mapping[str, Column]
     observations: Columns
     update_ends: tuple[int, ...]
 
@@ -100,7 +60,8 @@ class MidEpochState:
 class Progress:
     """An epoch at work, as `on_progress` sees it after each micro-step; valid during the call.
 
-    inside: update of the epoch, from 1 → what was validated after it.
+    rows: samples trained on. update_ends: rows by the end of each update. validations: update of
+    the epoch, from 1 → the metrics that were validated after it.
     """
 
     state: TrainingState
@@ -143,8 +104,8 @@ class Progress:
             update_ends=tuple(self.update_ends),
         )
 
-    def columns(self) -> dict[str, npt.NDArray[np.float64]]:
-        """The step metrics so far, each of shape (U,); what was measured inside the epoch last."""
+    def columns(self) -> dict[str, Column]:
+        """The step metrics so far, each of shape (U,); those of validations come last."""
         return self.recorder.columns() | validation_columns(
             self.validations, num_updates=self.updates
         )
@@ -172,12 +133,59 @@ class Progress:
         )
 
 
-def new_recorder(state: TrainingState, grads: Gradients, config: GradientsConfig) -> UpdateRecorder:
+@dataclass(frozen=True)
+class MidEpochValidation:
+    """Metrics between two updates of an epoch, every so many of them; none at the epoch's end.
+
+    measure: gives metric → value of the model as it is now.
+    """
+
+    every_updates: int
+    measure: Callable[[Progress], Mapping[str, float]]
+
+    def when_due(self, progress: Progress) -> None:
+        """Measures if it is time to and was not done; what `measure` raises goes through."""
+        updates = progress.updates
+        due = 0 < updates < progress.num_updates and updates % self.every_updates == 0
+        if due and updates not in progress.validations and progress.recorder.partial_loss() is None:
+            progress.validations[updates] = dict(self.measure(progress))
+
+
+def validation_columns(
+    validations: Mapping[int, Mapping[str, float]], *, num_updates: int
+) -> dict[str, Column]:
+    """`validation_inside/<metric>` → float64 of shape (U,), NaN where nothing was measured."""
+    names = sorted({name for values in validations.values() for name in values})
+    columns: dict[str, Column] = {INSIDE + name: np.full(num_updates, math.nan) for name in names}
+    for update, values in validations.items():
+        for name, value in values.items():
+            columns[INSIDE + name][update - 1] = value
+    return columns
+
+
+def validations_of(columns: Mapping[str, Column]) -> dict[int, dict[str, float]]:
+    """What `validation_columns` was made of, but for values that are NaN."""
+    validations: dict[int, dict[str, float]] = {}
+    for name, column in columns.items():
+        if name.startswith(INSIDE):
+            for row in np.flatnonzero(~np.isnan(column)).tolist():
+                validations.setdefault(row + 1, {})[name.removeprefix(INSIDE)] = float(column[row])
+    return validations
+
+
+def without_validations(columns: Mapping[str, Column]) -> dict[str, Column]:
+    """The columns that have a number for every update."""
+    return {name: column for name, column in columns.items() if not name.startswith(INSIDE)}
+
+
+def new_recorder(
+    state: TrainingState, gradients: Gradients, config: GradientsConfig
+) -> UpdateRecorder:
     """What records the updates of an epoch of this state."""
     return UpdateRecorder(
-        grads.groups,
-        grads.group_of_P,
-        extras=grads.extras,
+        gradients.groups,
+        gradients.group_of_P,
+        extras=gradients.extras,
         rates=tuple(state.further_rates),
         tolerant=config.on_nonfinite == "skip",
     )

@@ -128,14 +128,15 @@ class UpdateRecorder:
             return
         loss_K = _host(self._loss)
         norm_K, clipped_K = (
-            _host([getattr(one, name) for one in self._updates]) for name in ("total", "clipped")
+            _host([getattr(update, name) for update in self._updates])
+            for name in ("total", "clipped")
         )
-        square_KP = _host([one.tensor_P for one in self._updates])[:, self._by_group_P] ** 2
+        square_KP = _host([update.tensor_P for update in self._updates])[:, self._by_group_P] ** 2
         # Row by row and in float64: a row's sum does not depend on how many wait beside it.
         norm_KG = np.sqrt(np.add.reduceat(square_KP, self._starts_G, axis=1))
         rate_RK = np.array(self._rates, dtype=np.float64).T
         parts = [_host(column) for column in zip(*self._parts, strict=True)]
-        extras = [one.extras for one in self._updates]
+        extras = [update.extras for update in self._updates]
         more = [_host(column) for column in zip(*extras, strict=True)]
         columns = [loss_K, *parts, *rate_RK, norm_K, clipped_K, *more, *norm_KG.T]
         for name, column in zip(self.names, columns, strict=True):
@@ -173,7 +174,7 @@ class UpdateRecorder:
 
     def partial_loss(self) -> list[float] | None:
         """Loss and parts of the update under way, or None between two updates."""
-        return None if self._partial is None else [float(one) for one in self._partial]
+        return None if self._partial is None else [float(part) for part in self._partial]
 
     def restore(
         self,
@@ -198,12 +199,12 @@ class UpdateRecorder:
                     f"numbers, expected one and {len(parts)} parts"
                 )
             self._partial = tuple(
-                torch.tensor(one, dtype=torch.float32, device=device) for one in partial_loss
+                torch.tensor(number, dtype=torch.float32, device=device) for number in partial_loss
             )
 
 
 def _host(numbers: Sequence[Tensor | float]) -> Column:
-    tensors = [one for one in numbers if isinstance(one, Tensor)]
+    tensors = [number for number in numbers if isinstance(number, Tensor)]
     if tensors:
         stacked: Column = torch.stack(tensors).double().cpu().numpy()
         return stacked

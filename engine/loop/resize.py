@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from epochal.data.errors import TargetError
-from epochal.engine.model.step import described, input_name
+from epochal.engine.model.batches import described, input_name
 
 _IMAGES = 4  # dimensions: (B, channels, H, W)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from epochal.data.errors import TargetError
-from epochal.engine.model.step import described
+from epochal.engine.model.batches import described
 
 # B samples of a batch, C classes, N elements whose class counts; … further dimensions
 
@@ -162,7 +162,7 @@ class Counted(_OfClasses):
         if not self.num_classes or not int(self._true_C.sum()):
             return math.nan
         true_C, predicted_C, right_C = (
-            one.cpu().double() for one in (self._true_C, self._predicted_C, self._right_C)
+            count_C.cpu().double() for count_C in (self._true_C, self._predicted_C, self._right_C)
         )
         of_C = {"precision": predicted_C, "f1": (true_C + predicted_C) / 2}.get(self.name, true_C)
         occurs_C = true_C > 0

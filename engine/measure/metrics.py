@@ -12,7 +12,7 @@ from torch import Tensor
 from epochal.data.errors import TargetError
 from epochal.engine.config.numerics import MetricsConfig, MetricTarget
 from epochal.engine.measure import built_in as built_in_metrics
-from epochal.engine.model.step import described
+from epochal.engine.model.batches import described
 
 # B samples of a batch, C classes; … further dimensions
 
@@ -63,10 +63,10 @@ class TopKAccuracy:
             )
 
     def _flush(self) -> None:
-        """Counts what waits: many batches at once, since one is little work in many calls."""
+        """Counts what waits: many batches at once, since each takes many calls."""
         if not self._waiting:
             return
-        logits, target = (torch.cat(one) for one in zip(*self._waiting, strict=True))
+        logits, target = (torch.cat(tensors) for tensors in zip(*self._waiting, strict=True))
         counted = target >= 0
         if self._k == 1:
             right = logits.max(dim=1).indices == target  # two thirds of the time of argmax
@@ -84,9 +84,9 @@ class TopKAccuracy:
         return _total(self._right) / counted if counted else math.nan
 
 
-def _form(one: Any) -> tuple[Any, ...]:
-    """The same for what can stand in one tensor: type and size, but for the number of samples."""
-    return (one.dtype, one.shape[1:]) if isinstance(one, Tensor) else (type(one), None)
+def _form(value: Any) -> tuple[Any, ...]:
+    """Type and size of a sample: batches of equal form can be put into one tensor."""
+    return (value.dtype, value.shape[1:]) if isinstance(value, Tensor) else (type(value), None)
 
 
 def _is_classification(outputs: Any, target: Any) -> bool:
@@ -117,34 +117,34 @@ class ValidationMetrics:
 
     def fresh(self) -> dict[str, Metric]:
         """Name → a metric that has seen nothing; the loss is not among them."""
-        found: dict[str, Metric] = {}
-        for one in self._config.validation:
-            if not isinstance(one, str):
-                found[one.name] = _checked(one, self._make(one))
-            elif one in TOP_K:
-                found[one] = TopKAccuracy(one, TOP_K[one])
-            elif one != "loss":
-                found[one] = built_in_metrics.make(one)
-        return found
+        metrics: dict[str, Metric] = {}
+        for metric in self._config.validation:
+            if not isinstance(metric, str):
+                metrics[metric.name] = _checked(metric, self._make(metric))
+            elif metric in TOP_K:
+                metrics[metric] = TopKAccuracy(metric, TOP_K[metric])
+            elif metric != "loss":
+                metrics[metric] = built_in_metrics.make(metric)
+        return metrics
 
     def matrices(self, metrics: Mapping[str, Metric]) -> dict[str, list[list[int]]]:
         """Name → confusion matrix of the metrics that have one of a size to be kept."""
         made = {
-            name: one.matrix()
-            for name, one in metrics.items()
-            if isinstance(one, built_in_metrics.ConfusionMatrix)
+            name: metric.matrix()
+            for name, metric in metrics.items()
+            if isinstance(metric, built_in_metrics.ConfusionMatrix)
         }
         return {name: matrix for name, matrix in made.items() if matrix is not None}
 
     def values(self, metrics: Mapping[str, Metric], *, loss: float) -> dict[str, float]:
         """Name → value, in the config's order, the loss with them. Raises TargetError."""
-        found: dict[str, float] = {}
+        values: dict[str, float] = {}
         for name in self._config.names:
             if name == "loss":
-                found[name] = loss
+                values[name] = loss
             else:
-                found |= _numbers(name, metrics[name].compute())
-        return found
+                values |= _numbers(name, metrics[name].compute())
+        return values
 
 
 def build_metrics(config: MetricsConfig, make: Callable[[MetricTarget], Any]) -> ValidationMetrics:
@@ -167,9 +167,9 @@ def _checked(target: MetricTarget, metric: Any) -> Metric:
 def _numbers(name: str, value: Any) -> dict[str, float]:
     if isinstance(value, Mapping):
         return {
-            found: number
+            part_name: number
             for part, item in value.items()
-            for found, number in _numbers(f"{name}_{part}", item).items()
+            for part_name, number in _numbers(f"{name}_{part}", item).items()
         }
     if isinstance(value, Tensor) and value.numel() == 1:
         return {name: float(value)}

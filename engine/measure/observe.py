@@ -95,36 +95,36 @@ class Observer:
                 f"{', '.join(OVERRIDES)}"
             )
         types = {"correct": torch.bool, "label": torch.int64}
-        found = {
-            name: torch.cat([one[name].detach() for one in self._given]).to(
+        overrides = {
+            name: torch.cat([columns[name].detach() for columns in self._given]).to(
                 types.get(name, torch.float32)
             )
             for name in names
         }
-        for name, column in found.items():
+        for name, column in overrides.items():
             if column.shape != (rows,):
                 raise TargetError(
                     f"step: the observation {name!r} has shape {tuple(column.shape)} for {rows} "
                     "samples, expected one number for each"
                 )
-        return found
+        return overrides
 
     def columns(self) -> Columns:
         """Name → array of shape (N,), of all samples so far; waits for the device."""
         self.flush()
         types = {"label": np.int64, "correct": np.bool_}
-        found: Columns = {
+        columns: Columns = {
             "sample_id": np.concatenate(self._ids) if self._ids else np.zeros(0, np.int64)
         }
         for name, parts in self._columns.items():
             kind = types.get(name, np.float32)
-            found[name] = torch.cat(parts).cpu().numpy() if parts else np.zeros(0, kind)
+            columns[name] = torch.cat(parts).cpu().numpy() if parts else np.zeros(0, kind)
         if self._restored is not None:
-            found = {
+            columns = {
                 name: np.concatenate([self._restored[name], column])
-                for name, column in found.items()
+                for name, column in columns.items()
             }
-        return found
+        return columns
 
     def restore(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Goes on from what `columns` gave. Raises StateMismatch."""
@@ -162,14 +162,17 @@ def _of_logits(logits_RC: Tensor, label_R: Tensor) -> dict[str, Tensor]:
         logits, index = _in_lanes(logits_RC.T), _in_lanes(index)
     p = torch.softmax(logits, dim)
     confidence, predicted = p.max(dim)
-    true, p_true = (one.gather(dim, index).squeeze(dim) for one in (logits, p))
+    true, p_true = (scores.gather(dim, index).squeeze(dim) for scores in (logits, p))
     margin = true - logits.scatter(dim, index, -torch.inf).amax(dim)
     distance = p.scatter_add_(dim, index, torch.full_like(index, -1, dtype=p.dtype))
-    found = {"p_true": p_true, "margin": margin, "el2n": distance.square_().sum(dim).sqrt_()}
+    of_label = {"p_true": p_true, "margin": margin, "el2n": distance.square_().sum(dim).sqrt_()}
     missing_R = torch.full_like(label_R, torch.nan, dtype=p.dtype)
     return {
         "confidence": confidence[:rows],
-        **{name: torch.where(known_R, one[:rows], missing_R) for name, one in found.items()},
+        **{
+            name: torch.where(known_R, column[:rows], missing_R)
+            for name, column in of_label.items()
+        },
         "correct": known_R & (predicted[:rows] == label_R),
         "label": torch.where(known_R, label_R, torch.full_like(label_R, -1)),
     }
@@ -178,8 +181,9 @@ def _of_logits(logits_RC: Tensor, label_R: Tensor) -> dict[str, Tensor]:
 def _in_lanes(tensor_XR: Tensor) -> Tensor:
     """(X, R) to (X, L): rows side by side in memory, padded with zeros to a multiple of 64.
 
-    Of few classes all columns take a third of the time so. torch rounds the rest that fills no
-    vector register in another way than what does: so there must be no rest.
+    With few classes the observations take a third of the time in this order. The padding is for
+    equal bits: torch rounds the last elements, where they do not fill a vector register, in another
+    way than the others.
     """
     rows = tensor_XR.shape[1]
     padded_XL = tensor_XR.new_zeros(len(tensor_XR), -(-rows // LANES) * LANES)

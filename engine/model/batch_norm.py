@@ -14,9 +14,11 @@ from epochal.data.errors import TargetError
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """The layers with a momentum; `momentum: None` is a plain average, which has none."""
     return [
-        one
-        for one in model.modules()
-        if isinstance(one, _BatchNorm) and one.track_running_stats and one.momentum is not None
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm)
+        and module.track_running_stats
+        and module.momentum is not None
     ]
 
 
@@ -39,7 +41,7 @@ def annealed(
     exit each layer has its own again.
     """
     layers = [] if momentum is None else batch_norms(model)
-    owns = [float(one.momentum or 0.0) for one in layers]
+    owns = [float(layer.momentum or 0.0) for layer in layers]
 
     def set_momentum(t: float) -> None:
         for layer, own in zip(layers, owns, strict=True):

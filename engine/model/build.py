@@ -111,18 +111,20 @@ def _num_positional(function: Callable[..., Any], given: Mapping[str, Any]) -> i
     """How many arguments without a default are left once `given` is bound."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(
-        one.kind in kinds and one.default is inspect.Parameter.empty and one.name not in given
-        for one in _parameters(function).values()
+        parameter.kind in kinds
+        and parameter.default is inspect.Parameter.empty
+        and parameter.name not in given
+        for parameter in _parameters(function).values()
     )
 
 
 def _ignored(loss: Any, given: Mapping[str, Any]) -> int | None:
     """`ignore_index` as it was given, as the module holds it, or as the function defaults to."""
-    found = given.get("ignore_index", getattr(loss, "ignore_index", None))
-    if found is None and not isinstance(loss, nn.Module):
+    index = given.get("ignore_index", getattr(loss, "ignore_index", None))
+    if index is None and not isinstance(loss, nn.Module):
         parameter = _parameters(loss).get("ignore_index")
-        found = None if parameter is None else parameter.default
-    return found if isinstance(found, int) and not isinstance(found, bool) else None
+        index = None if parameter is None else parameter.default
+    return index if isinstance(index, int) and not isinstance(index, bool) else None
 
 
 def build_optimizer(
@@ -138,7 +140,9 @@ def build_optimizer(
 
     Raises TargetError if it refuses them, is no optimizer or needs a closure.
     """
-    parameters: list[Any] = [one for one in model.parameters() if one.requires_grad]
+    parameters: list[Any] = [
+        parameter for parameter in model.parameters() if parameter.requires_grad
+    ]
     if groups is not None:
         parameters = list(groups)
     try:

@@ -79,7 +79,7 @@ class WeightAverage:
     @contextmanager
     def applied(self) -> Iterator[nn.Module]:
         """Inside the block the model has the average as its weights, after it its own again."""
-        own = {name: one.detach().clone() for name, one in self._model.state_dict().items()}
+        own = {name: tensor.detach().clone() for name, tensor in self._model.state_dict().items()}
         self.copy_to_model()
         try:
             yield self._model

@@ -19,8 +19,8 @@ def frozen_names(state: TrainingState, patterns: Collection[str]) -> frozenset[s
     """The parameters that the patterns match. Raises TargetError."""
     return frozenset(
         name
-        for one in patterns
-        for name in matching(state.trainable, one, field="optimizer.frozen")
+        for pattern in patterns
+        for name in matching(state.trainable, pattern, field="optimizer.frozen")
     )
 
 
@@ -56,6 +56,6 @@ def set_training_mode(state: TrainingState, patterns: Collection[str]) -> None:
 
 
 def _rests(parameters: list[nn.Parameter], frozen: set[int]) -> bool:
-    return any(id(one) in frozen for one in parameters) and not any(
-        one.requires_grad for one in parameters
+    return any(id(parameter) in frozen for parameter in parameters) and not any(
+        parameter.requires_grad for parameter in parameters
     )

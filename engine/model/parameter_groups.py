@@ -43,7 +43,7 @@ def make_groups(model: nn.Module, config: OptimizerConfig) -> ParameterGroups:
     used = {layer_of[name] for name in named} if layer_of else set()
     depth = {layer: place for place, layer in enumerate(sorted(used))}
     undecayed = _undecayed(model, config)
-    found: dict[str, dict[str, Any]] = {}
+    groups: dict[str, dict[str, Any]] = {}
     rate_names: list[str] = []
     for name, parameter in named.items():
         group, layer = group_of.get(name), layer_of.get(name)
@@ -59,12 +59,12 @@ def make_groups(model: nn.Module, config: OptimizerConfig) -> ParameterGroups:
             options |= group.options
             label = group.match if "lr" in group.options else label
         place = json.dumps([label, options], sort_keys=True)
-        if place not in found:
-            found[place] = {"params": [], "param_names": [], **options}
+        if place not in groups:
+            groups[place] = {"params": [], "param_names": [], **options}
             rate_names.append(label)
-        found[place]["params"].append(parameter)
-        found[place]["param_names"].append(name)
-    return ParameterGroups(list(found.values()), tuple(rate_names))
+        groups[place]["params"].append(parameter)
+        groups[place]["param_names"].append(name)
+    return ParameterGroups(list(groups.values()), tuple(rate_names))
 
 
 def check_options(optimizer: Optimizer, config: OptimizerConfig) -> None:
@@ -89,19 +89,21 @@ def check_options(optimizer: Optimizer, config: OptimizerConfig) -> None:
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """Name → parameter of all that require a gradient."""
-    return {name: one for name, one in model.named_parameters() if one.requires_grad}
+    return {
+        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
 
 
 def matching(names: Iterable[str], pattern: str, *, field: str) -> list[str]:
     """The names that the pattern matches. Raises TargetError, listing names, if there are none."""
     listed = list(names)
-    found = [name for name in listed if fnmatchcase(name, pattern)]
-    if not found:
+    matched = [name for name in listed if fnmatchcase(name, pattern)]
+    if not matched:
         raise TargetError(
             f"{field}: {pattern!r} matches no parameter that trains; their names are "
             f"{_shown(listed)}"
         )
-    return found
+    return matched
 
 
 def _matched(
@@ -109,19 +111,19 @@ def _matched(
 ) -> dict[str, ParameterGroup]:
     taken: dict[str, ParameterGroup] = {}
     for group in groups:
-        found = matching(named, group.match, field="optimizer.groups")
-        left = [name for name in found if name not in taken]
+        matched = matching(named, group.match, field="optimizer.groups")
+        left = [name for name in matched if name not in taken]
         if not left:
             raise TargetError(
                 f"optimizer.groups: {group.match!r} matches only what groups before it have "
-                f"({_shown(found)}); put it before them"
+                f"({_shown(matched)}); put it before them"
             )
         taken |= dict.fromkeys(left, group)
     return taken
 
 
 def _undecayed(model: nn.Module, config: OptimizerConfig) -> set[str]:
-    found: set[str] = set()
+    names: set[str] = set()
     for prefix, module in model.named_modules():
         is_norm = isinstance(module, _NORMS) or _NORM.search(type(module).__name__)
         for name, _ in module.named_parameters(recurse=False):
@@ -130,8 +132,8 @@ def _undecayed(model: nn.Module, config: OptimizerConfig) -> set[str]:
             if (is_norm and "norms" in config.no_decay) or (
                 is_bias and "biases" in config.no_decay
             ):
-                found.add(f"{prefix}.{name}" if prefix else name)
-    return found
+                names.add(f"{prefix}.{name}" if prefix else name)
+    return names
 
 
 @dataclass(frozen=True, order=True)
@@ -154,23 +156,23 @@ def layers(model: nn.Module) -> dict[str, Layer]:
     if own is not None:
         return _stated_layers(model, own())
     divided = _divided(model)
-    found: dict[str, Layer] = {}
+    of_label: dict[str, Layer] = {}
     places: dict[str, Layer] = {}
     for name in trainable(model):
         label = _layer_label(name, divided)
-        places[name] = found.setdefault(label, Layer(len(found), label))
+        places[name] = of_label.setdefault(label, Layer(len(of_label), label))
     return places
 
 
 def _divided(model: nn.Module) -> set[str]:
     """Paths of the modules that have numbered ones somewhere inside."""
-    found: set[str] = set()
+    prefixes: set[str] = set()
     for path, _ in model.named_modules():
         parts = path.split(".")
         for depth, part in enumerate(parts):
             if part.isdigit():
-                found.update(".".join(parts[:length]) for length in range(depth + 1))
-    return found
+                prefixes.update(".".join(parts[:length]) for length in range(depth + 1))
+    return prefixes
 
 
 def _layer_label(name: str, divided: set[str]) -> str:

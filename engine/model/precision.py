@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from epochal.engine.config.numerics import PrecisionConfig
-from epochal.engine.model.step import to_device
+from epochal.engine.model.batches import to_device
 
 _TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _IMAGES = 4  # dimensions

@@ -50,7 +50,7 @@ class TrainingState:
             for group in self.optimizer.param_groups
         )
         self.trainable = tuple(
-            name for name, one in self.named_parameters().items() if one.requires_grad
+            name for name, parameter in self.named_parameters().items() if parameter.requires_grad
         )
 
     @property

@@ -11,14 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from epochal.data.errors import TargetError
+from epochal.engine.model.batches import split_batch
 from epochal.engine.model.build import Loss
 
 # B samples of a micro-batch, C classes; … further dimensions
 
 _TOTALS = ("loss", "total_loss", "total")
-_TARGET_NAMES = ("target", "label", "labels")
-_INPUT_NAMES = ("input", "inputs", "image", "images")
-_PAIR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +61,28 @@ class DefaultStep:
 
     def losses(self, outputs: Any, target: Any) -> tuple[Tensor, dict[str, Tensor] | None]:
         """The loss, per sample where it can be, and its parts if it has some."""
-        found = self._loss.function(outputs, target)
+        result = self._loss.function(outputs, target)
         parts = None
-        if isinstance(found, Mapping):
-            loss, parts = _of_parts(found)
+        if isinstance(result, Mapping):
+            loss, parts = _of_parts(result)
         else:
-            loss = found
+            loss = result
         if self._loss.per_sample and loss.ndim > 1:
             _check_shapes(loss, outputs, target)
             loss = _sample_means(loss, target, ignore_index=self._loss.ignore_index)
         return loss, parts
 
 
-def _of_parts(found: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+def _of_parts(named: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss that a dict stands for, and its parts; more dimensions than one are averaged."""
-    for name, part in found.items():
+    for name, part in named.items():
         if not isinstance(part, Tensor):
             raise TargetError(
                 f"loss: its part {name!r} is a {type(part).__name__}, expected a tensor of shape "
                 "() or (B,)"
             )
     tensors = {
-        name: part.flatten(1).mean(1) if part.ndim > 1 else part for name, part in found.items()
+        name: part.flatten(1).mean(1) if part.ndim > 1 else part for name, part in named.items()
     }
     total = next((tensors.pop(name) for name in _TOTALS if name in tensors), None)
     if total is None:
@@ -96,7 +94,7 @@ def _of_parts(found: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
 
 def _check_shapes(loss: Tensor, outputs: Any, target: Any) -> None:
     # (B, 1) against (B,) is broadcast to (B, B): torch only warns, and every loss is wrong.
-    shapes = [tuple(one.shape) for one in (outputs, target) if isinstance(one, Tensor)]
+    shapes = [tuple(tensor.shape) for tensor in (outputs, target) if isinstance(tensor, Tensor)]
     if shapes and tuple(loss.shape) not in shapes:
         raise TargetError(
             f"loss: outputs of shape {shapes[0]} against targets of shape {shapes[-1]} give losses "
@@ -113,73 +111,11 @@ def _sample_means(loss: Tensor, target: Any, *, ignore_index: int | None) -> Ten
     return flat.sum(1) / counted.clamp(min=1)
 
 
-def split_batch(batch: Any) -> tuple[Any, Any]:
-    """Input and target of a batch. Raises TargetError if it is not of a form that has them."""
-    if isinstance(batch, tuple | list):
-        if len(batch) == _PAIR:
-            return batch[0], batch[1]
-        found = f"{len(batch)} parts"
-    elif isinstance(batch, Mapping):
-        name = input_name(batch)
-        given = None if name is None else batch[name]
-        target = target_of(batch)
-        if given is not None and target is not None:
-            return given, target
-        found = f"a dict of {', '.join(map(str, batch))}"
-    else:
-        found = f"a {type(batch).__name__}"
-    raise TargetError(
-        f"the default step takes items (input, target) or {{input: …, target: …}}, found {found}; "
-        "give a `step:` that knows these batches"
-    )
-
-
-def input_name(batch: Mapping[str, Any]) -> str | None:
-    """What a batch's input is called in it, or None if it is not to be told."""
-    return next((name for name in _INPUT_NAMES if name in batch), None)
-
-
-def target_of(batch: Any) -> Any:
-    """What a batch's outputs are measured against, or None if it is not to be told."""
-    if isinstance(batch, tuple | list):
-        return batch[1] if len(batch) >= _PAIR else None
-    if isinstance(batch, Mapping):
-        return next((batch[name] for name in _TARGET_NAMES if name in batch), None)
-    return None
-
-
-def described(value: Any) -> str:
-    """A value as an error names it: a tensor by its type and shape."""
-    if isinstance(value, Tensor):
-        return f"{value.dtype} of shape {tuple(value.shape)}"
-    return "nothing" if value is None else f"a {type(value).__name__}"
-
-
-def to_device(data: Any, device: torch.device) -> Any:
-    """`data` with every tensor on `device`, inside tuples, lists and dicts."""
-    if type(data) is tuple:  # the usual batch, already there: no copy of the tuple
-        for one in data:
-            if type(one) is not Tensor or one.device != device:
-                break
-        else:
-            return data
-    if isinstance(data, Tensor):
-        return data if data.device == device else data.to(device, non_blocking=True)
-    if isinstance(data, tuple) and hasattr(data, "_fields"):
-        return type(data)(*(to_device(item, device) for item in data))
-    if isinstance(data, tuple | list):
-        return type(data)(to_device(item, device) for item in data)
-    if isinstance(data, Mapping):
-        return {name: to_device(item, device) for name, item in data.items()}
-    return data
-
-
 def check_output(output: Any, *, num_samples: int) -> StepOutput:
     """`output`, if it is what a step gives for that many samples. Raises TargetError."""
     if not isinstance(output, StepOutput):
         raise TargetError(
-            f"step: it returned a {type(output).__name__}, expected an "
-            "epochal.engine.model.step.StepOutput"
+            f"step: it returned a {type(output).__name__}, expected an epochal.engine.StepOutput"
         )
     shape = output.loss_B.shape
     if shape not in ((num_samples,), ()):

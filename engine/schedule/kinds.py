@@ -43,7 +43,7 @@ class _Schedule(Frozen):
             return self
         given = {name: getattr(self, name) for name in self.durations}
         converted = {
-            name: tuple(one / num_updates for one in value)
+            name: tuple(update / num_updates for update in value)
             if isinstance(value, tuple)
             else value / num_updates
             for name, value in given.items()

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-SIGNIFICANT_DIGITS = 12
+from epochal.data.hashing import canonical_float
+
 SHORTEST = 1e-9
 """Epochs. A piece that is shorter is the rounding of a breakpoint; no update falls into it."""
 MAX_PIECES_PER_EPOCH = 10_000
@@ -74,7 +75,7 @@ class Piece:
             numbers.append(self.floor)
         if self.kind == "power":
             numbers.append(self.power)
-        return [self.kind, *map(short, numbers)]
+        return [self.kind, *map(canonical_float, numbers)]
 
 
 def line(start: float, end: float, first: float, last: float) -> Piece:
@@ -94,10 +95,10 @@ Window = Callable[[float, float], Iterable[Piece]]
 def within(pieces: Iterable[Piece], low: float, high: float) -> list[Piece]:
     """Those that overlap [low, high], whole; level neighbours of one value are one."""
     merged: list[Piece] = []
-    for found in pieces:
-        if found.end <= found.start or found.end <= low or found.start >= high:
+    for given in pieces:
+        if given.end <= given.start or given.end <= low or given.start >= high:
             continue
-        piece = found.plain()
+        piece = given.plain()
         last = merged[-1] if merged else None
         if last is not None and _is_level(last) and _is_level(piece) and last.last == piece.first:
             merged[-1] = level(last.start, piece.end, last.first)
@@ -108,11 +109,11 @@ def within(pieces: Iterable[Piece], low: float, high: float) -> list[Piece]:
 
 def segments_within(window: Window, epoch: int) -> list[list[Any]]:
     """The function within [epoch, epoch + 1], as plain JSON: what the epoch's key holds."""
-    found = [
+    acting = [
         piece.clipped(epoch, epoch + 1)
         for piece in within(window(epoch, epoch + 1), epoch, epoch + 1)
     ]
-    kept = [piece for piece in found if piece.end - piece.start > SHORTEST]
+    kept = [piece for piece in acting if piece.end - piece.start > SHORTEST]
     ends = [*(piece.start for piece in kept[1:]), float(epoch + 1)]
     starts = [float(epoch), *ends[:-1]]  # what was dropped leaves no gap
     return [
@@ -137,11 +138,6 @@ def function_of(window: Window, *, epochs: int) -> Callable[[float], float]:
         return pieces[max(0, bisect_right(starts, t) - 1)].value(t)
 
     return value
-
-
-def short(value: float) -> float:
-    """`value` at 12 significant digits; -0.0 becomes 0.0."""
-    return float(f"{value:.{SIGNIFICANT_DIGITS}g}") + 0.0
 
 
 def _is_level(piece: Piece) -> bool:

@@ -1,9 +1,8 @@
 """The learning rate as a pure function of fractional epoch, and what of it is in a key.
 
-The factor at t is computed from pieces (`engine.schedule_factors`), and the part of them that acts
-within one epoch is what that epoch's key holds: two schedules that agree on [e, e + 1] have equal
-segments there, however they differ elsewhere. A user's own function has no pieces: 257 samples of
-it stand for them.
+The factor at t is computed from pieces, and the part of them that acts within one epoch is what
+that epoch's key holds: two schedules that agree on [e, e + 1] have equal segments there, however
+they differ elsewhere. A user's own function has no pieces: 257 samples of it stand for them.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from epochal.data.errors import TargetError
+from epochal.data.hashing import canonical_float
 from epochal.engine.schedule.kinds import (
     ConstantSchedule,
     CosineSchedule,
@@ -28,7 +28,7 @@ from epochal.engine.schedule.kinds import (
     StepSchedule,
     WarmupStableDecaySchedule,
 )
-from epochal.engine.schedule.pieces import function_of, segments_within, short
+from epochal.engine.schedule.pieces import function_of, segments_within
 
 NUM_SAMPLES = 257  # of a user's function over an epoch, both ends with it
 
@@ -70,11 +70,13 @@ def factor_function(
 
 def _custom_factor(custom: Callable[[float], Any], warmup: float, t: float) -> float:
     moment = max(t, warmup)
-    found = custom(moment)
-    number = float(found) if isinstance(found, Real) and not isinstance(found, bool) else math.nan
+    factor = custom(moment)
+    number = (
+        float(factor) if isinstance(factor, Real) and not isinstance(factor, bool) else math.nan
+    )
     if not 0 <= number < math.inf:
         raise TargetError(
-            f"schedule: its target gave {found!r} at epoch {moment:g}, expected the factor of the "
+            f"schedule: its target gave {factor!r} at epoch {moment:g}, expected the factor of the "
             "base rate, a finite number from 0"
         )
     return number * (t / warmup) if t < warmup else number
@@ -88,4 +90,6 @@ def segments(config: ScheduleConfig, epoch: int, *, epochs: int) -> list[list[An
 
 def samples(function: Callable[[float], float], epoch: int) -> list[float]:
     """The function at 257 places over [epoch, epoch + 1], as a key holds them."""
-    return [short(function(epoch + place / (NUM_SAMPLES - 1))) for place in range(NUM_SAMPLES)]
+    return [
+        canonical_float(function(epoch + place / (NUM_SAMPLES - 1))) for place in range(NUM_SAMPLES)
+    ]

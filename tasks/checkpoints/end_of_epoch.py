@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import CorruptObject
 from epochal.data.stage_store.stages import Artifact, StageRecord, StageStore
-from epochal.data.store.documents import dump_document, load_document
 from epochal.data.store.hashed_files import write_hashed
 
 if TYPE_CHECKING:

@@ -85,7 +85,8 @@ def _probe(
     import torch
 
     from epochal.engine.loop.mixing import Mixer
-    from epochal.engine.model.step import check_output, split_batch, target_of
+    from epochal.engine.model.batches import split_batch, target_of
+    from epochal.engine.model.step import check_output
     from epochal.engine.randomness import seeded
     from epochal.tasks.run_data.probe_batches import first_batch
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,7 @@ def compute_landscape(
     """
     import numpy as np
 
+    from epochal.engine import metrics_of, validate_epoch
     from epochal.engine.landscape import axis_of, loss_landscape
     from epochal.tasks.run_data.run_data import own_config
     from epochal.tasks.user_code.components import build_components, prepare_numerics
@@ -104,15 +106,21 @@ def compute_landscape(
     components = build_components(config, device=prepare_numerics(config))
     load_model(found.stage_store, record, components, artifact=asked.artifact)
     data = _validation_data(found, config, notice)
-    landscape = loss_landscape(
+    measure = partial(
+        validate_epoch,
         components.state.model,
         _batches(config, data, asked),
         step=components.step,
-        seed=asked.seed,
-        axis_P=axis_of(asked.points, asked.extent),
-        validation_seed=seed_64(config.seed, "validate", asked.epoch),
+        metrics=metrics_of("loss"),
+        seed=seed_64(config.seed, "validate", asked.epoch),
         precision=config.precision,
         forward=components.state.forward,
+    )
+    landscape = loss_landscape(
+        components.state.model,
+        measure,
+        seed=asked.seed,
+        axis_P=axis_of(asked.points, asked.extent),
         on_point=on_point,
     )
     if not np.isfinite(landscape.losses_PP).any():

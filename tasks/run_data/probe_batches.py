@@ -17,7 +17,7 @@ from epochal.data.loading.loader import train_batches
 from epochal.data.loading.order import MicroBatchPlan
 from epochal.data.types import Batch, seed_64
 from epochal.engine.loop.resize import resized
-from epochal.engine.model.step import to_device
+from epochal.engine.model.batches import to_device
 from epochal.engine.randomness import seeded
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.user_code.components import Components

@@ -143,7 +143,7 @@ def _array(value: Any) -> npt.NDArray[Any] | None:
 
 
 def _input_of(item: Any) -> Any:
-    from epochal.engine.model.step import input_name
+    from epochal.engine.model.batches import input_name
 
     if isinstance(item, Mapping):
         name = input_name(item)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from epochal.data.store.documents import dump_document
+from epochal.data.documents import dump_document
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.preflight.tracker import check_tracker
 from epochal.tasks.reporting import Reporter, current_reporter

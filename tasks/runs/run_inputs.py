@@ -14,11 +14,11 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from epochal.data.config.loader import DataConfig
+from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import CorruptObject
 from epochal.data.hashing import digest
 from epochal.data.inspection.dataset import DatasetInfo
 from epochal.data.inspection.describe import files_stamp
-from epochal.data.store.documents import dump_document, load_document
 from epochal.data.store.store import Store
 from epochal.data.types import Target
 from epochal.engine.schedule.kinds import CustomSchedule

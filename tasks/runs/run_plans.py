@@ -14,9 +14,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, JsonValue, ValidationError
 
+from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import CorruptObject, NotFound
 from epochal.data.hashing import digest
-from epochal.data.store.documents import dump_document, load_document
 from epochal.data.store.store import Store
 from epochal.data.types import Frozen
 from epochal.tasks.config.run import RunConfig

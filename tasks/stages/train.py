@@ -169,7 +169,7 @@ def _line(stage: Stage, record: StageRecord) -> list[str]:  # noqa: ARG001 - as 
 
 def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
     from epochal.data.loading.loader import train_batches
-    from epochal.engine.loop.epoch import train_epoch
+    from epochal.engine.loop.epoch import Recipe, train_epoch
 
     config, data, epoch = session.config, session.data["train_data"], stage.number
     table = sample_table(session, stage)
@@ -208,22 +208,24 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
             result = train_epoch(
                 state,
                 batches,
+                Recipe(
+                    components.step,
+                    gradients=config.gradients,
+                    precision=config.precision,
+                    mixing=config.mixing,
+                    rate=rate_function(config, num_samples=data.info.num_samples),
+                    momentum=None if norm is None else norm.function(config.epochs),
+                    frozen=config.optimizer.frozen_in,
+                    validation=mid_epoch_validation(config.validation, session, saver, epoch=epoch),
+                    seed=config.seed,
+                ),
                 epoch=epoch,
                 num_updates=micro_batches.num_updates,
-                step=components.step,
-                gradients=config.gradients,
-                rate=rate_function(config, num_samples=data.info.num_samples),
-                seed=config.seed,
-                precision=config.precision,
-                mixing=config.mixing,
-                validations=mid_epoch_validation(config.validation, session, saver, epoch=epoch),
                 updates_per_epoch=updates_of(config, epoch, num_samples=len(data.sample_ids_N))
                 if _cut(session, stage) is not None
                 else None,
                 on_progress=EpochWatch(session.reporter, session.interruption, saver, times),
                 resume=resume,
-                frozen=config.optimizer.frozen_in(epoch),
-                momentum=None if norm is None else norm.function(config.epochs),
             )
     finally:
         saver.wait()

@@ -16,10 +16,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from epochal.data.documents import dump_document
 from epochal.data.errors import CorruptObject
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.stage_store.status import side_path
-from epochal.data.store.documents import dump_document
 from epochal.data.tables.schemas import MAX_KEYS
 from epochal.engine.config.mid_epoch import INSIDE
 from epochal.tasks.session.session import EpochPart

@@ -97,7 +97,7 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
             raise ConfigError(
                 f"mixing: step.target {config.step.target!r} is not known to take mixed batches; "
                 "give its object the attribute `takes_mixed_batches = True` if it knows what an "
-                "epochal.engine.loop.mixing.MixedBatch is, or leave `mixing` out"
+                "epochal.engine.MixedBatch is, or leave `mixing` out"
             )
     grouped = make_groups(model, config.optimizer) if config.optimizer.is_grouped else None
     optimizer = build_optimizer(

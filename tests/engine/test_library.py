@@ -11,20 +11,27 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from epochal.data.errors import TargetError
-from epochal.engine import as_batches, metrics_of, supervised_step, train_epoch, validate_epoch
+from epochal.engine import (
+    Recipe,
+    as_batches,
+    metrics_of,
+    supervised_step,
+    train_epoch,
+    validate_epoch,
+)
 
 PAGE = (Path(__file__).parents[2] / "docs" / "library.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
 
 
 def test_every_block_of_the_page_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("tempfile.mkdtemp", lambda: str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     names = {}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for block in BLOCKS:
             exec(compile(block, "docs/library.md", "exec"), names)
-    assert names["found"].values["accuracy"] > 0.5
+    assert names["validated"].values["accuracy"] > 0.5
     assert len(names["norms"]) == names["trained"].num_updates == 4
     assert names["resumed"].updates_done == names["state"].updates_done > 0
     shown = capsys.readouterr().out
@@ -46,10 +53,8 @@ def test_batches_of_an_iterable_train_as_those_of_the_loader_do(accumulate):
     result = train_epoch(
         other,
         plain,
+        Recipe(supervised_step(nn.CrossEntropyLoss), seed=5),
         epoch=0,
-        num_updates=plain.num_updates,
-        step=supervised_step(nn.CrossEntropyLoss),
-        seed=5,
     )
     assert result.num_samples == 45
     for name, tensor in state.model.state_dict().items():
@@ -64,7 +69,7 @@ def test_dicts_and_loaders_are_batches_and_ids_are_the_users():
         for low in range(0, 20, 8)
     ]
     plain = as_batches(dicts, sample_ids=lambda batch: batch["id"])
-    found = train_epoch(new_state(), plain, epoch=0, num_updates=3, step=cross_entropy())
+    found = train_epoch(new_state(), plain, Recipe(cross_entropy()), epoch=0)
     assert found.observations["sample_id"].tolist() == rows.tolist()
     loader = as_batches(DataLoader(TensorDataset(x, y), batch_size=8))
     assert loader.num_updates == 3
@@ -133,7 +138,5 @@ def test_what_does_not_fit_says_what_was_expected(call, words):
 def test_a_generator_trains_if_its_number_of_batches_is_told():
     x, y = samples(20)
     plain = as_batches(iter(zip(x.split(8), y.split(8), strict=True)), num_batches=3)
-    found = train_epoch(
-        new_state(), plain, epoch=0, num_updates=plain.num_updates, step=cross_entropy()
-    )
+    found = train_epoch(new_state(), plain, Recipe(cross_entropy()), epoch=0)
     assert found.num_updates == 3

@@ -14,7 +14,7 @@ from epochal.data.hashing import hash_u64, seed_64
 from epochal.data.loading.batch_sampler import sampler_order, sampler_plan
 from epochal.data.loading.loader import train_batches
 from epochal.engine.config.numerics import GradientsConfig
-from epochal.engine.loop.epoch import train_epoch
+from epochal.engine.loop.epoch import Recipe, train_epoch
 from epochal.engine.loop.resize import resized
 
 SEED, EPOCH, BATCH, BASE = 5, 2, 4, 8
@@ -95,12 +95,13 @@ def test_weights_are_bitwise_those_of_the_loop(kind, accumulate):
     result = train_epoch(
         state,
         train_batches(TensorDataset(x, y), plan, sample_ids_N=ids, seed=SEED, epoch=EPOCH),
+        Recipe(
+            cross_entropy(),
+            gradients=GradientsConfig(accumulate=accumulate, clip_norm=0.5),
+            seed=SEED,
+        ),
         epoch=EPOCH,
         num_updates=plan.num_updates,
-        step=cross_entropy(),
-        gradients=GradientsConfig(accumulate=accumulate, clip_norm=0.5),
-        rate=lambda _: 1.0,
-        seed=SEED,
     )
     model, updates = by_hand(x, y, order, variable=kind == "variable_batch", accumulate=accumulate)
     assert result.num_updates == updates >= UPDATES

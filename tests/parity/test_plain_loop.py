@@ -9,7 +9,7 @@ from torch import nn
 
 from epochal.data.types import seed_64
 from epochal.engine.config.numerics import EmaConfig, GradientsConfig, PrecisionConfig
-from epochal.engine.loop.epoch import train_epoch
+from epochal.engine.loop.epoch import Recipe, train_epoch
 from epochal.engine.model.ema import WeightAverage
 from epochal.engine.model.precision import new_scaler, prepared
 
@@ -101,13 +101,15 @@ def ours(make, options, x, y, *, accumulate, clip, precision, zeroing, ema, rate
     result = train_epoch(
         state,
         batches(x, y, batch_size=BATCH, accumulate=accumulate),
+        Recipe(
+            cross_entropy(),
+            gradients=GradientsConfig(accumulate=accumulate, zeroing=zeroing, **clip),
+            precision=config,
+            rate=rate,
+            seed=5,
+        ),
         epoch=0,
         num_updates=UPDATES,
-        step=cross_entropy(),
-        gradients=GradientsConfig(accumulate=accumulate, zeroing=zeroing, **clip),
-        precision=config,
-        rate=rate,
-        seed=5,
     )
     return state, result
 

@@ -18,12 +18,12 @@ from support.malformed_bytes import (
 from support.stage_keys import FACTS, config
 from support.stage_records import KEY, make_record
 
+from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import BadStore, CorruptObject
 from epochal.data.inspection.dataset import DatasetInfo
 from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.stage_store.records import dump_record, load_record
 from epochal.data.stage_store.stages import StageStore
-from epochal.data.store.documents import dump_document, load_document
 from epochal.data.store.open import open_store
 from epochal.tasks.runs.run_inputs import read_known
 from epochal.tasks.runs.run_plans import read_plans, record_plan

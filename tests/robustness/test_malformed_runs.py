@@ -13,9 +13,9 @@ from support.malformed_bytes import replaced, rewritten, safetensors_bytes
 from support.planted_files import plant, stage, undo
 from support.project import Project, environment
 
+from epochal.data.documents import dump_document
 from epochal.data.errors import CorruptObject
 from epochal.data.stage_store.stages import StageStore
-from epochal.data.store.documents import dump_document
 from epochal.data.store.open import open_store
 from epochal.tasks.runs.stage_schema import look_up
 

@@ -5,8 +5,8 @@ import struct
 
 from hypothesis import strategies as st
 
+from epochal.data.documents import dump_document, load_document
 from epochal.data.hashing import bytes_sha256
-from epochal.data.store.documents import dump_document, load_document
 
 # What stands in the place of a value: other types, limits, names that lead out of a folder.
 STRANGE = (

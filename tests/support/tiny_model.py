@@ -8,7 +8,7 @@ from epochal.data.store.hashed_files import write_hashed
 from epochal.data.types import Batch, Window
 from epochal.engine.checkpoint.safetensors_file import safetensors_pieces
 from epochal.engine.config.numerics import GradientsConfig
-from epochal.engine.loop.epoch import train_epoch
+from epochal.engine.loop.epoch import Recipe, train_epoch
 from epochal.engine.model.build import build_loss, build_model
 from epochal.engine.model.state import TrainingState
 from epochal.engine.model.step import DefaultStep
@@ -76,19 +76,25 @@ def cross_entropy(**args):
 
 
 def run_epoch(state, x, y, *, batch_size=8, accumulate=1, epoch=0, rate=None, step=None,
-              weights=None, start=0, **more):  # fmt: skip
+              weights=None, start=0, frozen=(), on_progress=None, resume=None, gradients=None,
+              seed=5, **recipe):  # fmt: skip
     """One epoch of `state` over the samples in order."""
-    clip = {name: more.pop(name) for name in ("clip_norm", "clip_value") if name in more}
+    clip = {name: recipe.pop(name) for name in ("clip_norm", "clip_value") if name in recipe}
     return train_epoch(
         state,
         batches(x, y, batch_size=batch_size, accumulate=accumulate, weights=weights, start=start),
+        Recipe(
+            step or cross_entropy(),
+            gradients=GradientsConfig(accumulate=accumulate, **clip, **(gradients or {})),
+            rate=rate or (lambda _: 1.0),
+            frozen=lambda _: frozen,
+            seed=seed,
+            **recipe,
+        ),
         epoch=epoch,
         num_updates=num_updates(len(y), batch_size=batch_size, accumulate=accumulate),
-        step=step or cross_entropy(),
-        gradients=GradientsConfig(accumulate=accumulate, **clip),
-        rate=rate or (lambda _: 1.0),
-        seed=5,
-        **more,
+        on_progress=on_progress,
+        resume=resume,
     )
 
 

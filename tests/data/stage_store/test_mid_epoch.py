@@ -9,9 +9,9 @@ from support.bare_run import BareRun
 from support.mid_epoch_commits import KEY, commit
 from support.project import Project, environment
 
+from epochal.data.documents import dump_document
 from epochal.data.errors import Interrupted, TrainingFailed
 from epochal.data.stage_store.mid_epoch import MidEpochStore
-from epochal.data.store.documents import dump_document
 from epochal.data.store.open import open_store
 from epochal.tasks.session.interruption import Interruption
 from epochal.tasks.session.stage_times import MAX_TIMES, StageTimes

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from support.stage_records import KEY, MODEL, OTHER, TABLE, make_record
 
+from epochal.data.documents import dump_document
 from epochal.data.errors import BadStore, CorruptObject, NotDeterministic, NotFound
 from epochal.data.hashing import bytes_sha256
 from epochal.data.stage_store.records import Artifact, dump_record, load_record
 from epochal.data.stage_store.stages import StageStatus, StageStore, stage_folder
-from epochal.data.store.documents import dump_document
 from epochal.data.store.open import open_store
 
 
@@ -312,7 +312,7 @@ def test_a_record_keeps_every_field_and_bit(in_memory):
     ],
 )
 def test_a_record_with_any_other_field_is_damage(in_memory, change):
-    from epochal.data.store.documents import load_document
+    from epochal.data.documents import load_document
 
     body = load_document(dump_record(make_record(in_memory)), name="x")
     with pytest.raises(CorruptObject, match=r"stages/record\.json"):
@@ -320,7 +320,7 @@ def test_a_record_with_any_other_field_is_damage(in_memory, change):
 
 
 def test_a_record_of_a_newer_version_asks_for_that_version(in_memory):
-    from epochal.data.store.documents import load_document
+    from epochal.data.documents import load_document
 
     body = load_document(dump_record(make_record(in_memory)), name="x")
     with pytest.raises(BadStore, match="install the newer version"):

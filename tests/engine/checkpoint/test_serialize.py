@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from support.tiny_model import Net, bits, new_state, run_epoch, samples, save_tensors
 from torch import nn
 
+from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import CorruptObject, StateMismatch
-from epochal.data.store.documents import dump_document, load_document
 from epochal.engine.checkpoint.serialize import (
     StateParts,
     load_model_tensors,

@@ -22,8 +22,7 @@ from torch import nn
 
 from epochal.data.errors import NonFinite, TargetError, TrainingFailed
 from epochal.data.types import seed_64
-from epochal.engine.config.numerics import GradientsConfig
-from epochal.engine.loop.epoch import train_epoch, updates_table
+from epochal.engine.loop.epoch import Recipe, train_epoch, updates_table
 from epochal.engine.model.step import StepOutput
 
 OPTIMIZERS = {
@@ -335,10 +334,7 @@ def test_a_loader_that_gives_too_few_batches_is_an_error():
         train_epoch(
             new_state(),
             batches(x, y, batch_size=8)[:2],
+            Recipe(cross_entropy()),
             epoch=0,
             num_updates=num_updates(40, batch_size=8),
-            step=cross_entropy(),
-            gradients=GradientsConfig(),
-            rate=lambda _: 1.0,
-            seed=0,
         )

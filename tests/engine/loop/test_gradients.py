@@ -7,11 +7,8 @@ import pytest
 import torch
 from support.tiny_model import (
     Net,
-    batches,
     bits,
-    cross_entropy,
     new_state,
-    num_updates,
     run_epoch,
     samples,
 )
@@ -20,7 +17,7 @@ from torch import nn
 from epochal.data.errors import NonFinite, TargetError
 from epochal.engine.checkpoint.serialize import load_state, split_state
 from epochal.engine.config.numerics import EmaConfig, GradientsConfig, PrecisionConfig
-from epochal.engine.loop.epoch import spikes, train_epoch
+from epochal.engine.loop.epoch import spikes
 from epochal.engine.loop.gradients import MAX_SKIPPED, Gradients
 from epochal.engine.model.ema import WeightAverage
 from epochal.engine.model.precision import new_scaler
@@ -31,20 +28,11 @@ CPU = torch.device("cpu")
 
 def train(state, x, y, *, batch_size=8, step=None, precision=None, resume=None, start=0,
           on_progress=None, **gradients):  # fmt: skip
-    accumulate = gradients.get("accumulate", 1)
-    return train_epoch(
-        state,
-        batches(x, y, batch_size=batch_size, accumulate=accumulate, start=start),
-        epoch=0,
-        num_updates=num_updates(len(y), batch_size=batch_size, accumulate=accumulate),
-        step=step or cross_entropy(),
-        gradients=GradientsConfig(**gradients),
-        precision=precision,
-        rate=lambda _: 1.0,
-        seed=5,
-        on_progress=on_progress,
-        resume=resume,
-    )
+    return run_epoch(
+        state, x, y, batch_size=batch_size, accumulate=gradients.pop("accumulate", 1), step=step,
+        precision=precision or PrecisionConfig(), start=start, on_progress=on_progress,
+        resume=resume, gradients=gradients,
+    )  # fmt: skip
 
 
 def poisoned(*rows, count=64):

@@ -49,7 +49,7 @@ def test_it_changes_nothing_of_the_training():
         return {"loss": found[-1][1]}
 
     run_epoch(plain, x, y)
-    result = run_epoch(watched, x, y, validations=MidEpochValidation(3, measure))
+    result = run_epoch(watched, x, y, validation=MidEpochValidation(3, measure))
     assert bits(plain) == bits(watched)
     assert [update for update, _ in found] == [3, 6]
     column = result.updates["validation_inside/loss"]
@@ -75,7 +75,7 @@ def test_values_are_those_of_the_weights_at_that_update():
             seed=1,
         ).values
 
-    result = run_epoch(state, x, y, validations=MidEpochValidation(4, measure), on_progress=look)
+    result = run_epoch(state, x, y, validation=MidEpochValidation(4, measure), on_progress=look)
     assert result.updates["validation_inside/loss"][3] == pytest.approx(by_hand[0], rel=1e-6)
 
 

@@ -8,14 +8,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from support.bare_run import BareRun
 from support.project import Project, environment
-from support.tiny_model import Net, batches, cross_entropy, new_state, samples
+from support.tiny_model import Net, cross_entropy, new_state, run_epoch, samples
 from torch import nn
 
 from epochal.data.errors import ConfigError, TargetError, TrainingFailed
 from epochal.data.types import seed_64
 from epochal.engine.config.mixing import MixingConfig
-from epochal.engine.config.numerics import GradientsConfig
-from epochal.engine.loop.epoch import train_epoch
 from epochal.engine.loop.mixing import MixedBatch, MixedStep, Mixer, beta_symmetric, plan_mixing
 from epochal.engine.model.build import build_loss
 from epochal.engine.model.step import DefaultStep
@@ -48,17 +46,10 @@ def pictures(count=61):
 
 
 def train(state, x, y, config, *, step=None, weights=None, accumulate=1):
-    return train_epoch(
-        state,
-        batches(x, y, batch_size=BATCH, accumulate=accumulate, weights=weights),
-        epoch=EPOCH,
-        num_updates=-(-len(y) // (BATCH * accumulate)),
-        step=step or MixedStep(cross_entropy()),
-        gradients=GradientsConfig(accumulate=accumulate),
-        rate=lambda _: 1.0,
-        seed=SEED,
-        mixing=config,
-    )
+    return run_epoch(
+        state, x, y, batch_size=BATCH, accumulate=accumulate, weights=weights, epoch=EPOCH,
+        step=step or MixedStep(cross_entropy()), seed=SEED, mixing=config,
+    )  # fmt: skip
 
 
 def by_hand(state, x, y, config, *, weights=None):

@@ -9,9 +9,10 @@ from support.tiny_model import Net
 from torch import nn
 
 from epochal.data.errors import TargetError
+from epochal.engine.model.batches import split_batch, to_device
 from epochal.engine.model.build import build_loss, build_model, build_optimizer
 from epochal.engine.model.state import TrainingState
-from epochal.engine.model.step import DefaultStep, split_batch, to_device
+from epochal.engine.model.step import DefaultStep
 
 LOGITS, LABELS = torch.randn(5, 4), torch.tensor([0, 1, 2, 3, -100])
 

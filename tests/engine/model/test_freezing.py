@@ -14,7 +14,7 @@ from epochal.data.errors import TargetError, TrainingFailed
 from epochal.engine.checkpoint.serialize import load_state, split_state
 from epochal.engine.config.numerics import EmaConfig, GradientsConfig
 from epochal.engine.config.optimizer import OptimizerConfig
-from epochal.engine.loop.epoch import train_epoch
+from epochal.engine.loop.epoch import Recipe, train_epoch
 from epochal.engine.model.build import build_model
 from epochal.engine.model.ema import WeightAverage
 from epochal.engine.model.freezing import check_frozen, freeze, set_training_mode
@@ -62,14 +62,21 @@ def test_freezing_and_thawing_is_bitwise_a_loop_by_hand(optimizer, zeroing):
     state = new_state(make, optimizer, **options)
     model = build_model(make, seed=1)
     by_hand = optimizer(model.parameters(), **options)
+    recipe = Recipe(
+        cross_entropy(),
+        gradients=GradientsConfig(accumulate=2, clip_norm=0.5, zeroing=zeroing),
+        frozen=lambda epoch: BODY if epoch < 2 else (),
+        seed=5,
+    )
     for epoch in range(3):
         frozen = epoch < 2
         train_epoch(
-            state, batches_of(x, y, batch_size=8, accumulate=2), epoch=epoch,
-            num_updates=num_updates(44, batch_size=8, accumulate=2), step=cross_entropy(),
-            gradients=GradientsConfig(accumulate=2, clip_norm=0.5, zeroing=zeroing),
-            rate=lambda _: 1.0, seed=5, frozen=BODY if frozen else (),
-        )  # fmt: skip
+            state,
+            batches_of(x, y, batch_size=8, accumulate=2),
+            recipe,
+            epoch=epoch,
+            num_updates=num_updates(44, batch_size=8, accumulate=2),
+        )
         model.train()
         model.body.requires_grad_(not frozen)
         if frozen:

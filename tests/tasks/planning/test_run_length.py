@@ -12,8 +12,7 @@ from support.tiny_model import batches, cross_entropy, new_state, samples
 
 from epochal.data.errors import ConfigError, TrainingFailed
 from epochal.data.loading.order import micro_batches
-from epochal.engine.config.numerics import GradientsConfig
-from epochal.engine.loop.epoch import train_epoch
+from epochal.engine.loop.epoch import Recipe, train_epoch
 from epochal.tasks.planning.run_length import updates_left, updates_of, with_epochs
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 from epochal.tasks.stages.registry import list_stages
@@ -96,12 +95,9 @@ def test_a_cut_epoch_runs_at_the_rates_of_the_whole_one():
         result = train_epoch(
             state,
             batches(x[:count], y[:count], batch_size=8),
+            Recipe(cross_entropy(), rate=lambda epoch: epoch),
             epoch=2,
             num_updates=count // 8,
-            step=cross_entropy(),
-            gradients=GradientsConfig(),
-            rate=lambda epoch: epoch,
-            seed=1,
             **more,
         )
         return result.updates["train/learning_rate"], state

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from support.tiny_model import Net, batches, cross_entropy, new_state, samples
 from torch import nn
 
 from epochal.data.errors import TargetError
+from epochal.engine import metrics_of
 from epochal.engine.config.numerics import MetricsConfig
 from epochal.engine.landscape import axis_of, direction, loss_landscape
 from epochal.engine.loop.evaluate import validate_epoch
@@ -33,13 +35,19 @@ def parameters_of(model):
 
 def around(state, *, points=3, extent=1.0, **more):
     x, y = samples(30)
-    return loss_landscape(
+    measure = partial(
+        validate_epoch,
         state.model,
         batches(x, y, batch_size=8),
         step=more.pop("step", cross_entropy()),
+        metrics=metrics_of("loss"),
+        seed=7,
+    )
+    return loss_landscape(
+        state.model,
+        measure,
         seed=more.pop("seed", 1),
         axis_P=axis_of(points, extent),
-        validation_seed=7,
         **more,
     )
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import CorruptObject
 from epochal.data.hashing import bytes_sha256
-from epochal.data.store.documents import dump_document, load_document
 
 BODY = {"rate": 0.1 + 0.2, "tiny": 5e-324, "name": "ä\n", "list": [1, None, True, {}], "n": 2**80}
 

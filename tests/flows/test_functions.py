@@ -1,0 +1,54 @@
+"""The commands as functions: each gives what its command prints with `--json`."""
+
+import json
+
+import pytest
+from support.bare_run import BareRun
+from support.project import Project, call
+
+import epochal
+
+DONE = {"run", "done", "would_run", "bitwise", "data_not_read", "stages"}
+
+
+@pytest.fixture
+def project(tmp_path, home):
+    return Project(tmp_path / "project", epochs=2)
+
+
+@pytest.mark.server
+def test_a_run_is_trained_once_and_its_plan_and_samples_are_those_of_the_commands(
+    tmp_path, tracker, prefect_api
+):
+    project = Project(tmp_path / "project", epochs=1)
+    first = epochal.train(project.config)
+    assert {"weights_sha256", "metrics", "mlflow_run_id"} <= set(first)
+    assert [one["cached"] for one in first["stages"]] == [False] * 4
+    again = epochal.train(epochal.load_config(project.config))
+    assert all(one["cached"] for one in again["stages"])
+    assert project("train").json["weights_sha256"] == first["weights_sha256"]
+
+
+def test_a_plan_is_that_of_the_command_and_starts_nothing(project):
+    plan = epochal.plan(str(project.config))
+    assert set(plan) == DONE
+    assert {one["done"] for one in plan["stages"]} == {False}
+    assert json.loads(json.dumps(plan)) == project("plan").json
+    assert not project.store.exists()
+
+
+def test_samples_are_those_of_the_command(project):
+    BareRun(project.config)()
+    hardest = epochal.samples(project.config, order="hardest", count=3)
+    assert hardest == call("samples", str(project.config), "--hardest", "3", "--json").json
+    assert len(hardest["samples"]) == 3
+    assert len(epochal.samples(project.config)["samples"]) == 20
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [({"order": "hard"}, "'hard'; expected one of easiest, hardest"), ({"count": 0}, "found 0")],
+)
+def test_what_samples_cannot_be_asked_for_is_named(asked, words, project):
+    with pytest.raises(epochal.InputError, match=words):
+        epochal.samples(project.config, **asked)
