@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from epochal.flows.servers.processes import start_mark
+from epochal.flows.servers import start_mark
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

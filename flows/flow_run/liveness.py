@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext
 from pathlib import Path
 
-from epochal.flows.servers.prefect import touch_servers
+from epochal.flows.servers import touch_servers
 from epochal.tasks.config.run import RunConfig
 
 EVERY_S = 30.0

@@ -6,7 +6,6 @@ of stages or of the store.
 
 from __future__ import annotations
 
-import fcntl
 import getpass
 import logging
 import os
@@ -21,6 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+import psutil
+from filelock import FileLock
 
 from epochal.data.errors import ServerUnavailable
 from epochal.data.hashing import digest
@@ -248,20 +250,17 @@ def _origin_tags() -> dict[str, str]:
 @contextmanager
 def tracker_lock() -> Iterator[None]:
     """Held by one process of this machine at a time: who looks and then writes is not overtaken."""
-    path = tracking_home() / "mlflow.lock"
+    lock = FileLock(tracking_home() / "mlflow.lock", mode=0o600)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("wb")
+        tracking_home().mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock.acquire()
     except OSError:  # no home to write in; of two new runs the older one stays, lock or not
         yield
         return
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # ends with its holder, however that ends
-        try:
-            yield
-        finally:
-            # By name: what the loader forked meanwhile holds the same file open, for an epoch.
-            fcntl.flock(lock, fcntl.LOCK_UN)
+    try:
+        yield
+    finally:
+        lock.release()  # also what the loader forked meanwhile holds of it, for an epoch
 
 
 _ABOUT = 2000  # characters of what a failed attempt said
@@ -278,7 +277,7 @@ def make_database(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{path.name}.*.new*"):
         with suppress(ValueError, FileNotFoundError):
-            if not _is_alive(int(leftover.name.split(".")[-2])):
+            if not psutil.pid_exists(int(leftover.name.split(".")[-2])):
                 leftover.unlink()
     private = path.with_name(f".{path.name}.{os.getpid()}.new")
     command = [sys.executable, "-P", "-m", "mlflow", "db", "upgrade", f"sqlite:///{private}"]
@@ -294,7 +293,3 @@ def make_database(path: Path) -> None:
             os.link(private, path)
     finally:
         private.unlink(missing_ok=True)
-
-
-def _is_alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists() if sys.platform == "linux" else True
