@@ -98,6 +98,7 @@ def _start(home: ServerHome, *, port: int | None) -> ServerRecord:
         home=home,
         port=bound,
         serves=mlflow.store,
+        owner_only=True,
         environment={
             **environment,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

@@ -136,6 +136,7 @@ def _start(
             port=bound,
             stops_when_idle=stops_when_idle,
             listening=reserved,
+            owner_only=True,
             environment={
                 **server_environment(),
                 "PREFECT_HOME": str(home.folder),

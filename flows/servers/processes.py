@@ -50,10 +50,12 @@ def start_detached(
     stops_when_idle: bool = False,
     serves: str | None = None,
     listening: socket.socket | None = None,
+    owner_only: bool = False,
 ) -> ServerRecord:
     """Starts `command` in a session of its own, its output in a log file.
 
     It inherits no descriptor but `listening`, whose number replaces `{fd}` in the command.
+    owner_only: whether its files are to be read by nobody else; else by whom the umask lets.
     """
     server = Server(
         name=name,
@@ -64,6 +66,7 @@ def start_detached(
     )
     marker = _Marker(**server.model_dump(), home=str(home.folder))
     handed = () if listening is None else (listening.fileno(),)
+    home.log(name).touch(mode=0o600)
     with home.log(name).open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own command
             [part.format(fd=handed[0]) if handed else part for part in command],
@@ -74,6 +77,7 @@ def start_detached(
             env={**environment, MARKER: marker.model_dump_json()},
             start_new_session=True,
             pass_fds=handed,
+            umask=0o077 if owner_only else -1,
         )
     # If it dies while we live, somebody must reap it: a zombie keeps its pid.
     threading.Thread(target=process.wait, name=f"reaps-{name}", daemon=True).start()
