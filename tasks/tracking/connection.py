@@ -126,7 +126,7 @@ def _unreadable(path: Path) -> str | None:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
             database.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
     except (OSError, sqlite3.Error) as error:
-        # A locked one is there: MLflow waits for its turn.
+        # A locked file can be reached: MLflow waits until it is free.
         return None if "locked" in str(error) else f"{path}: {error}"
     return None
 
@@ -142,7 +142,7 @@ def connect(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # else importing it phones home
     from mlflow import MlflowClient
 
-    # Of two processes that make the same tables one would fail. It tells of its tables.
+    # Of two processes that make the same tables one would fail. Its logger reports each table.
     with tracker_lock(), quiet("mlflow.store.db.utils"):
         if is_sqlite(uri):
             make_database(sqlite_path(uri))
