@@ -44,7 +44,10 @@ def check_tracker(uri: str, *, experiment: str) -> None:
 
     Says nothing of a tracker that is away, and of addresses of which nothing can be known.
     """
-    scheme = urlsplit(uri).scheme
+    try:
+        scheme, _ = urlsplit(uri).scheme, urlsplit(uri).port
+    except ValueError as error:
+        raise PreflightFailed(f"tracking.uri: is no address: {error}; correct it") from error
     if is_sqlite(uri):
         _check_sqlite(uri, experiment)
     elif scheme in {"http", "https"}:
