@@ -7,7 +7,6 @@ Run as `python -m epochal.flows.supervise`; the commands of Epochal start it.
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
 import signal
@@ -16,18 +15,19 @@ import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from epochal.flows.environment import importing
-from epochal.flows.servers.home import ServerHome
-from epochal.flows.servers.prefect import HEALTH, read_note
-from epochal.flows.servers.processes import answers
+from epochal.flows.servers import ServerHome, prefect_answers, read_note
+from epochal.tasks.http import ask
 
 # A run that died without a word stays `Running` for ever. One that lives sends a heartbeat at
 # least every 180 s, Prefect's default.
 SIGN_OF_LIFE_S = 900.0
 _LOOK_AGAIN_S = 60.0
+_ANSWER_S = 30.0
 _PAGE = 200
 _UNFINISHED = ["SCHEDULED", "PENDING", "RUNNING", "CANCELLING"]
 
@@ -82,7 +82,7 @@ def _stay_on_one_cpu() -> set[int]:
 
 def _use_all_cpus(*, port: int, cpus: set[int]) -> None:
     """Lifts the restriction of all threads as soon as the server answers."""
-    while not answers(port, HEALTH, timeout_s=_LOOK_AGAIN_S):
+    while not prefect_answers(port, timeout_s=_LOOK_AGAIN_S):
         pass
     for thread in Path("/proc/self/task").iterdir():
         with suppress(ProcessLookupError):  # it has ended since
@@ -91,7 +91,7 @@ def _use_all_cpus(*, port: int, cpus: set[int]) -> None:
 
 def _end_left_running(*, port: int) -> None:
     """At the start and once a minute: runs that a dead process left `Running` can be retried."""
-    while not answers(port, HEALTH, timeout_s=_LOOK_AGAIN_S):
+    while not prefect_answers(port, timeout_s=_LOOK_AGAIN_S):
         pass
     import httpx
     from prefect.client.orchestration import get_client
@@ -151,7 +151,7 @@ def is_busy(port: int, *, window_s: float) -> bool:
     """
     try:
         return _has_schedule(port) or _has_live_run(port, window_s=window_s)
-    except (OSError, http.client.HTTPException, ValueError):
+    except (OSError, ValueError):
         return True
 
 
@@ -160,7 +160,8 @@ def _has_schedule(port: int) -> bool:
     while page := _ask(port, "deployments", {"limit": _PAGE, "offset": offset}):
         for deployment in page:
             schedules = deployment.get("schedules") or []
-            if not deployment.get("paused") and any(one.get("active") for one in schedules):
+            active = [schedule for schedule in schedules if schedule.get("active")]
+            if active and not deployment.get("paused"):
                 return True
         offset += len(page)
     return False
@@ -179,23 +180,17 @@ def _has_live_run(port: int, *, window_s: float) -> bool:
         return True
     heartbeat = {"name": ["prefect.flow-run.heartbeat"]}
     occurred = {"since": since.isoformat(), "until": datetime.now(UTC).isoformat()}
-    found = _ask(port, "events", {"filter": {"event": heartbeat, "occurred": occurred}, "limit": 1})
-    return bool(found["events"])
+    page = _ask(port, "events", {"filter": {"event": heartbeat, "occurred": occurred}, "limit": 1})
+    return bool(page["events"])
 
 
 def _ask(port: int, what: str, query: dict[str, Any]) -> Any:
-    """The answer of `POST /api/<what>/filter`. Raises ValueError if it is none."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        headers = {"content-type": "application/json"}
-        connection.request("POST", f"/api/{what}/filter", json.dumps(query), headers)
-        response = connection.getresponse()
-        body = response.read()
-    finally:
-        connection.close()
-    if response.status != http.client.OK:
-        raise ValueError(f"{what}: status {response.status}")
-    return json.loads(body)
+    """What `POST /api/<what>/filter` answers. Raises OSError or ValueError if it does not."""
+    url = f"http://127.0.0.1:{port}/api/{what}/filter"
+    answer = ask(url, posted=query, timeout_s=_ANSWER_S)
+    if answer.status != HTTPStatus.OK:
+        raise ValueError(f"{what}: status {answer.status}")
+    return json.loads(answer.body)
 
 
 if __name__ == "__main__":

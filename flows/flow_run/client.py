@@ -12,9 +12,13 @@ import queue
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from epochal.data.errors import Interrupted, ServerUnavailable
 from epochal.flows.environment import importing
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
 
 # Loggers that tell of Prefect's own work; the last two are named after its background services.
 _OWN = ("prefect", "httpx", "httpcore", "websockets", "APILogWorker", "EventsWorker")
@@ -100,6 +104,14 @@ def quiet_console() -> Iterator[None]:
             handler.removeFilter(_is_not_prefects)
 
 
+def current_flow_run() -> FlowRun | None:
+    """The flow run in which this is called; None outside of one."""
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    return None if context is None else context.flow_run
+
+
 def server_errors() -> tuple[type[BaseException], ...]:
     """What Prefect's client raises if its server fails, is unreachable, or has lost the run.
 
@@ -143,9 +155,9 @@ def _console_handlers() -> list[logging.Handler]:
     from prefect.logging.handlers import PrefectConsoleHandler, _SafeStreamHandler
 
     named = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict)]
-    found = [handler for logger in [logging.root, *named] for handler in logger.handlers]
+    handlers = [handler for logger in [logging.root, *named] for handler in logger.handlers]
     kinds = (PrefectConsoleHandler, _SafeStreamHandler)
-    return [handler for handler in dict.fromkeys(found) if isinstance(handler, kinds)]
+    return [handler for handler in dict.fromkeys(handlers) if isinstance(handler, kinds)]
 
 
 def _is_not_prefects(record: logging.LogRecord) -> bool:

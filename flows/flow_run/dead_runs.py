@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from epochal.flows.servers.processes import start_mark
+from epochal.flows.flow_run.client import current_flow_run
+from epochal.flows.servers import start_mark
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -29,19 +30,18 @@ _HOST, _SPACE, _PID, _STARTED, _TRY = (
 )
 _PAGE = 200
 _UNFINISHED = ("RUNNING", "CANCELLING")
-_NAMED_WITHIN = timedelta(minutes=5)  # of its start: until then a try has not died unnamed
+# A try that has not written down its process for so long has died before it could.
+_NAMED_WITHIN = timedelta(minutes=5)
 
 
 @contextmanager
 def noting_process() -> Iterator[None]:
     """Inside a flow: its run names this process; tasks of dead tries no longer show `Running`."""
     from prefect.client.orchestration import get_client
-    from prefect.context import FlowRunContext
 
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
+    run = current_flow_run()
+    if run is None:
         raise RuntimeError("noting_process() is for the inside of a flow")
-    run = context.flow_run
     with get_client(sync_client=True) as client:
         client.update_flow_run_labels(run.id, {**process_labels(), _TRY: run.run_count})
         if run.run_count > 1:
@@ -68,7 +68,7 @@ def is_dead(labels: Mapping[str, Any]) -> bool:
     if any(labels.get(name) != value for name, value in _here().items()):
         return False
     pid, started = labels.get(_PID), labels.get(_STARTED)
-    if not isinstance(pid, int) or not isinstance(started, str) or not started:
+    if not isinstance(pid, int) or pid <= 0 or not isinstance(started, str) or not started:
         return False
     return start_mark(pid) != started
 
@@ -82,19 +82,20 @@ def end_left_running(client: SyncPrefectClient) -> list[FlowRun]:
     from prefect.client.schemas.sorting import FlowRunSort
 
     states = {"type": {"any_": list(_UNFINISHED)}}
-    found = client.read_flow_runs(
+    unfinished = client.read_flow_runs(
         flow_filter=FlowFilter.model_validate({"name": {"any_": [FLOW]}}),
         flow_run_filter=FlowRunFilter.model_validate({"state": states}),
         sort=FlowRunSort.START_TIME_DESC,
         limit=_PAGE,
     )
-    return [run for run in found if _is_left(run) and _end(client, run)]
+    return [run for run in unfinished if _is_left(run) and _end(client, run)]
 
 
 def _is_left(run: FlowRun) -> bool:
     """Whether the process of its present try is dead.
 
-    A try is `Running` before it names its process: so long the run names the one before.
+    A new try is `Running` for a moment before it writes down its process; until then the run still
+    names the process of the try before.
     """
     if not is_dead(run.labels):
         return False

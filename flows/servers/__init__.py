@@ -1,35 +1,37 @@
-"""Servers and UIs on this machine, behind `epochal up` and `epochal down`. One door to them all."""
+"""Servers and UIs on this machine, behind `epochal up` and `epochal down`.
+
+The one door to this folder: files outside import from here alone.
+"""
 
 from __future__ import annotations
 
-import os
-import socket
-import sys
 from dataclasses import dataclass
 
 from epochal.data.errors import InputError
 from epochal.flows.servers import mlflow as mlflow_server
 from epochal.flows.servers import prefect as prefect_server
+from epochal.flows.servers import worker as worker_server
 from epochal.flows.servers.configured import configured_api_url
-from epochal.flows.servers.home import ServerHome, ServerRecord
+from epochal.flows.servers.home import ServerHome
 from epochal.flows.servers.mlflow import local_mlflow_uri, mlflow_ui_of
 from epochal.flows.servers.prefect import (
     PrefectServer,
     StartingServer,
     begin_prefect_server,
     ensure_prefect_server,
-    read_note,
+    prefect_answers,
     touch_servers,
 )
 from epochal.flows.servers.processes import (
     is_alive,
-    port_of,
+    read_note,
     reserve_port,
-    start_detached,
+    start_mark,
     stop,
     surviving,
     wait_until_answers,
 )
+from epochal.flows.servers.worker import WORK_POOL, worker_name, worker_runs
 
 __all__ = [
     "MLFLOW_PORT",
@@ -37,6 +39,7 @@ __all__ = [
     "WORK_POOL",
     "DownResult",
     "PrefectServer",
+    "ServerHome",
     "StartingServer",
     "UpResult",
     "begin_prefect_server",
@@ -44,12 +47,15 @@ __all__ = [
     "ensure_prefect_server",
     "local_mlflow_uri",
     "mlflow_ui_of",
+    "prefect_answers",
+    "read_note",
+    "start_mark",
     "touch_servers",
     "up",
+    "worker_name",
     "worker_runs",
 ]
 
-WORK_POOL = "epochal"
 PREFECT_PORT = prefect_server.PREFERRED_PORT
 MLFLOW_PORT = mlflow_server.PREFERRED_PORT
 MLFLOW_TIMEOUT_S = 180.0
@@ -87,9 +93,9 @@ def up(*, prefect_port: int | None = None, mlflow_port: int | None = None) -> Up
     starting = _begin_prefect(prefect_port)
     mlflow, mlflow_started = mlflow_server.begin_mlflow_server(port=mlflow_port)
     prefect = starting.wait()
-    worker, worker_started = _begin_worker(prefect.api_url)
+    worker, worker_started = worker_server.begin_worker(prefect.api_url)
     wait_until_answers(mlflow, mlflow_server.HEALTH, timeout_s=MLFLOW_TIMEOUT_S)
-    wait_until_answers(worker, "/health", timeout_s=WORKER_TIMEOUT_S)
+    wait_until_answers(worker, worker_server.HEALTH, timeout_s=WORKER_TIMEOUT_S)
     flags = {"prefect": prefect.started, "mlflow": mlflow_started, "worker": worker_started}
     records = [starting.record, mlflow, worker]
     return UpResult(
@@ -113,17 +119,6 @@ def down() -> DownResult:
         stopped = tuple(record.name for record in known if stop(record, home=home))
         home.write({})
     return DownResult(stopped=stopped)
-
-
-def worker_name() -> str:
-    """The name of this machine's worker, as Prefect's UI shows it."""
-    return f"{WORK_POOL} on {socket.gethostname()}"
-
-
-def worker_runs(api_url: str) -> bool:
-    """Whether the worker that `up` starts here runs what that server has."""
-    record = read_note(ServerHome.current()).get("worker")
-    return record is not None and is_alive(record) and record.serves == api_url
 
 
 def _check_ports(**asked: int | None) -> None:
@@ -153,39 +148,3 @@ def _begin_prefect(port: int | None) -> StartingServer:
 def _is_loopback(api_url: str, *, port: int) -> bool:
     hosts = ("127.0.0.1", "localhost")
     return api_url.rstrip("/") in {f"http://{host}:{port}/api" for host in hosts}
-
-
-def _begin_worker(api_url: str) -> tuple[ServerRecord, bool]:
-    """The process that runs deployments, and whether this call started it."""
-    home = ServerHome.current()
-    with home.lock():
-        records = read_note(home)
-        record = records.get("worker")
-        if record is not None and is_alive(record) and record.serves == api_url:
-            return record, False
-        leftover = record or surviving(home).get("worker")
-        if leftover is not None:
-            stop(leftover, home=home)
-        with reserve_port(0) as reserved:  # where it answers whether it polls
-            bound = port_of(reserved)
-        record = start_detached(
-            [
-                *(sys.executable, "-P", "-m", "epochal.flows.worker", "worker", "start"),
-                *("--pool", WORK_POOL, "--type", "process", "--name", worker_name()),
-                *("--install-policy", "never", "--with-healthcheck"),
-            ],
-            name="worker",
-            home=home,
-            port=bound,
-            serves=api_url,
-            environment={
-                **prefect_server.server_environment(),
-                "PREFECT_API_URL": api_url,
-                "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
-                "PREFECT_WORKER_WEBSERVER_PORT": str(bound),
-                # How long a run that was started in the UI waits; the server is on this machine.
-                "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "3"),
-            },
-        )
-        home.write({**records, "worker": record})
-        return record, True

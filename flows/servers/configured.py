@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import os
 import tomllib
-import urllib.error
-import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from epochal.data.errors import ConfigError, ServerUnavailable
 from epochal.flows.servers.home import ServerHome
+from epochal.tasks.http import ask
 
 _VARIABLE = "PREFECT_API_URL"
 # Profiles that Prefect ships; the user's file needs not repeat them.
 _SHIPPED_PROFILES = {"local": {_VARIABLE: "http://127.0.0.1:4200/api"}}
-_UNAUTHORISED = (401, 403)
+_UNAUTHORISED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 BUSY_S = 30.0
 """A server on SQLite may be silent for seconds while others write; one that is away refuses."""
 
@@ -49,15 +49,14 @@ def check_answers(api_url: str, *, timeout_s: float = BUSY_S) -> None:
     if not address.startswith(("http://", "https://")):
         raise ConfigError(f"{_VARIABLE}: {api_url!r} is no http:// or https:// URL")
     try:
-        with urllib.request.urlopen(address, timeout=timeout_s):  # noqa: S310 - checked above
-            return
-    except urllib.error.HTTPError as error:
-        with error:
-            if error.code in _UNAUTHORISED:  # it is there; Prefect's client has the credentials
-                return
-        cause = f"status {error.code}"
+        status = ask(address, timeout_s=timeout_s).status
     except OSError as error:
         cause = str(getattr(error, "reason", error))
+    else:
+        # Refused or sent elsewhere: it is there, and Prefect's client has the credentials.
+        if status < HTTPStatus.BAD_REQUEST or status in _UNAUTHORISED:
+            return
+        cause = f"status {status}"
     raise ServerUnavailable(
         f"{_VARIABLE} is {api_url}, but no Prefect server answers at {address} ({cause}); start "
         f"it, or unset {_VARIABLE} so that a local one is started"

@@ -5,31 +5,29 @@ Knows files only: starts nothing, stops nothing, asks no server.
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from epochal.data.errors import ServerUnavailable
 
 
-@dataclass(frozen=True)
-class ServerRecord:
-    """One process that was started in the background.
+class Server(BaseModel):
+    """A server in the background, as far as it is known before its process begins.
 
-    name: `prefect`, `mlflow` or `worker`. started: when the process began, as
-    `server_processes.start_mark` says it; with the pid it names one process, ever.
-    port: where it answers on loopback. log: path of its output.
-    stops_when_idle: whether it ends by itself when nobody needs it. serves: MLflow's own store.
+    name: `prefect`, `mlflow` or `worker`. port: where it answers on loopback. log: path of its
+    output. stops_when_idle: whether it ends by itself when nobody needs it. serves: MLflow's own
+    store, or the API of the worker's Prefect server.
     """
 
+    model_config = ConfigDict(frozen=True, strict=True)
+
     name: str
-    pid: int
-    started: str
     port: int
     log: str
     stops_when_idle: bool = False
@@ -39,6 +37,20 @@ class ServerRecord:
     def url(self) -> str:
         """Where the server, and its UI if it has one, is."""
         return f"http://127.0.0.1:{self.port}"
+
+
+class ServerRecord(Server):
+    """One that was started. started: `processes.start_mark`, which with the pid names one process.
+
+    A pid alone does not: the system gives it to another process some time after this one's end.
+    """
+
+    pid: int = Field(gt=1)
+    started: str
+
+
+class _Note(BaseModel):
+    servers: dict[str, ServerRecord]
 
 
 class NoteDamagedError(Exception):
@@ -77,41 +89,36 @@ class ServerHome:
 
         Raises ServerUnavailable if the folder cannot be written.
         """
-        path = self.folder / "epochal.lock"
+        lock = FileLock(self.folder / "epochal.lock", mode=0o600)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock.acquire()
         except OSError as error:
             raise ServerUnavailable(
-                f"{path}: cannot be written ({error}); PREFECT_HOME must name a folder of yours"
+                f"{lock.lock_file}: cannot be written ({error}); PREFECT_HOME must name a folder "
+                "of yours"
             ) from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(descriptor)
+            lock.release()
 
     def read(self) -> dict[str, ServerRecord]:
         """The servers of the note, by name; empty if there is none. Raises NoteDamagedError."""
         try:
-            text = self.note.read_bytes()
+            return _Note.model_validate_json(self.note.read_bytes()).servers
         except FileNotFoundError:
             return {}
-        try:
-            servers = json.loads(text)["servers"]
-            records = [record_of(name, entry) for name, entry in servers.items()]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except ValidationError as error:
             raise NoteDamagedError(f"{self.note}: {error}") from error
-        return {record.name: record for record in records}
 
     def write(self, records: Mapping[str, ServerRecord]) -> None:
         """Replaces the note at once; without servers there is none. Call it under the lock."""
         if not records:
             self.note.unlink(missing_ok=True)
             return
-        text = json.dumps({"servers": {n: asdict(one) for n, one in records.items()}}, indent=1)
         temporary = self.note.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(text + "\n")
+        temporary.write_text(_Note(servers=dict(records)).model_dump_json(indent=1) + "\n")
         temporary.replace(self.note)
 
     def touch(self) -> None:
@@ -124,14 +131,3 @@ class ServerHome:
             return self.touched.stat().st_mtime
         except FileNotFoundError:
             return 0.0
-
-
-def record_of(name: str, entry: Any) -> ServerRecord:
-    """The record that `entry` spells out. Raises TypeError or ValueError if it spells none."""
-    known = {field.name for field in fields(ServerRecord)}
-    record = ServerRecord(**{key: value for key, value in entry.items() if key in known})
-    typed = {"pid": int, "port": int, "started": str, "log": str, "stops_when_idle": bool}
-    wrong = [key for key, kind in typed.items() if type(getattr(record, key)) is not kind]
-    if wrong or record.name != name or record.pid <= 1:
-        raise ValueError(f"{name}: unexpected {', '.join(wrong) or 'name or pid'}")
-    return record

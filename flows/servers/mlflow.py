@@ -7,18 +7,17 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from epochal.data.errors import InputError
-from epochal.flows.servers.home import NoteDamagedError, ServerHome, ServerRecord
-from epochal.flows.servers.prefect import read_note, server_environment
+from epochal.flows.servers.home import ServerHome, ServerRecord
+from epochal.flows.servers.prefect import server_environment
 from epochal.flows.servers.processes import (
+    find_or_start,
     is_alive,
     port_of,
+    read_note,
     reserve_port,
     start_detached,
-    stop,
-    surviving,
 )
-from epochal.tasks.tracking.connection import make_database
+from epochal.tasks.tracking.connection import make_database, tracking_home
 
 PREFERRED_PORT = 5000
 HEALTH = "/health"
@@ -35,7 +34,7 @@ class MlflowHome:
     @classmethod
     def current(cls) -> MlflowHome:
         """The folder that `HOME` names at this moment."""
-        return cls(Path("~/.epochal").expanduser().absolute())
+        return cls(tracking_home().absolute())
 
     @property
     def store(self) -> str:
@@ -55,10 +54,7 @@ class MlflowHome:
 
 def local_mlflow_uri() -> str | None:
     """The URI of the MLflow server that `up` started, if it is there."""
-    try:
-        record = ServerHome.current().read().get("mlflow")
-    except NoteDamagedError:
-        record = surviving(ServerHome.current()).get("mlflow")
+    record = read_note(ServerHome.current()).get("mlflow")
     return record.url if record is not None and _listens(record) else None
 
 
@@ -76,26 +72,13 @@ def begin_mlflow_server(*, port: int | None = None) -> tuple[ServerRecord, bool]
     Does not wait. port: where it must be; None for 5000 or, if that is taken, a free one.
     Raises InputError if the port cannot be had.
     """
-    home, mlflow = ServerHome.current(), MlflowHome.current()
+    home = ServerHome.current()
     with home.lock():
-        records = read_note(home)
-        record = records.get("mlflow")
-        if record is not None and is_alive(record):
-            if port not in (None, record.port):
-                raise InputError(
-                    f"port {port}: MLflow's server already runs at {record.url}; leave the port "
-                    "out, or run `epochal down` first"
-                )
-            return record, False
-        leftover = record or surviving(home).get("mlflow")
-        if leftover is not None:
-            stop(leftover, home=home)
-        record = _start(home, mlflow, port=port)
-        home.write({**records, "mlflow": record})
-        return record, True
+        return find_or_start("mlflow", home=home, port=port, start=lambda: _start(home, port=port))
 
 
-def _start(home: ServerHome, mlflow: MlflowHome, *, port: int | None) -> ServerRecord:
+def _start(home: ServerHome, *, port: int | None) -> ServerRecord:
+    mlflow = MlflowHome.current()
     make_database(mlflow.database)
     # `mlflow server` starts its own child and cannot be handed a socket: the port is free again
     # until that child binds it.
@@ -115,6 +98,7 @@ def _start(home: ServerHome, mlflow: MlflowHome, *, port: int | None) -> ServerR
         home=home,
         port=bound,
         serves=mlflow.store,
+        owner_only=True,
         environment={
             **environment,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from epochal.data.errors import ConfigError, InputError
+from epochal.data.errors import ConfigError
 from epochal.flows.environment import DEFAULTS
 from epochal.flows.servers.configured import check_answers, configured_api_url, ui_url_of
-from epochal.flows.servers.home import NoteDamagedError, ServerHome, ServerRecord
+from epochal.flows.servers.home import ServerHome, ServerRecord
 from epochal.flows.servers.processes import (
-    is_alive,
+    answers,
+    find_or_start,
     port_of,
+    read_note,
     reserve_port,
     start_detached,
-    stop,
-    surviving,
     wait_until_answers,
 )
 
@@ -89,28 +89,21 @@ def begin_local_server(*, stops_when_idle: bool, port: int | None = None) -> Sta
     home = ServerHome.current()
     with home.lock():
         home.touch()
-        records = read_note(home)
-        record = records.get("prefect")
-        started = record is None or not is_alive(record)
-        if record is None or started:
-            record = _start(home, stops_when_idle=stops_when_idle, port=port, idle_s=idle_s)
-        elif port not in (None, record.port):
-            raise InputError(
-                f"port {port}: Prefect's server already runs at {record.url}; leave the port "
-                "out, or run `epochal down` first"
-            )
-        elif not stops_when_idle:
-            record = replace(record, stops_when_idle=False)
-        home.write({**records, "prefect": record})
+        record, started = find_or_start(
+            "prefect",
+            home=home,
+            port=port,
+            start=lambda: _start(home, stops_when_idle=stops_when_idle, port=port, idle_s=idle_s),
+        )
+        if not stops_when_idle:
+            record = record.model_copy(update={"stops_when_idle": False})
+        home.write({**read_note(home), "prefect": record})
     return StartingServer(f"{record.url}/api", record.url, started=started, record=record)
 
 
-def read_note(home: ServerHome) -> dict[str, ServerRecord]:
-    """What the note says; if it is damaged, what the processes themselves say."""
-    try:
-        return home.read()
-    except NoteDamagedError:
-        return surviving(home)
+def prefect_answers(port: int, *, timeout_s: float) -> bool:
+    """Whether a Prefect server at this port of this machine answers within the time."""
+    return answers(port, HEALTH, timeout_s=timeout_s)
 
 
 def touch_servers() -> None:
@@ -129,9 +122,6 @@ def server_environment() -> dict[str, str]:
 def _start(
     home: ServerHome, *, stops_when_idle: bool, port: int | None, idle_s: float
 ) -> ServerRecord:
-    leftover = surviving(home).get("prefect")
-    if leftover is not None:
-        stop(leftover, home=home)
     with reserve_port(port or PREFERRED_PORT, required=port is not None) as reserved:
         bound = port_of(reserved)
         url = f"http://127.0.0.1:{bound}/api"
@@ -146,6 +136,7 @@ def _start(
             port=bound,
             stops_when_idle=stops_when_idle,
             listening=reserved,
+            owner_only=True,
             environment={
                 **server_environment(),
                 "PREFECT_HOME": str(home.folder),

@@ -2,35 +2,42 @@
 
 A process is recognised by its pid and start time, and by a marker in its environment that its
 children inherit; so a recycled pid is never signalled, and a child whose parent was killed is
-still found. Without Linux's /proc, `ps` and the process group take their place. Knows neither
-Prefect nor MLflow.
+still found. Knows neither Prefect nor MLflow.
 """
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import signal
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path
 
+import psutil
+from pydantic import ValidationError
+
 from epochal.data.errors import InputError, ServerUnavailable
-from epochal.flows.servers.home import ServerHome, ServerRecord, record_of
+from epochal.flows.servers.home import NoteDamagedError, Server, ServerHome, ServerRecord
+from epochal.tasks.http import ask
 
 GRACE_S = 20.0
 MARKER = "EPOCHAL_SERVER"
 
 _POLL_S = 0.05
 _LOG_LINES = 20
-_PROC = Path("/proc")
-# Fields of /proc/<pid>/stat behind the command's closing bracket, proc_pid_stat(5).
-_STATE, _SESSION, _START_TICKS = 0, 3, 19
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class _Marker(Server):
+    """What a server's process, and all that it starts, carries in its environment."""
+
+    home: str
 
 
 def start_detached(
@@ -43,37 +50,78 @@ def start_detached(
     stops_when_idle: bool = False,
     serves: str | None = None,
     listening: socket.socket | None = None,
+    owner_only: bool = False,
 ) -> ServerRecord:
     """Starts `command` in a session of its own, its output in a log file.
 
     It inherits no descriptor but `listening`, whose number replaces `{fd}` in the command.
+    owner_only: whether its files are to be read by nobody else; else by whom the umask lets.
     """
-    log = home.log(name)
-    marker = {"name": name, "home": str(home.folder), "port": port, "log": str(log)}
-    marker |= {"stops_when_idle": stops_when_idle, "serves": serves}
+    server = Server(
+        name=name,
+        port=port,
+        log=str(home.log(name)),
+        stops_when_idle=stops_when_idle,
+        serves=serves,
+    )
+    marker = _Marker(**server.model_dump(), home=str(home.folder))
     handed = () if listening is None else (listening.fileno(),)
-    with log.open("wb") as output:
+    home.log(name).touch(mode=0o600)
+    with home.log(name).open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own command
             [part.format(fd=handed[0]) if handed else part for part in command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=home.folder,
-            env={**environment, MARKER: json.dumps(marker)},
+            env={**environment, MARKER: marker.model_dump_json()},
             start_new_session=True,
             pass_fds=handed,
+            umask=0o077 if owner_only else -1,
         )
     # If it dies while we live, somebody must reap it: a zombie keeps its pid.
     threading.Thread(target=process.wait, name=f"reaps-{name}", daemon=True).start()
     return ServerRecord(
-        name=name,
-        pid=process.pid,
-        started=start_mark(process.pid) or "gone",
-        port=port,
-        log=str(log),
-        stops_when_idle=stops_when_idle,
-        serves=serves,
+        **server.model_dump(), pid=process.pid, started=start_mark(process.pid) or "gone"
     )
+
+
+def find_or_start(
+    name: str,
+    *,
+    home: ServerHome,
+    port: int | None,
+    start: Callable[[], ServerRecord],
+    serves: str | None = None,
+) -> tuple[ServerRecord, bool]:
+    """The server of this name and whether this call started it. Call it under the home's lock.
+
+    port: where it must be, or None. serves: what it must serve; one that serves something else is
+    stopped. Raises InputError if it runs at another port.
+    """
+    records = read_note(home)
+    record = records.get(name)
+    if record is not None and is_alive(record) and serves in (None, record.serves):
+        if port not in (None, record.port):
+            raise InputError(
+                f"port {port}: the {name} server already runs at {record.url}; leave the port out, "
+                "or run `epochal down` first"
+            )
+        return record, False
+    leftover = record or surviving(home).get(name)
+    if leftover is not None:
+        stop(leftover, home=home)
+    record = start()
+    home.write({**records, name: record})
+    return record, True
+
+
+def read_note(home: ServerHome) -> dict[str, ServerRecord]:
+    """What the note says; if it is damaged, what the processes themselves say."""
+    try:
+        return home.read()
+    except NoteDamagedError:
+        return surviving(home)
 
 
 def is_alive(record: ServerRecord) -> bool:
@@ -82,27 +130,36 @@ def is_alive(record: ServerRecord) -> bool:
 
 
 def start_mark(pid: int) -> str | None:
-    """When the process began, as one word per boot of the machine; None if it does not run."""
-    if not _has_proc():
-        return _start_mark_by_ps(pid)
-    stat = _stat(pid)
-    if stat is None or stat[_STATE] in "ZX":
+    """When the process began, as one word per boot of the machine; None if it does not run.
+
+    On Linux in clock ticks since the boot: the time of day at which it began is computed from the
+    system's clock, and changes when that is set.
+    """
+    try:
+        process = psutil.Process(pid)
+        if process.status() in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}:
+            return None
+        began_s = process.create_time()
+    except psutil.NoSuchProcess:
         return None
-    return f"{_boot_id()}/{stat[_START_TICKS]}"
+    boot_id = _boot_id()
+    if boot_id is None:
+        return str(began_s)
+    return f"{boot_id}/{round((began_s - psutil.boot_time()) * os.sysconf('SC_CLK_TCK'))}"
 
 
 def surviving(home: ServerHome) -> dict[str, ServerRecord]:
     """The servers of this home that run, found without its note: by their markers."""
-    found: dict[str, ServerRecord] = {}
-    for pid in _own_pids():
-        marker, stat = _marker(pid), _stat(pid)
-        leads = stat is not None and stat[_SESSION] == str(pid)
-        started = start_mark(pid)
-        if marker is None or not leads or started is None or marker["home"] != str(home.folder):
+    servers: dict[str, ServerRecord] = {}
+    for process in psutil.process_iter():
+        marker = _marker(process)
+        if marker is None or marker.home != str(home.folder) or not _leads_session(process.pid):
             continue
-        record = record_of(str(marker["name"]), {**marker, "pid": pid, "started": started})
-        found[record.name] = record
-    return found
+        started = start_mark(process.pid)
+        if started is not None:
+            known = marker.model_dump(exclude={"home"})
+            servers[marker.name] = ServerRecord(**known, pid=process.pid, started=started)
+    return servers
 
 
 def stop(record: ServerRecord, *, home: ServerHome, grace_s: float = GRACE_S) -> bool:
@@ -110,16 +167,19 @@ def stop(record: ServerRecord, *, home: ServerHome, grace_s: float = GRACE_S) ->
 
     Returns whether there was anything to stop.
     """
-    pids = _family(record, home)
-    if not pids:
+    family = _family(record, home)
+    if not family:
         return False
-    _signal(pids, signal.SIGTERM)
+    _signal(family, signal.SIGTERM)
     deadline = time.monotonic() + grace_s
-    while (pids := _family(record, home)) and time.monotonic() < deadline:
-        time.sleep(_POLL_S)
-    while pids := _family(record, home):
-        _signal(pids, signal.SIGKILL)
-        time.sleep(_POLL_S)
+    while family and time.monotonic() < deadline:
+        # In short waits: one that has ended counts as there until its parent has asked how.
+        psutil.wait_procs(family, timeout=_POLL_S)
+        family = _family(record, home)
+    while family:
+        _signal(family, signal.SIGKILL)
+        psutil.wait_procs(family, timeout=_POLL_S)
+        family = _family(record, home)
     return True
 
 
@@ -151,15 +211,12 @@ def port_of(reserved: socket.socket) -> int:
 
 
 def answers(port: int, path: str, *, timeout_s: float) -> bool:
-    """Whether a GET of `path` on loopback is answered with 200. Asks no proxy."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+    """Whether a GET of `path` on loopback is answered with 200."""
     try:
-        connection.request("GET", path)
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
+        answer = ask(f"http://127.0.0.1:{port}{path}", timeout_s=timeout_s)
+    except OSError:
         return False
-    finally:
-        connection.close()
+    return answer.status == HTTPStatus.OK
 
 
 def wait_until_answers(record: ServerRecord, path: str, *, timeout_s: float) -> None:
@@ -188,74 +245,44 @@ def _last_lines(record: ServerRecord) -> str:
     return f"; the end of its log {record.log}:\n{shown or '    (empty)'}"
 
 
-def _family(record: ServerRecord, home: ServerHome) -> set[int]:
-    """Pids of the server and of everything that it started."""
-    if not _has_proc():
-        return {record.pid} if is_alive(record) else set()
-    family = {record.pid} if is_alive(record) else set()
-    for pid in _own_pids():
-        marker = _marker(pid)
-        if marker and marker["name"] == record.name and marker["home"] == str(home.folder):
-            family.add(pid)
-    return family - {os.getpid()}
+def _family(record: ServerRecord, home: ServerHome) -> list[psutil.Process]:
+    """The server and everything that it started, but never this process itself."""
+    own = record.pid if is_alive(record) else None
+    others = [process for process in psutil.process_iter() if process.pid != os.getpid()]
+    return [process for process in others if process.pid == own or _is_of(process, record, home)]
 
 
-def _signal(pids: set[int], number: signal.Signals) -> None:
-    for pid in pids:
-        try:
-            if _has_proc():
-                os.kill(pid, number)
-            else:
-                os.killpg(pid, number)  # it leads its session and therefore its group
-        except ProcessLookupError:
-            continue
+def _is_of(process: psutil.Process, record: ServerRecord, home: ServerHome) -> bool:
+    marker = _marker(process)
+    return marker is not None and (marker.name, marker.home) == (record.name, str(home.folder))
 
 
-def _own_pids() -> list[int]:
-    if not _has_proc():
-        return []
-    return [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal()]
+def _signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # also where another one has its pid now
+            process.send_signal(number)
 
 
-def _marker(pid: int) -> dict[str, object] | None:
+def _marker(process: psutil.Process) -> _Marker | None:
     """What `start_detached` put into the environment that this process began with."""
     try:
-        environment = (_PROC / str(pid) / "environ").read_bytes()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        text = process.environ().get(MARKER)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):  # gone, or somebody else's
         return None
-    prefix = f"{MARKER}=".encode()
-    for entry in environment.split(b"\0"):
-        if entry.startswith(prefix):
-            value = json.loads(entry[len(prefix) :])
-            return value if isinstance(value, dict) else None
-    return None
-
-
-def _stat(pid: int) -> list[str] | None:
     try:
-        text = (_PROC / str(pid) / "stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
+        return None if text is None else _Marker.model_validate_json(text)
+    except ValidationError:  # a variable of that name which is not ours
         return None
-    return text.rpartition(")")[2].split()
+
+
+def _leads_session(pid: int) -> bool:
+    try:
+        return os.getsid(pid) == pid
+    except ProcessLookupError:
+        return False
 
 
 @cache
-def _boot_id() -> str:
-    """Tells boots, and machines that share a home, apart."""
-    return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
-
-
-@cache
-def _has_proc() -> bool:
-    return (_PROC / "self/environ").exists()
-
-
-def _start_mark_by_ps(pid: int) -> str | None:
-    shown = subprocess.run(  # noqa: S603
-        ["ps", "-o", "stat=,lstart=", "-p", str(pid)],  # noqa: S607 - ps is where the system has it
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"LC_ALL": "C", "PATH": os.environ.get("PATH", "/bin:/usr/bin")},
-    ).stdout.split(maxsplit=1)
-    return None if not shown or shown[0].startswith("Z") else " ".join(shown[1].split())
+def _boot_id() -> str | None:
+    """Tells boots, and machines that share a home, apart; None where the system has none."""
+    return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else None

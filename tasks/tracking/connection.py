@@ -6,7 +6,6 @@ of stages or of the store.
 
 from __future__ import annotations
 
-import fcntl
 import getpass
 import logging
 import os
@@ -22,6 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import psutil
+from filelock import FileLock
+
 from epochal.data.errors import ServerUnavailable
 from epochal.data.hashing import digest
 from epochal.tasks.config.parts import TrackingConfig
@@ -35,6 +37,7 @@ PROBE_S = 3.0
 DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _PORTS = {"http": 80, "https": 443, **DATABASES}
 _SQLITE = "sqlite:///"
+_SHOWN_CHARACTERS = 2000  # of what MLflow said when it could not make its tables
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def _unreadable(path: Path) -> str | None:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
             database.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
     except (OSError, sqlite3.Error) as error:
-        # A locked one is there: MLflow waits for its turn.
+        # A locked file can be reached: MLflow waits until it is free.
         return None if "locked" in str(error) else f"{path}: {error}"
     return None
 
@@ -139,7 +142,7 @@ def connect(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # else importing it phones home
     from mlflow import MlflowClient
 
-    # Of two processes that make the same tables one would fail. It tells of its tables.
+    # Of two processes that make the same tables one would fail. Its logger reports each table.
     with tracker_lock(), quiet("mlflow.store.db.utils"):
         if is_sqlite(uri):
             make_database(sqlite_path(uri))
@@ -181,13 +184,13 @@ def find_or_create_run(
     A deleted run is not found: a new one takes its place. Raises what MLflow raises.
     """
     experiment_id = _experiment_id(client, uri=uri, name=experiment)
-    found = _search(client, experiment_id, run)
-    if found is not None:
-        return found
+    existing = _search(client, experiment_id, run)
+    if existing is not None:
+        return existing
     with tracker_lock():
-        found = _search(client, experiment_id, run)
-        if found is not None:
-            return found
+        existing = _search(client, experiment_id, run)
+        if existing is not None:
+            return existing
         created = client.create_run(
             experiment_id,
             run_name=run.title,
@@ -201,30 +204,35 @@ def find_or_create_run(
     return oldest
 
 
-def _search(client: MlflowClient, experiment_id: str, run: RunIdentity) -> Run | None:
+def _search(client: MlflowClient, experiment_id: str, identity: RunIdentity) -> Run | None:
     runs = client.search_runs(
-        [experiment_id], f"tags.`{IDENTITY_TAG}` = '{run.identity}'", max_results=100
+        [experiment_id], f"tags.`{IDENTITY_TAG}` = '{identity.identity}'", max_results=100
     )
-    return min(runs, key=lambda one: (one.info.start_time, one.info.run_id), default=None)
+    return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
 
 def _experiment_id(client: MlflowClient, *, uri: str, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         try:
             return client.create_experiment(name, artifact_location=_artifact_location(uri, name))
         except MlflowException:
-            found = client.get_experiment_by_name(name)  # another process was faster
-            if found is None:
+            experiment = client.get_experiment_by_name(name)  # another process was faster
+            if experiment is None:
                 raise
-    if found.lifecycle_stage != "active":
-        raise ServerUnavailable(
-            f"the experiment {name!r} was deleted in MLflow; restore it (`mlflow experiments "
-            f"restore -x {found.experiment_id}`) or set tracking.experiment to another name"
-        )
-    return str(found.experiment_id)
+    if experiment.lifecycle_stage != "active":
+        raise ServerUnavailable(deleted_experiment(name, experiment.experiment_id))
+    return str(experiment.experiment_id)
+
+
+def deleted_experiment(name: str, experiment_id: object) -> str:
+    """What is said of an experiment that somebody has deleted, and what to do."""
+    return (
+        f"tracking.experiment: {name!r} was deleted in MLflow; restore it (`mlflow experiments "
+        f"restore -x {experiment_id}`) or name another one"
+    )
 
 
 def _artifact_location(uri: str, name: str) -> str | None:
@@ -248,53 +256,46 @@ def _origin_tags() -> dict[str, str]:
 @contextmanager
 def tracker_lock() -> Iterator[None]:
     """Held by one process of this machine at a time: who looks and then writes is not overtaken."""
-    path = tracking_home() / "mlflow.lock"
+    lock = FileLock(tracking_home() / "mlflow.lock", mode=0o600)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("wb")
+        tracking_home().mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock.acquire()
     except OSError:  # no home to write in; of two new runs the older one stays, lock or not
         yield
         return
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # ends with its holder, however that ends
-        try:
-            yield
-        finally:
-            # By name: what the loader forked meanwhile holds the same file open, for an epoch.
-            fcntl.flock(lock, fcntl.LOCK_UN)
-
-
-_ABOUT = 2000  # characters of what a failed attempt said
+    try:
+        yield
+    finally:
+        lock.release()  # also what the loader forked meanwhile holds of it, for an epoch
 
 
 def make_database(path: Path) -> None:
     """Makes the file with MLflow's tables if there is none, which takes seconds.
 
     In a process of its own, since MLflow keeps connections to what it has opened. Two that make it
-    at once both work, and the first one's file stands. Raises ServerUnavailable.
+    at once both work, and the first one's file stands. Only its owner can read the one at home.
+    Raises ServerUnavailable.
     """
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{path.name}.*.new*"):
         with suppress(ValueError, FileNotFoundError):
-            if not _is_alive(int(leftover.name.split(".")[-2])):
+            if not psutil.pid_exists(int(leftover.name.split(".")[-2])):
                 leftover.unlink()
     private = path.with_name(f".{path.name}.{os.getpid()}.new")
-    command = [sys.executable, "-P", "-m", "mlflow", "db", "upgrade", f"sqlite:///{private}"]
     made = subprocess.run(  # noqa: S603 - this Python, and a path
-        command, capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-m", "mlflow", "db", "upgrade", f"sqlite:///{private}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        umask=0o077 if path.parent == tracking_home() else -1,  # -1: as the user has it
     )
     try:
         if made.returncode != 0:
-            raise ServerUnavailable(
-                f"{path}: MLflow could not make its tables: {made.stderr.strip()[-_ABOUT:]}"
-            )
+            said = made.stderr.strip()[-_SHOWN_CHARACTERS:]
+            raise ServerUnavailable(f"{path}: MLflow could not make its tables: {said}")
         with suppress(FileExistsError):  # another process was faster
             os.link(private, path)
     finally:
         private.unlink(missing_ok=True)
-
-
-def _is_alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists() if sys.platform == "linux" else True

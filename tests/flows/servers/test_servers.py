@@ -76,7 +76,7 @@ def test_up_starts_all_on_free_ports_where_the_usual_are_taken_and_all_answer(ma
     assert get(up["mlflow_ui"], "/health")[0] == 200
     assert "<html" in get(up["mlflow_ui"], "/")[1]
     assert set(machine.servers) == {"prefect", "mlflow", "worker"}
-    assert sorted(up["logs"]) == sorted(one["log"] for one in machine.servers.values())
+    assert sorted(up["logs"]) == sorted(server["log"] for server in machine.servers.values())
 
 
 def test_the_page_asks_the_api_of_its_own_port(up):
@@ -110,6 +110,22 @@ def test_servers_send_no_telemetry_and_start_no_jobs_of_their_own(machine, up):
     assert not any("huey" in line or "job" in line for line in family(machine.process("mlflow")))
 
 
+def test_only_their_owner_reads_what_servers_write_but_runs_of_the_worker_are_as_the_user_has_it(
+    machine, up
+):
+    status = {name: (machine.process(name) / "status").read_text() for name in machine.servers}
+    umasks = {name: text.partition("Umask:")[2].split()[0] for name, text in status.items()}
+    assert umasks.pop("worker") == f"{umask_of_this_process():04o}"
+    assert set(umasks.values()) == {"0077"}
+    assert {Path(log).stat().st_mode & 0o777 for log in up["logs"]} == {0o600}
+
+
+def umask_of_this_process():
+    before = os.umask(0o022)
+    os.umask(before)
+    return before
+
+
 def test_servers_are_detached_from_the_command_that_starts_them(machine, up):
     for name, server in machine.servers.items():
         process = machine.process(name)
@@ -121,11 +137,11 @@ def test_servers_are_detached_from_the_command_that_starts_them(machine, up):
 
 
 def links(folder):
-    found = set()
-    for one in Path(folder).iterdir():
+    targets = set()
+    for link in Path(folder).iterdir():
         with contextlib.suppress(FileNotFoundError):  # the listing's own descriptor
-            found.add(str(one.readlink()))
-    return found
+            targets.add(str(link.readlink()))
+    return targets
 
 
 def test_up_again_starts_nothing(machine, up):
@@ -288,8 +304,8 @@ def test_a_server_is_needed_by_schedules_and_by_runs_that_live(deployments, runs
     class Api(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
             self.rfile.read(int(self.headers["content-length"]))
-            found = pages[self.path.split("/")[2]]
-            body = json.dumps(found.pop(0) if found else []).encode()
+            left = pages[self.path.split("/")[2]]
+            body = json.dumps(left.pop(0) if left else []).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(body)))
             self.end_headers()

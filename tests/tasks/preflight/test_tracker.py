@@ -167,6 +167,18 @@ def test_an_experiment_that_was_deleted_on_a_server_is_refused(monkeypatch):
     assert asked[0][1]["Authorization"] == "Basic bWU6d29yZA=="
 
 
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("http://127.0.0.1:99999", "Port out of range"),
+        ("http://127.0.0.1:http", "Port could not be cast"),
+        ("postgresql://[::1/mlflow", "Invalid IPv6 URL"),
+    ],
+)
+def test_what_is_no_address_is_refused(uri, said):
+    assert f"tracking.uri: is no address: {said}" in refusal(uri)
+
+
 def test_a_tracker_that_is_away_is_no_mistake(tmp_path):
     with answering(200, b"", HTML) as (uri, _):
         pass

@@ -42,6 +42,23 @@ def test_a_file_that_is_there_is_left_alone(empty_mlflow, tmp_path):
     assert path.read_bytes() == b"anything"
 
 
+@pytest.mark.parametrize(("folder", "mode"), [(".epochal", 0o600), ("shared", 0o664)])
+def test_only_its_owner_reads_the_file_at_home_and_whom_the_user_lets_any_other(
+    folder, mode, tmp_path, monkeypatch
+):
+    maker = tmp_path / "maker"
+    maker.write_text('#!/bin/sh\nfor last; do :; done; echo tables > "${last#sqlite:///}"\n')
+    maker.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(maker))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    before = os.umask(0o002)
+    try:
+        make_database(tmp_path / folder / "mlflow.db")
+    finally:
+        os.umask(before)
+    assert (tmp_path / folder / "mlflow.db").stat().st_mode & 0o777 == mode
+
+
 def test_what_cannot_be_made_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(ServerUnavailable, match=r"mlflow\.db: MLflow could not make its tables"):
