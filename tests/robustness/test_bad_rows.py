@@ -11,6 +11,7 @@ import torch
 from support.bare_run import BareRun
 from support.planted_files import plant, undo
 from support.project import Project
+from support.sample_files import read_samples, write_samples
 from support.tiny_model import save_tensors
 
 from epochal.data.errors import (
@@ -24,7 +25,7 @@ from epochal.data.errors import (
     TrainingFailed,
 )
 from epochal.data.inspection.labels import check_labels
-from epochal.data.samples.table import read_samples, write_samples
+from epochal.data.samples.table import read_plan
 from epochal.data.store.open import open_store
 from epochal.data.tables.writing import UPDATES, read_table, write_table
 from epochal.engine.checkpoint.serialize import load_tensors
@@ -97,9 +98,9 @@ def test_an_empty_plan_is_no_policys_and_is_computed_again(tmp_path, project):
     nobody = {"keep_N": table["keep"] & False, "weight_N": table["weight"]}
     negative = {"keep_N": table["keep"], "weight_N": -table["weight"]}
     for plan, told in ((nobody, "keeps no sample"), (negative, "negative or not finite")):
-        write_samples(table.with_plan(**plan), tmp_path / "t", metadata={})
+        write_samples(table.with_plan(**plan), tmp_path / "t")
         with pytest.raises(CorruptObject, match=told):
-            read_samples(tmp_path / "t")
+            read_plan(tmp_path / "t")
     undo(store, project, ("train", 1))
     plant(store, record, "samples", (tmp_path / "t").read_bytes())
     with pytest.raises(CorruptObject, match=r"its artifact samples .*negative or not finite"):
