@@ -105,9 +105,9 @@ def _precision_inputs(config: RunConfig) -> dict[str, Any]:
     return {"precision": acting} if acting else {}
 
 
-def _sampler_inputs(config: RunConfig, epoch: int) -> dict[str, Any]:
-    acting = config.sampler.key_slice(epoch)
-    return {"sampler": acting} if acting else {}
+def _batches_inputs(config: RunConfig, epoch: int) -> dict[str, Any]:
+    acting = config.batches.key_slice(epoch)
+    return {"sampler": acting} if acting else {}  # as the field was called: keys stay
 
 
 def _optimizer_inputs(config: RunConfig, run_inputs: RunInputs, epoch: int) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def _train_stage(
             "batch_size": config.loader.batch_size,
             "drop_last": config.loader.drop_last,
         },
-        **_sampler_inputs(config, epoch),
+        **_batches_inputs(config, epoch),
         "gradients": config.gradients.key_slice(epoch),
         **_precision_inputs(config),
         **({} if config.mixing is None else {"mixing": config.mixing.key_slice()}),

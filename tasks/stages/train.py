@@ -125,12 +125,12 @@ def _plan(session: Session, stage: Stage, table: SampleTable | None) -> MicroBat
     config, data = session.config, session.data["train_data"]
     ids_N = data.sample_ids_N
     order = sampler_order(
-        config.sampler,
+        config.batches,
         seed=config.seed,
         epoch=stage.number,
         sample_ids_N=ids_N,
         keep_N=None if table is None else table.keep_by_id(ids_N),
-        labels_N=data.classes_N if config.sampler.class_balanced else None,
+        labels_N=data.classes_N if config.batches.class_balanced else None,
     )
     size, accumulate = config.loader.batch_size, config.gradients.accumulated(stage.number)
     if table is not None:
@@ -139,7 +139,7 @@ def _plan(session: Session, stage: Stage, table: SampleTable | None) -> MicroBat
     if (updates := _cut(session, stage)) is not None:
         order = order[: updates * accumulate * size]
     return sampler_plan(
-        config.sampler,
+        config.batches,
         order,
         batch_size=size,
         accumulate=accumulate,
