@@ -1,15 +1,17 @@
 """One run of `sample_efficiency.py`: the product's own parts, without Prefect, MLflow and a store.
 
-`epochal.engine.train_epoch` trains, `data.mining` plans; batches come from
-tensors in memory.
+`engine.train_epoch` trains, `data.mining` plans from file to file; batches come from tensors in
+memory.
 """
 
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +23,10 @@ from torch import Tensor, nn
 from epochal.data.config.loader import SamplingConfig
 from epochal.data.hashing import hash_u64
 from epochal.data.loading.order import MicroBatchPlan, epoch_order, micro_batches
-from epochal.data.mining.mine import mine_samples
-from epochal.data.policies.shared.label_noise import noise_rate, num_suspects
-from epochal.data.samples.table import SampleTable
+from epochal.data.mining.shards import Mined, mine_files
+from epochal.data.samples.table import SampleTable, read_plan
+from epochal.data.tables.schemas import OBSERVATIONS, SAMPLES
+from epochal.data.tables.writing import read_table, write_table
 from epochal.data.types import Batch
 from epochal.engine import Recipe, TrainingState, supervised_step, train_epoch
 from epochal.engine.model.build import build_model
@@ -77,44 +80,70 @@ def train_once(
     state = TrainingState(model=model, optimizer=optimizer)
     step = supervised_step(nn.CrossEntropyLoss)
     found = Result(0.0, 0, 0, 0, 0.0)
-    table: SampleTable | None = None
-    begun = time.process_time()
-    for epoch in range(epochs):
-        part = min(1.0, length - epoch)
-        keep_N = None if table is None else table["keep"]
-        order_K = epoch_order(seed=seed, epoch=epoch, sample_ids_N=ids_N, keep_N=keep_N)
-        size = config.batch_size(task.batch_size, kept=len(order_K), total=len(ids_N))
-        plan = micro_batches(order_K[: round(part * len(order_K))], batch_size=size)
-        weights_N = None if table is None else table["weight"]
+    plan: SampleTable | None = None
+    with tempfile.TemporaryDirectory() as folder:
+        tables, mined = _Tables(Path(folder), config, ids_N, epochs, seed), None
+        begun = time.process_time()
+        for epoch in range(epochs):
+            part = min(1.0, length - epoch)
+            keep_N = None if plan is None else plan["keep"]
+            order_K = epoch_order(seed=seed, epoch=epoch, sample_ids_N=ids_N, keep_N=keep_N)
+            size = config.batch_size(task.batch_size, kept=len(order_K), total=len(ids_N))
+            cut = micro_batches(order_K[: round(part * len(order_K))], batch_size=size)
+            weights_N = None if plan is None else plan["weight"]
 
-        def rate(t: float, start: int = epoch, part: float = part) -> float:
-            return _cosine((start + (t - start) * part) / length)
+            def rate(t: float, start: int = epoch, part: float = part) -> float:
+                return _cosine((start + (t - start) * part) / length)
 
-        result = train_epoch(
-            state,
-            _batches(task, plan, weights_N, seed=seed, epoch=epoch),
-            Recipe(step, rate=rate, seed=seed),
-            epoch=epoch,
-            num_updates=plan.num_updates,
-        )
-        found.gradients += result.num_samples
-        found.updates += result.num_updates
-        found.kept.append(result.num_samples / len(ids_N))
-        if config.policy != "none" and epoch + 1 < epochs:
-            table = mine_samples(
-                table,
-                result.observations,
-                config,
-                sample_ids_N=ids_N,
+            result = train_epoch(
+                state,
+                _batches(task, cut, weights_N, seed=seed, epoch=epoch),
+                Recipe(step, rate=rate, seed=seed),
                 epoch=epoch,
-                epochs=epochs,
-                seed=seed,
+                num_updates=cut.num_updates,
             )
-    found.cpu_s = time.process_time() - begun
-    if table is not None:
-        _judge(found, table, task)
+            found.gradients += result.num_samples
+            found.updates += result.num_updates
+            found.kept.append(result.num_samples / len(ids_N))
+            if config.policy != "none" and epoch + 1 < epochs:
+                mined = tables.mine(epoch, result.observations)
+                plan = read_plan(tables.newest)
+        found.cpu_s = time.process_time() - begun
+        if mined is not None:
+            found.label_noise, found.suspects = mined.noise, mined.suspects
+            found.precision = _precision(tables.newest, task)
     found.accuracy = _accuracy(model, task)
     return found
+
+
+@dataclass
+class _Tables:
+    """The sample tables of a run, each in a file, as mine stages write them."""
+
+    folder: Path
+    config: SamplingConfig
+    ids_N: npt.NDArray[np.int64]
+    epochs: int
+    seed: int
+    newest: Path | None = None
+
+    def mine(self, epoch: int, observations: dict[str, npt.NDArray[Any]]) -> Mined:
+        """Makes the table after `epoch`, from the one before."""
+        seen, after = (self.folder / f"{name}-{epoch}" for name in ("observations", "samples"))
+        write_table(observations, seen, schema=OBSERVATIONS, metadata={})
+        mined = mine_files(
+            self.newest,
+            seen,
+            after,
+            self.config,
+            sample_ids_N=self.ids_N,
+            epoch=epoch,
+            epochs=self.epochs,
+            seed=self.seed,
+            metadata=lambda _: {},
+        )
+        self.newest = after
+        return mined
 
 
 def _batches(
@@ -166,14 +195,15 @@ def _cosine(t: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(t, 1.0)))
 
 
-def _judge(found: Result, table: SampleTable, task: TaskSet) -> None:
-    """Notes the estimated noise, and how many of the lowest margins have wrong labels."""
-    found.label_noise, found.suspects = noise_rate(table.columns), num_suspects(table.columns)
+def _precision(path: Path, task: TaskSet) -> float | None:
+    """Of the lowest mean margins, as many as there are wrong labels, the share that are wrong."""
     wrong_N = (task.labels_N != task.truth_N).numpy()
     count = int(wrong_N.sum())
-    if count:
-        mean_N = table["margin_sum"] / table["n_seen"]
-        found.precision = float(wrong_N[np.argsort(mean_N, kind="stable")[:count]].mean())
+    if not count:
+        return None
+    columns = read_table(path, schema=SAMPLES).columns
+    mean_N = columns["margin_sum"] / columns["n_seen"]
+    return float(wrong_N[np.argsort(mean_N, kind="stable")[:count]].mean())
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from epochal.data.datasets import digits, idx_images, stratified
+from epochal.data.datasets.built_in import digits, idx_images, stratified
 from epochal.data.hashing import hash_u64, seed_64
 
 # N samples, H height, W width

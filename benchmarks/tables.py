@@ -17,19 +17,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from epochal.data.config.policies import Policy
 from epochal.data.config.sampling import SamplingConfig
 from epochal.data.loading.order import epoch_order
-from epochal.data.mining.mine import context_of, mine_samples, updated
-from epochal.data.mining.plan import plan_epoch
+from epochal.data.mining.plan import context_of, plan_epoch, updated
 from epochal.data.mining.shards import mine_files
-from epochal.data.samples.table import SampleTable, read_plan, read_samples, write_samples
+from epochal.data.policies import POLICIES
+from epochal.data.samples.table import SampleTable, read_plan
 from epochal.data.tables.schemas import SAMPLES, Schema
 from epochal.data.tables.writing import (
     OBSERVATIONS,
@@ -82,7 +81,19 @@ def in_memory(rows: int, rounds: int, folder: Path) -> None:
     config = SamplingConfig(policy="easy_skip")
     told: dict[str, Any] = {"sample_ids_N": ids, "seed": SEED}
     seen = observed(ids, epoch=0)
-    table = mine_samples(None, seen, config, epoch=0, epochs=EPOCHS, **told)
+    paths = {
+        name: folder / name for name in ("seven", "samples", "observations", "pyarrow", "mined")
+    }
+    write_table(seen, paths["observations"], schema=OBSERVATIONS, metadata={})
+
+    def mine() -> None:
+        mine_files(
+            None, paths["observations"], paths["mined"], config, epoch=0, epochs=EPOCHS,
+            metadata=lambda _: {}, **told,
+        )  # fmt: skip
+
+    mine()
+    table = SampleTable(read_table(paths["mined"], schema=SAMPLES).columns)
     kept = np.flatnonzero(table["keep"])
     again = observed(ids, epoch=1)
     again = {name: column[kept] for name, column in again.items()}
@@ -90,7 +101,6 @@ def in_memory(rows: int, rounds: int, folder: Path) -> None:
     context = context_of(config, 2, epochs=EPOCHS, seed=SEED)
     keep = plan_epoch(after, context, config).keep_N
     seven = {one.name: table[one.name] for one in SEVEN.columns}
-    paths = {name: folder / name for name in ("seven", "samples", "observations", "pyarrow")}
 
     def by_pyarrow() -> None:
         pq.write_table(pa.table(dict(seven)), paths["pyarrow"])
@@ -109,14 +119,17 @@ def in_memory(rows: int, rounds: int, folder: Path) -> None:
         ),
         "seven columns, read": lambda: read_table(paths["seven"], schema=SEVEN),
         "seven columns, write by pyarrow's defaults": by_pyarrow,
-        "table of samples, write": lambda: write_samples(table, paths["samples"], metadata={}),
-        "table of samples, read": lambda: read_samples(paths["samples"]),
+        "table of samples, write": lambda: write_table(
+            table.columns, paths["samples"], schema=SAMPLES, metadata={}
+        ),
+        "table of samples, read": lambda: read_table(paths["samples"], schema=SAMPLES),
         "observations, write": lambda: write_table(
             seen, paths["observations"], schema=OBSERVATIONS, metadata={}
         ),
         "observations, read": lambda: read_table(paths["observations"], schema=OBSERVATIONS),
         "update by a full epoch": lambda: updated(None, seen, config, epoch=0, **told),
         "update by the epoch after": lambda: updated(table, again, config, epoch=1, **told),
+        "mine a full epoch, from file to file": mine,
         "plan, easy_skip": lambda: plan_epoch(after, context, config),
         "order of the kept": lambda: epoch_order(seed=SEED, epoch=2, sample_ids_N=ids, keep_N=keep),
         "plan + order": plan_and_order,
@@ -133,7 +146,7 @@ def in_memory(rows: int, rounds: int, folder: Path) -> None:
 def policies(after: SampleTable, ids: np.ndarray[Any, Any]) -> dict[str, Callable[[], Any]]:
     """The plans of all other policies."""
     found: dict[str, Callable[[], Any]] = {}
-    others = set(get_args(Policy)) - {"none", "easy_skip", "custom"}
+    others = set(POLICIES) - {"none", "easy_skip", "custom"}
     settings: dict[str, dict[str, Any]] = {name: {"policy": name} for name in sorted(others)}
     settings["importance, trusted_el2n"] = {"policy": "importance", "score": "trusted_el2n"}
     for name, fields in settings.items():

@@ -35,7 +35,7 @@ def class_labels(
     if labels_N is None or not bool((labels_N >= 0).any()):
         found = "not every item has a whole number" if labels_N is None else "no item has a class"
         raise DataError(
-            f"sampler.class_balanced: it goes by classes, whole numbers from 0 on as targets, and "
+            f"batches.class_balanced: it goes by classes, whole numbers from 0 on as targets, and "
             f"{found} in {name}; give the data set an attribute `targets`, or leave it out"
         )
     return labels_N

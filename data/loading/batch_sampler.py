@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from epochal.data.config.batch_sampler import SamplerConfig
+from epochal.data.config.batches import BatchesConfig
 from epochal.data.errors import DataError
 from epochal.data.hashing import hash_repeated, hash_u64
 from epochal.data.loading.order import MicroBatchPlan, epoch_order, even_offsets
@@ -21,7 +21,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def sampler_order(
-    config: SamplerConfig,
+    config: BatchesConfig,
     *,
     seed: int,
     epoch: int,
@@ -59,7 +59,7 @@ def _balanced(
     order_K = order_K[labels_N[order_K] >= 0]
     if not len(order_K):
         raise DataError(
-            "sampler.class_balanced: no sample that is kept has a class, a label from 0 on; leave "
+            "batches.class_balanced: no sample that is kept has a class, a label from 0 on; leave "
             "it out"
         )
     by_class_K = order_K[np.argsort(labels_N[order_K], kind="stable")]
@@ -94,7 +94,7 @@ def occurrences(order_K: Ints) -> Ints | None:
 
 
 def sampler_plan(
-    config: SamplerConfig,
+    config: BatchesConfig,
     order_K: Ints,
     *,
     batch_size: int,
@@ -124,7 +124,7 @@ def sampler_plan(
 
 
 def sampler_cut(
-    config: SamplerConfig, count: int, *, batch_size: int, drop_last: bool, seed: int, epoch: int
+    config: BatchesConfig, count: int, *, batch_size: int, drop_last: bool, seed: int, epoch: int
 ) -> tuple[Ints, Ints | None]:
     """Offsets (M + 1,) and resolutions (M, 2) of the micro-batches that `count` rows are cut into.
 

@@ -1,4 +1,4 @@
-"""From a sample table to who trains in the next epoch: the one entry to all policies.
+"""From the table before and one epoch's observations to the table after, and who trains next.
 
 Pure: the same table, context and config give the same plan, in whatever order the rows stand.
 Every random choice is a hash of (seed, epoch, sample id). Knows no files, no torch and no clock.
@@ -8,46 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from epochal.data.config.policies import USERS
 from epochal.data.config.sampling import SamplingConfig
-from epochal.data.policies.curriculum import curriculum
-from epochal.data.policies.custom import UserPolicy, custom
-from epochal.data.policies.cvnets import cvnets, next_count
-from epochal.data.policies.easy_skip import easy_rows
-from epochal.data.policies.hard_mining import hard_mining
-from epochal.data.policies.importance import importance, next_credit, start_credit
-from epochal.data.policies.infobatch import infobatch
-from epochal.data.policies.kakurenbo import kakurenbo
-from epochal.data.policies.random import random
-from epochal.data.policies.selective_backprop import selective_backprop
-from epochal.data.policies.seta import seta
 from epochal.data.policies.shared import revisit
 from epochal.data.policies.shared.difficulty import inverse_weights, score_of
 from epochal.data.policies.shared.floor import raise_to_floor
 from epochal.data.policies.shared.label_noise import suspects
-from epochal.data.policies.shared.pool import Choice, Columns, PlanContext, Pool, make_pool
-from epochal.data.samples.table import FLAG_SUSPECT
+from epochal.data.policies.shared.pool import Choice, Columns, PlanContext, make_pool
+from epochal.data.samples.table import FLAG_SUSPECT, SampleTable, update
 
-# N samples, Q that rest
+# N samples, E of them easy, Q that rest
 
-_POLICIES: dict[str, Callable[[Pool], Choice]] = {
-    "importance": importance,
-    "infobatch": infobatch,
-    "kakurenbo": kakurenbo,
-    "cvnets": cvnets,
-    "seta": seta,
-    "hard_mining": hard_mining,
-    "selective_backprop": selective_backprop,
-    "curriculum": curriculum,
-    "random": random,
-}
-_BY_LOT = {"importance", "infobatch", "selective_backprop", "random", "seta"}
-"""Their samples return at different times by themselves; those of others would in waves."""
+UserPolicy = Callable[..., Any]
+"""plan(table, context) → (keep_N, weight_N), its arguments bound already."""
 
 
 class Scores(Protocol):
@@ -70,6 +48,58 @@ class Planned:
     more: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
+def updated(
+    previous: SampleTable | None,
+    observations: Mapping[str, npt.NDArray[Any]],
+    config: SamplingConfig,
+    *,
+    sample_ids_N: npt.NDArray[np.int64],
+    epoch: int,
+    seed: int,
+    scores: Mapping[str, npt.NDArray[Any]] | None = None,
+) -> SampleTable:
+    """The table after `epoch`, not yet planned: of each sample by itself, so of any part of them.
+
+    previous, observations, sample_ids_N: as `data.samples.table.update` takes them; labels that
+    were not observed stay unknown. scores: what the scoring pass after `epoch` saw; without one,
+    and under a config that has passes, the scores before stand. Raises StateMismatch as `update`.
+    """
+    trained_T = None
+    if config.scoring is not None:
+        trained_T = observations["sample_id"]
+        nothing = {name: values_S[:0] for name, values_S in observations.items()}
+        observations = nothing if scores is None else scores
+    table = update(
+        previous,
+        observations,
+        epoch=epoch,
+        sample_ids_N=sample_ids_N,
+        labels_N=None,  # reading them may be too slow
+        confidence=config.easy_from,
+        trained_T=trained_T,
+    )
+    carry = config.declaration.carry
+    if carry is None:
+        return table
+    state = carry(
+        table.columns,
+        None if previous is None else previous.columns,
+        epoch=epoch,
+        seed=seed,
+        settings=config,
+        scored=None if config.scoring is None else scores is not None,
+    )
+    return table.with_columns(state)
+
+
+def context_of(config: SamplingConfig, epoch: int, *, epochs: int, seed: int) -> PlanContext:
+    """What `epoch`, of a run of `epochs`, is planned by."""
+    phase = config.phase(epoch, epochs=epochs)
+    return PlanContext(
+        epoch=epoch, full=phase.full, seed=seed, budget=phase.budget, noise=phase.noise
+    )
+
+
 def plan_epoch(
     table: Scores,
     context: PlanContext,
@@ -87,75 +117,56 @@ def plan_epoch(
     suspect_N = None
     if context.noise is not None and config.policy != "none":
         suspect_N = suspects(columns, noise=context.noise, seed=context.seed)
-    if config.policy == "none" or context.full:
-        choice, weight_N = Choice(np.zeros(0, dtype=np.int64)), None
-    elif config.policy == "easy_skip":
-        choice, weight_N = easy_rest(columns, context, config), None
-    else:
-        score = config.score if config.policy in USERS["score"] else "loss"
-        due_N = revisit.is_due(
-            columns["sample_id"],
-            columns["epoch_seen"],
-            epoch=context.epoch,
-            revisit=config.longest_absence,
-            seed=context.seed,
-            phases=config.policy not in _BY_LOT,
-        )
-        score_N = score_of(columns, score)
-        pool = make_pool(
-            columns, context, config, score_N=score_N, due_N=due_N, suspect_N=suspect_N
-        )
-        if config.policy == "custom":
-            assert own is not None
-            kept_R, weight_N = custom(table, pool, own, max_weight=config.weight_cap)
-            choice = pool.rest(kept_R)
-        else:
-            choice, weight_N = _POLICIES[config.policy](pool), None
-            if choice.probability_R is not None:
-                return _weighted(pool, choice, suspect_N)
+    choice = _choice(table, context, config, own, suspect_N)
     keep_N = _kept(columns, choice, context, config, suspect_N)
-    if weight_N is None:
-        weight_N = np.ones(len(keep_N), dtype=np.float32)
     more = _flags(columns, suspect_N)
-    if config.policy == "importance":  # a full epoch: everybody is there, and nobody pays for it
-        more |= {"credit": columns["credit"], "probability": keep_N.astype(np.float32)}
-    elif config.policy == "cvnets":
-        more |= {"easy_count": columns["easy_count"]}
+    probability_N: npt.NDArray[Any] = keep_N  # a full epoch: nobody pays for being there
+    if choice.probability_N is not None:
+        probability_N = _corrected(choice.probability_N, choice, keep_N, suspect_N)
+        weight_N = inverse_weights(probability_N, keep_N, highest=config.weight_cap)
+    else:
+        weight_N = np.ones(len(keep_N), np.float32) if choice.weight_N is None else choice.weight_N
+    if "probability" in config.declaration.state:
+        more["probability"] = probability_N.astype(np.float32)
     return Planned(keep_N=keep_N, weight_N=weight_N, more=more)
 
 
-def carry_state(
-    columns: Columns,
-    previous: Columns | None,
-    *,
-    epoch: int,
-    seed: int,
+def _choice(
+    table: Scores,
+    context: PlanContext,
     config: SamplingConfig,
-    scored: bool,
-) -> dict[str, npt.NDArray[Any]]:
-    """Columns of a policy's own that go from table to table: those after `epoch`, name → (N,).
+    own: UserPolicy | None,
+    suspect_N: npt.NDArray[np.bool_] | None,
+) -> Choice:
+    columns, policy = table.columns, config.declaration
+    if not context.full and policy.each is not None:
+        return each_by_itself(columns, context, config)
+    if context.full or policy.choose is None:
+        return Choice(np.zeros(0, dtype=np.int64))
+    due_N = revisit.is_due(
+        columns["sample_id"],
+        columns["epoch_seen"],
+        epoch=context.epoch,
+        revisit=config.longest_absence,
+        seed=context.seed,
+        phases=not policy.by_lot,
+    )
+    pool = make_pool(
+        columns,
+        context,
+        score_N=score_of(columns, config.score if "score" in policy.takes else "loss"),
+        due_N=due_N,
+        suspect_N=suspect_N,
+        own=None if own is None else partial(own, table, context),
+    )
+    return policy.choose(pool, config)
 
-    columns: of the table with the observations of `epoch`. previous: the planned table that
-    `epoch` went by, None for the first one; of the same samples in the same order. scored: whether
-    a scoring pass followed `epoch`, under a config that has them.
-    """
-    ids_N = columns["sample_id"]
-    if config.policy == "importance":
-        first = previous is None or "credit" not in previous
-        credit_N = start_credit(ids_N, seed=seed) if first else next_credit(previous or {})
-        return {"credit": credit_N, "probability": np.ones(len(ids_N), dtype=np.float32)}
-    if config.policy == "cvnets":
-        count_N = np.zeros(len(ids_N), dtype=np.int16)
-        if previous is not None and "easy_count" in previous:
-            count_N = previous["easy_count"]
-        count_N = next_count(columns, count_N, epoch=epoch, config=config, scored=scored)
-        return {"easy_count": count_N}
-    return {}
 
-
-def easy_rest(columns: Columns, context: PlanContext, config: SamplingConfig) -> Choice:
-    """An easy sample rests unless its return is due; it claims no unbiased gradient."""
-    rows_E = easy_rows(columns, confidence=config.easy_from)
+def each_by_itself(columns: Columns, context: PlanContext, config: SamplingConfig) -> Choice:
+    """Of a policy that judges each sample by itself: who may rest does, unless a return is due."""
+    judge = config.declaration.each
+    assert judge is not None
+    rows_E = judge(columns, config)
     rests_E = revisit.may_rest(
         columns["sample_id"][rows_E],
         columns["epoch_seen"][rows_E],
@@ -166,22 +177,18 @@ def easy_rest(columns: Columns, context: PlanContext, config: SamplingConfig) ->
     return Choice(rows_E[np.flatnonzero(rests_E)])  # faster than by the mask
 
 
-def _weighted(pool: Pool, choice: Choice, suspect_N: npt.NDArray[np.bool_] | None) -> Planned:
-    """The plan of a policy that keeps by probability. Who had to train has a probability of 1."""
-    columns, config = pool.columns, pool.config
-    keep_N = _kept(columns, choice, pool.context, config, suspect_N)
-    probability_N = np.ones(pool.total, dtype=np.float32)
-    probability_N[pool.rows_R] = choice.probability_R
+def _corrected(
+    probability_N: npt.NDArray[np.float32],
+    choice: Choice,
+    keep_N: npt.NDArray[np.bool_],
+    suspect_N: npt.NDArray[np.bool_] | None,
+) -> npt.NDArray[np.float32]:
+    """The probabilities, but none for suspects, and one for whom the floor has brought back."""
+    probability_N = probability_N.copy()
     if suspect_N is not None:
         probability_N[suspect_N & ~keep_N] = 0
-    rested_N = np.zeros(pool.total, dtype=bool)
-    rested_N[choice.rest_Q] = True
-    probability_N[rested_N & keep_N] = 1  # the floor has brought them back
-    weight_N = inverse_weights(probability_N, keep_N, highest=config.weight_cap)
-    more = _flags(columns, suspect_N)
-    if config.policy == "importance":
-        more |= {"credit": columns["credit"], "probability": probability_N}
-    return Planned(keep_N=keep_N, weight_N=weight_N, more=more)
+    probability_N[choice.rest_Q[keep_N[choice.rest_Q]]] = 1
+    return probability_N
 
 
 def _kept(

@@ -1,13 +1,14 @@
-"""Mining from file to file: the tables of `mine_samples`, a million samples at a time.
+"""Mining from file to file, a million samples at a time.
 
 Scores and state are of each sample by itself. What a plan needs of all samples at once is held,
-and no more: under `easy_skip`, and in full epochs, whether each one rests; of other policies the
-columns that they go by. The tables are read once to plan and, where they are large, again to write.
+and no more: under a policy that judges each by itself, and in full epochs, whether each one rests;
+of other policies the columns that they read. The tables are read once to plan and, where they are
+large, again to write.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,76 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from epochal.data.config.policies import USERS
 from epochal.data.errors import StateMismatch
-from epochal.data.mining import plan
-from epochal.data.mining.mine import context_of, updated
+from epochal.data.mining.plan import UserPolicy, context_of, each_by_itself, plan_epoch, updated
 from epochal.data.policies.shared import label_noise as noise
 from epochal.data.policies.shared.difficulty import SCORE_COLUMNS
-from epochal.data.policies.shared.floor import first_back, needed
+from epochal.data.policies.shared.floor import ClassFloor
 from epochal.data.samples.table import SampleTable
 from epochal.data.tables.schemas import Schema
 from epochal.data.tables.writing import OBSERVATIONS, SAMPLES, TableReader, TableWriter
 
 if TYPE_CHECKING:
     from epochal.data.config.sampling import SamplingConfig
-    from epochal.data.policies.custom import UserPolicy
     from epochal.data.policies.shared.pool import PlanContext
-
-
-# N samples of the data set, B of a shard, C classes, R that may come back
-
-
-class ClassCounts:
-    """How many samples each class has; unknown labels are the class -1."""
-
-    def __init__(self) -> None:
-        self.of: dict[int, int] = {}
-
-    def add(self, label_B: npt.NDArray[np.int64]) -> None:
-        """Counts these."""
-        classes, counts = np.unique(np.maximum(label_B, -1), return_counts=True)
-        for label, count in zip(classes.tolist(), counts.tolist(), strict=True):
-            self.of[label] = self.of.get(label, 0) + count
-
-
-def raise_in_shards(
-    shards: Iterable[tuple[int, SampleTable]],
-    keep_N: npt.NDArray[np.bool_],
-    totals: ClassCounts,
-    kept: ClassCounts,
-    context: PlanContext,
-    config: SamplingConfig,
-) -> None:
-    """As `policies.floor.raise_to_floor`; holds, of each class, no more than have to come back."""
-    label_C = np.array(sorted(totals.of), dtype=np.int64)
-    total_C = np.array([totals.of[one] for one in label_C.tolist()], dtype=np.int64)
-    kept_C = np.array([kept.of.get(one, 0) for one in label_C.tolist()], dtype=np.int64)
-    need_C = needed(total_C, kept_C, floor=config.floor)
-    if not bool((need_C > 0).any()):
-        return
-    back: dict[str, npt.NDArray[Any]] = {}
-    for start, table in shards:
-        class_B = np.searchsorted(label_C, np.maximum(table["label"], -1))
-        rows_R = np.flatnonzero(~keep_N[start : start + len(table)] & (need_C > 0)[class_B])
-        found = {
-            "class": class_B[rows_R],
-            "row": rows_R + start,
-            "loss": table["loss"][rows_R],
-            "sample_id": table["sample_id"][rows_R],
-        }
-        if back:
-            found = {name: np.concatenate([back[name], found[name]]) for name in found}
-        first_Q = first_back(
-            found["class"],
-            found["loss"],
-            found["sample_id"],
-            need_C,
-            epoch=context.epoch,
-            seed=context.seed,
-        )
-        back = {name: array_R[first_Q] for name, array_R in found.items()}
-    keep_N[back["row"]] = True
 
 
 # N samples of the data set, B of a shard
@@ -94,14 +37,7 @@ SHARD_ROWS = 1 << 20
 HELD_SHARDS = 4
 """So few are kept in memory, instead of being read again to be written."""
 _ALWAYS = ("sample_id", "label", "epoch_seen", "loss", "flags")
-_OF_CLASSES = ("confidence", "correct")
-_READ_BY: dict[str, tuple[str, ...]] = {
-    "easy_skip": _OF_CLASSES,
-    "kakurenbo": _OF_CLASSES,
-    "importance": ("credit",),
-    "cvnets": ("easy_count",),
-}
-_READ_FOR_NOISE = (*_OF_CLASSES, "n_seen", "margin_sum")
+_READ_FOR_NOISE = ("confidence", "correct", "n_seen", "margin_sum")
 
 
 @dataclass(frozen=True)
@@ -139,11 +75,16 @@ def mine_files(
     shard_rows: int = SHARD_ROWS,
     on_shard: Callable[[], None] = lambda: None,
 ) -> Mined:
-    """Writes `mine_samples` of the tables in these files to the file `into`: the same bytes.
+    """Writes the table after `epoch`, with the plan of the epoch after it, to the file `into`.
 
-    scores: of the scoring pass, if one followed `epoch`. metadata: what is written beside the
-    columns, of what the table came to. on_shard: called after each shard; what it raises goes
-    through. Raises as `mine_samples` and `read_table` do.
+    previous: the table before, None at first. observations: of the epoch, of a run of `epochs`.
+    sample_ids_N: of the data set, by position. scores: of the scoring pass, if one followed
+    `epoch`. own: the function of policy custom. metadata: what is written beside the columns, of
+    what the table came to. shard_rows: samples at a time; the bytes are the same whatever it is.
+    on_shard: called after each shard; what it raises goes through.
+
+    Raises StateMismatch if table, observations and data set are not of the same samples,
+    TargetError for what `own` gives, CorruptObject as `read_table`.
     """
     ids_N = np.asarray(sample_ids_N, dtype=np.int64)
     if not bool(np.all(ids_N[1:] > ids_N[:-1])):
@@ -262,10 +203,10 @@ def _planned(
     count = len(shards.ids_N)
     confidence_N, wrong_N = np.empty(count, np.float32), np.empty(count, np.bool_)
     verdicts = 0
-    each = context.full and context.noise is None and config.policy != "custom"
-    easy = not each and config.policy == "easy_skip" and context.noise is None
-    keep_N = np.ones(count if easy else 0, dtype=np.bool_)
-    totals, kept = ClassCounts(), ClassCounts()
+    all_train = context.full and context.noise is None
+    each = not all_train and config.declaration.each is not None and context.noise is None
+    keep_N = np.ones(count if each else 0, dtype=np.bool_)
+    classes = ClassFloor(floor=config.floor, epoch=context.epoch, seed=context.seed)
     held: dict[str, npt.NDArray[Any]] = {}
     for start, table in shards:
         columns = table.columns
@@ -273,39 +214,42 @@ def _planned(
         end = verdicts + len(wrong_S)
         confidence_N[verdicts:end], wrong_N[verdicts:end] = confidence_S, wrong_S
         verdicts = end
-        if easy:
+        if each:
             keep_B = keep_N[start : start + len(table)]
-            keep_B[plan.easy_rest(columns, context, config).rest_Q] = False
-            totals.add(columns["label"])
-            kept.add(columns["label"][keep_B])
-        elif not each:
+            keep_B[each_by_itself(columns, context, config).rest_Q] = False
+            classes.count(columns["label"], keep_B)
+        elif not all_train:
             for name in _columns_of(config, context, columns):
                 if not start:
                     held[name] = np.empty(count, dtype=columns[name].dtype)
                 held[name][start : start + len(table)] = columns[name]
     rate = noise.rate_of(confidence_N[:verdicts], wrong_N[:verdicts])
     del confidence_N, wrong_N
-    if each:
+    if all_train:
         return _Plan(), rate
-    if easy:
-        raise_in_shards(shards, keep_N, totals, kept, context, config)
+    if each:
+        if classes.is_short:
+            for start, table in shards:
+                classes.offer(start, table.columns, keep_N[start : start + len(table)])
+            keep_N[classes.rows_back] = True
         return _Plan(keep_N=keep_N), rate
-    found = plan.plan_epoch(SampleTable(held), context, config, own=own)
-    return _Plan(keep_N=found.keep_N, weight_N=found.weight_N, more=found.more), rate
+    planned = plan_epoch(SampleTable(held), context, config, own=own)
+    return _Plan(keep_N=planned.keep_N, weight_N=planned.weight_N, more=planned.more), rate
 
 
 def _columns_of(
     config: SamplingConfig, context: PlanContext, columns: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """The columns that the policy goes by; a user's own may go by any."""
-    if config.policy == "custom":
+    """The columns that a plan is made of."""
+    policy = config.declaration
+    if policy.reads is None:
         return tuple(columns)
-    found = [*_ALWAYS, *_READ_BY.get(config.policy, ())]
-    if config.policy in USERS["score"]:
-        found += SCORE_COLUMNS[config.score]
+    names = [*_ALWAYS, *policy.reads]
+    if "score" in policy.takes:
+        names += SCORE_COLUMNS[config.score]
     if context.noise is not None:
-        found += _READ_FOR_NOISE
-    return tuple(dict.fromkeys(found))
+        names += _READ_FOR_NOISE
+    return tuple(dict.fromkeys(names))
 
 
 def _with_plan(
@@ -313,8 +257,8 @@ def _with_plan(
 ) -> SampleTable:
     rows = slice(start, start + len(table))
     if planned.keep_N is None:  # everybody trains: each shard is its own plan
-        own = plan.plan_epoch(table, context, config)
-        return table.with_plan(keep_N=own.keep_N, weight_N=own.weight_N, more=own.more)
+        shard = plan_epoch(table, context, config)
+        return table.with_plan(keep_N=shard.keep_N, weight_N=shard.weight_N, more=shard.more)
     weight_B = np.ones(len(table), dtype=np.float32)
     return table.with_plan(
         keep_N=planned.keep_N[rows],

@@ -1,7 +1,51 @@
-"""Which samples the next epoch trains on: one file per policy, pure functions over columns."""
+"""The sampling policies by name: a file for each, and a line here. Imports no NumPy."""
 
-from epochal.data.policies.shared.label_noise import noise_rate
-from epochal.data.policies.shared.pool import PlanContext
-from epochal.data.samples.table import FLAG_SUSPECT
+from __future__ import annotations
 
-__all__ = ["FLAG_SUSPECT", "PlanContext", "noise_rate"]
+from typing import TYPE_CHECKING, Literal
+
+from epochal.data.policies import (
+    curriculum,
+    custom,
+    cvnets,
+    easy_skip,
+    hard_mining,
+    importance,
+    infobatch,
+    kakurenbo,
+    random,
+    selective_backprop,
+    seta,
+)
+from epochal.data.policies.shared.policy import Policy
+
+POLICIES: dict[str, Policy] = {
+    policy.name: policy
+    for policy in (
+        Policy(name="none", summary="all samples in every epoch"),
+        easy_skip.POLICY,
+        importance.POLICY,
+        infobatch.POLICY,
+        kakurenbo.POLICY,
+        cvnets.POLICY,
+        seta.POLICY,
+        hard_mining.POLICY,
+        selective_backprop.POLICY,
+        curriculum.POLICY,
+        random.POLICY,
+        custom.POLICY,
+    )
+}
+"""In the order in which messages list them."""
+
+
+class OwnFields(
+    custom.CustomFields, seta.SetaFields, cvnets.CvnetsFields, importance.ImportanceFields
+):
+    """The settings of all policies."""
+
+
+if TYPE_CHECKING:
+    PolicyName = str
+else:
+    PolicyName = Literal[tuple(POLICIES)]

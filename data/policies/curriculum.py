@@ -5,14 +5,25 @@ It gains where epochs are few or labels are noisy, and hardly elsewhere.
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
 
-from epochal.data.hashing import hash_u64
-from epochal.data.policies.shared.pool import Choice, Pool, highest
+from epochal.data.policies.shared.policy import Policy, PolicyFields
+
+if TYPE_CHECKING:
+    from epochal.data.policies.shared.pool import Choice, Pool
 
 
-def curriculum(pool: Pool) -> Choice:
+def _choose(pool: Pool, _settings: PolicyFields) -> Choice:
     """Keeps the lowest losses, as many as the budget of the epoch allows."""
-    context = pool.context
-    lot_R = hash_u64(pool.ids_R, "curriculum", context.seed, context.epoch)
-    return pool.rest(highest(-pool["loss"].astype(np.float64), lot_R, count=pool.picks))
+    loss_R = pool["loss"].astype("float64")
+    return pool.rest(pool.highest(-loss_R, count=pool.picks, lot="curriculum"))
+
+
+POLICY = Policy(
+    name="curriculum",
+    summary="the lowest losses, more in each epoch",
+    takes=("budget", "budget_end", "scoring"),
+    budget=(0.3, 1.0),
+    pace=lambda done: min(1.0, 2 * done),  # everything from the half of the way on
+    choose=_choose,
+)

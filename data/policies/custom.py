@@ -2,35 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+from pydantic import Field, JsonValue
 
 from epochal.data.errors import TargetError
-from epochal.data.policies.shared.pool import Pool
+from epochal.data.policies.shared.policy import Policy, PolicyFields
+from epochal.data.types import Target, TargetName
 
-# N samples, R of the pool
+if TYPE_CHECKING:
+    from epochal.data.policies.shared.pool import Choice, Pool
 
-UserPolicy = Callable[..., Any]
-"""plan(table, context) → (keep_N, weight_N), its arguments bound already."""
+# N samples
 
 
-def custom(
-    table: Any, pool: Pool, plan: UserPolicy, *, max_weight: float
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
-    """What `plan` keeps of the pool, bool of shape (R,), and its weights, float32 of shape (N,).
+class CustomFields(PolicyFields):
+    """The user's function."""
 
-    Weights above `max_weight` become that. Raises TargetError for what is no plan.
+    target: TargetName | None = Field(
+        default=None,
+        description="of custom: a function plan(table, context, **args) that returns keep_N and "
+        "weight_N, bool and float of shape (N,)",
+        examples=["policy:plan"],
+    )
+    args: dict[str, JsonValue] = Field(
+        default_factory=dict, description="of custom: keyword arguments of the call"
+    )
+
+    @property
+    def callable_target(self) -> Target | None:
+        """The function with its arguments, of policy custom."""
+        return None if self.target is None else Target(target=self.target, args=self.args)
+
+
+def _check(settings: CustomFields) -> None:
+    if settings.target is None:
+        raise ValueError("target: policy custom needs one, as `module:function`")
+
+
+def _choose(pool: Pool, settings: CustomFields) -> Choice:
+    """What the function keeps of the pool; its weights above `max_weight` become that.
+
+    Raises TargetError for what is no plan.
     """
-    given = plan(table, pool.context)
+    import numpy as np
+
+    assert pool.own is not None
+    given = pool.own()
     if not isinstance(given, tuple) or len(given) != 2:  # noqa: PLR2004 - keep and weight
         raise TargetError(
             f"sampling.target: it gave a {type(given).__name__}; expected (keep_N, weight_N), "
             f"bool and float of shape ({pool.total},)"
         )
-    keep_N, weight_N = (np.asarray(one) for one in given)
+    keep_N, weight_N = (np.asarray(array) for array in given)
     if keep_N.shape != (pool.total,) or keep_N.dtype != np.bool_:
         raise TargetError(
             f"sampling.target: its keep_N is {keep_N.dtype} of shape {keep_N.shape}; expected bool "
@@ -44,7 +68,18 @@ def custom(
     if not bool((np.isfinite(weight_N) & (weight_N >= 0)).all()):
         row = int(np.flatnonzero(~(np.isfinite(weight_N) & (weight_N >= 0)))[0])
         raise TargetError(
-            f"sampling.target: the weight of sample {int(table['sample_id'][row])} is "
+            f"sampling.target: the weight of sample {int(pool.columns['sample_id'][row])} is "
             f"{weight_N[row]}; expected a number from 0 on"
         )
-    return keep_N[pool.rows_R], np.minimum(weight_N, max_weight).astype(np.float32)
+    weight_N = np.minimum(weight_N, settings.weight_cap).astype(np.float32)
+    return pool.rest(keep_N[pool.rows_R], weight_N=weight_N)
+
+
+POLICY = Policy(
+    name="custom",
+    summary="what a function of your own says, `target`",
+    takes=("target", "args", "max_weight", "scoring"),
+    check=_check,
+    reads=None,
+    choose=_choose,
+)

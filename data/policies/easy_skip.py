@@ -1,28 +1,32 @@
-"""Select: which samples the last training verdict calls easy. Costs no pass of its own.
+"""Leaves out whom the last training verdict calls easy. Costs no pass of its own.
 
 Verdicts come from the training pass, with its augmentation and dropout: they are conservative.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+from epochal.data.policies.shared.policy import Policy, PolicyFields
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from epochal.data.policies.shared.pool import Columns
 
 # N samples, E of them easy
 
 
-def easy_rows(
-    columns: Mapping[str, npt.NDArray[Any]], *, confidence: float
-) -> npt.NDArray[np.int64]:
+def _easy_rows(columns: Columns, settings: PolicyFields) -> npt.NDArray[np.int64]:
     """Rows of the easy samples: int64 of shape (E,), rising.
 
     Easy: seen, last predicted right with at least `confidence`, at a finite loss. Never easy are
     samples that were not seen, and models without classes (confidence NaN, `correct` false).
     """
-    easy_N = columns["confidence"] >= at_least(confidence)
+    import numpy as np
+
+    easy_N = columns["confidence"] >= at_least(settings.easy_from)
     easy_N &= columns["correct"]
     easy_N &= columns["epoch_seen"] >= 0
     easy_N &= np.isfinite(columns["loss"])
@@ -31,5 +35,19 @@ def easy_rows(
 
 def at_least(value: float) -> np.float32:
     """The lowest float32 from `value` on: comparing with it is comparing in float64, but faster."""
+    import numpy as np
+
     rounded = np.float32(value)
     return rounded if float(rounded) >= value else np.nextafter(rounded, np.float32(np.inf))
+
+
+POLICY = Policy(
+    name="easy_skip",
+    summary="all but the samples whose last prediction in training was right and confident, for "
+    "a few epochs at a time",
+    takes=("confidence", "scoring"),
+    revisit=2,
+    observes=("confidence", "correct"),
+    reads=("confidence", "correct"),
+    each=_easy_rows,
+)

@@ -5,12 +5,22 @@ Wrong labels are the hardest of all: without `label_noise: drop` it trains on th
 
 from __future__ import annotations
 
-from epochal.data.hashing import hash_u64
-from epochal.data.policies.shared.pool import Choice, Pool, highest
+from typing import TYPE_CHECKING
+
+from epochal.data.policies.shared.policy import Policy, PolicyFields
+
+if TYPE_CHECKING:
+    from epochal.data.policies.shared.pool import Choice, Pool
 
 
-def hard_mining(pool: Pool) -> Choice:
+def _choose(pool: Pool, _settings: PolicyFields) -> Choice:
     """Keeps the highest scores."""
-    context = pool.context
-    lot_R = hash_u64(pool.ids_R, "hard_mining", context.seed, context.epoch)
-    return pool.rest(highest(pool.score_R, lot_R, count=pool.picks))
+    return pool.rest(pool.highest(pool.score_R, count=pool.picks, lot="hard_mining"))
+
+
+POLICY = Policy(
+    name="hard_mining",
+    summary="the highest scores",
+    takes=("score", "budget", "budget_end", "scoring"),
+    choose=_choose,
+)

@@ -7,11 +7,18 @@ With `max_weight` above one the losses are weighed towards the mean gradient of 
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
 
 from epochal.data.hashing import hash_uniform
-from epochal.data.policies.shared.pool import Choice, Columns, Pool
+from epochal.data.policies.shared.policy import Policy, PolicyFields, Share
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from epochal.data.policies.shared.pool import Choice, Columns, Pool
 
 # N samples, R of the pool
 
@@ -19,20 +26,33 @@ OFFSET = 0.05
 """Added to every score: also what is learned perfectly is seen again."""
 
 _HALVINGS = 100
+_LONGEST_ABSENCE = 1000  # epochs, the most that `revisit` takes
 
 
-def importance(pool: Pool) -> Choice:
-    """Keeps whose credit has grown to one; `credit` is the table's column, from `start_credit` on.
+class ImportanceFields(PolicyFields):
+    """How seldom a sample may come."""
+
+    min_probability: Share = Field(
+        default=0.2,
+        description="of importance: least probability that a sample is kept, in (0, 1]; with 0.2 "
+        "everybody comes at least every 5 epochs, by accumulated credit and not by lot",
+    )
+
+
+def _choose(pool: Pool, settings: ImportanceFields) -> Choice:
+    """Keeps whose credit has grown to one; `credit` is the table's column.
 
     By `score: el2n`, that is the bound of a sample's gradient norm for the cross-entropy
     (Katharopoulos & Fleuret 2018, arXiv:1803.00942: that of the gradient before the last layer).
     """
+    import numpy as np
+
     worth_R = np.maximum(pool.score_R, 0.0) + OFFSET
     probability_R = keep_probability(
-        worth_R, total=pool.budget * pool.total - pool.forced, least=pool.config.min_probability
+        worth_R, total=pool.budget * pool.total - pool.forced, least=settings.min_probability
     )
     kept_R = pool["credit"].astype(np.float64) + probability_R >= 1.0
-    return Choice(pool.rows_R[~kept_R], probability_R)
+    return pool.rest(kept_R, probability_R=probability_R)
 
 
 def keep_probability(
@@ -42,6 +62,8 @@ def keep_probability(
 
     Where no c gives that sum, the nearest one: all `least`, or all 1.
     """
+    import numpy as np
+
     count = len(worth_R)
     if not least * count < total < count:
         return np.full(count, 1.0 if total >= count else least, dtype=np.float32)
@@ -61,16 +83,50 @@ def keep_probability(
     return probability_R.astype(np.float32)
 
 
-def start_credit(ids_N: npt.NDArray[np.int64], *, seed: int) -> npt.NDArray[np.float32]:
-    """The credit that samples begin with: spread over [0, 1), so that they do not come in waves."""
-    return hash_uniform(ids_N, "credit", seed).astype(np.float32)
+def _carry(
+    columns: Columns,
+    previous: Columns | None,
+    *,
+    epoch: int,  # noqa: ARG001 - each epoch adds alike
+    seed: int,
+    settings: ImportanceFields,  # noqa: ARG001
+    scored: bool | None,  # noqa: ARG001
+) -> dict[str, npt.NDArray[Any]]:
+    """Credit after the epoch that `previous` planned, and a probability of one until the next plan.
 
-
-def next_credit(columns: Columns) -> npt.NDArray[np.float32]:
-    """The credit after the epoch that `columns`, a planned table, planned: float32 of shape (N,).
-
-    Whoever trained for another reason (a full epoch, the floor) has a probability of one there, and
-    their credit stays.
+    It begins spread over [0, 1), so that samples do not come in waves. Whoever trained for another
+    reason (a full epoch, the floor) has a probability of one in `previous`, and the credit stays.
     """
-    grown_N = columns["credit"].astype(np.float64) + columns["probability"] - columns["keep"]
-    return np.clip(grown_N, 0.0, 1.0).astype(np.float32)
+    import numpy as np
+
+    ids_N = columns["sample_id"]
+    if previous is None or "credit" not in previous:
+        credit_N = hash_uniform(ids_N, "credit", seed)
+    else:
+        grown_N = previous["credit"].astype(np.float64) + previous["probability"]
+        credit_N = np.clip(grown_N - previous["keep"], 0.0, 1.0)
+    return {
+        "credit": credit_N.astype(np.float32),
+        "probability": np.ones(len(ids_N), dtype=np.float32),
+    }
+
+
+def _revisit(settings: ImportanceFields) -> int:
+    return min(_LONGEST_ABSENCE, max(1, round(1 / settings.min_probability)))
+
+
+POLICY = Policy(
+    name="importance",
+    summary="hard samples more often, within a budget",
+    takes=("score", "budget", "budget_end", "min_probability", "max_weight", "scoring"),
+    max_weight=1.0,
+    budget=(0.55, 0.55),
+    revisit=_revisit,
+    batch="sqrt",
+    ends_full=False,  # it loses by a full phase at the end
+    reads=("credit",),
+    by_lot=True,
+    state=("credit", "probability"),
+    carry=_carry,
+    choose=_choose,
+)

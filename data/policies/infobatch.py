@@ -6,24 +6,38 @@ DataLoader, global NumPy seeds, and a mean weight above one, which raises the le
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
 
 from epochal.data.hashing import hash_uniform
-from epochal.data.policies.shared.pool import Choice, Pool, stable_mean
+from epochal.data.policies.shared.policy import Policy, PolicyFields
+
+if TYPE_CHECKING:
+    from epochal.data.policies.shared.pool import Choice, Pool
 
 # R of the pool
 
 
-def infobatch(pool: Pool) -> Choice:
+def _choose(pool: Pool, _settings: PolicyFields) -> Choice:
     """Of the samples below the mean loss the share `budget` is kept, at weight 1 / `budget`."""
-    loss_R = pool["loss"]
+    import numpy as np
+
+    from epochal.data.policies.shared.pool import stable_mean
+
+    loss_R, context = pool["loss"], pool.context
     if not len(loss_R):
-        return Choice(pool.rows_R)
+        return pool.rest(np.zeros(0, dtype=bool))
     learned_R = loss_R.astype(np.float64) < stable_mean(loss_R)
-    context = pool.context
     coin_R = hash_uniform(pool.ids_R, "infobatch", context.seed, context.epoch)
-    kept_R = ~learned_R | (coin_R < pool.budget)
-    return Choice(
-        pool.rows_R[~kept_R],
-        np.where(learned_R, np.float32(pool.budget), np.float32(1)).astype(np.float32),
+    probability_R = np.where(learned_R, np.float32(pool.budget), np.float32(1))
+    return pool.rest(
+        ~learned_R | (coin_R < pool.budget), probability_R=probability_R.astype(np.float32)
     )
+
+
+POLICY = Policy(
+    name="infobatch",
+    summary="all at or above the mean loss, and a random part of the others, weighed up",
+    takes=("budget", "max_weight", "scoring"),
+    by_lot=True,
+    choose=_choose,
+)

@@ -7,19 +7,37 @@ hidden samples cost no forward pass: their return is due after `revisit` epochs 
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
 
-from epochal.data.hashing import hash_u64
-from epochal.data.policies.shared.pool import Choice, Pool, highest
+from epochal.data.policies.shared.policy import Policy, PolicyFields
+
+if TYPE_CHECKING:
+    from epochal.data.policies.shared.pool import Choice, Pool
 
 # R of the pool
 
+STEPS = 4
+"""In so many equal steps it hides less and less."""
 
-def kakurenbo(pool: Pool) -> Choice:
+
+def _choose(pool: Pool, settings: PolicyFields) -> Choice:
     """Hides at most the share 1 - `budget` of all samples: low loss, right and confident."""
-    context = pool.context
-    lot_R = hash_u64(pool.ids_R, "kakurenbo", context.seed, context.epoch)
     hidden = round((1.0 - pool.budget) * pool.total)
-    lowest_R = highest(-pool["loss"].astype(np.float64), lot_R, count=hidden)
-    sure_R = pool["correct"] & (pool["confidence"].astype(np.float64) >= pool.config.easy_from)
+    lowest_R = pool.highest(-pool["loss"].astype("float64"), count=hidden, lot="kakurenbo")
+    sure_R = pool["correct"] & (pool["confidence"].astype("float64") >= settings.easy_from)
     return pool.rest(~(lowest_R & sure_R))
+
+
+POLICY = Policy(
+    name="kakurenbo",
+    summary="all but the lowest losses, up to the share 1 − `budget`; of these return the wrong "
+    "and the unsure",
+    takes=("confidence", "budget", "budget_end", "scoring"),
+    confidence=0.7,
+    budget=(0.7, 0.88),
+    revisit=2,
+    pace=lambda done: min(int(done * STEPS), STEPS - 1) / (STEPS - 1),
+    observes=("confidence", "correct"),
+    reads=("confidence", "correct"),
+    choose=_choose,
+)

@@ -5,14 +5,27 @@ Each epoch draws anew, and exactly as many as the share says.
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
 
-from epochal.data.hashing import hash_u64
-from epochal.data.policies.shared.pool import Choice, Pool, highest
+from epochal.data.policies.shared.policy import Policy, PolicyFields
+
+if TYPE_CHECKING:
+    from epochal.data.policies.shared.pool import Choice, Pool
 
 
-def random(pool: Pool) -> Choice:
+def _choose(pool: Pool, _settings: PolicyFields) -> Choice:
     """Keeps a random part of the pool."""
-    context = pool.context
-    lot_R = hash_u64(pool.ids_R, "random", context.seed, context.epoch)
-    return pool.rest(highest(np.zeros(len(lot_R)), lot_R, count=pool.picks))
+    import numpy as np
+
+    alike_R = np.zeros(len(pool.rows_R))
+    return pool.rest(pool.highest(alike_R, count=pool.picks, lot="random"))
+
+
+POLICY = Policy(
+    name="random",
+    summary="a random part: the control that others have to beat",
+    takes=("budget", "budget_end", "shares"),
+    revisit=10,
+    by_lot=True,
+    choose=_choose,
+)

@@ -6,17 +6,24 @@ losses are those of the last time that a sample trained.
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from epochal.data.hashing import hash_u64, hash_uniform
-from epochal.data.policies.shared.pool import Choice, Pool
+from epochal.data.policies.shared.policy import Policy, PolicyFields
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from epochal.data.policies.shared.pool import Choice, Pool
 
 # R of the pool
 
 
-def selective_backprop(pool: Pool) -> Choice:
+def _choose(pool: Pool, _settings: PolicyFields) -> Choice:
     """Keeps with probability rank^(1/share - 1), whose mean is the share."""
+    import numpy as np
+
     count, context = len(pool.rows_R), pool.context
     if pool.picks in {0, count}:
         return pool.rest(np.full(count, pool.picks > 0))
@@ -36,6 +43,8 @@ def ranked_by_loss(
     Sorted by one number of both, the loss and the upper half of the lot; what is equal in that, and
     little is, by all of them.
     """
+    import numpy as np
+
     bits_R = (loss_R.astype(np.float32) + np.float32(0)).view(np.uint32)  # no negative zero
     sign = np.uint32(1 << 31)
     rising_R = np.where(bits_R >= sign, ~bits_R, bits_R | sign).astype(np.uint64)
@@ -47,3 +56,12 @@ def ranked_by_loss(
     rows = order_R[places]
     order_R[places] = rows[np.lexsort((lot_R[rows], key_R[rows]))]
     return order_R
+
+
+POLICY = Policy(
+    name="selective_backprop",
+    summary="a random part, likelier with a higher rank of the last loss",
+    takes=("budget", "budget_end", "scoring"),
+    by_lot=True,
+    choose=_choose,
+)

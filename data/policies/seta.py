@@ -6,25 +6,45 @@ the groups trains; it moves on by one group an epoch and wraps.
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
+
+from pydantic import Field
 
 from epochal.data.hashing import hash_uniform
-from epochal.data.policies.shared.pool import Choice, Pool
+from epochal.data.policies.shared.policy import Policy, PolicyFields, Share
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from epochal.data.policies.shared.pool import Choice, Pool
 
 # R of the pool, G groups
 
 _MAX_ROUNDS = 50
 
 
-def seta(pool: Pool) -> Choice:
+class SetaFields(PolicyFields):
+    """The groups, and the window over them."""
+
+    groups: int = Field(
+        default=10, ge=2, le=1000, description="of seta: groups of like losses, found by k-means"
+    )
+    window: Share = Field(
+        default=0.5,
+        description="of seta: share of the groups that train; the window moves on by one group an "
+        "epoch, from easy to hard, and wraps",
+    )
+
+
+def _choose(pool: Pool, settings: SetaFields) -> Choice:
     """Keeps who is drawn and in the window."""
-    context = pool.context
+    context, groups = pool.context, settings.groups
     drawn_R = hash_uniform(pool.ids_R, "seta", context.seed, context.epoch) < pool.budget
-    group_R = loss_groups(pool["loss"].astype(np.float64), groups=pool.config.groups)
-    first = (context.epoch - 1) % pool.config.groups
-    width = max(1, round(pool.config.window * pool.config.groups))
-    return pool.rest(drawn_R & ((group_R - first) % pool.config.groups < width))
+    group_R = loss_groups(pool["loss"].astype("float64"), groups=groups)
+    first = (context.epoch - 1) % groups
+    width = max(1, round(settings.window * groups))
+    return pool.rest(drawn_R & ((group_R - first) % groups < width))
 
 
 def loss_groups(loss_R: npt.NDArray[np.float64], *, groups: int) -> npt.NDArray[np.int64]:
@@ -32,6 +52,8 @@ def loss_groups(loss_R: npt.NDArray[np.float64], *, groups: int) -> npt.NDArray[
 
     Begins at quantiles; the sums are of sorted values, so the order of rows plays no part.
     """
+    import numpy as np
+
     if not len(loss_R):
         return np.zeros(0, dtype=np.int64)
     sorted_R = np.sort(loss_R)
@@ -48,3 +70,14 @@ def loss_groups(loss_R: npt.NDArray[np.float64], *, groups: int) -> npt.NDArray[
         centre_G = moved_G
     border_G = (centre_G[1:] + centre_G[:-1]) / 2
     return np.searchsorted(border_G, loss_R, side="right").astype(np.int64)
+
+
+POLICY = Policy(
+    name="seta",
+    summary="a random share, of which a window over groups of like losses",
+    takes=("budget", "groups", "window", "scoring"),
+    budget=(0.9, 0.9),
+    revisit=10,
+    by_lot=True,
+    choose=_choose,
+)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from epochal.data.errors import StateMismatch
 from epochal.data.tables.schemas import OBSERVATIONS
-from epochal.data.tables.writing import MAX_ROWS, SAMPLES, first_of_each, read_table, write_table
+from epochal.data.tables.writing import MAX_ROWS, SAMPLES, first_of_each, read_table
 
 # N samples of the data set, S of them seen in an epoch, Q asked for
 
@@ -65,7 +65,7 @@ class SampleTable:
     ) -> SampleTable:
         """The same scores with another plan for the next epoch; arrays in the table's order.
 
-        more: further columns, of a policy's own state (`epochal.data.policies.carry_state`).
+        more: further columns that the plan fixes.
         """
         assert keep_N.shape == weight_N.shape == (len(self),), (keep_N.shape, weight_N.shape)
         plan = {"keep": keep_N.astype(bool), "weight": weight_N.astype(np.float32)}
@@ -134,11 +134,6 @@ def update(
     return SampleTable(table)
 
 
-def read_samples(path: Path, *, max_rows: int = MAX_ROWS) -> SampleTable:
-    """The sample table in the file `path`. Raises as `read_table`."""
-    return SampleTable(read_table(path, schema=SAMPLES, max_rows=max_rows).columns)
-
-
 def read_plan(path: Path, *, max_rows: int = MAX_ROWS) -> SampleTable:
     """Of the sample table in the file `path` the plan alone: `sample_id`, `keep` and `weight`.
 
@@ -146,11 +141,6 @@ def read_plan(path: Path, *, max_rows: int = MAX_ROWS) -> SampleTable:
     """
     only = ("keep", "weight")
     return SampleTable(read_table(path, schema=SAMPLES, max_rows=max_rows, only=only).columns)
-
-
-def write_samples(table: SampleTable, path: Path, *, metadata: Mapping[str, str]) -> None:
-    """Writes the table to the file `path`. Raises as `write_table`."""
-    write_table(table.columns, path, schema=SAMPLES, metadata=metadata)
 
 
 def _observe(

@@ -31,8 +31,8 @@ def resized(data: Any, size_HW: tuple[int, int]) -> Any:
     elif isinstance(data, tuple | list) and data and not hasattr(data, "_fields"):
         return type(data)([_interpolated(data[0], size_HW), *data[1:]])
     raise TargetError(
-        "sampler: it takes items (image, target) or {image: …, target: …}, found batches that are "
-        f"{described(data)}; use sampler.kind: fixed"
+        "batches: it takes items (image, target) or {image: …, target: …}, found batches that are "
+        f"{described(data)}; use batches.kind: fixed"
     )
 
 
@@ -44,9 +44,9 @@ def _interpolated(images: Any, size_HW: tuple[int, int]) -> Tensor:
         or not images.shape[1]
     ):
         raise TargetError(
-            "sampler: resolutions are of images, floating-point inputs of shape (batch, channels, "
+            "batches: resolutions are of images, floating-point inputs of shape (batch, channels, "
             f"height, width), found {described(images)}; convert them in the data set, or use "
-            "sampler.kind: fixed"
+            "batches.kind: fixed"
         )
     if images.shape[-2:] == size_HW:
         return images

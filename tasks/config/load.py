@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from epochal.data.errors import ConfigError
-from epochal.tasks.config.run import RunConfig
+from epochal.tasks.config.run import FORMER_NAMES, RunConfig
 from epochal.tasks.config.yaml_reader import parse_yaml, read_yaml_mapping
 
 MAX_SHOWN_CHARS = 80
@@ -41,6 +41,11 @@ def apply_override(data: dict[str, Any], override: str) -> None:
         raise ConfigError(
             f"--set {override}: expected path=value, for example optimizer.args.lr=0.01"
         )
+    former = next((old for old, new in FORMER_NAMES.items() if parts[0] in {old, new}), None)
+    if former is not None:  # the file may give it one name, the command line the other
+        parts[0] = FORMER_NAMES[former]
+        if former in data and parts[0] not in data:
+            data[parts[0]] = data.pop(former)
     node: Any = data
     for depth, part in enumerate(parts[:-1]):
         node = node.setdefault(part, {}) if isinstance(node, dict) else node

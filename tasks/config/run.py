@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from epochal.data.config.batch_sampler import SamplerConfig
+from epochal.data.config.batches import BatchesConfig
 from epochal.data.config.loader import DataConfig, LoaderConfig, SamplingConfig
 from epochal.data.types import Frozen, Target
 from epochal.engine.config.batch_norm import BatchNormConfig
@@ -41,6 +41,8 @@ RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 MAX_EPOCHS = 1_000_000
 """Also stands for a number that `max_updates` alone decides."""
 DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
+FORMER_NAMES = {"sampler": "batches"}
+"""Fields by the names that older configs and stored plans give them."""
 
 
 def _absolute(folder: str) -> str:
@@ -91,8 +93,8 @@ class RunConfig(Frozen):
         default=ConstantSchedule(), description="the learning rate as a function of the epoch"
     )
     loader: LoaderConfig = Field(description="batches")
-    sampler: SamplerConfig = Field(
-        default=SamplerConfig(),
+    batches: BatchesConfig = Field(
+        default=BatchesConfig(),
         description="resolution and number of the samples of a micro-batch, and repetition",
     )
     gradients: GradientsConfig = Field(
@@ -160,6 +162,19 @@ class RunConfig(Frozen):
 
     @model_validator(mode="before")
     @classmethod
+    def _former_names(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        for former in FORMER_NAMES.keys() & data.keys():
+            name = FORMER_NAMES[former]
+            if name in data:
+                raise ValueError(f"{former}: it is the former name of {name}, which is there too")
+            data = {**data, name: data[former]}
+            del data[former]
+        return data
+
+    @model_validator(mode="before")
+    @classmethod
     def _epochs_by_updates(cls, data: Any) -> Any:
         if isinstance(data, dict) and "epochs" not in data and data.get("max_updates") is not None:
             return {**data, "epochs": MAX_EPOCHS}
@@ -183,10 +198,10 @@ class RunConfig(Frozen):
                 f"max_updates: it needs the same number of updates in every epoch, which "
                 f"sampling.policy: {self.sampling.policy} changes; use epochs, or policy: none"
             )
-        if self.max_updates is not None and self.sampler.varies_updates:
+        if self.max_updates is not None and self.batches.varies_updates:
             raise ValueError(
                 f"max_updates: it needs the same number of updates in every epoch, which "
-                f"sampler.kind: {self.sampler.kind} changes; use epochs, or kind: multi_scale"
+                f"batches.kind: {self.batches.kind} changes; use epochs, or kind: multi_scale"
             )
         self._check_stopping()
         try:
@@ -222,8 +237,8 @@ class RunConfig(Frozen):
         gradients, policy = self.gradients, self.sampling.policy
         if policy != "none":
             cause = f"sampling.policy: {policy!r} changes it"
-        elif self.sampler.varies_updates:
-            cause = f"sampler.kind: {self.sampler.kind!r} changes it"
+        elif self.batches.varies_updates:
+            cause = f"batches.kind: {self.batches.kind!r} changes it"
         elif gradients.accumulate > 1 and gradients.accumulate_from > 0:
             cause = f"gradients.accumulate_from: {gradients.accumulate_from} changes it"
         else:

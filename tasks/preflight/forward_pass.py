@@ -32,11 +32,11 @@ def check_before_start(
 
     train, validation = data["train_data"], data["validation_data"]
     check_batch_size(
-        config.sampler.epoch_length(train.info.num_samples),
+        config.batches.epoch_length(train.info.num_samples),
         config.loader.batch_size,
         drop_last=config.loader.drop_last,
     )
-    if config.sampler.class_balanced:
+    if config.batches.class_balanced:
         _ = train.classes_N
     components = build_components(config, device=device)
 
@@ -80,7 +80,7 @@ def _probe(
     """The step's output and the target of the first samples, in evaluation mode.
 
     scan: takes the model's outputs, before any loss where the default step gives them. mixed: of a
-    mixture of them, as training sees it. size_HW: of images at that resolution of the sampler.
+    mixture of them, as training sees it. size_HW: of images at that resolution of `batches`.
     """
     import torch
 
@@ -122,9 +122,9 @@ def _probe_message(
     config: RunConfig, *, batch_of: OpenDataset, size_HW: tuple[int, int] | None, error: Exception
 ) -> str:
     step = "loss(model(input), target)" if config.step is None else config.step.target
-    sized = "" if size_HW is None else f" at {size_HW[0]} x {size_HW[1]} pixels of the sampler"
+    sized = "" if size_HW is None else f" at {size_HW[0]} x {size_HW[1]} pixels of `batches`"
     return (
-        f"model, loss, train_data{sized and ', sampler'}: trying {step} on the first samples of "
+        f"model, loss, train_data{sized and ', batches'}: trying {step} on the first samples of "
         f"{batch_of.field}{sized} raised {type(error).__name__}: {error}; model.target is "
         f"{config.model.target!r}, loss.target is {config.loss.target!r}"
     )

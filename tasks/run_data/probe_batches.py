@@ -1,4 +1,4 @@
-"""The first samples of the training data as the sampler will give them, to try the model on."""
+"""The first samples of the training data as `batches` will shape them, to try the model on."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def first_batch(
 
 def all_sizes(config: RunConfig) -> list[tuple[int, int]]:
     """Every resolution of the run, smallest first; none where images are as they are."""
-    turns = [0, *(epoch for epoch in config.sampler.grow_at if epoch < config.epochs)]
-    return sorted({size for epoch in turns for size in config.sampler.sizes_in(epoch)})
+    turns = [0, *(epoch for epoch in config.batches.grow_at if epoch < config.epochs)]
+    return sorted({size for epoch in turns for size in config.batches.sizes_in(epoch)})
 
 
 ONE_SAMPLE = "Expected more than 1 value per channel"
@@ -68,13 +68,13 @@ def check_last_batch(config: RunConfig, components: Components, data: OpenDatase
 
     Tried on a copy of the model, which only models with BatchNorm and such a size pay for.
     """
-    rows = config.sampler.epoch_length(data.info.num_samples)
+    rows = config.batches.epoch_length(data.info.num_samples)
     model = components.state.model
     if not any(isinstance(one, _BATCH_NORMS) for one in model.modules()):
         return
     if not _has_single(config, rows):
         return
-    sizes = config.sampler.sizes_in(0)
+    sizes = config.batches.sizes_in(0)
     tried = copy.deepcopy(model).train()
     try:
         with torch.no_grad(), seeded(seed_64(config.seed, "probe")):
@@ -86,7 +86,7 @@ def check_last_batch(config: RunConfig, components: Components, data: OpenDatase
     except ValueError as error:
         if not str(error).startswith(ONE_SAMPLE):
             raise
-        which = "batch" if config.sampler.varies_updates else "last batch"
+        which = "batch" if config.batches.varies_updates else "last batch"
         raise ConfigError(
             f"loader.batch_size: found {config.loader.batch_size}, and {rows} samples of "
             f"train_data leave a {which} of a single one, on which the model cannot train "
@@ -96,10 +96,10 @@ def check_last_batch(config: RunConfig, components: Components, data: OpenDatase
 
 def _has_single(config: RunConfig, rows: int) -> bool:
     """Whether an epoch of that many rows has such a micro-batch; of the first thousand epochs."""
-    epochs = min(config.epochs, _EPOCHS) if config.sampler.varies_updates else 1
+    epochs = min(config.epochs, _EPOCHS) if config.batches.varies_updates else 1
     for epoch in range(epochs):
         offsets_M1, _ = sampler_cut(
-            config.sampler,
+            config.batches,
             rows,
             batch_size=config.loader.batch_size,
             drop_last=config.loader.drop_last,

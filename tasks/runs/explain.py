@@ -22,6 +22,7 @@ SHORT_DIGEST = 8
 _FIELDS_OF_SECTION: dict[str, tuple[str, ...]] = {
     "schedule": ("schedule", "epochs"),
     "batch_norm": ("batch_norm", "epochs"),
+    "sampler": ("batches",),
     "sampling": ("sampling",),
     "sampling.full": ("sampling.final_full", "sampling.warm_up", "epochs"),
     "sampling.phase": ("sampling", "epochs"),
@@ -53,7 +54,8 @@ class Comparison:
     def __init__(self, config: RunConfig, stages: Sequence[Stage], plan: RunPlan) -> None:
         old_config = plan.run_config()
         self._new_config = dict(flatten(config.model_dump(mode="json")))
-        self._old_config = dict(flatten(plan.config))
+        plain = plan.config if old_config is None else old_config.model_dump(mode="json")
+        self._old_config = dict(flatten(plain))
         self._old: dict[tuple[str, int | None], Stage] = {}
         if old_config is not None:
             listed = list_stages(old_config, plan.run_inputs())

@@ -73,7 +73,7 @@ def _plan(listing: Listing, epoch: int | None) -> Planned:
             "batch_size": config.loader.batch_size,
             "drop_last": config.loader.drop_last,
         },
-        **_acting("sampler", config.sampler.key_slice(epoch)),
+        **_acting("sampler", config.batches.key_slice(epoch)),
         "gradients": config.gradients.key_slice(epoch),
         **precision_inputs(config),
         **({} if config.mixing is None else {"mixing": config.mixing.key_slice()}),
@@ -263,12 +263,12 @@ def _micro_batches(session: Session, stage: Stage, table: SampleTable | None) ->
     config, data = session.config, session.data["train_data"]
     ids_N = data.sample_ids_N
     order = sampler_order(
-        config.sampler,
+        config.batches,
         seed=config.seed,
         epoch=stage.number,
         sample_ids_N=ids_N,
         keep_N=None if table is None else table.keep_by_id(ids_N),
-        labels_N=data.classes_N if config.sampler.class_balanced else None,
+        labels_N=data.classes_N if config.batches.class_balanced else None,
     )
     size, accumulate = config.loader.batch_size, config.gradients.accumulated(stage.number)
     if table is not None:
@@ -277,7 +277,7 @@ def _micro_batches(session: Session, stage: Stage, table: SampleTable | None) ->
     if (updates := _cut(session, stage)) is not None:
         order = order[: updates * accumulate * size]
     return sampler_plan(
-        config.sampler,
+        config.batches,
         order,
         batch_size=size,
         accumulate=accumulate,

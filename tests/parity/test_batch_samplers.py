@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 from torch.utils.data import TensorDataset
 
-from epochal.data.config.batch_sampler import SamplerConfig
+from epochal.data.config.batches import BatchesConfig
 from epochal.data.errors import TargetError
 from epochal.data.hashing import hash_u64, seed_64
 from epochal.data.loading.batch_sampler import sampler_order, sampler_plan
@@ -84,7 +84,7 @@ def by_hand(x, y, order, *, variable, accumulate):
 def test_weights_are_bitwise_those_of_the_loop(kind, accumulate):
     x, y = images(UPDATES * accumulate * BATCH)
     base = {"size": BASE} if kind == "variable_batch" else {}
-    config = SamplerConfig(kind=kind, sizes=SIZES, divisible_by=2, **base)
+    config = BatchesConfig(kind=kind, sizes=SIZES, divisible_by=2, **base)
     ids = np.arange(len(y))
     order = sampler_order(config, seed=SEED, epoch=EPOCH, sample_ids_N=ids)
     plan = sampler_plan(
@@ -128,5 +128,5 @@ def test_only_the_input_of_a_batch_is_resized():
     ],
 )
 def test_what_is_no_batch_of_images_is_an_error(data):
-    with pytest.raises(TargetError, match="sampler.kind: fixed"):
+    with pytest.raises(TargetError, match="batches.kind: fixed"):
         resized(data, (4, 4))

@@ -9,10 +9,11 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from support.pages import DOCS, README, ROOT, blocks, rows
 
-from epochal.data.config.batch_sampler import SamplerConfig
+from epochal.data.config.batches import BatchesConfig
 from epochal.data.config.loader import DataConfig, LoaderConfig, SamplingConfig
 from epochal.data.config.sampling import ScoringConfig
 from epochal.data.errors import BadStore
+from epochal.data.policies import POLICIES
 from epochal.data.store.addresses import normalise_store
 from epochal.data.types import Target
 from epochal.engine.config.batch_norm import BatchNormConfig
@@ -41,7 +42,7 @@ from epochal.tasks.user_code.targets import call_target
 PARTS: dict[str, tuple[type[BaseModel], ...]] = {
     "": (RunConfig, Target, DataConfig, MetricTarget),
     "loader.": (LoaderConfig,),
-    "sampler.": (SamplerConfig,),
+    "batches.": (BatchesConfig,),
     "optimizer.": (OptimizerConfig,),
     "optimizer.groups.": (ParameterGroup,),
     "optimizer.frozen.": (FrozenParameters,),
@@ -79,9 +80,13 @@ def sources():
     return [path.read_text() for one in packages for path in (ROOT / one).rglob("*.py")]
 
 
+FIRST = {"none", "easy_skip", "importance", "random", "custom"}
+"""The policies of the first pages; the others stand in sampling.md."""
+
+
 def documented_fields():
     found = {}
-    for cells in rows(DOCS["config.md"], "field"):
+    for cells in (*rows(DOCS["config.md"], "field"), *rows(DOCS["sampling.md"], "field")):
         name = cells[0].removesuffix("†").strip().strip("`")
         found.setdefault(name, cells)
     return found
@@ -135,8 +140,42 @@ def test_the_documented_default_is_the_default(name):
 )
 def test_every_choice_is_documented(name):
     _, field = FIELDS[name]
-    for choice in re.findall(r"'(\w+)'", str(field.annotation)):
+    choices = set(re.findall(r"'(\w+)'", str(field.annotation)))
+    for choice in choices & FIRST if name == "sampling.policy" else choices:
         assert f"`{choice}`" in documented_fields()[name][1]
+
+
+def told_policies(page):
+    return {cells[0].strip("`"): cells for cells in rows(page, "policy")}
+
+
+def test_the_first_pages_name_the_policies_that_evidence_favours_and_sampling_md_the_others():
+    published = set(POLICIES) - FIRST
+    assert set(told_policies(DOCS["config.md"])) == FIRST - {"none"}
+    assert published <= set(told_policies(DOCS["sampling.md"]))
+    for name in published:
+        assert f"`{name}`" not in README
+        assert f"`{name}`" not in DOCS["config.md"]
+
+
+@pytest.mark.parametrize("name", [name for name in POLICIES if name != "none"])
+def test_the_settings_and_defaults_of_a_policy_are_as_it_declares_them(name):
+    policy = POLICIES[name]
+    _, _, settings, defaults = told_policies(DOCS["config.md" if name in FIRST else "sampling.md"])[
+        name
+    ]
+    assert set(re.findall(r"`(\w+)`", settings)) == set(policy.takes)
+    start, end = policy.budget
+    own = {
+        "confidence": policy.confidence, "budget": start, "budget_end": end,
+        "max_weight": policy.max_weight,
+    }  # fmt: skip
+    expected = [f"`{field}` {value:g}" for field, value in own.items() if field in policy.takes]
+    revisit = "1 / `min_probability`" if callable(policy.revisit) else policy.revisit
+    expected.append(f"`revisit` {revisit}")
+    expected += [] if policy.batch == "fixed" else [f"`batch` {policy.batch}"]
+    expected += [] if policy.ends_full else ["`final_full` 0"]
+    assert defaults.split(", ") == expected
 
 
 def test_the_yaml_examples_of_the_docs_are_configs(tmp_path):

@@ -7,8 +7,9 @@ import duckdb
 import numpy as np
 import pytest
 from support.pages import DOCS, README, blocks, rows
+from support.sample_files import read_samples, write_samples
 
-from epochal.data.samples.table import read_samples, update, write_samples
+from epochal.data.samples.table import update
 from epochal.data.tables.schemas import OBSERVATIONS, SAMPLES, UPDATES
 from epochal.data.tables.writing import write_table
 
@@ -44,7 +45,7 @@ def tables(tmp_path_factory):
         table = update(table, columns, epoch=epoch, sample_ids_N=ids, labels_N=None, confidence=0.8)
         mined.append(str(folder / f"samples-{epoch}.parquet"))
         kept = table.with_plan(keep_N=ids % 3 <= epoch, weight_N=np.ones(NUM_SAMPLES))
-        write_samples(kept, Path(mined[-1]), metadata={})
+        write_samples(kept, Path(mined[-1]))
         observed.append(str(folder / f"observations-{epoch}.parquet"))
         write_table(columns, Path(observed[-1]), schema=OBSERVATIONS, metadata={})
         updates += [

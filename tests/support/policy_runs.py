@@ -6,9 +6,8 @@ import numpy as np
 from support.random_observations import observations
 
 from epochal.data.config.loader import SamplingConfig
-from epochal.data.mining.mine import updated
-from epochal.data.mining.plan import plan_epoch
-from epochal.data.policies.shared.pool import PlanContext
+from epochal.data.mining import plan as mining
+from epochal.data.mining.plan import plan_epoch, updated
 
 POLICIES = {
     "easy_skip": {},
@@ -43,10 +42,7 @@ def own(table, context):
 
 
 def context_of(config, epoch, *, epochs=24, seed=7):
-    phase = config.phase(epoch, epochs=epochs)
-    return PlanContext(
-        epoch=epoch, full=phase.full, seed=seed, budget=phase.budget, noise=phase.noise
-    )
+    return mining.context_of(config, epoch, epochs=epochs, seed=seed)
 
 
 def mined(config, columns, *, count, previous=None, epoch=0, seed=7):

@@ -68,7 +68,7 @@ SETTINGS = {
     "train_data": {"target": "images:Images", "args": {"split": "train", "size": 38}},
     "validation_data": {"target": "images:Images", "args": {"split": "validation", "size": 9}},
     "loader": {"batch_size": 4},
-    "sampler": {
+    "batches": {
         "kind": "variable_batch",
         "size": 6,
         "sizes": [6, 8, 10],

@@ -1,4 +1,4 @@
-"""Whole runs with a sampler: resume, workers, policies, keys, and what is refused at the start."""
+"""Whole runs with `batches`: resume, workers, policies, keys, and what is refused at the start."""
 
 import numpy as np
 import pytest
@@ -111,7 +111,7 @@ def observations(run, epoch):
     ],
 )
 def test_an_epoch_goes_on_to_the_same_bytes_and_workers_change_nothing(tmp_path, project, name):
-    sets = {"sampler": SAMPLERS[name]}
+    sets = {"batches": SAMPLERS[name]}
     whole = BareRun(project.config, store=f"file://{tmp_path}/whole", loader__workers=2, **sets)()
     often = {"checkpoint__every_updates": 1, **sets}
     with environment(FAIL_AT_CALL="6"), pytest.raises(TrainingFailed):
@@ -126,7 +126,7 @@ def test_a_sample_that_comes_more_than_once_has_one_row_of_its_first_time(projec
     one, three = (
         BareRun(
             project.config, store=f"file://{tmp_path}/{repeats}", epochs=1,
-            sampler=f"{{repeats: {repeats}}}", **plain,
+            batches=f"{{repeats: {repeats}}}", **plain,
         )()
         for repeats in (1, 3)
     )  # fmt: skip
@@ -139,13 +139,13 @@ def test_a_sample_that_comes_more_than_once_has_one_row_of_its_first_time(projec
 
 def test_a_data_set_may_give_its_items_at_the_resolution_itself(project, tmp_path):
     sized = "{target: 'images:Images', args: {split: train, sized: true}}"
-    sets = {"sampler": VARIABLE, "train_data": sized}
+    sets = {"batches": VARIABLE, "train_data": sized}
     runs = [
         BareRun(project.config, store=f"file://{tmp_path}/{workers}", epochs=2,
                 loader__workers=workers, **sets)()
         for workers in (0, 2)
     ]  # fmt: skip
-    other = BareRun(project.config, store=f"file://{tmp_path}/other", epochs=2, sampler=VARIABLE)()
+    other = BareRun(project.config, store=f"file://{tmp_path}/other", epochs=2, batches=VARIABLE)()
     assert runs[0].digests == runs[1].digests
     assert runs[0].weights != other.weights
 
@@ -153,19 +153,19 @@ def test_a_data_set_may_give_its_items_at_the_resolution_itself(project, tmp_pat
 @pytest.mark.parametrize(
     ("sets", "error", "problem"),
     [
-        ({"sampler": VARIABLE, "train_data__args__kind": "flat", "mixing": "null",
+        ({"batches": VARIABLE, "train_data__args__kind": "flat", "mixing": "null",
           "model": "{target: 'torch.nn:Linear', args: {in_features: 36, out_features: 3}}"},
          TargetError, "resolutions are of images"),
-        ({"sampler": VARIABLE, "model__args": "{flat: true}"},
-         TargetError, "at 4 x 4 pixels of the sampler"),
-        ({"sampler": "{class_balanced: true}", "train_data__args__kind": "number",
+        ({"batches": VARIABLE, "model__args": "{flat: true}"},
+         TargetError, "at 4 x 4 pixels of `batches`"),
+        ({"batches": "{class_balanced: true}", "train_data__args__kind": "number",
           "sampling": "{policy: none}", "mixing": "null",
           "step": "{target: 'own:Step'}"}, DataError, "not every item has a whole number"),
-        ({"sampler": VARIABLE, "max_updates": 5, "sampling": "{policy: none}"},
-         ConfigError, "max_updates: .*sampler.kind: variable_batch changes"),
-        ({"sampler": VARIABLE, "sampling": "{policy: none}",
+        ({"batches": VARIABLE, "max_updates": 5, "sampling": "{policy: none}"},
+         ConfigError, "max_updates: .*batches.kind: variable_batch changes"),
+        ({"batches": VARIABLE, "sampling": "{policy: none}",
           "schedule": "{kind: cosine, unit: updates}"},
-         ConfigError, "sampler.kind: 'variable_batch' changes it"),
+         ConfigError, "batches.kind: 'variable_batch' changes it"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_sampled_is_told_before_the_start(project, sets, error, problem):
@@ -182,7 +182,7 @@ def test_an_image_model_that_needs_one_size_tells_its_batch_of_one_sample(projec
     project.write("model.py", model)
     single = "{kind: variable_batch, size: 4, sizes: [4, 8], divisible_by: 4}"
     with pytest.raises(ConfigError, match="leave a batch of a single one"):
-        BareRun(project.config, sampler=single, loader__batch_size=4, mixing="null")
+        BareRun(project.config, batches=single, loader__batch_size=4, mixing="null")
 
 
 def key_of(**changes):
@@ -191,17 +191,17 @@ def key_of(**changes):
 
 
 def test_only_what_acts_in_an_epoch_is_in_its_key():
-    assert keys(sampler={}) == keys() == keys(sampler={"truncate": True, "num_sizes": 9})
+    assert keys(batches={}) == keys() == keys(batches={"truncate": True, "num_sizes": 9})
     base = {"kind": "multi_scale", "sizes": [64, 128]}
-    plain, grown = keys(sampler=base), keys(sampler={**base, "grow_at": [3]})
+    plain, grown = keys(batches=base), keys(batches={**base, "grow_at": [3]})
     changed = {place for place in plain if plain[place] != grown[place]}
     assert ("train", 2) not in changed
     assert ("train", 3) in changed
     assert plain["initialise", None] == keys()["initialise", None]
     assert plain["train", 0] != keys()["train", 0]
     same = {"kind": "multi_scale", "min_size": 64, "max_size": 128, "num_sizes": 2}
-    assert keys(sampler=same) == plain
-    assert len({keys(sampler=one)["train", 0] for one in (
+    assert keys(batches=same) == plain
+    assert len({keys(batches=one)["train", 0] for one in (
         {"repeats": 2}, {"repeats": 2, "truncate": True}, {"class_balanced": True},
         {"kind": "variable_batch", "sizes": [64, 128], "size": 64},
         {"kind": "variable_batch", "sizes": [64, 128], "size": 128},
@@ -211,7 +211,7 @@ def test_only_what_acts_in_an_epoch_is_in_its_key():
 def test_a_limit_counts_repeated_samples_and_resolutions_leave_it_be(project):
     plain = {"sampling": "{policy: none}", "max_updates": 15}
     found = f"{{kind: multi_scale, {SCALES}, repeats: 2}}"
-    run = BareRun(project.config, sampler=found, **plain)()
+    run = BareRun(project.config, batches=found, **plain)()
     done = [one.values["updates"] for one in run.view.records.values() if one.stage == "train"]
     assert done == [7, 7, 1]
     assert run.view.records[run.view.stage("train", 2).known_key].values["samples"] == 12

@@ -4,10 +4,10 @@ import pytest
 from support.bare_run import BareRun
 from support.project import Project
 from support.proof_policies import OWN
+from support.sample_files import read_samples
 from support.stage_keys import FACTS, keys
 
 from epochal.data.errors import ConfigError, TargetError
-from epochal.data.samples.table import read_samples
 from epochal.data.tables.schemas import SAMPLES
 from epochal.data.tables.writing import read_table
 from epochal.tasks.planning.stage import RunInputs

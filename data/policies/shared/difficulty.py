@@ -1,4 +1,4 @@
-"""How hard a sample is: the one number that importance and hard mining go by."""
+"""How hard a sample is, by its score, and how much its loss weighs."""
 
 from __future__ import annotations
 

@@ -6,14 +6,14 @@ not finite, or whose return is due. Suspects of wrong labels are out already.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from epochal.data.config.sampling import SamplingConfig
+from epochal.data.hashing import hash_u64
 
 # N samples, R of them in the pool, P of these that are picked
 
@@ -41,12 +41,14 @@ class PlanContext:
 class Choice:
     """What a policy chose.
 
-    rest_Q: rows that do not train, int64 of shape (Q,). probability_R: with which each row of the
-    pool was to be kept, float32 of shape (R,); None where the policy has no weights.
+    rest_Q: rows that do not train, int64 of shape (Q,). probability_N: with which each sample was
+    to be kept, from which weights follow; or weight_N, of the losses, by the policy itself. Both
+    float32 of shape (N,); where neither is given, every weight is one.
     """
 
     rest_Q: npt.NDArray[np.int64]
-    probability_R: npt.NDArray[np.float32] | None = None
+    probability_N: npt.NDArray[np.float32] | None = None
+    weight_N: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,7 @@ class Pool:
     """The rows that a policy chooses from.
 
     rows_R: int64 of shape (R,), rising. score_N: of all samples, of shape (N,). total: N.
-    forced: how many train whatever is chosen. config: of the policy.
+    forced: how many train whatever is chosen. own: asks the user's function, of policy custom.
     """
 
     columns: Columns
@@ -63,7 +65,7 @@ class Pool:
     total: int
     forced: int
     context: PlanContext
-    config: SamplingConfig
+    own: Callable[[], Any] | None = None
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         """A column of the pool's rows, of shape (R,)."""
@@ -91,19 +93,36 @@ class Pool:
         wanted = round(self.budget * self.total) - self.forced
         return min(max(wanted, 0), len(self.rows_R))
 
-    def rest(self, kept_R: npt.NDArray[np.bool_]) -> Choice:
-        """The choice to keep these of the pool."""
-        return Choice(self.rows_R[~kept_R])
+    def highest(
+        self, value_R: npt.NDArray[np.floating], *, count: int, lot: str
+    ) -> npt.NDArray[np.bool_]:
+        """Which are the `count` highest, equal ones by lot: bool of shape (R,). lot: its name."""
+        lot_R = hash_u64(self.ids_R, lot, self.context.seed, self.context.epoch)
+        return highest(value_R, lot_R, count=count)
+
+    def rest(
+        self,
+        kept_R: npt.NDArray[np.bool_],
+        *,
+        probability_R: npt.NDArray[np.float32] | None = None,
+        weight_N: npt.NDArray[np.float32] | None = None,
+    ) -> Choice:
+        """The choice to keep these of the pool. Who is not in it has a probability of one."""
+        probability_N = None
+        if probability_R is not None:
+            probability_N = np.ones(self.total, dtype=np.float32)
+            probability_N[self.rows_R] = probability_R
+        return Choice(self.rows_R[~kept_R], probability_N, weight_N)
 
 
 def make_pool(
     columns: Columns,
     context: PlanContext,
-    config: SamplingConfig,
     *,
     score_N: npt.NDArray[np.floating],
     due_N: npt.NDArray[np.bool_],
     suspect_N: npt.NDArray[np.bool_] | None,
+    own: Callable[[], Any] | None = None,
 ) -> Pool:
     """The pool of a table. score_N: how hard the samples are. due_N: whose return is due."""
     inside_N = (columns["epoch_seen"] >= 0) & np.isfinite(columns["loss"]) & ~due_N
@@ -114,11 +133,11 @@ def make_pool(
         suspects = int(suspect_N.sum())
     rows_R = np.flatnonzero(inside_N)
     total = len(inside_N)
-    return Pool(columns, rows_R, score_N, total, total - len(rows_R) - suspects, context, config)
+    return Pool(columns, rows_R, score_N, total, total - len(rows_R) - suspects, context, own)
 
 
 def highest(
-    score_R: npt.NDArray[np.float64], lot_R: npt.NDArray[np.uint64], *, count: int
+    score_R: npt.NDArray[np.floating], lot_R: npt.NDArray[np.uint64], *, count: int
 ) -> npt.NDArray[np.bool_]:
     """Which are the `count` highest, equal ones by lot: bool of shape (R,)."""
     if count >= len(score_R):

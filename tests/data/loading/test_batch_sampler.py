@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epochal.data.config.batch_sampler import SamplerConfig
+from epochal.data.config.batches import BatchesConfig
 from epochal.data.errors import DataError
 from epochal.data.hashing import hash_repeated, hash_u64
 from epochal.data.inspection.labels import class_labels
@@ -24,7 +24,7 @@ COUNTS = st.integers(0, 150)
 
 
 def sampler(kind="fixed", **more):
-    return SamplerConfig(kind=kind, **{**KINDS[kind], **more})
+    return BatchesConfig(kind=kind, **{**KINDS[kind], **more})
 
 
 def order_of(config, count, *, epoch=3, seed=7, **more):
@@ -81,11 +81,10 @@ def test_every_sample_comes_once_and_windows_count_what_they_hold(
 
 
 def test_the_default_is_the_order_and_cut_of_before():
-    config = SamplerConfig()
+    config = BatchesConfig()
     order = order_of(config, 50)
     assert order.tolist() == epoch_order(seed=7, epoch=3, sample_ids_N=np.arange(50)).tolist()
     assert slices(plan_of(config, order)) == slices(micro_batches(order, batch_size=4))
-    assert config.is_default
     assert config.key_slice(0) == {}
 
 
@@ -113,11 +112,11 @@ def test_resolutions_are_pinned_and_differ_by_epoch():
 
 
 def test_a_range_is_even_divisible_and_each_size_once():
-    config = SamplerConfig(kind="multi_scale", min_size=128, max_size=[320, 256])
+    config = BatchesConfig(kind="multi_scale", min_size=128, max_size=[320, 256])
     assert config.sizes_in(0) == ((128, 128), (192, 160), (224, 192), (288, 224), (320, 256))
-    few = SamplerConfig(kind="multi_scale", min_size=32, max_size=64, num_sizes=9)
+    few = BatchesConfig(kind="multi_scale", min_size=32, max_size=64, num_sizes=9)
     assert few.sizes_in(0) == ((32, 32), (64, 64))
-    one = SamplerConfig(kind="multi_scale", min_size=32, max_size=64, num_sizes=1)
+    one = BatchesConfig(kind="multi_scale", min_size=32, max_size=64, num_sizes=1)
     assert one.sizes_in(0) == ((64, 64),)
 
 
@@ -134,7 +133,7 @@ def test_resolutions_grow_at_epochs_and_only_those_have_other_keys():
 
 @given(COUNTS, st.integers(1, 6), st.booleans(), st.integers(1, 9))
 def test_repeats_are_counted_and_each_has_a_number_of_its_own(count, repeats, truncate, size):
-    config = SamplerConfig(repeats=repeats, truncate=truncate)
+    config = BatchesConfig(repeats=repeats, truncate=truncate)
     order = order_of(config, count)
     assert len(order) == config.epoch_length(count) == (count if truncate else count * repeats)
     times = np.bincount(order, minlength=count)
@@ -164,7 +163,7 @@ LABELS = st.lists(st.integers(-1, 4), min_size=1, max_size=60)
 def test_classes_come_equally_often_and_their_samples_evenly(labels, data, epoch, repeats, cut):
     labels = np.array(labels)
     keep = np.array(data.draw(st.lists(st.booleans(), min_size=len(labels), max_size=len(labels))))
-    config = SamplerConfig(class_balanced=True, repeats=repeats, truncate=cut)
+    config = BatchesConfig(class_balanced=True, repeats=repeats, truncate=cut)
 
     def drawn(ids):
         return sampler_order(
@@ -258,4 +257,4 @@ def test_classes_are_the_targets_of_the_data_set_or_read_from_its_items():
 )  # fmt: skip
 def test_what_does_not_fit_together_is_refused(fields, problem):
     with pytest.raises(ValueError, match=problem):
-        SamplerConfig(**fields)
+        BatchesConfig(**fields)

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.policy_runs import POLICIES, config_of, learned, own
+from support.policy_runs import POLICIES, config_of, context_of, learned, own, planned
+from support.sample_files import read_samples, write_samples
 
 from epochal.data.errors import CorruptObject, StateMismatch
-from epochal.data.mining.mine import mine_samples
+from epochal.data.mining.plan import updated
 from epochal.data.mining.shards import mine_files
 from epochal.data.policies.shared.label_noise import noise_rate, num_suspects
-from epochal.data.samples.table import read_plan, read_samples, write_samples
+from epochal.data.samples.table import read_plan
 from epochal.data.tables import reading as table_reading
 from epochal.data.tables.writing import OBSERVATIONS, write_table
 
@@ -28,6 +29,12 @@ LABELS = {
 }
 
 
+def mined_whole(previous, columns, config, *, ids, epoch, epochs, scores=None):
+    """The table in memory: updated and planned by all of its rows at once."""
+    table = updated(previous, columns, config, sample_ids_N=ids, epoch=epoch, seed=7, scores=scores)
+    return planned(table, config, context_of(config, epoch + 1, epochs=epochs, seed=7))[1]
+
+
 def observed(positions, ids, labels, epoch):
     columns = learned(positions, seed=1, epoch=epoch + 8, labels=labels)
     mislabelled = positions % 40 == 0  # the model is sure of another class
@@ -43,12 +50,12 @@ def whole_and_sharded(folder: Path, config, *, ids, labels, shard_rows, epochs=E
         columns = observed(positions, ids, labels, epoch)
         seen, made, expected = (folder / f"{name}-{epoch}" for name in ("seen", "made", "whole"))
         write_table(columns, seen, schema=OBSERVATIONS, metadata={})
-        told = {"sample_ids_N": ids, "epoch": epoch, "epochs": epochs, "seed": 7, "own": own}
         mined = mine_files(
-            previous, seen, made, config, metadata=str_fields, shard_rows=shard_rows, **told
-        )
-        table = mine_samples(table, columns, config, **told)
-        write_samples(table, expected, metadata=str_fields(mined))
+            previous, seen, made, config, sample_ids_N=ids, epoch=epoch, epochs=epochs, seed=7,
+            own=own, metadata=str_fields, shard_rows=shard_rows,
+        )  # fmt: skip
+        table = mined_whole(table, columns, config, ids=ids, epoch=epoch, epochs=epochs)
+        write_samples(table, expected, str_fields(mined))
         yield table, mined, made, expected
         previous = made
         positions = np.flatnonzero(table.keep_by_id(ids))
@@ -97,13 +104,14 @@ def test_scores_of_a_pass_give_the_bytes_of_the_whole_too(tmp_path, name):
         write_table(columns, seen, schema=OBSERVATIONS, metadata={})
         if scores is not None:
             write_table(scores, passed, schema=OBSERVATIONS, metadata={})
-        told = {"sample_ids_N": ids, "epoch": epoch, "epochs": EPOCHS, "seed": 7, "own": own}
-        file = None if scores is None else passed
         mined = mine_files(
-            previous, seen, made, config, metadata=str_fields, scores=file, shard_rows=99, **told
+            previous, seen, made, config, sample_ids_N=ids, epoch=epoch, epochs=EPOCHS, seed=7,
+            own=own, metadata=str_fields, scores=None if scores is None else passed, shard_rows=99,
+        )  # fmt: skip
+        table = mined_whole(
+            table, columns, config, ids=ids, epoch=epoch, epochs=EPOCHS, scores=scores
         )
-        table = mine_samples(table, columns, config, scores=scores, **told)
-        write_samples(table, expected, metadata=str_fields(mined))
+        write_samples(table, expected, str_fields(mined))
         assert made.read_bytes() == expected.read_bytes()
         assert set(np.sort(ids)[table["epoch_seen"] == epoch]) == set(ids[positions])
         assert (table["n_seen"] == (epoch + 1) // 2).all()

@@ -5,9 +5,9 @@ import pytest
 import torch
 from support.policy_runs import config_of, context_of, course, learned, mined, planned
 from support.random_observations import observations
+from support.sample_files import read_samples, write_samples
 
 from epochal.data.policies.shared.pool import PlanContext
-from epochal.data.samples.table import read_samples, write_samples
 from epochal.engine.measure.observe import Observer
 from epochal.engine.model.step import StepOutput
 
@@ -36,7 +36,7 @@ def test_cvnets_the_count_survives_a_resume(tmp_path):
     config = config_of("cvnets", count=3)
     table = mined(config, easy(np.arange(20)), count=20)
     _, table = planned(table, config, context_of(config, 1))
-    write_samples(table, tmp_path / "t", metadata={})
+    write_samples(table, tmp_path / "t")
     stored = read_samples(tmp_path / "t")
     live, resumed = (
         mined(config, easy(np.arange(20)), count=20, previous=one, epoch=1)
@@ -104,7 +104,7 @@ def test_infobatch_large_ids_survive(sample, tmp_path):
         confidence=config.easy_from,
     )
     plan, table = planned(table, config, context_of(config, 1))
-    write_samples(table, tmp_path / "t", metadata={})
+    write_samples(table, tmp_path / "t")
     stored = read_samples(tmp_path / "t")
     assert stored["sample_id"].tolist() == [5, sample]
     assert stored.keep_by_id(np.array([sample]))[0] == plan.keep_N[1]

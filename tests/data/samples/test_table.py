@@ -7,15 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.random_observations import observations, without_classes
+from support.sample_files import read_samples, write_samples
 
 from epochal.data.errors import StateMismatch
 from epochal.data.samples.table import (
     FLAG_NON_FINITE,
     NEVER,
     SampleTable,
-    read_samples,
     update,
-    write_samples,
 )
 from epochal.data.tables.writing import SAMPLES
 

@@ -142,3 +142,24 @@ def test_every_field_has_help():
     seen = set()
     models(RunConfig, seen)
     assert len(seen) >= 10
+
+
+@pytest.mark.parametrize("written", ["batches", "sampler"])
+@pytest.mark.parametrize("set_", ["batches", "sampler"])
+def test_batches_may_be_called_by_their_former_name(tmp_path, written, set_):
+    path = write(tmp_path, **{written: {"class_balanced": True}})
+    config = load_config(path, overrides=[f"{set_}.repeats=3"])
+    assert (config.batches.repeats, config.batches.class_balanced) == (3, True)
+    dumped = config.model_dump(mode="json")
+    assert "sampler" not in dumped
+    assert load_config(write(tmp_path), overrides=[f"{set_}={{repeats: 2}}"]).batches.repeats == 2
+
+
+def test_both_names_of_one_field_are_refused(tmp_path):
+    path = write(tmp_path, sampler={"repeats": 2}, batches={"repeats": 2})
+    assert "sampler: it is the former name of batches, which is there too" in error_of(path)
+    assert "former name of batches" in error_of(path, "sampler.repeats=3")
+
+
+def test_a_mistake_in_batches_is_told_by_the_name_of_now(tmp_path):
+    assert "batches.repeats: found 0" in error_of(write(tmp_path, sampler={"repeats": 0}))

@@ -65,6 +65,18 @@ def test_the_field_is_named_from_what_to_what(place, changes, expected):
     assert reasons(*place, **changes) == expected
 
 
+def test_a_plan_that_names_the_batches_as_before_is_compared_by_the_name_of_now():
+    before = config(batches={"repeats": 2})
+    plan = plan_of(before)
+    plan.config["sampler"] = plan.config.pop("batches")
+    after = config(batches={"repeats": 3})
+    stages = list_stages(after, FACTS)
+    comparison = Comparison(after, stages, RunPlan.model_validate(plan.model_dump()))
+    assert comparison.reasons(stages[1]) == ("batches.repeats: 2 → 3",)
+    same = list_stages(before, FACTS)
+    assert Comparison(before, same, plan).shared == len(same)
+
+
 def test_a_policy_that_is_switched_on_is_named():
     found = reasons("train", 2, before={"sampling": {"policy": "none"}})
     assert "sampling.policy: none → easy_skip" in found

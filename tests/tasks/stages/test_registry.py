@@ -23,6 +23,36 @@ def test_golden_keys_are_pinned():
     assert found["mine", 7] == ("cacbf240e94b196dc0d63fca678290c699056a8da949e4b995d4a894aed80d85")
 
 
+def test_golden_keys_of_batches_are_pinned_by_either_name():
+    acting = {"kind": "variable_batch", "sizes": [64, 128], "size": 64, "repeats": 2}
+    for changes in ({"batches": acting}, {"sampler": acting}):
+        assert keys(**changes)["train", 0] == (
+            "90d3a36200dba61b966f322885a6f648600cb507164f26aa7c0bb1350a5fe6cd"
+        )
+
+
+MINED = {
+    "easy_skip": "40c5f2cdacc0e4760d65b9cf50225062e0e284b17171a130ac216b31f72ffe24",
+    "importance": "fd61fe028bd7433b3c812a491363735c01231d86b037baac9fd05d57afed01d8",
+    "infobatch": "d19acf411e2e4c7e0b46a92a1beaecbf3a639462edf120b738c9b30461c6b4c0",
+    "kakurenbo": "7dcad16e6e7a903a9a0e191f278ce00664ea54f9e03f88b2da4cfc16aa449149",
+    "cvnets": "d8c30d4ab2cdbf85cf0aebf10eba28ea6ad49bb3baec60b8d016d7a197756887",
+    "seta": "9aecb411b6e2a51e8bd7c8219e58b81f7b730435b96d30e600a4d3e7a052c84a",
+    "hard_mining": "624615b53293d0ed36dcfde7e97c26c5d0b81a82beb806e76c0a3ef90580f28a",
+    "selective_backprop": "1d5188dd3692bb8139a9aa8142bab427aa665e85c6f47341f480eba7ef82f96c",
+    "curriculum": "179b7f46b171af2a599b78d17ae94aa48d4c44dee581e5e1b864fc81c3826713",
+    "random": "c374b65a7440433a29c67890b99cc84549d89cdfe8f9222cec140e2da1e3aeb1",
+    "custom": "ee512183e05e0238b33e714915d6a7ce928b807dbb5e4417d2956a909d253a57",
+}
+
+
+@pytest.mark.parametrize("policy", MINED)
+def test_golden_keys_of_every_policy_are_pinned(policy):
+    fields = {"target": "own:plan"} if policy == "custom" else {}
+    found = keys(sampling={"policy": policy, "label_noise": "drop", **fields})
+    assert found["mine", 7] == MINED[policy]
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

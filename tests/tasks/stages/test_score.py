@@ -5,9 +5,9 @@ import pytest
 import torch
 from support.bare_run import BareRun
 from support.project import Project, call
+from support.sample_files import read_samples
 
 from epochal.data.errors import ConfigError, DataError, Interrupted
-from epochal.data.samples.table import read_samples
 from epochal.data.tables.writing import OBSERVATIONS, read_table
 from epochal.engine.checkpoint.serialize import load_tensors
 

@@ -1,4 +1,4 @@
-"""Config of the sampler: how often, at what resolution and how many at once. Pure pydantic."""
+"""Config of the batches: how often, at what resolution and how many at once. Pure pydantic."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Size = Annotated[tuple[Side, Side], BeforeValidator(_as_pair)]
 """Height and width in pixels; one number is both."""
 
 
-class SamplerConfig(Frozen):
+class BatchesConfig(Frozen):
     """How the samples of an epoch become micro-batches: resolution, number and repetition.
 
     Multi-scale and variable-batch sampling are those of Mehta & Rastegari 2022 (MobileViT,
@@ -143,11 +143,6 @@ class SamplerConfig(Frozen):
     def varies_updates(self) -> bool:
         """Whether the number of updates differs from epoch to epoch."""
         return self.kind == "variable_batch"
-
-    @property
-    def is_default(self) -> bool:
-        """Whether it leaves the order of an epoch and its batches as they are."""
-        return self.kind == "fixed" and self.repeats == 1 and not self.class_balanced
 
     def epoch_length(self, num_samples: int) -> int:
         """Samples of an epoch that is made of that many, with their repetitions."""
