@@ -16,6 +16,7 @@ from epochal.tasks.runs.find_run import FoundRun
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from matplotlib.figure import Figure
 
 # H height, W width
 
@@ -69,12 +70,12 @@ def _label(sample: Mapping[str, Any]) -> str:
 def _score(sample: Mapping[str, Any], order: str | None) -> str:
     if order == "forgotten":
         return "never right" if sample["never_right"] else f"forgotten {sample['forget_count']}×"
-    name, said = {
+    column, shown_as = {
         "suspects": ("mean_margin", "AUM"),
         "easiest": ("p_true", "p_true"),
     }.get(order or "", ("loss", "loss"))
-    value = sample[name]
-    return f"{said} –" if value is None else f"{said} {value:.3g}"
+    value = sample[column]
+    return f"{shown_as} –" if value is None else f"{shown_as} {value:.3g}"
 
 
 def sheet_png(
@@ -85,9 +86,22 @@ def sheet_png(
     columns: int | None = None,
     theme: Theme = LIGHT,
 ) -> bytes:
-    """Images of shape (H, W, 3), each in a square cell in its own proportions, as PNG.
+    """`sheet_figure` as PNG."""
+    return as_png(sheet_figure(images, texts, title=title, columns=columns, theme=theme))
 
-    columns: of the grid; None: as many as make it a little wider than high, at most ten.
+
+def sheet_figure(
+    images: Sequence[npt.NDArray[np.float32]],
+    texts: Sequence[str],
+    *,
+    title: str = "",
+    columns: int | None = None,
+    theme: Theme = LIGHT,
+) -> Figure:
+    """Images of shape (H, W, 3), row by row, each in a square cell in its own proportions.
+
+    texts: what stands below each. columns: of the grid; None: as many as make it a little wider
+    than high, at most ten.
     """
     columns = columns or min(MAX_COLUMNS, max(1, math.ceil(math.sqrt(1.6 * len(images)))))
     rows = max(1, math.ceil(len(images) / columns))
@@ -119,4 +133,4 @@ def sheet_png(
             color=theme.ink, parse_math=False,
         )  # fmt: skip
     panel.set(xlim=(0, width), ylim=(0, height))
-    return as_png(figure)
+    return figure

@@ -1,4 +1,4 @@
-"""The data map and the kept fraction as PNG: functions of arrays alone, the same bytes each time.
+"""The data map and the kept fraction, drawn: functions of arrays alone, the same bytes each time.
 
 Nothing global of matplotlib is read or set: a user's code may draw at the same time.
 """
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from epochal.data.samples.scores import DataMap
     from epochal.tasks.report.tables import KeptShares
 
-# M samples on the map, C classes, K epochs, R rows of a heat map
+# M samples on the map, P of them drawn, S states, B bins, C classes, E epochs, K of them whose
+# classes are known, R rows of a heat map
 
 MAX_POINTS = 12_000
 """Samples that a data map draws; its margins count all of them."""
@@ -30,6 +31,8 @@ MAX_NAMED_ROWS, MAX_ROWS = 48, 240
 """Rows of a heat map with a class's name beside them; rows at all: more classes share them."""
 BINS = 60
 HEAT = "viridis"
+FOR_EPOCH = "for epoch"
+"""A plan is made at the end of the epoch before: after the last one there is one for the next."""
 DPI = 170
 HIGHEST_SPREAD = 0.5
 """The standard deviation of numbers from 0 to 1 is no larger."""
@@ -81,7 +84,12 @@ def as_png(figure: Figure, *, dpi: int = DPI) -> bytes:
     return buffer.getvalue()
 
 
-def data_map_png(found: DataMap, *, theme: Theme = LIGHT) -> bytes:
+def data_map_png(places: DataMap, *, theme: Theme = LIGHT) -> bytes:
+    """`data_map_figure` as PNG."""
+    return as_png(data_map_figure(places, theme=theme))
+
+
+def data_map_figure(places: DataMap, *, theme: Theme = LIGHT) -> Figure:
     """Mean of `p_true` against its variability (Swayamdipta et al. 2020), a point for a sample.
 
     Of more than 12,000 samples those with the smallest hash of the id are drawn; the margins and
@@ -93,13 +101,13 @@ def data_map_png(found: DataMap, *, theme: Theme = LIGHT) -> bytes:
     panels = figure.subplot_mosaic(
         [["top", "legend"], ["map", "right"]], width_ratios=[5, 1.55], height_ratios=[1.25, 5]
     )
-    chosen_P = np.argsort(found.lot_M, kind="stable")[:MAX_POINTS]
-    colours_P = np.array(theme.states, dtype=object)[found.state_M[chosen_P]]
+    chosen_P = np.argsort(places.lot_M, kind="stable")[:MAX_POINTS]
+    colours_P = np.array(theme.states, dtype=object)[places.state_M[chosen_P]]
     panel = panels["map"]
     many = len(chosen_P) > MAX_POINTS // 10
     panel.scatter(
-        found.variability_M[chosen_P],
-        found.mean_p_true_M[chosen_P],
+        places.variability_M[chosen_P],
+        places.mean_p_true_M[chosen_P],
         c=colours_P.tolist(),
         s=5 if many else 16,
         alpha=0.45 if many else 0.7,
@@ -113,19 +121,23 @@ def data_map_png(found: DataMap, *, theme: Theme = LIGHT) -> bytes:
             x, y, text, color=theme.ink, alpha=0.55, ha="right", va="center", fontsize=9,
             transform=panel.transAxes, style="italic",
         )  # fmt: skip
-    by_state = [found.state_M == state for state in range(len(STATES))]
-    _margin(panels["top"], [found.variability_M[one] for one in by_state], theme, (-0.01, 0.51))
+    is_state_SM = [places.state_M == state for state in range(len(STATES))]
     _margin(
-        panels["right"], [found.mean_p_true_M[one] for one in by_state], theme, (-0.02, 1.02),
-        sideways=True,
+        panels["top"], [places.variability_M[is_state_M] for is_state_M in is_state_SM], theme,
+        panel.get_xlim(),
     )  # fmt: skip
-    _state_legend(panels["legend"], by_state, theme)
+    _margin(
+        panels["right"], [places.mean_p_true_M[is_state_M] for is_state_M in is_state_SM], theme,
+        panel.get_ylim(), sideways=True,
+    )  # fmt: skip
+    _state_legend(panels["legend"], [int(is_state_M.sum()) for is_state_M in is_state_SM], theme)
     for name in ("map", "top", "right"):
         _dress(panels[name], theme)
-    drawn = "" if len(chosen_P) == len(found) else f", {len(chosen_P):,} of them drawn"
-    out = f"; {found.left_out:,} seen less than twice" if found.left_out else ""
-    figure.suptitle(f"Data map of {len(found):,} samples{drawn}{out}", color=theme.ink, fontsize=11)
-    return as_png(figure)
+    drawn = "" if len(chosen_P) == len(places) else f", {len(chosen_P):,} of them drawn"
+    out = f"; {places.left_out:,} seen less than twice" if places.left_out else ""
+    title = f"Data map of {len(places):,} samples{drawn}{out}"
+    figure.suptitle(title, color=theme.ink, fontsize=11)
+    return figure
 
 
 def _margin(
@@ -148,25 +160,44 @@ def _margin(
     panel.set_yticks([])
 
 
-def _state_legend(panel: Any, by_state: Sequence[npt.NDArray[Any]], theme: Theme) -> None:
-    total = len(by_state[0])
+def _state_legend(panel: Any, count_S: Sequence[int], theme: Theme) -> None:
+    from matplotlib.lines import Line2D
+
     panel.axis("off")
-    for state, (name, is_in_M) in enumerate(zip(STATES, by_state, strict=True)):
-        count = int(is_in_M.sum())
-        y = 0.92 - 0.27 * state
-        panel.plot([0.0], [y], "o", color=theme.states[state], markersize=6, clip_on=False)
-        panel.text(
-            0.07, y, f"{name}\n{count:,} · {count / total:.1%}", color=theme.ink, va="center",
-            fontsize=7,
-        )  # fmt: skip
-    panel.set(xlim=(0, 1), ylim=(0, 1))
+    panel.legend(
+        handles=[
+            Line2D(
+                [], [], marker="o", linestyle="", markersize=6, color=colour,
+                label=f"{name}\n{count:,} · {count / sum(count_S):.1%}",
+            )
+            for name, count, colour in zip(STATES, count_S, theme.states, strict=True)
+        ],
+        loc="center", fontsize=6.5, labelcolor=theme.ink, frameon=False, labelspacing=0.7,
+        handletextpad=0.2, borderpad=0,
+    )  # fmt: skip
 
 
-def kept_png(found: KeptShares, *, theme: Theme = LIGHT) -> bytes:
-    """The share of the samples that each epoch was to train on: of all, and by class."""
-    known = [place for place, label in enumerate(found.labels_C) if label >= 0]
+def kept_png(shares: KeptShares, *, theme: Theme = LIGHT) -> bytes:
+    """`kept_figure` as PNG."""
+    return as_png(kept_figure(shares, theme=theme))
+
+
+def kept_figure(shares: KeptShares, *, theme: Theme = LIGHT) -> Figure:
+    """The share of the samples that each epoch was to train on: of all, and by class.
+
+    Few classes are lines; of more than 20 each is a row of a heat map. Samples whose class is not
+    known (label -1) are in the line of all.
+    """
+    known = [place for place, label in enumerate(shares.labels_C) if label >= 0]
     if len(known) > MAX_LINES:
-        return _kept_heat(found, known, theme)
+        figure = _kept_heat(shares, known, theme)
+    else:
+        figure = _kept_lines(shares, known, theme)
+    figure.suptitle(_kept_title(shares), color=theme.ink, fontsize=11)
+    return figure
+
+
+def _kept_lines(shares: KeptShares, known: Sequence[int], theme: Theme) -> Figure:
     figure = new_figure(theme, width=6.6, height=4.2)
     panel = figure.subplots()
     if len(known) > 1:
@@ -175,32 +206,31 @@ def kept_png(found: KeptShares, *, theme: Theme = LIGHT) -> bytes:
         colours = mpl.colormaps["tab10" if len(known) <= COLOURS_OF_TAB10 else "tab20"]
         for number, place in enumerate(known):
             panel.plot(
-                found.class_epochs_K, found.share_KC[:, place], color=colours(number),
+                shares.class_epochs_K, shares.share_KC[:, place], color=colours(number),
                 linewidth=1.2, marker=".", markersize=4, alpha=0.85,
-                label=f"class {found.labels_C[place]}",
+                label=f"class {shares.labels_C[place]}",
             )  # fmt: skip
-    _all_line(panel, found, theme)
+    _all_line(panel, shares, theme)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8, labelcolor=theme.ink)
-    panel.set_xlabel("epoch", color=theme.ink)
+    panel.set_xlabel(FOR_EPOCH, color=theme.ink)
     _dress(panel, theme)
-    figure.suptitle(_kept_title(found), color=theme.ink, fontsize=11)
-    return as_png(figure)
+    return figure
 
 
-def _kept_title(found: KeptShares) -> str:
-    drawn, note = len(found.class_epochs_K), ""
+def _kept_title(shares: KeptShares) -> str:
+    drawn, note = len(shares.class_epochs_K), ""
     if not drawn:
         note = "; too many classes"
-    elif drawn < len(found.epochs_E):
+    elif drawn < len(shares.epochs_E):
         note = f"; classes at {drawn} of them"
-    return f"Share of the samples kept for each of {len(found.epochs_E)} epochs{note}"
+    return f"Share of the samples kept for each of {len(shares.epochs_E)} epochs{note}"
 
 
-def _all_line(panel: Any, found: KeptShares, theme: Theme) -> None:
+def _all_line(panel: Any, shares: KeptShares, theme: Theme) -> None:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     panel.plot(
-        found.epochs_E, found.share_E, color=theme.all_samples, linewidth=2.4, marker="o",
+        shares.epochs_E, shares.share_E, color=theme.all_samples, linewidth=2.4, marker="o",
         markersize=4, label="all",
     )  # fmt: skip
     panel.set_ylim(0, 1.04)
@@ -209,14 +239,14 @@ def _all_line(panel: Any, found: KeptShares, theme: Theme) -> None:
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _kept_heat(found: KeptShares, known: Sequence[int], theme: Theme) -> bytes:
+def _kept_heat(shares: KeptShares, known: Sequence[int], theme: Theme) -> Figure:
     """A row for each class, those that are kept most at the top."""
     import numpy as np
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    share_CK = found.share_KC[:, known].T
+    share_CK = shares.share_KC[:, known].T
     order_C = np.argsort(-_mean_of_known(share_CK, axis=1), kind="stable")
-    names = [str(found.labels_C[known[place]]) for place in order_C]
+    names = [str(shares.labels_C[known[place]]) for place in order_C]
     share_RK = share_CK[order_C]
     together = -(-len(names) // MAX_ROWS)
     if together > 1:
@@ -224,15 +254,15 @@ def _kept_heat(found: KeptShares, known: Sequence[int], theme: Theme) -> bytes:
         share_RK = np.stack([_mean_of_known(share_RK[at : at + together], axis=0) for at in parts])
     figure = new_figure(theme, width=6.6, height=4.2 + min(len(share_RK), 120) * 0.04)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, 3])
-    _all_line(above, found, theme)
-    epochs_K = np.asarray(found.class_epochs_K, dtype=np.float64)
+    _all_line(above, shares, theme)
+    epochs_K = np.asarray(shares.class_epochs_K, dtype=np.float64)
     rows_R = np.arange(len(share_RK))
-    drawn = below.pcolormesh(
+    cells = below.pcolormesh(
         epochs_K, rows_R, share_RK, vmin=0.0, vmax=1.0, cmap=HEAT, shading="nearest"
     )
     below.invert_yaxis()
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
-    below.set_xlabel("epoch", color=theme.ink)
+    below.set_xlabel(FOR_EPOCH, color=theme.ink)
     if len(names) <= MAX_NAMED_ROWS:
         below.set_yticks(rows_R, labels=names)
         below.set_ylabel("class", color=theme.ink)
@@ -240,15 +270,14 @@ def _kept_heat(found: KeptShares, known: Sequence[int], theme: Theme) -> bytes:
         each = f", {together} in a row" if together > 1 else ""
         below.set_ylabel(f"{len(names):,} classes{each}", color=theme.ink)
         below.set_yticks([])
-    bar = figure.colorbar(drawn, ax=below, format=PercentFormatter(1.0, decimals=0), pad=0.01)
+    bar = figure.colorbar(cells, ax=below, format=PercentFormatter(1.0, decimals=0), pad=0.01)
     bar.ax.tick_params(colors=theme.ink, labelsize=8)
     bar.outline.set_visible(False)
     _dress(above, theme)
     _dress(below, theme)
     if len(names) <= MAX_NAMED_ROWS:
         below.tick_params(axis="y", labelsize=6)
-    figure.suptitle(_kept_title(found), color=theme.ink, fontsize=11)
-    return as_png(figure)
+    return figure
 
 
 def _mean_of_known(share_CK: npt.NDArray[Any], *, axis: int) -> npt.NDArray[Any]:
@@ -262,7 +291,7 @@ def _mean_of_known(share_CK: npt.NDArray[Any], *, axis: int) -> npt.NDArray[Any]
 
 
 def _dress(panel: Any, theme: Theme) -> None:
-    """The theme's colours, no box, a faint grid."""
+    """Give it the theme's colours, a faint grid, and no box."""
     panel.set_facecolor(theme.paper)
     panel.tick_params(colors=theme.ink, labelsize=8)
     panel.grid(visible=True, color=theme.faint, linewidth=0.6)

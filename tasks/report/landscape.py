@@ -77,7 +77,7 @@ class Computed:
             "seed": self.asked.seed,
             "samples": self.landscape.num_samples,
             "axis": self.landscape.axis_P.tolist(),
-            "losses": [[number(one) for one in row] for row in self.landscape.losses_PP.tolist()],
+            "losses": [[number(loss) for loss in row] for row in self.landscape.losses_PP.tolist()],
         }
 
 

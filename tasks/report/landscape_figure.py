@@ -12,6 +12,7 @@ from epochal.tasks.report.landscape import Computed
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from matplotlib.figure import Figure
 
 # P points of an axis, Q squares between them whose corners are all finite
 
@@ -24,6 +25,14 @@ FIRST, SECOND = "first direction", "second direction"
 
 def draw(computed: Computed, out: Path) -> None:
     """Writes the picture as PNG. Raises InputError if `out` cannot be written."""
+    try:
+        landscape_figure(computed).savefig(out, dpi=130, format="png", metadata={"Software": None})
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written: {error.strerror}") from error
+
+
+def landscape_figure(computed: Computed) -> Figure:
+    """Contours from above, and the surface: losses_PP has the first direction along its columns."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -46,10 +55,7 @@ def draw(computed: Computed, out: Path) -> None:
         f"checkpoint{gaps}",
         fontsize=12,
     )
-    try:
-        figure.savefig(out, dpi=130, format="png", metadata={"Software": None})
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written: {error.strerror}") from error
+    return figure
 
 
 class _Scale:
@@ -61,7 +67,7 @@ class _Scale:
         self.low, self.high = low, high
         if self.logarithmic:
             self.low, self.high = math.log10(low), math.log10(high)
-        if self.high - self.low <= 1e-9 * max(1.0, abs(self.low)):  # a plain
+        if self.high - self.low <= 1e-9 * max(1.0, abs(self.low)):  # all the same
             self.low, self.high = self.low - 0.5, self.high + 0.5
 
     def heights(self, losses_PP: npt.NDArray[np.float64]) -> Any:
@@ -78,7 +84,7 @@ class _Scale:
         return np.linspace(self.low, self.high, count)
 
     def bands(self) -> npt.NDArray[np.float64]:
-        """Steps for colours; the outer ones reach beyond, for both ends belong to a band."""
+        """Steps for colours, a little beyond the lowest and the highest loss: both are coloured."""
         steps = self.steps(BANDS)
         beyond = 1e-6 * (self.high - self.low)
         steps[0] -= beyond
@@ -118,12 +124,12 @@ def _contours(panel: Any, figure: Any, computed: Computed, scale: _Scale, height
     panel.set(xlabel=FIRST, ylabel=SECOND, aspect="equal")
     bar = figure.colorbar(filled, ax=panel, label=scale.label(), shrink=0.9)
     bar.set_ticks(
-        scale.steps(TICKS + 1), labels=[scale.text(one) for one in scale.steps(TICKS + 1)]
+        scale.steps(TICKS + 1), labels=[scale.text(height) for height in scale.steps(TICKS + 1)]
     )
 
 
 def _surface(panel: Any, computed: Computed, scale: _Scale, heights_PP: Any) -> None:
-    """Squares with all four corners; matplotlib's own surface draws through gaps, and warns."""
+    """The squares whose four corners are finite: matplotlib's surface would draw through gaps."""
     import matplotlib as mpl
     import numpy as np
     from matplotlib.colors import Normalize
@@ -144,9 +150,9 @@ def _surface(panel: Any, computed: Computed, scale: _Scale, heights_PP: Any) -> 
     edge = float(axis_P[-1])
     panel.set(xlim=(-edge, edge), ylim=(-edge, edge), zlim=(scale.low, scale.high))
     ticks = scale.steps(TICKS)
-    panel.set_zticks(ticks, labels=[scale.text(one) for one in ticks])
+    panel.set_zticks(ticks, labels=[scale.text(height) for height in ticks])
     places = [-edge, -edge / 2, 0.0, edge / 2, edge]
-    names = [f"{one:.3g}" for one in places]
+    names = [f"{place:.3g}" for place in places]
     panel.set_xticks(places, labels=names)
     panel.set_yticks(places, labels=names)
     panel.set(xlabel=FIRST, ylabel=SECOND)

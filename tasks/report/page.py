@@ -1,20 +1,24 @@
-"""A run as one HTML page: what it is, its curves, its samples. Reads the store and nothing else."""
+"""A run as one HTML page: what it is, its curves, its samples. Reads the store and nothing else.
+
+This file says what is on the page; templates/ has its HTML, its SVG and its CSS.
+"""
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from epochal.data.errors import EpochalError
 from epochal.engine.config.mid_epoch import INSIDE
 from epochal.engine.config.numerics import EMA
 from epochal.tasks.report.curves import epoch_curves, update_curves
-from epochal.tasks.report.html_text import Html, element, joined, png_address
-from epochal.tasks.report.report_page import page
-from epochal.tasks.report.svg_chart import line_chart
+from epochal.tasks.report.svg_chart import Chart, line_chart
 from epochal.tasks.report.tables import MAX_PICTURE_ROWS, RunTables
 from epochal.tasks.runs.find_run import FoundRun
 from epochal.tasks.runs.summary import EpochRow, epoch_rows
@@ -38,14 +42,44 @@ OPEN_ROWS = 20
 Images = Callable[[Sequence[int]], "list[npt.NDArray[np.float32]]"]
 
 
+_TEMPLATES = Environment(
+    loader=PackageLoader("epochal.tasks.report"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture for the page in light and in dark colours, each as PNG in base64."""
+
+    light: str
+    dark: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under their heads."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
 @dataclass(frozen=True)
 class Section:
-    """A part of the page. wide: takes the whole width."""
+    """A part of the page: a chart, a picture or a table, with a note below; or only a note.
+
+    summary: stands in the place of the table until a click. problem: why there is none of them.
+    """
 
     title: str
-    body: Html
     note: str = ""
-    wide: bool = False
+    chart: Chart | None = None
+    picture: Picture | None = None
+    table: Table | None = None
+    summary: str = ""
+    problem: str = ""
 
 
 def report_html(
@@ -62,20 +96,19 @@ def report_html(
     cannot be read of the store is said in its place on the page.
     """
     report = _Report(found, images, tables or RunTables.of_run(found), light or {})
-    return page(
+    return render(
+        "page.html",
         title=found.plan.reference,
-        header=report.header(),
-        sections=[
-            element(
-                "section",
-                element("h2", one.title),
-                one.body,
-                *([element("p", one.note, class_="note")] if one.note else []),
-                **({"class_": "wide"} if one.wide else {}),
-            )
-            for one in report.sections()
-        ],
+        heading=found.plan.run,
+        facts=report.facts(),
+        config=_yaml(found.plan.config),
+        sections=list(report.sections()),
     )
+
+
+def render(template: str, **values: object) -> str:
+    """A file of templates/ with these values, each escaped."""
+    return _TEMPLATES.get_template(template).render(values)
 
 
 class _Report:
@@ -95,13 +128,13 @@ class _Report:
     def _rows(self) -> list[EpochRow]:
         return epoch_rows(self._found)
 
-    def header(self) -> Html:
-        """What the run is, and its config behind a click."""
+    def facts(self) -> list[tuple[str, str]]:
+        """What the run is: names and values."""
         found, plan = self._found, self._found.plan
         best = found.best
         stopped = "" if found.stopped_after is None else ", stopped early"
         weights = found.weights_sha256
-        run_inputs: dict[str, str | None] = {
+        facts: dict[str, str | None] = {
             "generation": str(plan.generation),
             "epochs": f"{len(self._rows)} of {found.config.epochs}{stopped}",
             "best": None
@@ -116,52 +149,44 @@ class _Report:
             "seed": str(found.config.seed),
             "weights sha256": weights or "the last epoch is not trained yet",
         }
-        listed = [
-            element("div", element("dt", name), element("dd", value))
-            for name, value in run_inputs.items()
-            if value is not None
-        ]
-        config = element(
-            "details", element("summary", "config"), element("pre", _yaml(plan.config))
-        )
-        return joined(element("h1", plan.run), element("dl", *listed), config)
+        return [(name, value) for name, value in facts.items() if value is not None]
 
     def sections(self) -> Iterator[Section]:
         """All parts that the run has something for, in the page's order."""
         yield from self._epochs()
-        yield from self._told("Curves of updates", self._update_charts)
-        yield from self._told("Kept samples", self._kept)
-        yield from self._told("Data map", self._data_map)
+        yield from self._or_problem("Curves of updates", self._update_charts)
+        yield from self._or_problem("Kept samples", self._kept)
+        yield from self._or_problem("Data map", self._data_map)
         for order, title in (("hardest", "Hardest samples"), ("suspects", "Perhaps mislabelled")):
-            yield from self._told(title, self._samples, order, title)
+            yield from self._or_problem(title, self._samples, order, title)
 
-    def _told(
+    def _or_problem(
         self, title: str, make: Callable[..., Iterator[Section]], *args: str
     ) -> list[Section]:
         try:
             return list(make(*args))
         except EpochalError as error:
-            return [Section(title, element("p", str(error), class_="problem"))]
+            return [Section(title, problem=str(error))]
 
     def _epochs(self) -> Iterator[Section]:
         curves = epoch_curves(self._rows)
-        losses = [one for name, one in curves.items() if _metric(name) in {"loss", f"{EMA}loss"}]
+        losses = [
+            curve for name, curve in curves.items() if _metric(name) in {"loss", f"{EMA}loss"}
+        ]
         if losses:
-            yield Section("Loss by epoch", line_chart(losses, x_label="epoch"))
-        others = [one for one in curves.values() if one not in losses]
-        shares = [one for one in others if min(one.low) >= 0 and max(one.high) <= 1]
+            yield Section("Loss by epoch", chart=line_chart(losses, x_label="epoch"))
+        others = [curve for curve in curves.values() if curve not in losses]
+        shares = [curve for curve in others if min(curve.low) >= 0 and max(curve.high) <= 1]
         if shares:
             title = shares[0].name if len(shares) == 1 else "Validation metrics"
-            yield Section(title, line_chart(shares, x_label="epoch"))
-        for one in others:
-            if one not in shares:
-                yield Section(one.name, line_chart([one], x_label="epoch"))
+            yield Section(title, chart=line_chart(shares, x_label="epoch"))
+        for curve in others:
+            if curve not in shares:
+                yield Section(curve.name, chart=line_chart([curve], x_label="epoch"))
         if self._rows:
-            table = _epoch_table(self._rows)
-            if len(self._rows) > OPEN_ROWS:
-                summary = element("summary", f"{len(self._rows)} epochs")
-                table = element("details", summary, table)
-            yield Section("Epochs", table, wide=True)
+            many = len(self._rows) > OPEN_ROWS
+            summary = f"{len(self._rows)} epochs" if many else ""
+            yield Section("Epochs", table=_epoch_table(self._rows), summary=summary)
 
     def _update_charts(self) -> Iterator[Section]:
         curves = update_curves(self._tables)
@@ -170,22 +195,22 @@ class _Report:
             title: str, names: Sequence[str], note: str = "", *, linear: bool = False
         ) -> Iterator[Section]:
             chosen = [curves[name] for name in names if name in curves]
-            if any(curve.x for curve in chosen):
-                yield Section(title, line_chart(chosen, x_label="update", linear=linear), note)
+            drawn = line_chart(chosen, x_label="update", linear=linear)
+            if drawn is not None:
+                yield Section(title, note, chart=drawn)
 
         def below(prefix: str) -> list[str]:
             return [name for name in curves if name.startswith(prefix)]
 
-        thinned = ""
+        mean = ""
         if LOSS in curves and curves[LOSS].has_band:
-            thinned = "The line is a mean over neighbouring updates, the band all their values."
-        yield from chart("Training loss by update", [LOSS], thinned)
+            mean = "The line is a mean over neighbouring updates, the band all their values."
+        yield from chart("Training loss by update", [LOSS], mean)
         yield from chart("Parts of the loss", below(f"{LOSS}/"))
         yield from chart("Validation inside epochs", below(INSIDE))
         yield from chart("Learning rate", [RATE, *below(f"{RATE}/")], linear=True)
-        both = [NORM, CLIPPED]
         clip = "Before the clip, and after it." if CLIPPED in curves else ""
-        yield from chart("Gradient norm", both, clip)
+        yield from chart("Gradient norm", [NORM, CLIPPED], clip)
         groups = below(f"{NORM}/")
         more = f"{len(groups) - MAX_GROUPS} further groups are in the tables of updates."
         yield from chart(
@@ -198,37 +223,40 @@ class _Report:
         from epochal.tasks.report.figures import kept_png
 
         kept = self._tables.kept()
-        if kept is not None:
-            name = "Kept samples"
-            drawn = self._light.get("kept")
-            yield Section(name, _in_both(lambda theme: kept_png(kept, theme=theme), name, drawn))
+        if kept is None:
+            return
+        picture = _in_both(lambda theme: kept_png(kept, theme=theme), self._light.get("kept"))
+        note = (
+            "The share for an epoch is planned when the epoch before it has ended; the last one "
+            f"is for epoch {kept.epochs_E[-1]}."
+        )
+        yield Section("Kept samples", note, picture=picture)
 
     def _data_map(self) -> Iterator[Section]:
         from epochal.data.samples.scores import data_map
         from epochal.tasks.report.figures import data_map_png
 
+        title = "Data map"
         if not self._tables.trained:
             return
         rows = self._tables.picture_rows
         if rows > MAX_PICTURE_ROWS:
-            text = f"Not drawn: it would read {rows:,} rows, more than {MAX_PICTURE_ROWS:,}."
-            yield Section("Data map", element("p", text, class_="note"))
+            limit = f"more than {MAX_PICTURE_ROWS:,}"
+            yield Section(title, f"Not drawn: it would read {rows:,} rows, {limit}.")
             return
         scores = self._tables.scores
-        found = None if scores is None else data_map(scores)
-        if found is None:
-            text = "Not drawn: no sample has been seen in two epochs with a probability of classes."
-            yield Section("Data map", element("p", text, class_="note"))
+        places = None if scores is None else data_map(scores)
+        if places is None:
+            why = "no sample has been seen in two epochs with a probability of classes"
+            yield Section(title, f"Not drawn: {why}.")
             return
         yield Section(
-            "Data map",
-            _in_both(
-                lambda theme: data_map_png(found, theme=theme),
-                "Data map",
-                self._light.get("data_map"),
-            ),
+            title,
             "Mean and standard deviation of the label's probability over the epochs "
             "(Swayamdipta et al. 2020).",
+            picture=_in_both(
+                lambda theme: data_map_png(places, theme=theme), self._light.get("data_map")
+            ),
         )
 
     def _samples(self, order: str, title: str) -> Iterator[Section]:
@@ -242,41 +270,36 @@ class _Report:
         if not isinstance(why, str):
             try:
                 images = why([sample["sample_id"] for sample in view.samples])
-                yield Section(title, _sheet(images, view), note)
+                yield Section(title, note, picture=_sheet(images, view))
             except EpochalError as error:
                 why = str(error)
             else:
                 return
         assert isinstance(why, str)
-        yield Section(title, _sample_table(view), f"{note}. No pictures: {why}", wide=True)
+        table = Table(view.columns, view.rows())
+        yield Section(title, f"{note}. No pictures: {why}", table=table)
 
 
-def _sheet(images: list[npt.NDArray[np.float32]], view: SampleView) -> Html:
+def _sheet(images: list[npt.NDArray[np.float32]], view: SampleView) -> Picture:
     from epochal.tasks.report.contact_sheet import captions, sheet_png
 
     texts = captions(view)
-    return _in_both(
-        lambda theme: sheet_png(images, texts, columns=SHEET_COLUMNS, theme=theme),
-        f"{view.order} samples",
-    )
+    return _in_both(lambda theme: sheet_png(images, texts, columns=SHEET_COLUMNS, theme=theme))
 
 
-def _in_both(draw: Callable[[Theme], bytes], name: str, light: bytes | None = None) -> Html:
+def _in_both(draw: Callable[[Theme], bytes], light: bytes | None = None) -> Picture:
     """The picture in the page's light and its dark colours. light: that one, if it is drawn."""
     from epochal.tasks.report.figures import DARK, LIGHT
 
-    dark = png_address(draw(DARK))
-    source = element("source", srcset=dark, media="(prefers-color-scheme: dark)")
-    return element(
-        "picture", source, element("img", src=png_address(light or draw(LIGHT)), alt=name)
-    )
+    light, dark = light or draw(LIGHT), draw(DARK)
+    return Picture(*(base64.b64encode(png).decode() for png in (light, dark)))
 
 
 def _metric(name: str) -> str:
     return name.partition("/")[2]
 
 
-def _epoch_table(rows: Sequence[EpochRow]) -> Html:
+def _epoch_table(rows: Sequence[EpochRow]) -> Table:
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     heads = ["epoch", "loss", *(f"validation {name}" for name in names)]
     heads += ["gradient norm", "trained on", "kept next"]
@@ -291,18 +314,7 @@ def _epoch_table(rows: Sequence[EpochRow]) -> Html:
         ]
         for row in rows
     ]
-    return _table(heads, cells)
-
-
-def _sample_table(view: SampleView) -> Html:
-    return _table(view.columns, view.rows())
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
-    head = element("tr", *(element("th", one) for one in heads))
-    body = [element("tr", *(element("td", cell) for cell in row)) for row in rows]
-    table = element("table", element("thead", head), element("tbody", *body))
-    return element("div", table, class_="scroll")
+    return Table(heads, cells)
 
 
 def _number(value: float | None) -> str:

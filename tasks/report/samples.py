@@ -71,8 +71,8 @@ class SampleView:
             "epoch": self.epoch,
             "samples": self.samples,
             "tables": [
-                {"epoch": one.epoch, "observations": one.observations, "samples": one.samples}
-                for one in self.tables
+                {"epoch": paths.epoch, "observations": paths.observations, "samples": paths.samples}
+                for paths in self.tables
             ],
         }
 

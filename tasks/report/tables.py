@@ -31,7 +31,9 @@ _KEPT_ONLY = Schema(
     name=SAMPLES.name,
     version=SAMPLES.version,
     unique_by=SAMPLES.unique_by,
-    columns=tuple(one for one in SAMPLES.columns if one.name in {"sample_id", "label", "keep"}),
+    columns=tuple(
+        column for column in SAMPLES.columns if column.name in {"sample_id", "label", "keep"}
+    ),
 )
 
 Columns = Mapping[str, Any]
@@ -68,7 +70,11 @@ class RunTables:
 
         def by_epoch(kind: str) -> dict[int, StageRecord]:
             of_kind = [one for one in found.records.values() if one.stage == kind]
-            return {one.epoch: one for one in sorted(of_kind, key=_epoch) if one.epoch is not None}
+            return {
+                record.epoch: record
+                for record in sorted(of_kind, key=_epoch)
+                if record.epoch is not None
+            }
 
         return cls(found.stage_store, by_epoch("train"), by_epoch("mine"), found.config.sampling)
 
@@ -93,7 +99,7 @@ class RunTables:
 
     @cached_property
     def scores(self) -> Mapping[str, Any] | None:
-        """The table of samples, or one made here of all epochs' observations; None of no epoch.
+        """The table of samples, or one made here of all observations; None if no epoch is trained.
 
         Read once: a page shows several things of it.
         """
@@ -121,18 +127,18 @@ class RunTables:
             return None
         read: list[tuple[int, Any, Any]] = []
         labels_C = np.empty(0, dtype=np.int64)
-        for one in self._kept_by_class():
-            labels_C = np.union1d(labels_C, one[1])
+        for epoch, labels, share in self._kept_by_class():
+            labels_C = np.union1d(labels_C, labels)
             if len(labels_C) > MAX_CLASSES:
                 read, labels_C = [], labels_C[:0]
                 break
-            read.append(one)
+            read.append((epoch, labels, share))
         share_KC = np.full((len(read), len(labels_C)), np.nan)
         for row, (_, labels, share) in enumerate(read):
             share_KC[row, np.searchsorted(labels_C, labels)] = share
         return KeptShares(
             epochs_E=[epoch + 1 for epoch in self.mined],
-            share_E=[float(one.values["kept_fraction"]) for one in self.mined.values()],
+            share_E=[float(record.values["kept_fraction"]) for record in self.mined.values()],
             class_epochs_K=[epoch + 1 for epoch, _, _ in read],
             labels_C=labels_C.tolist(),
             share_KC=share_KC,
@@ -151,8 +157,8 @@ class RunTables:
             labels, place_N = _numbered(columns["label"])
             count = np.bincount(place_N)
             kept = np.bincount(place_N, weights=columns["keep"], minlength=len(count))
-            there = count > 0
-            yield epoch, labels[there], kept[there] / count[there]
+            has_samples = count > 0
+            yield epoch, labels[has_samples], kept[has_samples] / count[has_samples]
 
     def _most_tables(self) -> int:
         rows = max(int(record.values["samples"]) for record in self.mined.values())

@@ -1,5 +1,7 @@
 """`epochal report`: one page with all in it, whatever the run is called, wherever its store is."""
 
+import base64
+import io
 import re
 import shutil
 from dataclasses import replace
@@ -7,13 +9,14 @@ from html.parser import HTMLParser
 
 import pytest
 import yaml
+from jinja2 import UndefinedError
+from matplotlib.colors import to_rgb
+from PIL import Image
 from support.bare_run import BareRun
 from support.project import Project, call
 
-from epochal.tasks.report.curves import MAX_BUCKETS, Curve, _extend
-from epochal.tasks.report.html_text import Html, element, joined
-from epochal.tasks.report.page import report_html
-from epochal.tasks.report.svg_chart import line_chart, short, ticks
+from epochal.tasks.report.figures import DARK, LIGHT
+from epochal.tasks.report.page import render, report_html
 from epochal.tasks.runs.find_run import find_run
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=https://evil.test/x onerror=alert(2)> $x_"
@@ -109,9 +112,39 @@ def test_the_page_has_every_part_and_is_the_same_each_time(project):
     ):  # fmt: skip
         assert heading in found.text, heading
     assert found.tags.count("picture") == 4  # kept samples, data map, two contact sheets
+    assert "The share for an epoch is planned" in "".join(found.text)
+    _is_in_both_themes(page)
+    _has_the_losses_of(run, page)
     assert any("estimated share of wrong labels: " in text for text in found.text)
     assert page == written(project, out="again.html")
     assert sorted(project.store.rglob("*.*")) == objects
+
+
+def _is_in_both_themes(page):
+    """The dark picture stands under the page's condition of darkness, and the light one else."""
+    png = 'data:image/png;base64,([^"]+)'
+    pairs = re.findall(
+        rf'<source srcset="{png}" media="\(prefers-color-scheme: dark\)">\s*<img src="{png}"', page
+    )
+    assert len(pairs) == 4
+    for pair in pairs:
+        for data, theme in zip(pair, (DARK, LIGHT), strict=True):
+            corner = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB").getpixel((0, 0))
+            assert corner == tuple(round(255 * part) for part in to_rgb(theme.paper))
+
+
+def _has_the_losses_of(run, page):
+    """Each loss in the chart, at its epoch, and its curve's colour in the legend."""
+    card = re.search(r"<h2>Loss by epoch</h2>.*?</section>", page, flags=re.DOTALL).group(0)
+    for record in run.view.records.values():
+        if record.stage == "train":
+            assert f"train/loss at {record.epoch}: {record.values['loss']:.6g}<" in card
+        if record.stage == "validate":
+            loss = record.values["metrics"]["loss"]
+            assert f"validation/loss at {record.epoch}: {loss:.6g}<" in card
+    for name, colour in (("train/loss", "c0"), ("validation/loss", "c1")):
+        assert re.search(rf'<i class="{colour}"></i>{name}<', card)
+        assert re.search(rf'<circle class="{colour}"[^>]*><title>{name} at 0:', card)
 
 
 def test_without_images_the_samples_are_a_table_and_the_reason_is_said(project):
@@ -190,40 +223,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_is_read(home):
         assert problem in " ".join(done.err.split())
 
 
-def test_every_text_is_escaped_unless_it_is_html():
-    assert element("p", "a<b", title='"&') == '<p title="&quot;&amp;">a&lt;b</p>'
-    assert joined(Html("<b>"), "<b>", 3) == "<b>&lt;b&gt;3"
-    assert element("img", src="x") == '<img src="x">'
-
-
-def test_a_long_curve_is_thinned_to_means_with_all_values_between_low_and_high():
-    import numpy as np
-
-    curve, values = Curve("x"), np.random.default_rng(0).normal(size=5000)
-    values[17] = np.nan
-    _extend(curve, np.arange(1, 5001), values, buckets=MAX_BUCKETS)
-    assert len(curve.x) == MAX_BUCKETS
-    assert (min(curve.low), max(curve.high)) == (np.nanmin(values), np.nanmax(values))
-    assert curve.has_band
-    assert np.mean(curve.mean) == pytest.approx(np.nanmean(values), abs=0.01)
-    short_one = Curve("y")
-    _extend(short_one, np.array([4, 5]), np.array([1.0, np.inf]), buckets=10)
-    assert (short_one.x, short_one.mean, short_one.has_band) == ([4.0], [1.0], False)
-
-
-@pytest.mark.parametrize(
-    "values", [[1.0], [0.0, 0.0], [1e-9, 1e9], [-1e300, 1e300], [-3.0, 4.0], [5e-324, 1.0]]
-)
-def test_every_range_of_values_has_a_chart(values):
-    curve = Curve("x", list(map(float, range(len(values)))), values, values, values)
-    drawn = line_chart([curve, curve], x_label="update")
-    assert "nan" not in drawn
-    assert "inf" not in drawn
-    assert line_chart([Curve("none")], x_label="update") == ""
-
-
-def test_ticks_are_round_numbers_within_the_range():
-    assert ticks(0, 10, most=6) == [0, 2, 4, 6, 8, 10]
-    assert ticks(0.13, 0.94, most=6) == pytest.approx([0.2, 0.4, 0.6, 0.8])
-    assert ticks(2, 2, most=6) == []
-    assert [short(one) for one in (1e-5, 0.25, 12345, 1e12)] == ["1e-5", "0.25", "1.234e4", "1e12"]
+@pytest.mark.parametrize("template", ["page.html", "line_chart.svg"])
+def test_a_value_that_a_template_asks_for_and_nobody_gave_is_an_error(template):
+    with pytest.raises(UndefinedError, match="is undefined"):
+        render(template)

@@ -1,6 +1,5 @@
 """`epochal samples --pictures`: every form of an image, and what is said where there is none."""
 
-import io
 from copy import deepcopy
 
 import numpy as np
@@ -11,8 +10,6 @@ from PIL import Image
 from support.bare_run import BareRun
 from support.project import Project, call
 
-from epochal.tasks.report.contact_sheet import sheet_png
-from epochal.tasks.report.figures import DARK
 from epochal.tasks.run_data.sample_images import NoImage, image_of
 
 GREY = np.arange(20, dtype=np.float32).reshape(4, 5)
@@ -73,16 +70,6 @@ def test_contrast_is_the_images_own_and_odd_values_do_no_harm():
 def test_what_is_no_image_is_named_with_what_is_expected(value, said):
     with pytest.raises(NoImage, match=rf"x: its input is {said}.*\(H, W\), .*or a PIL image"):
         image_of(value, name="x")
-
-
-def test_a_sheet_has_a_cell_for_each_image_and_is_the_same_each_time():
-    images = [image_of(GREY, name="x"), image_of(COLOURS, name="x")] * 6
-    texts = [f"{number}\nlabel $\\frac 1" for number in range(12)]
-    found = sheet_png(images, texts, title="a $ title")
-    assert found == sheet_png(images, texts, title="a $ title")
-    assert found != sheet_png(images, texts, title="a $ title", theme=DARK)
-    few = Image.open(io.BytesIO(sheet_png(images[:1], texts[:1])))
-    assert few.width < Image.open(io.BytesIO(found)).width
 
 
 PICTURES = """
