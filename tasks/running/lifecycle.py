@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from epochal.data.errors import CorruptObject
 from epochal.data.store.documents import dump_document
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.preflight.tracker import check_tracker
@@ -87,7 +88,8 @@ def _identity(config: RunConfig) -> str:
 def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterator[ActiveRun]:
     """The run, opened or as `prepare` left it; its ledger ends with the block.
 
-    Raises InputError before anything is computed if config, data or store are wrong.
+    Raises InputError before anything is computed if config, data or store are wrong, CorruptObject
+    at the end if the delivery has found a damaged artifact.
     """
     session = _prepared.pop(_identity(config), None)
     if session is None:
@@ -122,6 +124,19 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
             best_epoch=None if best is None else best.epoch,
             best_artifact="model" if best is None else artifact_of(best.metric),
             tags=final_tags(session.needed, session.records, stopped=session.stopped_after),
+        )
+    _check_lost(session)
+
+
+def _check_lost(session: Session) -> None:
+    """Raises CorruptObject if the delivery has found a stage damaged, which no stage has loaded."""
+    lost = session.stage_store.lost
+    statuses = session.stage_store.lookup(list(lost))
+    problems = [lost[key] for key, status in statuses.items() if status.record is None]
+    if problems:  # what `gc` has removed is none: its stage stays done
+        raise CorruptObject(
+            f"{'; '.join(problems)}; everything else is done: run the same command to go on, it "
+            "computes this again"
         )
 
 

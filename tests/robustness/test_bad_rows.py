@@ -102,9 +102,10 @@ def test_an_empty_plan_is_no_policys_and_is_computed_again(tmp_path, project):
             read_samples(tmp_path / "t")
     undo(store, project, ("train", 1))
     plant(store, record, "samples", (tmp_path / "t").read_bytes())
-    with pytest.raises(CorruptObject, match=r"its artifact samples .*negative or not finite"):
-        BareRun(project.config)()
-    assert BareRun(project.config)().digests == whole
+    again = BareRun(project.config)()
+    (told,) = [text for text in again.notices if "its artifact samples" in text]
+    assert "negative or not finite" in told
+    assert again.digests == whole
 
 
 @pytest.mark.parametrize("policy", ["none", "easy_skip"])

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from epochal.tasks.config.load import load_config
+from epochal.tasks.reporting import SilentReporter
 from epochal.tasks.running.runner import run_stage
 from epochal.tasks.runs.summary import weights_sha256
 from epochal.tasks.session.session import open_session
@@ -21,12 +22,24 @@ class NoLedger:
         self.parts.append(part)
 
 
+class Notices(SilentReporter):
+    """Keeps what a person would be told."""
+
+    def __init__(self):
+        self.texts = []
+
+    def notice(self, text):
+        self.texts.append(text)
+
+
 class BareRun:
-    """One try at all stages of a config."""
+    """One try at all stages of a config. notices: what it said meanwhile."""
 
     def __init__(self, config: Path, **sets):
         overrides = [f"{name.replace('__', '.')}={value}" for name, value in sets.items()]
-        self.session = open_session(load_config(config, overrides=overrides))
+        reporter = Notices()
+        self.notices = reporter.texts
+        self.session = open_session(load_config(config, overrides=overrides), reporter=reporter)
         self.session.tracker = NoLedger()
 
     def __call__(self):
