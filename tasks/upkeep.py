@@ -73,20 +73,26 @@ def _is_key(text: str) -> bool:
     return True
 
 
-def verify_store(store: Store) -> VerifyReport:
-    """Reads every object of every stage, and every plan. Changes nothing."""
+def verify_store(store: Store, *, set_aside: bool = False) -> VerifyReport:
+    """Reads every object of every stage, and every plan.
+
+    set_aside: moves what is damaged to `damaged/`, so that its stages are not done any more; else
+    nothing is changed.
+    """
     sizes, stage_store = store.listing(), StageStore(store)
     keys = stage_keys(sizes)
     problems: list[str] = []
     statuses = look_up(stage_store, keys)
     for key, status in statuses.items():
         if status.record is not None:
-            problems += stage_store.verify(status.record)
+            problems += stage_store.verify(status.record, set_aside=set_aside)
         elif status.problem is not None and status.damaged:
             problems.append(status.problem)
+            for path in status.damaged if set_aside else ():
+                store.set_aside(path, status.problem)
         problems += _side_problems(stage_store, key, sizes)
     for name in run_names(sizes):
-        readable = {entry.number for entry in read_plans(store, name)}
+        readable = {entry.number for entry in read_plans(store, name, set_aside=set_aside)}
         lost = sorted(set(plan_numbers(sizes, name)) - readable)
         problems += [
             f"{store.address(f'runs/{name}/plans/{one:06d}.json')} is damaged" for one in lost

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class MidEpochStore:
         try:
             self._store.put_new(blob, tensors.path)
         except FileExistsError:
-            if not self._is_intact(blob, tensors.checksum):
+            if not self._is_intact(tensors.checksum):
                 self._store.set_aside(blob, "it does not have the checksum that is its name")
                 self._store.put_new(blob, tensors.path)
         manifest = {
@@ -105,20 +106,24 @@ class MidEpochStore:
     def _blob(self, checksum: str) -> str:
         return f"{self._folder}/{checksum}.safetensors"
 
-    def _is_intact(self, blob: str, checksum: str) -> bool:
+    def _is_intact(self, checksum: str) -> bool:
         try:
-            with self._store.fetch(blob) as local:
-                return file_checksum(local) == checksum
-        except FileNotFoundError:
+            with self._fetch(checksum):
+                return True
+        except (FileNotFoundError, CorruptObject):
             return False
+
+    def _fetch(self, checksum: str) -> AbstractContextManager[Path]:
+        return self._store.fetch_intact(
+            self._blob(checksum), digest=file_checksum, expected=checksum
+        )
 
     def _tensors(self, checksum: str, stack: ExitStack) -> Path | None:
         """A local file with the tensors while `stack` is open, or None if they are not intact."""
         try:
-            local = stack.enter_context(self._store.fetch(self._blob(checksum)))
-        except FileNotFoundError:
+            return stack.enter_context(self._fetch(checksum))
+        except (FileNotFoundError, CorruptObject):
             return None
-        return local if file_checksum(local) == checksum else None
 
     def discard(self, micro_steps: int, reason: str) -> None:
         """Sets aside a commit whose bytes are intact, but no epoch can go on from."""
@@ -137,9 +142,9 @@ class MidEpochStore:
 
     def _manifest(self, path: str) -> dict[str, Any] | None:
         """The manifest, or None if it is none."""
+        load = partial(load_document, name=path, max_bytes=MAX_MANIFEST_BYTES)
         try:
-            data = self._store.read(path, max_bytes=MAX_MANIFEST_BYTES)
-            found = load_document(data, name=path, max_bytes=MAX_MANIFEST_BYTES)
+            found = self._store.read_intact(path, load, max_bytes=MAX_MANIFEST_BYTES)
         except (CorruptObject, FileNotFoundError):
             return None
         tensors, body = found.get("tensors"), found.get("body")

@@ -5,14 +5,14 @@
     stages/<key>/<name>.json           what is known beside the commit, written once
 
 A stage is done if its record is intact and every artifact is there in its size, or was thinned.
-Nothing is used whose digest was not checked. Knows nothing of how keys are made, what is in an
-artifact, or which stages a run has.
+`lookup` reads no artifact: digests are checked whenever one is given out. Knows nothing of how keys
+are made, what is in an artifact, or which stages a run has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,16 +53,29 @@ __all__ = [
 ]
 
 
+class _LostArtifactError(CorruptObject):
+    """One artifact is damaged or missing; nothing is said of others that are open meanwhile."""
+
+
 class StageStore:
     """Reads and commits stages in one store; see the module's text for the layout."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._lost: dict[str, str] = {}
 
     @property
     def store(self) -> Store:
         """The store that the stages are in."""
         return self._store
+
+    @property
+    def lost(self) -> Mapping[str, str]:
+        """Key → problem of the stages of which an artifact was asked for in vain, until now.
+
+        A stage that is committed again is not among them.
+        """
+        return self._lost
 
     def lookup(self, keys: Sequence[str]) -> dict[str, StageStatus]:
         """The status of each stage. Changes nothing: damaged objects stay where they are."""
@@ -112,9 +125,12 @@ class StageStore:
                 self._store.put_new(path, data)
             except FileExistsError:
                 if (standing := self._settle(path, record)) is not None:
-                    return standing
+                    break
             else:
-                return load_record(data, name=path, key=record.key)
+                standing = load_record(data, name=path, key=record.key)
+                break
+        self._lost.pop(record.key, None)
+        return standing
 
     def read_artifact(
         self, record: StageRecord, name: str, *, max_bytes: int = MAX_READ_BYTES
@@ -128,15 +144,18 @@ class StageStore:
             raise CorruptObject(
                 f"{record.title}: {name} has {artifact.size} bytes, expected at most {max_bytes}"
             )
+
+        def compared(data: bytes) -> bytes:
+            if bytes_sha256(data) != artifact.sha256:
+                raise CorruptObject(f"{path} does not have its digest")
+            return data
+
         try:
-            data = self._store.read(path, max_bytes=artifact.size)
+            return self._store.read_intact(path, compared, max_bytes=artifact.size)
         except FileNotFoundError as error:
             raise self._missing(record, name) from error
-        except CorruptObject as error:  # more bytes than the record names
+        except CorruptObject as error:
             raise self._set_aside(record, name) from error
-        if bytes_sha256(data) != artifact.sha256:
-            raise self._set_aside(record, name)
-        return data
 
     @contextmanager
     def fetch_artifact(self, record: StageRecord, name: str) -> Iterator[Path]:
@@ -149,15 +168,15 @@ class StageStore:
         path, artifact = artifact_path(record, name), record.artifacts[name]
         with ExitStack() as stack:
             try:
-                local = stack.enter_context(self._store.fetch(path))
+                local = stack.enter_context(self._fetch(path, artifact))
             except FileNotFoundError as error:
                 raise self._missing(record, name) from error
-            except CorruptObject as error:  # a symbolic link
+            except CorruptObject as error:
                 raise self._set_aside(record, name) from error
-            if file_sha256(local) != artifact.sha256:
-                raise self._set_aside(record, name)
             try:
                 yield local
+            except _LostArtifactError:
+                raise
             except CorruptObject as error:
                 raise self.reject(record, name, error) from error
 
@@ -171,17 +190,25 @@ class StageStore:
         for one in (f"{stage_folder(record.key)}/{RECORD}", path):
             self._store.set_aside(one, f"{name} of {record.title}: {error}")
         return CorruptObject(
-            f"{record.title}: its artifact {name} ({address}) was moved to {DAMAGED}/: {error}"
+            self._note_lost(
+                record, f"its artifact {name} ({address}) was moved to {DAMAGED}/: {error}"
+            )
         )
 
-    def verify(self, record: StageRecord) -> list[str]:
-        """Reads the record and every artifact again: what is wrong, in words. Changes nothing."""
+    def verify(self, record: StageRecord, *, set_aside: bool = False) -> list[str]:
+        """Reads the record and every artifact again: what is wrong, in words.
+
+        set_aside: moves damaged artifacts to `damaged/`; else nothing is changed.
+        """
         status = read_status(self._store, record.key)
         problems = [] if status.problem is None else [status.problem]
         for name, artifact in record.artifacts.items():
             path = artifact_path(record, name)
             problem = None if name in status.pruned else self._problem(path, artifact)
-            problems += [] if problem is None else [f"{record.title}: {name} {problem}"]
+            if problem is not None:
+                problems.append(f"{record.title}: {name} {problem}")
+                if set_aside:
+                    self._store.set_aside(path, problem)
         return problems
 
     def put_side_file(self, key: str, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,28 +266,33 @@ class StageStore:
 
     def _problem(self, path: str, artifact: Artifact) -> str | None:
         try:
-            with self._store.fetch(path) as local:
-                size = local.stat().st_size
-                if size != artifact.size:
-                    return f"has {size} bytes, expected {artifact.size}"
-                if file_sha256(local) != artifact.sha256:
-                    return "does not have its digest"
+            with self._fetch(path, artifact):
+                return None
         except FileNotFoundError:
             return "is missing"
         except CorruptObject as error:
-            return str(error)
-        return None
+            return f"is damaged: {error}"
+
+    def _fetch(self, path: str, artifact: Artifact) -> AbstractContextManager[Path]:
+        return self._store.fetch_intact(path, digest=file_sha256, expected=artifact.sha256)
 
     def _missing(self, record: StageRecord, name: str) -> CorruptObject:
-        return CorruptObject(
-            f"{record.title}: its artifact {name} is missing from the store "
-            f"({self._store.address(artifact_path(record, name))})"
+        address = self._store.address(artifact_path(record, name))
+        return _LostArtifactError(
+            self._note_lost(record, f"its artifact {name} is missing from the store ({address})")
         )
 
     def _set_aside(self, record: StageRecord, name: str) -> CorruptObject:
         path = artifact_path(record, name)
         moved = self._store.set_aside(path, f"{name} of {record.title} does not have its digest")
-        return CorruptObject(
-            f"{record.title}: the bytes of {name} ({self._store.address(path)}) do not have the "
-            f"digest that the record names; they were moved to {moved or 'damaged/'}"
+        return _LostArtifactError(
+            self._note_lost(
+                record,
+                f"the bytes of {name} ({self._store.address(path)}) do not have the digest that "
+                f"the record names; they were moved to {moved or 'damaged/'}",
+            )
         )
+
+    def _note_lost(self, record: StageRecord, problem: str) -> str:
+        self._lost[record.key] = f"{record.title}: {problem}"
+        return f"{record.title}: {problem}; `epochal train` computes it again"

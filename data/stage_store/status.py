@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from epochal.data.documents import MAX_DOCUMENT_BYTES, load_document
@@ -66,18 +67,18 @@ def side_path(key: str, name: str) -> str:
 def read_record(store: Store, key: str) -> StageRecord:
     """The record of the stage `key`. Raises FileNotFoundError, CorruptObject or BadStore."""
     path = f"{stage_folder(key)}/{RECORD}"
-    data = store.read(path, max_bytes=MAX_DOCUMENT_BYTES)
-    return load_record(data, name=store.address(path), key=key)
+    load = partial(load_record, name=store.address(path), key=key)
+    return store.read_intact(path, load, max_bytes=MAX_DOCUMENT_BYTES)
 
 
 def read_side_file(store: Store, key: str, name: str) -> dict[str, Any] | None:
     """The body of the document `name` beside the commit, or None. Raises CorruptObject."""
     path = side_path(key, name)
+    load = partial(load_document, name=store.address(path))
     try:
-        data = store.read(path, max_bytes=MAX_DOCUMENT_BYTES)
+        return store.read_intact(path, load, max_bytes=MAX_DOCUMENT_BYTES)
     except FileNotFoundError:
         return None
-    return load_document(data, name=store.address(path))
 
 
 def read_status(store: Store, key: str) -> StageStatus:

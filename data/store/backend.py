@@ -1,4 +1,4 @@
-"""What a store asks of the place it lies in: ten operations, and which class gives them.
+"""What a store asks of the place it lies in: eleven operations, and which class gives them.
 
 Paths are relative, already checked, and name objects, never folders. Backends raise what the
 storage raises; `epochal.data.store.store` turns that into the project's errors.
@@ -55,6 +55,9 @@ class Backend(Protocol):
 
     def fetch(self, path: str) -> AbstractContextManager[Path]:
         """A local file with the object's bytes, for reading only."""
+
+    def forget(self, path: str) -> None:
+        """The next read of the object comes from the place itself, from no copy in memory."""
 
     def scratch(self) -> AbstractContextManager[Path]:
         """A private local folder; `put_new` takes files from it without copying where it can."""

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from epochal.data.store.backend import DAMAGED, TEMPORARY, NotAnObject, R, T
@@ -172,6 +172,12 @@ class LocalBackend:
         if (place := self._place(path)).is_symlink():
             raise _symbolic_link(place)
         yield place
+
+    def forget(self, path: str) -> None:
+        """Drops the file from the page cache, where the system can be told to."""
+        if hasattr(os, "posix_fadvise"):
+            with suppress(OSError), open(self._place(path), "rb", opener=_open_file) as stream:
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -148,6 +148,9 @@ class ObjectBackend:
             self._files.get_file(self._key(path), str(local))
             yield local
 
+    def forget(self, path: str) -> None:
+        """Nothing is kept: each read is a request."""
+
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A folder below the system's temporary one (`TMPDIR`)."""

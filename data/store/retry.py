@@ -144,6 +144,10 @@ class RetryingBackend:
         with ExitStack() as stack:
             yield self._tried(lambda: stack.enter_context(self._inner.fetch(path)))
 
+    def forget(self, path: str) -> None:
+        """As the backend below."""
+        self._inner.forget(path)
+
     def scratch(self) -> AbstractContextManager[Path]:
         """As the backend below."""
         return self._inner.scratch()

@@ -16,12 +16,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from epochal.data.errors import BadStore, CorruptObject, PreflightFailed, StoreUnavailable
+from epochal.data.hashing import bytes_sha256
 from epochal.data.store.addresses import check_path, is_path, join
 from epochal.data.store.backend import DAMAGED, TEMPORARY, Backend, NotAnObject, R, T
 from epochal.data.store.failures import advice, cause_of, storage_errors
 from epochal.data.store.retry import RetryingBackend, RetryPolicy
 
 MAX_READ_BYTES = 1 << 28
+MAX_READS = 4  # of one object, while no two of them give the same bytes
 PROBE_S = 3600  # older than this an object of `preflight` belongs to nobody any more
 _PROBE = re.compile(rf"{TEMPORARY}/preflight-(\d{{1,12}})-[0-9a-f]{{16}}")
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
@@ -84,6 +86,39 @@ class Store:
             )
         return data
 
+    def read_intact(
+        self, path: str, load: Callable[[bytes], R], *, max_bytes: int = MAX_READ_BYTES
+    ) -> R:
+        """What `load` makes of the object's bytes, read once more where it raises CorruptObject.
+
+        A bit may flip on the way. So an object is damaged only where two reads give the same wrong
+        bytes: then the CorruptObject goes through. Raises StoreUnavailable if no two reads agree.
+        """
+        wrong: set[str] = set()
+        while True:
+            data = self.read(path, max_bytes=max_bytes)
+            try:
+                return load(data)
+            except CorruptObject:
+                if self._read_before(path, bytes_sha256(data), wrong):
+                    raise
+
+    def _read_before(self, path: str, digest: str, wrong: set[str]) -> bool:
+        """Whether these wrong bytes are among those that were read before; else adds them."""
+        if digest in wrong:
+            return True
+        wrong.add(digest)
+        if len(wrong) == MAX_READS:
+            raise StoreUnavailable(
+                f"{self.address(path)} was read {MAX_READS} times, and gave other bytes each time, "
+                "none of them right: memory, disk or network is faulty; the object was left as it "
+                "is, run the same command to go on"
+            )
+        logger.warning("%s: its bytes are not right; they are read once more", self.address(path))
+        with self._told("read", path):
+            self._backend.forget(path)
+        return False
+
     def size(self, path: str) -> int | None:
         """Bytes of the object, or None if there is none."""
         with self._told("look at", check_path(path)):
@@ -144,6 +179,23 @@ class Store:
             yield local
 
     @contextmanager
+    def fetch_intact(
+        self, path: str, *, digest: Callable[[Path], str], expected: str
+    ) -> Iterator[Path]:
+        """As `fetch`, of a file whose `digest` is the expected one; else as `read_intact`."""
+        wrong: set[str] = set()
+        while True:
+            with self.fetch(path) as local:
+                found = digest(local)
+                if found == expected:
+                    yield local
+                    return
+            if self._read_before(path, found, wrong):
+                raise CorruptObject(
+                    f"{self.address(path)} has the digest {found}, expected {expected}"
+                )
+
+    @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A private local folder to write files for `put_new` in; removed at exit.
 
@@ -195,8 +247,14 @@ class Store:
                 f"{self._url} overwrites an object although it was told to create it (on S3: it "
                 "ignores `If-None-Match`); two runs could mix there: name another store"
             )
-        if self.read(path, max_bytes=len(data)) != data:
-            raise PreflightFailed(f"{self.address(path)} reads back other bytes than were written")
+
+        def compare(read: bytes) -> None:
+            if read != data:
+                raise CorruptObject(
+                    f"{self.address(path)} reads back other bytes than were written"
+                )
+
+        self.read_intact(path, compare, max_bytes=len(data))
         found = self.listing(TEMPORARY)
         if path not in found:
             raise PreflightFailed(f"{self.address(path)} was written but is not listed")

@@ -34,7 +34,7 @@ class FaultyBackend:
         self.exclusive = inner.exclusive
 
     @contextmanager
-    def _faults(self, name: str, path: str, source: bytes | Path | None = None) -> Iterator[None]:
+    def _faults(self, name: str, path: str, source: bytes | Path | None = None) -> Iterator[bool]:
         plan = self._plan
         fails = plan.next(name)
         kind = plan.kind
@@ -46,7 +46,7 @@ class FaultyBackend:
             raise OSError(_ERRNO[kind], os.strerror(_ERRNO[kind]), path)
         after = fails and kind in {"kill_after", "lost_answer"}
         try:
-            yield
+            yield fails and kind == "flip"
         except Exception:  # whatever a file system raises
             if not after:  # else this answer, that something is there already, is the lost one
                 raise
@@ -69,8 +69,18 @@ class FaultyBackend:
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
         """As the backend below, or as the plan has it."""
-        with self._faults("read", path):
-            return self._inner.read(path, max_bytes=max_bytes)
+        with self._faults("read", path) as flips:
+            data = self._inner.read(path, max_bytes=max_bytes)
+        return self._flipped(data) if flips else data
+
+    def _flipped(self, data: bytes) -> bytes:
+        """The bytes with one bit another, at another place each time."""
+        if not data:
+            return data
+        number = len(self._plan.operations)
+        changed = bytearray(data)
+        changed[number * 7919 % len(data)] ^= 1 << number % 8
+        return bytes(changed)
 
     def size(self, path: str) -> int | None:
         """As the backend below, or as the plan has it."""
@@ -106,9 +116,17 @@ class FaultyBackend:
     def fetch(self, path: str) -> Iterator[Path]:
         """As the backend below, or as the plan has it."""
         with ExitStack() as stack:
-            with self._faults("fetch", path):
+            with self._faults("fetch", path) as flips:
                 local = stack.enter_context(self._inner.fetch(path))
+            if flips:  # of a copy: the file may be the object itself
+                copy = stack.enter_context(self._inner.scratch()) / local.name
+                copy.write_bytes(self._flipped(local.read_bytes()))
+                local = copy
             yield local
+
+    def forget(self, path: str) -> None:
+        """As the backend below; no operation."""
+        self._inner.forget(path)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -19,6 +19,7 @@ Kind = Literal[
     "timeout",
     "lost_answer",
     "stale_list",
+    "flip",
 ]
 
 
@@ -35,12 +36,14 @@ KINDS: dict[Level, tuple[Kind, ...]] = {
         "timeout",
         "lost_answer",
         "stale_list",
+        "flip",
     ),
     "disk": ("kill", "kill_after", "torn", "power", "lying", "enospc", "eio"),
 }
 """Which faults there are where."""
 
 
+READS = frozenset({"read", "fetch"})
 KILLED = 137
 
 
@@ -58,8 +61,10 @@ class FaultPlan:
     of what this process did only synced bytes and synced names are left; `lying` says that a file
     is synced, and half of it is gone; `enospc` (writes only), `eio` and `timeout` raise instead of
     doing it; `lost_answer` does it, then raises a timeout; `stale_list` lists what was there at
-    the first listing.
+    the first listing; `flip` reads, and one bit of what is given out is another one, while the
+    object stays as it is: of this kind only reads are counted.
     at: the first operation that fails, from 1; 0: none. count: how many fail from there on.
+    every: after so many operations as many fail again, and so on; 0: never again.
     level: `store` counts what a store asks of any storage; `disk` counts the system calls below a
     store in a local folder. Raises ValueError for a kind that its level does not have.
     """
@@ -67,6 +72,7 @@ class FaultPlan:
     kind: Kind = "kill"
     at: int = 0
     count: int = 1
+    every: int = 0
     level: Level = "store"
     die: Callable[[], None] = end_process
     operations: list[str] = field(default_factory=list)
@@ -79,9 +85,12 @@ class FaultPlan:
 
     def next(self, name: str) -> bool:
         """Counts an operation; whether it is one that fails."""
+        if self.kind == "flip" and name not in READS:
+            return False
         with self._lock:
             self.operations.append(name)
-            return self.at <= len(self.operations) < self.at + self.count
+            since = len(self.operations) - self.at
+            return self.hit and (since % self.every if self.every else since) < self.count
 
     @property
     def hit(self) -> bool:

@@ -15,13 +15,23 @@ StoreName = Annotated[str, typer.Argument(metavar="STORE", help="Where stages ar
 MAX_SHOWN = 20
 
 
-def verify(store: StoreName, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
-    """Read every object of a store and check its digest; change nothing."""
+def verify(
+    store: StoreName,
+    set_aside: Annotated[  # noqa: FBT002 - typer's way of a flag
+        bool,
+        typer.Option(
+            "--set-aside",
+            help="Move what is damaged to damaged/: the next `epochal train` computes it again.",
+        ),
+    ] = False,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+) -> None:
+    """Read every object of a store and check its digest; change nothing without --set-aside."""
     from epochal.data.store.open import open_store
     from epochal.tasks.upkeep import verify_store
 
     opened = open_store(store, folder=Path.cwd())
-    report = verify_store(opened)
+    report = verify_store(opened, set_aside=set_aside)
     if as_json:
         console.print_json(
             {
@@ -41,7 +51,12 @@ def verify(store: StoreName, as_json: AsJson = False) -> None:  # noqa: FBT002 -
             console.out.print(f"[red]✗[/] {console.escape(problem)}")
     if report.problems:
         raise CorruptObject(
-            f"{len(report.problems)} of the objects are damaged; nothing was changed"
+            f"{len(report.problems)} of the objects are damaged; "
+            + (
+                "they were moved to damaged/, and `epochal train` computes their stages again"
+                if set_aside
+                else "nothing was changed: with --set-aside `epochal train` computes them again"
+            )
         )
     if not as_json:
         console.out.print("[green]✓[/] every digest is right")

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from epochal.data.documents import dump_document
+from epochal.data.errors import CorruptObject
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.preflight.tracker import check_tracker
 from epochal.tasks.reporting import Reporter, current_reporter
@@ -17,6 +18,7 @@ from epochal.tasks.running.open import open_run
 from epochal.tasks.running.run import Run, prepared_run, working_on
 from epochal.tasks.running.tracked_run import final_tags, make_tracker
 from epochal.tasks.runs.summary import flat_metrics, stage_lines, stopping_line
+from epochal.tasks.session.session import Session
 from epochal.tasks.tracking.background import Status, TrackerResult
 from epochal.tasks.tracking.connection import tracking_uri
 
@@ -56,7 +58,8 @@ def prepare(
 def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterator[ActiveRun]:
     """The run that the command has prepared, else opened here; its tracker ends with the block.
 
-    Raises InputError before anything is computed if config, data or store are wrong.
+    Raises InputError before anything is computed if config, data or store are wrong, CorruptObject
+    at the end if the delivery has found a damaged artifact.
     """
     run = prepared_run() or prepare(config, reporter=current_reporter(), local_mlflow=local_mlflow)
     session, view = run.session, run.view
@@ -86,6 +89,19 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
         raise
     finally:
         active.delivered = tracker.finish(status, best=view.best, tags=final_tags(view))
+    _check_lost(session)
+
+
+def _check_lost(session: Session) -> None:
+    """Raises CorruptObject if the delivery has found a stage damaged, which no stage has loaded."""
+    lost = session.stage_store.lost
+    statuses = session.stage_store.lookup(list(lost))
+    problems = [lost[key] for key, status in statuses.items() if status.record is None]
+    if problems:  # what `gc` has removed is none: its stage stays done
+        raise CorruptObject(
+            f"{'; '.join(problems)}; everything else is done: run the same command to go on, it "
+            "computes this again"
+        )
 
 
 def _log_attempt(run: Run) -> None:

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from epochal.data.errors import EpochalError, TrainingFailed
+from epochal.data.errors import CorruptObject, EpochalError, TrainingFailed
 from epochal.data.stage_store.records import StageRecord
 from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.planning.stage import Stage
@@ -60,8 +60,27 @@ class Run:
     def run_stage(self, stage: Stage) -> Outcome:
         """The stage's outcome: found in the store, or computed and committed.
 
-        Raises TrainingFailed if the user's code raises; what Epochal itself raises goes through.
+        Where an artifact that it loads turns out to be damaged or missing, the stage that made it
+        is computed again first, once. Raises TrainingFailed if the user's code raises; what Epochal
+        itself raises goes through.
         """
+        waiting, repaired = [stage], set[str]()
+        while True:
+            try:
+                outcome = self._run(waiting[-1])
+            except CorruptObject:
+                lost = self._lost_parents(waiting[-1])
+                if not lost or any(parent.known_key in repaired for parent in lost):
+                    raise
+                repaired |= {parent.known_key for parent in lost}
+                self._undo(lost)
+                waiting += reversed(lost)  # the earliest is computed first: others may need it
+                continue
+            waiting.pop()
+            if not waiting:
+                return outcome
+
+    def _run(self, stage: Stage) -> Outcome:
         session, records = self.session, self.view.records
         started = time.monotonic()
         record = records.get(stage.known_key)
@@ -83,6 +102,22 @@ class Run:
         if self.tracker is not None:
             self.tracker.deliver(record)
         return outcome
+
+    def _lost_parents(self, stage: Stage) -> list[Stage]:
+        """The stages whose artifacts `stage` has found damaged or missing, earliest first."""
+        parents = {parent.known_key for parent in stage.parents.values()}
+        lost = parents & self.session.stage_store.lost.keys()
+        return [planned for planned in self.view.stages if planned.known_key in lost]
+
+    def _undo(self, lost: list[Stage]) -> None:
+        """Makes the stages ones that are not done; says why."""
+        keys = {stage.known_key for stage in lost}
+        for stage in lost:
+            problem = self.session.stage_store.lost[stage.known_key]
+            self.session.reporter.notice(f"{stage.label}: {problem}; it is computed again")
+            self.view.records.pop(stage.known_key, None)
+        self.outcomes[:] = [told for told in self.outcomes if told.stage.known_key not in keys]
+        self.session.components = None  # `initialise` takes only what nothing has touched
 
 
 def consumed(view: RunView, stage: Stage) -> dict[str, str]:

@@ -80,7 +80,8 @@ def log_pictures(
             path = Path(scratch) / name.rpartition("/")[2]
             path.write_bytes(data)
             run.client.log_artifact(run.run_id, str(path), name.rpartition("/")[0] or None)
-    run.set_tags({PICTURES_TAG: of})
+    if not stages.lost:  # else they show less than there is: the next command draws them anew
+        run.set_tags({PICTURES_TAG: of})
 
 
 def _identity(source: PicturesSource, records: Mapping[str, StageRecord]) -> str:

@@ -8,6 +8,7 @@ files; what the files hold may have changed unseen, so `train` reads again what 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,12 +89,9 @@ def description_path(data: DataConfig, *, sources: Mapping[str, str], folder: Pa
 
 def read_known(store: Store, path: str) -> DatasetInfo | None:
     """The description at `path`, or None if there is none that can be read."""
+    load = partial(load_document, name=path, max_bytes=MAX_DESCRIPTION_BYTES)
     try:
-        body = load_document(
-            store.read(path, max_bytes=MAX_DESCRIPTION_BYTES),
-            name=path,
-            max_bytes=MAX_DESCRIPTION_BYTES,
-        )
+        body = store.read_intact(path, load, max_bytes=MAX_DESCRIPTION_BYTES)
         return DatasetInfo.model_validate(body, strict=True)
     except (FileNotFoundError, ValidationError):
         return None

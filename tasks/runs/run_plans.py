@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, JsonValue, ValidationError
@@ -151,10 +152,9 @@ def _read_plan(
     store: Store, run: str, number: int, *, set_aside: bool = False
 ) -> NumberedPlan | None:
     path = _plan_path(run, number)
+    load = partial(load_document, name=path, max_bytes=MAX_PLAN_BYTES)
     try:
-        body = load_document(
-            store.read(path, max_bytes=MAX_PLAN_BYTES), name=path, max_bytes=MAX_PLAN_BYTES
-        )
+        body = store.read_intact(path, load, max_bytes=MAX_PLAN_BYTES)
         plan = RunPlan.model_validate(body)
     except FileNotFoundError:
         return None

@@ -1,32 +1,26 @@
-"""Which stages the store really has: records read, sizes compared, bytes hashed where they matter.
+"""Which stages the store has, told by their records and the sizes of their files.
 
-Hashed at each `train`: every table; every artifact that a stage still to be computed will load;
-the last epoch's model, for its digest is reported; and checkpoints beside these as long as they
-are small (together `SMALL_BYTES`). Larger ones that nobody loads are left to `epochal verify`.
-What is damaged is set aside by the store, and its stage is simply not done.
+One listing and one small read for each stage, several at once where the store is far away. Nothing
+else is read: whoever loads an artifact finds out whether it is damaged, for `StageStore` gives out
+none whose digest is wrong, and then the stage is computed again (`tasks.running.run`).
+`epochal verify` reads everything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from epochal.data.errors import CorruptObject
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.stage_store.status import STARTED
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.runs.stage_schema import look_up
 from epochal.tasks.stages.registry import loaded
-from epochal.tasks.stages.score import SCORES
-
-SMALL_BYTES = 256 << 20
-
-TABLES = frozenset({"observations", "updates", "samples", SCORES})
 
 
 def survey(
     stage_store: StageStore, stages: Sequence[Stage], *, notice: Callable[[str], None]
 ) -> dict[str, StageRecord]:
-    """Key → record of each stage whose bytes may be used.
+    """Key → record of each stage that need not be computed, as far as records and sizes tell.
 
     Raises StoreUnavailable if the store cannot be read.
     """
@@ -43,66 +37,27 @@ def survey(
             for path in status.damaged:
                 stage_store.store.set_aside(path, str(status.problem))
             notice(f"{labels[key]}: {status.problem}; it is computed again")
-    checked: set[tuple[str, str]] = set()
-    while damaged := _damaged(stage_store, stages, records, pruned, checked):
-        for key, problem in damaged.items():
+    while needed := _pruned_and_needed(stages, records, pruned):
+        for key, names in needed.items():
             del records[key]
-            notice(f"{labels[key]}: {problem}; it is computed again")
+            notice(
+                f"{labels[key]}: `epochal gc` has removed its {', '.join(names)}, which a later "
+                "stage needs; it is computed again"
+            )
     return records
 
 
-def _damaged(
-    stage_store: StageStore,
+def _pruned_and_needed(
     stages: Sequence[Stage],
     records: Mapping[str, StageRecord],
     pruned: Mapping[str, frozenset[str]],
-    checked: set[tuple[str, str]],
-) -> dict[str, str]:
-    """Key → problem of the stages of which an artifact is not what its record says."""
-    found: dict[str, str] = {}
-    for key, name in _to_hash(stages, records, pruned):
-        if (key, name) in checked or key in found:
-            continue
-        checked.add((key, name))
-        try:
-            with stage_store.fetch_artifact(records[key], name):
-                pass
-        except CorruptObject as error:
-            found[key] = str(error)
-    return found
-
-
-def _to_hash(
-    stages: Sequence[Stage],
-    records: Mapping[str, StageRecord],
-    pruned: Mapping[str, frozenset[str]],
-) -> Iterator[tuple[str, str]]:
-    small = SMALL_BYTES
-    # Of a run that was stopped early it is the last one that is done.
-    done = [stage for stage in stages if stage.kind == "train" and stage.known_key in records]
-    last = done[-1] if done else None
-    for stage in stages:
-        record = records.get(stage.known_key)
-        if record is None:
-            yield from _parents_artifacts(stage, records)
-            continue
-        for name, artifact in record.artifacts.items():
-            if name in pruned[stage.known_key]:
-                continue  # it is not there, and nobody has asked for it
-            reported = stage is last and name == "model"
-            if name not in TABLES and not reported:
-                small -= artifact.size
-            if name in TABLES or reported or small >= 0:
-                yield stage.known_key, name
-
-
-def _parents_artifacts(
-    stage: Stage, records: Mapping[str, StageRecord]
-) -> Iterator[tuple[str, str]]:
-    for role, parent in stage.parents.items():
-        record = records.get(parent.known_key)
-        if record is None:
-            continue
-        for name in loaded(stage, role, records):
-            if name in record.artifacts:
-                yield parent.known_key, name
+) -> dict[str, list[str]]:
+    """Key → artifacts that retention has deleted, and a stage that is not done loads."""
+    return {
+        parent.known_key: names
+        for stage in stages
+        if stage.known_key not in records
+        for role, parent in stage.parents.items()
+        if parent.known_key in records
+        and (names := sorted(pruned[parent.known_key] & {*loaded(stage, role, records)}))
+    }

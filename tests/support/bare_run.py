@@ -3,15 +3,31 @@
 from pathlib import Path
 
 from epochal.tasks.config.load import load_config
+from epochal.tasks.reporting import SilentReporter
 from epochal.tasks.running.open import open_run
 
 
+class Notices(SilentReporter):
+    """Keeps what a person would be told."""
+
+    def __init__(self):
+        self.texts = []
+
+    def notice(self, text):
+        self.texts.append(text)
+
+
 class BareRun:
-    """One try at all stages of a config; `parts` are what a tracker would get of epochs at work."""
+    """One try at all stages of a config.
+
+    notices: what it said meanwhile. parts: what a tracker would get of epochs at work.
+    """
 
     def __init__(self, config: Path, **sets):
         overrides = [f"{name.replace('__', '.')}={value}" for name, value in sets.items()]
-        self.run = open_run(load_config(config, overrides=overrides))
+        reporter = Notices()
+        self.notices = reporter.texts
+        self.run = open_run(load_config(config, overrides=overrides), reporter=reporter)
         self.session, self.plan, self.view = self.run.session, self.run.plan, self.run.view
         self.parts = []
         self.session.deliver_part = self.parts.append

@@ -186,11 +186,36 @@ def test_any_file_of_the_store_may_be_lost_or_damaged(project, every):
         assert again.code == 0, (path, again.err)
         assert again.json["weights_sha256"] == first.json["weights_sha256"], path
         relative = path.relative_to(project.store)
+        if number % 2 == 0 and relative.parts[0] == "stages" and len(path.stem) == 64:
+            assert again.stages(cached=False) == [], path  # nobody has loaded it
+            assert call("verify", str(project.store), "--set-aside").code == 75, path
+            again = project("train")
         if relative.parts[0] == "stages" and not relative.name.startswith("times"):
             assert path.read_bytes() == data, path
             assert len(again.stages(cached=False)) == 1, path
         else:
             assert again.stages(cached=False) == [], path
+
+
+def test_a_damaged_table_that_only_mlflow_asks_for_is_made_again_by_the_next_command(project):
+    first = train(project, epochs=2)
+    key = next(
+        one["key"] for one in first.json["stages"] if (one["stage"], one["epoch"]) == ("train", 1)
+    )
+    (marker,) = project.store.glob(f"runs/*/delivered/*/{key}.*")
+    marker.unlink()  # as after a command that MLflow did not answer
+    record = json.loads((project.store / "stages" / key / "record.json").read_text())["body"]
+    table = project.store / "stages" / key / record["artifacts"]["updates"]["file"]
+    data = table.read_bytes()
+    table.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    done = project("train", epochs=2)
+    assert done.code == 75
+    assert "updates" in done.err
+    assert "run the same command to go on" in " ".join(done.err.split())
+    again = train(project, epochs=2)
+    assert again.stages(cached=False) == [("train", 1)]
+    assert table.read_bytes() == data
+    assert list(project.store.glob(f"runs/*/delivered/*/{key}.*"))
 
 
 def test_a_store_copied_elsewhere_is_just_as_cached(project, tmp_path):

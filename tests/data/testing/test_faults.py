@@ -77,6 +77,23 @@ def test_a_stale_listing_hides_what_came_later(tmp_path):
         assert store.listing() == {"a": 1}
 
 
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+def test_a_flipped_bit_is_in_what_is_read_and_not_in_the_object(scheme, tmp_path):
+    url = f"{scheme}://{tmp_path}/store"
+    open_store(url).put_new("a", b"12345678")
+    with injected(FaultPlan("flip", at=2, every=3)) as plan:
+        store = open_store(url)
+        read = []
+        for _ in range(3):
+            read.append(store.read("a"))
+            with store.fetch("a") as local:
+                read.append(local.read_bytes())
+    assert [data == b"12345678" for data in read] == [True, False, True, True, False, True]
+    assert read[1] != read[4]
+    assert plan.operations == ["read", "fetch"] * 3
+    assert open_store(url).read("a") == b"12345678"
+
+
 def test_operations_are_counted_alike_each_time(tmp_path):
     def operations(folder):
         with injected(FaultPlan()) as plan:

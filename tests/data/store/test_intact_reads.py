@@ -1,0 +1,77 @@
+"""One bad read damages nothing: only the same wrong bytes, read twice, are called damage."""
+
+import pytest
+
+from epochal.data.errors import CorruptObject, StoreUnavailable
+from epochal.data.hashing import file_sha256
+from epochal.data.store.local import LocalBackend
+from epochal.data.store.open import open_store
+from epochal.data.store.store import MAX_READS
+from epochal.data.testing.faults import injected
+from epochal.data.testing.plan import FaultPlan
+
+DATA = b"some bytes of an object"
+
+
+def load(data):
+    if data != DATA:
+        raise CorruptObject("wrong")
+    return data
+
+
+def fetched(store, expected):
+    with store.fetch_intact("a", digest=file_sha256, expected=expected) as local:
+        return local.read_bytes()
+
+
+@pytest.fixture
+def expected(tmp_path):
+    (tmp_path / "right").write_bytes(DATA)
+    return file_sha256(tmp_path / "right")
+
+
+@pytest.mark.parametrize("bad_reads", [1, MAX_READS - 1])
+def test_reads_that_go_wrong_on_the_way_are_made_again(store_url, expected, bad_reads):
+    open_store(store_url).put_new("a", DATA)
+    for read in (lambda store: store.read_intact("a", load), lambda one: fetched(one, expected)):
+        with injected(FaultPlan("flip", at=1, count=bad_reads)) as plan:
+            assert read(open_store(store_url)) == DATA
+        assert len(plan.operations) == bad_reads + 1
+
+
+def test_the_same_wrong_bytes_twice_are_damage(store_url, expected):
+    open_store(store_url).put_new("a", DATA[::-1])
+    for read in (lambda store: store.read_intact("a", load), lambda one: fetched(one, expected)):
+        with injected(FaultPlan("flip", at=2)) as plan, pytest.raises(CorruptObject):
+            read(open_store(store_url))
+        assert len(plan.operations) == 3  # the second one was another one
+
+
+def test_an_object_that_never_reads_alike_is_no_damage(store_url, expected):
+    open_store(store_url).put_new("a", DATA)
+    for read in (lambda store: store.read_intact("a", load), lambda one: fetched(one, expected)):
+        with (
+            injected(FaultPlan("flip", at=1, count=99)) as plan,
+            pytest.raises(StoreUnavailable, match="gave other bytes each time"),
+        ):
+            read(open_store(store_url))
+        assert len(plan.operations) == MAX_READS
+
+
+def test_a_page_that_memory_has_wrong_is_read_from_the_disk_again(tmp_path, expected, monkeypatch):
+    store = open_store(f"file://{tmp_path}/store")
+    store.put_new("a", DATA)
+    memory = {"a": DATA[::-1]}
+    monkeypatch.setattr(
+        LocalBackend, "read", lambda self, path, *, max_bytes: memory.get(path, DATA)
+    )
+    monkeypatch.setattr(LocalBackend, "forget", lambda self, path: memory.pop(path))
+    assert store.read_intact("a", load) == DATA
+
+
+def test_forgetting_changes_no_object(store_url):
+    store = open_store(store_url)
+    store.put_new("a", DATA)
+    for path in ("a", "b"):
+        store._backend.forget(path)
+    assert store.listing() == {"a": len(DATA)}

@@ -1,0 +1,61 @@
+"""What a start reads: records and sizes of all stages; an artifact only where a stage loads it."""
+
+from collections import Counter
+
+import pytest
+from support.bare_run import BareRun
+from support.counted_store import counted
+from support.project import Project, environment
+
+EPOCHS = 12
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project of many epochs that make tables and averages, done once."""
+    with environment(HOME=str(tmp_path_factory.mktemp("home"))):
+        project = Project(
+            tmp_path_factory.mktemp("survey") / "project",
+            epochs=EPOCHS,
+            ema={"decay": 0.9},
+            sampling={"policy": "easy_skip", "confidence": 0.7, "final_full": 0},
+        )
+        BareRun(project.config)()
+        yield project
+
+
+def test_a_cached_run_reads_no_artifact_and_asks_twice_for_each_stage(project):
+    with counted() as operations:
+        run = BareRun(project.config)()
+    assert all(outcome.cached for outcome in run.outcomes)
+    stages, data_sets, plans = len(run.view.stages), 2, 1
+    found = Counter((one.name, one.path.partition("/")[0]) for one in operations)
+    assert found == {
+        ("listing", "stages"): stages,
+        ("read", "stages"): stages,  # the records
+        ("read", "fingerprints"): data_sets,
+        ("listing", "runs"): 1,
+        ("read", "runs"): plans,
+    }
+    assert not [one for one in operations if one.is_of_artifact]
+
+
+def test_one_more_epoch_loads_each_artifact_of_its_parents_once(project):
+    with counted() as operations:
+        run = BareRun(project.config, epochs=EPOCHS + 1)()
+    session = run.session
+    trained = session.record_of(session.stage("train", EPOCHS - 1))
+    mined = session.record_of(session.stage("mine", EPOCHS - 1))
+    made = [session.stage("train", EPOCHS), session.stage("mine", EPOCHS)]
+    own = session.record_of(made[0])
+    read = Counter(
+        one.path for one in operations if one.is_of_artifact and one.name in {"fetch", "read"}
+    )
+    assert read == {
+        **{
+            f"stages/{trained.key}/{trained.artifacts[name].file}": 1
+            for name in ("model", "optimizer", "state", "ema")
+        },
+        f"stages/{mined.key}/{mined.artifacts['samples'].file}": 2,  # by `train` and by `mine`
+        f"stages/{own.key}/{own.artifacts['observations'].file}": 1,
+    }
