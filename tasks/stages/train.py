@@ -14,8 +14,6 @@ from epochal.data.stage_store.stages import Artifact, StageRecord
 from epochal.engine.schedule import schedule
 from epochal.engine.schedule.kinds import CustomSchedule
 from epochal.tasks.checkpoints.end_of_epoch import put_checkpoint
-from epochal.tasks.checkpoints.mid_epoch_restore import checked_restore
-from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.inputs import (
     loss_inputs,
@@ -170,6 +168,7 @@ def _line(stage: Stage, record: StageRecord) -> list[str]:  # noqa: ARG001 - as 
 def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
     from epochal.data.loading.loader import train_batches
     from epochal.engine.loop.epoch import Recipe, train_epoch
+    from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
 
     config, data, epoch = session.config, session.data["train_data"], stage.number
     table = sample_table(session, stage)
@@ -300,6 +299,7 @@ def _begin(
     micro_batches: MicroBatchPlan,
 ) -> tuple[MidEpochState | None, StageTimes]:
     """Brings the live state to where the epoch goes on: its newest commit, or its parent."""
+    from epochal.tasks.checkpoints.mid_epoch_restore import checked_restore
 
     def fits(body: Mapping[str, Any]) -> bool:
         return all(body.get(name) == value for name, value in identity.items())
