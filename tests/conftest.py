@@ -25,8 +25,8 @@ _LONG = [
     for name in (
         "robustness/test_interrupted.py", "robustness/test_faults.py", "whole/test_pipeline.py",
         "whole/test_browser.py", "robustness/test_kills.py",
-        "flows/deployment/test_deployed_runs.py", "flows/servers/test_servers.py",
-        "engine/checkpoint/test_averaging.py", "robustness/test_real_faults.py",
+        "flows/deployment/test_deployment_runs.py", "flows/servers/test_servers.py",
+        "tasks/stages/test_average.py", "robustness/test_real_faults.py",
     )
 ]  # fmt: skip
 _OWN_SETTINGS = ("PREFECT_", "MLFLOW_", "EPOCHAL_")
@@ -54,7 +54,8 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """The long files first: else one process has the last of them while the other has nothing."""
     assert all(path.is_file() for path in _LONG)
-    items.sort(key=lambda item: item.path not in _LONG)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.path not in _LONG)
 
 
 def pytest_unconfigure(config):
