@@ -17,7 +17,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.machine import Deployed, Machine, free_port
 from support.s3_server import BUCKET, s3_server
 
 _LONG = [
@@ -177,6 +176,8 @@ def empty_prefect(prefect_server):
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory, empty_prefect, empty_mlflow):
     """A machine on which all servers run and a project is deployed."""
+    from support.machine import Deployed, Machine, free_port  # it imports MLflow: 2 s of each start
+
     machine = Machine(
         tmp_path_factory.mktemp("deployed"),
         prefect_tables=empty_prefect,

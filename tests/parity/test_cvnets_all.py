@@ -38,7 +38,7 @@ DEFECTS: dict[int, tuple[str, ...]] = {
     14: (f"{OWN}::test_14_the_loss_is_measured_whatever_metrics_are_asked_for",),
     15: (f"{LOOP}::test_15_a_nan_and_an_interruption_are_errors_and_no_update_is_waited_for",
          "data/stage_store/test_mid_epoch.py::test_a_signal_is_obeyed_after_a_commit_at_that_very_micro_step"),
-    16: (f"{LOOP}::test_16_nothing_sleeps_or_collects_garbage_between_stages",),
+    16: ("rules/test_layout.py::test_nothing_sleeps_or_collects_garbage_between_stages",),
     # Checkpoints and resuming
     17: (f"{RESUME}::test_17_an_epoch_goes_on_inside_itself_each_sample_once",
          "data/stage_store/test_mid_epoch.py::test_an_epoch_goes_on_from_its_newest_commit_to_the_same_bytes"),

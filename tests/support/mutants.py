@@ -73,7 +73,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "data/store/store.py",
-        "test_contract.py",
+        "test_store_contract.py",
         ("overlong-object-is-read", "if len(data) > max_bytes:", "if len(data) > max_bytes + 1:"),
         (
             "old-probes-stay",
@@ -88,7 +88,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "data/store/local.py",
-        "test_local.py test_contract.py",
+        "test_local.py test_store_contract.py",
         ("put-replaces", "disk().link(source, target)\n", "os.replace(source, target)\n"),
         (
             "name-not-synced",
@@ -108,7 +108,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "data/store/remote.py",
-        "test_remote.py test_contract.py",
+        "test_remote.py test_store_contract.py",
         (
             "s3-put-replaces",
             'self._files.pipe_file(key, source, mode="create", **self._upload)',
@@ -521,7 +521,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "engine/loop/progress.py",
-        "test_mid_epoch_validation.py",
+        "test_progress.py",
         ("validated-within-an-update", "and progress.recorder.partial_loss() is None", ""),
     ),
     *_of(
@@ -729,7 +729,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "tasks/tracking/exporter.py",
-        "test_points.py",
+        "test_exporter.py",
         ("last-update-thinned-out", "        wanted_N |= step_N == updates_done\n", ""),
         ("points-sent-twice", "if not self._run.holds(row)]", "if True]"),
         (

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from epochal.data.config.batch_sampler import SamplerConfig
 from epochal.data.errors import DataError
-from epochal.data.hashing import hash_repeated, hash_u64
 from epochal.data.inspection.labels import class_labels
 from epochal.data.loading.batch_sampler import occurrences, sampler_order, sampler_plan
 from epochal.data.loading.order import epoch_order, micro_batches
@@ -200,15 +199,6 @@ def test_occurrences_are_what_a_loop_counts(order):
     found = occurrences(np.array(order, dtype=np.int64))
     assert (found is None) == (len(seen) == len(order))
     assert found is None or found.tolist() == expected
-
-
-def test_the_first_time_of_a_sample_has_the_numbers_of_before():
-    ids, turns = np.array([5, 5, 9, 5]), np.array([0, 1, 0, 2])
-    found = hash_repeated(ids, turns, "item", "train", 1, 2)
-    plain = hash_u64(ids, "item", "train", 1, 2)
-    assert (found == plain).tolist() == [True, False, True, False]
-    assert len(set(found.tolist())) == 4
-    assert hash_repeated(ids, None, "x").tolist() == hash_u64(ids, "x").tolist()
 
 
 class Targets:

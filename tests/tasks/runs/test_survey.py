@@ -1,4 +1,4 @@
-"""What of a run is really there: which bytes are hashed, what is set aside, what is cleared away."""
+"""What of a run is really there: which bytes are hashed, what is set aside, what is cleared."""
 
 import pytest
 from support.bare_run import BareRun
@@ -65,9 +65,7 @@ def test_tables_and_the_last_model_are_hashed_however_large_a_run_is(
 
 
 @pytest.mark.parametrize("small", [0, 1 << 20])
-def test_checkpoints_that_nobody_loads_are_hashed_while_they_are_small(
-    project, monkeypatch, small
-):
+def test_checkpoints_that_nobody_loads_are_hashed_while_they_are_small(project, monkeypatch, small):
     monkeypatch.setattr(module, "SMALL_BYTES", small)
     assert damaged(project, "train", 0, "optimizer") == bool(small)
 
