@@ -371,7 +371,7 @@ MUTANTS: tuple[Mutant, ...] = (
     # engine
     *_of(
         "engine/schedule/kinds.py",
-        "test_kinds.py",
+        "test_schedule.py test_kinds.py",
         ("warm-up-to-the-start", "epochs=epochs)(self.warmup)", "epochs=epochs)(0.0)"),
         (
             "milestone-an-epoch-late",
@@ -386,7 +386,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "engine/schedule/pieces.py",
-        "test_schedule.py",
+        "test_kinds.py test_schedule.py",
         (
             "power-above-its-floor",
             "self.floor + (1 - self.floor) * math.pow",
@@ -405,7 +405,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "engine/loop/gradients.py",
-        "test_gradients.py",
+        "test_gradients.py test_epoch.py",
         (
             "only-large-values-are-clipped",
             "            torch._foreach_clamp_min_(dense, -value)\n",
@@ -427,7 +427,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "self._parameters",
         ),
         (
-            "average-counts-skips",
+            "average-counts-an-update-more",
             "self._state.ema.update(self._state.updates_done)",
             "self._state.ema.update(self._state.updates_done + 1)",
         ),
