@@ -199,7 +199,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "data/tables/reading.py",
-        "test_writing.py",
+        "test_reading.py test_writing.py",
         ("unsorted-pieces", "self._last is None or ids_N[0] > self._last", "True"),
         ("take-through-stops-before", 'side="right")) for one', 'side="left")) for one'),
     ),
@@ -231,7 +231,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "data/samples/scores.py",
-        "test_table.py",
+        "test_scores.py",
         ("variability-of-the-mean", "- mean_N**2", "- mean_N"),
         ("forgotten-are-never-right", '& (columns["forget_count"] == 0)', ""),
     ),
@@ -468,7 +468,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "engine/loop/recorder.py",
-        "test_epoch.py",
+        "test_recorder.py",
         (
             "groups-of-other-tensors",
             "for one in self._updates])[:, self._by_group_P] ** 2",
@@ -487,7 +487,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "engine/loop/epoch.py",
-        "test_epoch.py",
+        "test_epoch.py test_gradients.py",
         (
             "rate-at-the-start-of-an-update",
             "factor = rate(epoch + (progress.updates + 0.5)",

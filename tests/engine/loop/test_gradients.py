@@ -213,7 +213,7 @@ def test_groups_of_norms_go_as_deep_as_they_are_told(depth, groups):
 
 def test_a_spike_is_far_above_the_median_of_what_came_before():
     norms = np.ones(100)
-    norms[[3, 20, 70]] = 50, 50, 4.9
+    norms[[3, 15, 20, 70]] = 50, 50, 50, 4.9
     assert np.flatnonzero(spikes(norms)).tolist() == [20]
     assert not spikes(np.zeros(0)).any()
     assert not spikes(np.full(40, np.nan)).any()
