@@ -6,14 +6,16 @@ import pytest
 import torch
 from support.bare_run import BareRun
 from support.project import Project
-from support.tiny_model import new_state, run_epoch, samples
+from support.tiny_model import bits, new_state, run_epoch, samples
 
 from epochal.data.errors import StoreUnavailable
 from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.store.open import open_store
+from epochal.engine.config.numerics import EmaConfig
+from epochal.engine.model.ema import WeightAverage
 from epochal.tasks.checkpoints import mid_epoch_saver as partial_epochs
 from epochal.tasks.checkpoints.host_buffers import HostBuffers
-from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
+from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver, restore
 from epochal.tasks.config.parts import CheckpointConfig
 from epochal.tasks.session.watch import EpochWatch
 
@@ -114,6 +116,44 @@ def test_a_commit_holds_the_state_of_its_moment_while_training_goes_on(tmp_path,
         stored = load_tensors(commit.tensors, device="cpu")["model/head.weight"]
     assert torch.equal(stored, found["then"])
     assert not torch.equal(stored, found["now"])
+
+
+def test_a_commit_holds_all_of_the_state_and_its_average(tmp_path):
+    def with_average(seed):
+        state = new_state(seed=seed)
+        state.ema = WeightAverage(state.model, EmaConfig(decay=0.5))
+        return state
+
+    saver = new_saver(tmp_path)
+
+    def watch(progress):
+        if progress.micro_steps == 3:  # within an update
+            saver.now(progress)
+
+    state, other = with_average(1), with_average(2)
+    run_epoch(state, *samples(48), accumulate=2, on_progress=watch)
+    with MidEpochStore(open_store(f"file://{tmp_path}/store"), KEY).newest(
+        fits=lambda _: True, notice=print
+    ) as commit:
+        epoch = restore(commit, other)
+    run_epoch(other, *samples(48), accumulate=2, start=3, resume=epoch)
+    assert bits(other) == bits(state)
+    for name, average in state.ema.tensors.items():
+        assert torch.equal(other.ema.tensors[name], average), name
+
+
+def test_what_is_committed_already_is_not_committed_again(tmp_path, monkeypatch):
+    calls, commit = [], MidEpochStore.commit
+    monkeypatch.setattr(MidEpochStore, "commit", lambda *a: calls.append(a[1]) or commit(*a))
+    saver = new_saver(tmp_path)
+
+    def watch(progress):
+        if progress.micro_steps in {2, 5}:
+            saver.now(progress)
+            saver.now(progress)
+
+    train(watch)
+    assert calls == [2, 5]
 
 
 def test_the_buffers_of_the_first_commit_are_made_half_way_to_it(tmp_path, monkeypatch):
