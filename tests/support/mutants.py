@@ -570,7 +570,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "engine/measure/observe.py",
         "test_observe.py",
         ("margin-to-itself", "logits.scatter(dim, index, -torch.inf)", "logits"),
-        ("ignored-label-is-right", '"correct": known_R & (predicted', '"correct": (predicted'),
+        (
+            "ignored-label-is-a-class",
+            '"label": torch.where(known_R, label_R, torch.full_like(label_R, -1))',
+            '"label": label_R',
+        ),
         (
             "padding-is-observed",
             '"confidence": confidence[:rows]',

@@ -156,6 +156,15 @@ def test_repeats_are_counted_and_each_has_a_number_of_its_own(count, repeats, tr
     assert all(0 <= turn < repeats for _, turn in rows)
 
 
+def test_which_classes_have_one_row_more_changes_from_epoch_to_epoch():
+    config, labels = SamplerConfig(class_balanced=True), np.arange(10) % 3
+    more = {
+        int(np.bincount(labels[order_of(config, 10, epoch=epoch, labels_N=labels)]).argmax())
+        for epoch in range(20)
+    }
+    assert more == {0, 1, 2}
+
+
 LABELS = st.lists(st.integers(-1, 4), min_size=1, max_size=60)
 
 
