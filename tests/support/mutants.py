@@ -583,7 +583,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "engine/measure/metrics.py",
-        "test_built_in.py",
+        "test_metrics.py",
         ("first-class-does-not-count", "counted = target >= 0", "counted = target > 0"),
     ),
     *_of(

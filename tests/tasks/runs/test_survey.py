@@ -70,6 +70,19 @@ def test_checkpoints_that_nobody_loads_are_hashed_while_they_are_small(project, 
     assert damaged(project, "train", 0, "optimizer") == bool(small)
 
 
+def test_tables_do_not_count_among_what_is_small(project, monkeypatch):
+    run = BareRun(project.config)()
+    sizes = [
+        artifact.size
+        for record in run.session.records.values()
+        for name, artifact in record.artifacts.items()
+        if name not in module.TABLES and (record.epoch, name) != (1, "model")
+    ]
+    monkeypatch.setattr(module, "SMALL_BYTES", sum(sizes))
+    flip(path_of(run, "train", 1, "optimizer", project))
+    assert ("train", 1) not in surveyed(run)[0]
+
+
 def test_what_a_stage_to_be_computed_loads_is_hashed_whatever_its_size(project, monkeypatch):
     monkeypatch.setattr(module, "SMALL_BYTES", 0)
     run = BareRun(project.config)()
