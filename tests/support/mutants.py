@@ -630,9 +630,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "engine/checkpoint/safetensors_file.py",
-        "test_serialize.py",
+        "test_safetensors_file.py",
         ("header-not-aligned", '    text += b" " * (-len(text) % _ALIGNMENT)\n', ""),
-        ("file-cut-within-its-header", "if size < _LENGTH_BYTES + length:", "if size < length:"),
+        ("tensor-beyond-the-end", "_whole(offsets, most=end)", "_whole(offsets, most=end + 1)"),
     ),
     # tasks
     *_of(
@@ -791,7 +791,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "tasks/config/run.py",
-        "test_load.py",
+        "test_run.py",
         (
             "updates-with-a-changing-number",
             "elif gradients.accumulate > 1 and gradients.accumulate_from > 0:",
@@ -801,7 +801,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "tasks/config/parts.py",
-        "test_load.py",
+        "test_run.py",
         (
             "pickle-in-capitals",
             "PurePosixPath(source).suffix.lower()",

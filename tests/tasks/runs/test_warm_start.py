@@ -7,8 +7,8 @@ from support.bare_run import BareRun
 from support.project import Project, call
 from support.s3_server import BUCKET
 
-from epochal.data.errors import ConfigError, NotFound
-from epochal.tasks.runs.warm_start import start_sha256
+from epochal.data.errors import ConfigError, NotFound, TrainingFailed
+from epochal.tasks.runs.warm_start import load_weights, start_sha256
 
 
 @pytest.fixture
@@ -58,6 +58,21 @@ def test_best_and_earlier_epochs_are_found(project, trained):
     assert start_sha256(config) == best.artifacts["model"].sha256
     earlier = BareRun(project.config, name="third", start="{from: 'first:0'}").session.config
     assert start_sha256(earlier) == record["train", 0].artifacts["model"].sha256
+
+
+def test_a_checkpoint_that_gc_has_removed_is_named(project):
+    BareRun(project.config, name="first", epochs=3, checkpoint="{keep_last: 2, keep_best: 0}")()
+    assert call("gc", str(project.store), "--yes").code == 0
+    with pytest.raises(NotFound, match=r"first@1, epoch 0, was removed by `epochal gc`"):
+        BareRun(project.config, name="second", start="{from: 'first:0'}")
+
+
+def test_weights_that_have_changed_since_the_keys_were_made_are_not_loaded(project, trained):
+    session = BareRun(project.config, name="second", start="{from: first}").session
+    components, sha256 = session.ready_components(), start_sha256(session.config)
+    load_weights(session.config, components, sha256=sha256)
+    with pytest.raises(TrainingFailed, match="has changed since this command began"):
+        load_weights(session.config, components, sha256="0" * 64)
 
 
 def test_another_content_is_another_run_and_another_place_is_not(project, trained):
