@@ -306,13 +306,13 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "data/policies/shared/pool.py",
-        "test_promises.py",
+        "test_pool.py",
         ("hidden-samples-without-a-loss", '& np.isfinite(columns["loss"]) & ~due_N', "& ~due_N"),
         ("ties-by-the-order-of-rows", "chosen_R[equal_T[lot_T < last]] = True", "pass"),
     ),
     *_of(
         "data/policies/shared/floor.py",
-        "test_floors.py",
+        "test_floor.py",
         (
             "floor-rounds-down",
             "math.ceil(total * floor - 1e-9)",
@@ -322,7 +322,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "data/policies/shared/revisit.py",
-        "test_promises.py",
+        "test_revisit.py",
         (
             "absent-for-an-epoch-more",
             "epoch_seen_E.astype(np.int64) < revisit",
@@ -332,7 +332,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "data/policies/shared/label_noise.py",
-        "test_published_defects.py",
+        "test_label_noise.py",
         (
             "noise-of-the-unsure",
             "chosen_S = confidence_S >= limit",
