@@ -73,7 +73,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "data/store/store.py",
-        "test_store_contract.py",
+        "test_store.py test_store_contract.py",
         ("overlong-object-is-read", "if len(data) > max_bytes:", "if len(data) > max_bytes + 1:"),
         (
             "old-probes-stay",
