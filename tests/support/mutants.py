@@ -361,7 +361,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "data/mining/plan.py",
-        "../policies/test_promises.py",
+        "test_plan.py",
         (
             "weight-of-who-came-back",
             "probability_N[rested_N & keep_N] = 1",
