@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.random_observations import observations
 
-from epochal.data.samples.scores import STATES, data_map, states, variability
+from epochal.data.samples.scores import STATES, data_map, never_right, states, variability
 from epochal.data.samples.table import table_of_all
 
 
@@ -32,6 +32,7 @@ def table_of(*epochs, ids=(0,), **columns):
 def test_what_became_of_a_samples_predictions(verdicts, state):
     table = table_of(*({"correct": verdict} for verdict in verdicts))
     assert STATES[states(table)[0]] == state
+    assert never_right(table)[0] == (state == "never right")
 
 
 @pytest.mark.parametrize("values", [(0.2, 0.8), (0.5, 0.5, 0.5), (0.1, 0.9, 0.4)])
