@@ -734,7 +734,11 @@ MUTANTS: tuple[Mutant, ...] = (
     *_of(
         "tasks/tracking/exporter.py",
         "test_exporter.py",
-        ("last-update-thinned-out", "        wanted_N |= step_N == updates_done\n", ""),
+        (
+            "last-update-thinned-out",
+            "        wanted_N |= step_N == updates_done\n",
+            "        pass\n",
+        ),
         ("points-sent-twice", "if not self._run.holds(row)]", "if True]"),
         (
             "steps-of-another-epoch",
