@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all check lint types package bench proof clean venv
+.PHONY: demo test test-all check lint types package bench proof mutants clean venv
 
 venv: $(STAMP)
 
@@ -47,6 +47,10 @@ check: lint types test
 # Ends a run at every I/O operation, in every way, and shows that what goes on is the same bytes.
 proof: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python tests/robustness/proof.py
+
+# Plants small faults in copies of the source, one at a time: the quick tests must find each.
+mutants: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python tests/robustness/mutants.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/pipeline.py

@@ -17,7 +17,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.machine import Deployed, Machine, free_port
 from support.s3_server import BUCKET, s3_server
 
 _LONG = [
@@ -25,7 +24,7 @@ _LONG = [
     for name in (
         "robustness/test_interrupted.py", "robustness/test_faults.py", "whole/test_pipeline.py",
         "whole/test_browser.py", "robustness/test_kills.py",
-        "flows/deployment/test_deployed_runs.py", "flows/servers/test_servers.py",
+        "flows/deployment/test_deployment_runs.py", "flows/servers/test_servers.py",
         "tasks/stages/test_average.py", "robustness/test_real_faults.py",
     )
 ]  # fmt: skip
@@ -54,7 +53,8 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """The long files first: else one process has the last of them while the other has nothing."""
     assert all(path.is_file() for path in _LONG)
-    items.sort(key=lambda item: item.path not in _LONG)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.path not in _LONG)
 
 
 def pytest_unconfigure(config):
@@ -176,6 +176,8 @@ def empty_prefect(prefect_server):
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory, empty_prefect, empty_mlflow):
     """A machine on which all servers run and a project is deployed."""
+    from support.machine import Deployed, Machine, free_port  # it imports MLflow: 2 s of each start
+
     machine = Machine(
         tmp_path_factory.mktemp("deployed"),
         prefect_tables=empty_prefect,

@@ -46,6 +46,8 @@ def test_canonical_json_is_a_fixed_point(value):
 def test_floats_that_differ_beyond_twelve_digits_are_one_rate():
     assert hashing.digest("x", 0.1 + 0.2) == hashing.digest("x", 0.3)
     assert hashing.digest("x", 0.3) != hashing.digest("x", 0.3000001)
+    assert hashing.digest("x", 0.123456789012) == hashing.digest("x", 0.1234567890124)
+    assert hashing.digest("x", 0.123456789012) != hashing.digest("x", 0.123456789013)
     assert hashing.digest("x", -0.0) == hashing.digest("x", 0.0)
 
 
@@ -64,11 +66,23 @@ def test_checksums_are_those_of_xxhsum(data, expected, tmp_path):
     assert hashing.file_checksum(tmp_path / "x") == expected
 
 
-def test_framed_parts_do_not_run_into_each_other():
-    one, other = hashing.ContentDigest("d"), hashing.ContentDigest("d")
-    one.add("a", b"bc")
-    other.add("ab", b"c")
-    assert one.hexdigest() != other.hexdigest()
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([("a", b"bc")], [("ab", b"c")]),
+        ([("a", b"b:c")], [("a:b", b"c")]),
+        ([("a", b"b"), ("c", b"d")], [("a", b"bc:d")]),
+        ([("a", b"b"), ("c", b"")], [("a", b""), ("c", b"b")]),
+    ],
+)
+def test_framed_parts_do_not_run_into_each_other(one, other):
+    found = []
+    for parts in (one, other):
+        digest = hashing.ContentDigest("d")
+        for tag, data in parts:
+            digest.add(tag, data)
+        found.append(digest.hexdigest())
+    assert found[0] != found[1]
 
 
 @given(st.lists(st.integers(0, 2**62), min_size=1, max_size=50, unique=True), st.integers(0, 9))
@@ -85,3 +99,12 @@ def test_streams_are_independent_and_uniform():
     counts, _ = np.histogram(one, bins=20, range=(0, 1))
     assert counts.min() > 850
     assert counts.max() < 1150
+
+
+def test_the_first_time_of_a_sample_has_the_numbers_of_before():
+    ids, turns = np.array([5, 5, 9, 5]), np.array([0, 1, 0, 2])
+    found = hashing.hash_repeated(ids, turns, "item", "train", 1, 2)
+    plain = hashing.hash_u64(ids, "item", "train", 1, 2)
+    assert (found == plain).tolist() == [True, False, True, False]
+    assert len(set(found.tolist())) == 4
+    assert hashing.hash_repeated(ids, None, "x").tolist() == hashing.hash_u64(ids, "x").tolist()

@@ -38,7 +38,7 @@ DEFECTS: dict[int, tuple[str, ...]] = {
     14: (f"{OWN}::test_14_the_loss_is_measured_whatever_metrics_are_asked_for",),
     15: (f"{LOOP}::test_15_a_nan_and_an_interruption_are_errors_and_no_update_is_waited_for",
          "data/stage_store/test_mid_epoch.py::test_a_signal_is_obeyed_after_a_commit_at_that_very_micro_step"),
-    16: (f"{LOOP}::test_16_nothing_sleeps_or_collects_garbage_between_stages",),
+    16: ("rules/test_layout.py::test_nothing_sleeps_or_collects_garbage_between_stages",),
     # Checkpoints and resuming
     17: (f"{RESUME}::test_17_an_epoch_goes_on_inside_itself_each_sample_once",
          "data/stage_store/test_mid_epoch.py::test_an_epoch_goes_on_from_its_newest_commit_to_the_same_bytes"),
@@ -47,7 +47,7 @@ DEFECTS: dict[int, tuple[str, ...]] = {
     20: (f"{RESUME}::test_20_one_commit_for_each_due_update_and_none_before_the_first",),
     21: (f"{RESUME}::test_21_no_checkpoint_is_removed_or_overwritten_before_the_next_one_stands",
          "data/stage_store/test_mid_epoch.py::test_a_damaged_commit_falls_back_to_the_one_before_it",
-         "data/store/test_contract.py::test_an_object_that_exists_is_never_replaced"),
+         "data/store/test_store_contract.py::test_an_object_that_exists_is_never_replaced"),
     22: (f"{OWN}::test_22_a_wrong_path_to_start_from_is_an_error",),
     23: (f"{OWN}::test_23_the_k_best_epochs_are_those_with_the_best_values",),
     24: (f"{OWN}::test_24_weights_to_start_from_are_the_models_and_the_average_begins_with_them",),

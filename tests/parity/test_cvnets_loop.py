@@ -3,7 +3,6 @@
 The numbers are those of the list in test_cvnets_defects_all.py.
 """
 
-import ast
 import random
 from pathlib import Path
 
@@ -101,20 +100,6 @@ def test_15_a_nan_and_an_interruption_are_errors_and_no_update_is_waited_for(mon
         run_epoch(new_state(still), x, y, batch_size=1)
     assert told.value.exit_code == 3
     assert Interrupted("a signal").exit_code == 75
-
-
-def test_16_nothing_sleeps_or_collects_garbage_between_stages():
-    """It slept two seconds at each stage, against a possible deadlock."""
-    calls = {}
-    for path in [
-        path for floor in ("data", "engine", "tasks") for path in (ROOT / floor).rglob("*.py")
-    ]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                name = ast.unparse(node.func)
-                if name in {"time.sleep", "gc.collect"}:
-                    calls.setdefault(path.relative_to(ROOT).as_posix(), []).append(name)
-    assert calls == {"data/store/retry.py": ["time.sleep"]}  # a storage that does not answer
 
 
 def test_25_the_order_goes_by_the_runs_seed_and_leaves_global_generators_alone():

@@ -99,6 +99,18 @@ def test_config_keys_and_plan_import_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
 
 
+def test_nothing_sleeps_or_collects_garbage_between_stages():
+    """What is replaced here slept two seconds at each stage, against a possible deadlock."""
+    calls = {}
+    for path in files():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if path.relative_to(ROOT).parts[0] != "flows" and isinstance(node, ast.Call):
+                name = ast.unparse(node.func)
+                if name in {"time.sleep", "sleep", "gc.collect"}:
+                    calls.setdefault(place(path), []).append(name)
+    assert calls == {"data.store.retry": ["time.sleep"]}  # a storage that does not answer
+
+
 def test_no_file_names_a_machine_or_a_way_of_working():
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True

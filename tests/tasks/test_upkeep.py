@@ -1,12 +1,18 @@
 """`verify` and `gc`: all damage is found, nothing that is needed goes, the thinned stays done."""
 
 import json
+import uuid
 
 import pytest
 from support.bare_run import BareRun
 from support.project import Project, call, environment
+from support.stage_records import KEY, make_record
 
 from epochal.data.errors import TrainingFailed
+from epochal.data.stage_store.stages import StageStore
+from epochal.data.store.open import open_store
+from epochal.data.store.store import Store
+from epochal.tasks.upkeep import find_garbage, remove_garbage
 
 
 @pytest.fixture
@@ -52,6 +58,17 @@ def test_every_damaged_file_is_found_and_nothing_is_changed(project):
         assert {one: one.read_bytes() for one in files_of(project)} == before
         path.write_bytes(data)
     assert call("verify", str(project.store)).code == 0
+
+
+def test_a_record_goes_before_its_artifacts_so_that_no_kill_leaves_half_a_stage(monkeypatch):
+    store = open_store(f"memory://{uuid.uuid4().hex}/store")
+    stages = StageStore(store)
+    stages.commit(make_record(stages))
+    deleted = []
+    monkeypatch.setattr(Store, "delete", lambda _, path: deleted.append(path))
+    remove_garbage(store, find_garbage(store))
+    assert len(deleted) == 3
+    assert deleted[0] == f"stages/{KEY}/record.json"
 
 
 def test_checkpoints_that_are_not_kept_go_and_the_run_stays_cached(project):

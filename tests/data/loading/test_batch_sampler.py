@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from epochal.data.config.batches import BatchesConfig
 from epochal.data.errors import DataError
-from epochal.data.hashing import hash_repeated, hash_u64
 from epochal.data.inspection.labels import class_labels
 from epochal.data.loading.batch_sampler import occurrences, sampler_order, sampler_plan
 from epochal.data.loading.order import epoch_order, micro_batches
@@ -156,6 +155,15 @@ def test_repeats_are_counted_and_each_has_a_number_of_its_own(count, repeats, tr
     assert all(0 <= turn < repeats for _, turn in rows)
 
 
+def test_which_classes_have_one_row_more_changes_from_epoch_to_epoch():
+    config, labels = BatchesConfig(class_balanced=True), np.arange(10) % 3
+    more = {
+        int(np.bincount(labels[order_of(config, 10, epoch=epoch, labels_N=labels)]).argmax())
+        for epoch in range(20)
+    }
+    assert more == {0, 1, 2}
+
+
 LABELS = st.lists(st.integers(-1, 4), min_size=1, max_size=60)
 
 
@@ -199,15 +207,6 @@ def test_occurrences_are_what_a_loop_counts(order):
     found = occurrences(np.array(order, dtype=np.int64))
     assert (found is None) == (len(seen) == len(order))
     assert found is None or found.tolist() == expected
-
-
-def test_the_first_time_of_a_sample_has_the_numbers_of_before():
-    ids, turns = np.array([5, 5, 9, 5]), np.array([0, 1, 0, 2])
-    found = hash_repeated(ids, turns, "item", "train", 1, 2)
-    plain = hash_u64(ids, "item", "train", 1, 2)
-    assert (found == plain).tolist() == [True, False, True, False]
-    assert len(set(found.tolist())) == 4
-    assert hash_repeated(ids, None, "x").tolist() == hash_u64(ids, "x").tolist()
 
 
 class Targets:

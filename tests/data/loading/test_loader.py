@@ -3,6 +3,7 @@
 import multiprocessing
 import random
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -135,6 +136,24 @@ def test_what_an_item_draws_depends_on_seed_epoch_and_id_alone():
     assert len(np.unique(values)) == values.size
     turned = drawn_by_id(batches(Subset(Drawing(), range(COUNT)[::-1]), ids=ids[::-1].copy()))
     assert turned == expected
+
+
+def test_a_sample_that_comes_again_draws_anew():
+    ids = np.arange(3)
+    once = micro_batches(ids, batch_size=3)
+    plan = replace(
+        micro_batches(np.array([0, 1, 0, 2, 0, 1]), batch_size=2),
+        repeats_K=np.array([0, 0, 1, 0, 2, 1]),
+    )
+    options = {"sample_ids_N": ids, "seed": 7, "epoch": 0}
+    alone = drawn_by_id(train_batches(Drawing(3), once, **options))
+    rows = [
+        (int(row[0]), tuple(row[1:]))
+        for batch in train_batches(Drawing(3), plan, **options)
+        for row in batch.data[0].tolist()
+    ]
+    assert len({drawn for _, drawn in rows}) == 6
+    assert {sample: list(drawn) for sample, drawn in reversed(rows)} == alone
 
 
 @few_processors

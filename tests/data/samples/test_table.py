@@ -137,6 +137,16 @@ def test_sums_give_means_and_variability_over_the_epochs():
     assert np.allclose(table["p_true_sq"] / 5 - mean**2, p_true.var(0), atol=1e-6)
 
 
+def test_a_scoring_pass_sees_all_and_only_those_of_the_epoch_were_trained_on():
+    seen = observations(range(6))
+    table = update(
+        None, seen, epoch=3, sample_ids_N=np.arange(6), labels_N=None, confidence=0.9,
+        trained_T=np.array([1, 4]),
+    )  # fmt: skip
+    assert table["epoch_seen"].tolist() == [NEVER, 3, NEVER, NEVER, 3, NEVER]
+    assert np.array_equal(table["loss"], seen["loss"])
+
+
 def test_a_non_finite_loss_is_flagged_until_the_next_finite_one():
     assert history({"loss": np.nan})["flags"] == FLAG_NON_FINITE
     assert history({"loss": np.inf}, None)["flags"] == FLAG_NON_FINITE

@@ -76,6 +76,28 @@ def test_a_damaged_manifest_falls_back_too(store_url):
     assert newest(store)[0] == 6
 
 
+def test_damaged_tensors_in_the_way_of_a_commit_give_way(store_url):
+    store = open_store(store_url)
+    commit(store, 3, value=5)
+    path = next(path for path in store.listing(PARTIAL) if path.endswith(".safetensors"))
+    data = store.read(path)
+    store.delete(path)
+    store.put_new(path, data[:-1] + bytes([data[-1] ^ 1]))
+    commit(store, 6, value=5)
+    assert newest(store) == (6, data, [])
+
+
+@pytest.mark.parametrize("number", [6, 12])
+def test_a_commit_under_the_number_of_another_is_damage(store_url, number):
+    store = open_store(store_url)
+    commit(store, 9)
+    path = f"{PARTIAL}/000000000009.json"
+    store.put_new(f"{PARTIAL}/{number:012d}.json", store.read(path))
+    store.delete(path)
+    step, _, notices = newest(store)
+    assert (step, len(notices)) == (None, 1)
+
+
 def test_a_commit_of_the_format_before_is_passed_over_and_said(store_url):
     store = open_store(store_url)
     commit(store, 3)

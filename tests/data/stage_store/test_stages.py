@@ -191,6 +191,24 @@ def test_one_environment_and_two_results_are_named(stages):
     assert "train of epoch 3" in message
 
 
+def test_other_values_of_the_same_artifacts_are_another_result(stages):
+    stages.commit(make_record(stages, loss=0.25))
+    with pytest.raises(NotDeterministic, match=r"value train/loss: 0\.25 → 0\.5"):
+        stages.commit(make_record(stages, loss=0.5))
+
+
+def test_an_artifact_that_its_user_rejects_is_set_aside_with_its_record(stages, store):
+    record = stages.commit(make_record(stages))
+    with (
+        pytest.raises(CorruptObject, match="model .* was moved to damaged/: no weights"),
+        stages.fetch_artifact(record, "model"),
+    ):
+        raise CorruptObject("no weights")
+    left = f"{stage_folder(KEY)}/{record.artifacts['observations'].file}"
+    assert list(store.listing("stages")) == [left]
+    assert len(store.listing("damaged")) == 2
+
+
 def test_a_result_of_other_parents_replaces_the_old_one(stages, store):
     old = stages.commit(make_record(stages))
     new = make_record(stages, model=b"other bits", consumed="e" * 64)

@@ -9,7 +9,10 @@ import textwrap
 import pytest
 
 from epochal.data.errors import PreflightFailed, StoreUnavailable
+from epochal.data.store.local_disk import use_disk
 from epochal.data.store.open import open_store
+from epochal.data.testing.disk import FaultyDisk
+from epochal.data.testing.plan import FaultPlan
 
 
 @pytest.fixture
@@ -27,6 +30,28 @@ def test_a_scratch_file_is_linked_and_not_copied(local):
     with local.fetch("a/big") as path:
         assert path.stat().st_ino == inode
         assert path.stat().st_nlink == 1
+
+
+@pytest.fixture
+def disk():
+    """A disk that can lose power: then what was not synced is gone."""
+    made = FaultyDisk(FaultPlan("power", level="disk"))
+    before = use_disk(made)
+    yield made
+    use_disk(before)
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_what_was_put_outlives_a_power_cut_and_what_was_deleted_stays_away(local, disk, as_file):
+    local.put_new("a/other", b"1")
+    local.put_new("a/gone", b"1")
+    local.delete("a/gone")
+    with local.scratch() as folder:
+        (folder / "x").write_bytes(b"12345678")
+        local.put_new("a/b/object", folder / "x" if as_file else b"12345678")
+    disk.lose_power()
+    assert open_store(local.url).listing() == {"a/b/object": 8, "a/other": 1}
+    assert open_store(local.url).read("a/b/object") == b"12345678"
 
 
 @pytest.mark.parametrize("failing", ["link", "fsync"])

@@ -209,10 +209,18 @@ def test_a_missing_column_is_named_beside_those_found(tmp_path):
     assert "found sample_id, lost" in text
 
 
-def test_another_type_is_named(tmp_path):
-    table = pa.table({"step": [1.0], "key": ["a"], "value": [0.5]})
-    text = error_of(other_program(tmp_path / "t", table), schema=UPDATES)
-    assert "'step' is double, expected int64" in text
+@pytest.mark.parametrize(
+    ("column", "problem"),
+    [
+        ({"step": [1.0]}, "'step' is double, expected int64"),
+        ({"value": [1]}, "'value' is int64, expected double"),
+        ({"key": [1]}, "'key' is int64, expected string"),
+        ({"value": ["a"]}, "'value' is string, expected double"),
+    ],
+)
+def test_another_type_is_named(tmp_path, column, problem):
+    table = pa.table({"step": [1], "key": ["a"], "value": [0.5], **column})
+    assert problem in error_of(other_program(tmp_path / "t", table), schema=UPDATES)
 
 
 def test_empty_cells_are_damage(tmp_path):

@@ -47,6 +47,15 @@ def through_files(state, folder):
     )
 
 
+def test_counts_and_options_that_training_has_changed_come_back(tmp_path):
+    first, second = (new_state(optimizer=torch.optim.SGD, momentum=0.9) for _ in range(2))
+    first.updates_done, first.updates_skipped = 5, 3
+    first.optimizer.param_groups[0]["momentum"] = 0.7
+    load_state(second, through_files(first, tmp_path))
+    assert (second.updates_done, second.updates_skipped) == (5, 3)
+    assert second.optimizer.param_groups[0]["momentum"] == 0.7
+
+
 @pytest.mark.parametrize(
     ("kind", "options"), OPTIMIZERS, ids=lambda one: getattr(one, "__name__", "")
 )

@@ -134,3 +134,11 @@ def test_no_batch_gives_nan():
     found = validate(new_state(), *samples(0))
     assert np.isnan(found.values["loss"])
     assert np.isnan(found.values["accuracy"])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_is_in_the_mode_that_it_was_in(training):
+    state = new_state()
+    state.model.train(training)
+    validate(state, *samples(16))
+    assert state.model.training == training

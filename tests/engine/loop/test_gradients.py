@@ -21,6 +21,7 @@ from epochal.engine.loop.epoch import spikes
 from epochal.engine.loop.gradients import MAX_SKIPPED, Gradients
 from epochal.engine.model.ema import WeightAverage
 from epochal.engine.model.precision import new_scaler
+from epochal.engine.model.state import TrainingState
 from epochal.engine.model.step import StepOutput
 
 CPU = torch.device("cpu")
@@ -63,6 +64,29 @@ def test_a_run_that_only_skips_ends_with_a_reason():
     x[8:] = torch.inf
     with pytest.raises(NonFinite, match=f"the last {MAX_SKIPPED} updates were skipped"):
         train(new_state(), x, y, batch_size=2, on_nonfinite="skip")
+
+
+def test_skipped_updates_with_others_between_them_do_not_end_the_run():
+    x, y = samples(4 * MAX_SKIPPED + 8)
+    x[::4] = torch.inf  # every second update of two samples
+    result = train(new_state(), x, y, batch_size=2, on_nonfinite="skip")
+    assert result.num_skipped > MAX_SKIPPED
+
+
+def test_the_average_takes_in_the_weights_of_an_update_by_its_number():
+    state = new_state()
+    state.ema = WeightAverage(state.model, EmaConfig(decay=0.9))
+    initial = state.model.head.weight.detach().clone()
+    train(state, *samples(8))
+    expected = torch.lerp(initial, state.model.head.weight.detach(), 1 - 2 / 11)
+    torch.testing.assert_close(state.ema.tensors["head.weight"], expected)
+
+
+def test_parameters_that_the_optimizer_does_not_hold_gather_no_gradients():
+    state = new_state()
+    state = TrainingState(state.model, torch.optim.SGD(state.model.head.parameters(), lr=0.1))
+    train(state, *samples(16))
+    assert state.model.body[0].weight.grad is None
 
 
 def test_by_default_it_ends_the_run_and_names_the_samples():
@@ -177,7 +201,7 @@ def test_groups_of_norms_go_as_deep_as_they_are_told(depth, groups):
 
 def test_a_spike_is_far_above_the_median_of_what_came_before():
     norms = np.ones(100)
-    norms[[3, 20, 70]] = 50, 50, 4.9
+    norms[[3, 15, 20, 70]] = 50, 50, 50, 4.9
     assert np.flatnonzero(spikes(norms)).tolist() == [20]
     assert not spikes(np.zeros(0)).any()
     assert not spikes(np.full(40, np.nan)).any()

@@ -68,6 +68,15 @@ def test_each_is_what_scikit_learn_says(name):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("f1", 0.6), ("precision", 2 / 3), ("recall", 5 / 9), ("balanced_accuracy", 5 / 6)],
+)
+def test_a_class_that_is_only_predicted_counts_but_for_balanced_accuracy(name, expected):
+    outputs = torch.eye(3)[[0, 1, 2, 0]]  # of class 0 one is taken for class 2, which has none
+    assert measured(name, outputs, torch.tensor([0, 1, 0, 0])) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("name", [*OF_CLASSES, "confusion_matrix"])
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
 def test_the_batch_size_changes_nothing(name, scale):

@@ -40,6 +40,14 @@ def test_what_is_frozen_stays_with_its_statistics_and_its_average():
     assert {name.partition(".")[0] for name in split_state(state).document["slots"]} == {"head"}
 
 
+def test_a_gradient_that_is_left_of_before_moves_no_frozen_parameter():
+    state = new_state(weight_decay=0.5)
+    state.model.head.weight.grad = torch.ones_like(state.model.head.weight)
+    before = state.model.head.weight.detach().clone()
+    run_epoch(state, *samples(32), frozen=("head.*",))
+    assert torch.equal(state.model.head.weight, before)
+
+
 def test_an_epoch_after_it_trains_everything():
     state = new_state()
     run_epoch(state, *samples(32), frozen=BODY)

@@ -6,15 +6,16 @@ import pytest
 import torch
 from support.bare_run import BareRun
 from support.project import Project
-from support.tiny_model import new_state, run_epoch, samples
+from support.tiny_model import bits, new_state, run_epoch, samples
 
 from epochal.data.errors import StoreUnavailable
 from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.store.open import open_store
-from epochal.tasks.checkpoints import host_buffers
+from epochal.engine.config.numerics import EmaConfig
+from epochal.engine.model.ema import WeightAverage
 from epochal.tasks.checkpoints import mid_epoch_saver as partial_epochs
 from epochal.tasks.checkpoints.host_buffers import HostBuffers
-from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
+from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver, restore
 from epochal.tasks.config.parts import CheckpointConfig
 from epochal.tasks.session.watch import EpochWatch
 
@@ -117,6 +118,44 @@ def test_a_commit_holds_the_state_of_its_moment_while_training_goes_on(tmp_path,
     assert not torch.equal(stored, found["now"])
 
 
+def test_a_commit_holds_all_of_the_state_and_its_average(tmp_path):
+    def with_average(seed):
+        state = new_state(seed=seed)
+        state.ema = WeightAverage(state.model, EmaConfig(decay=0.5))
+        return state
+
+    saver = new_saver(tmp_path)
+
+    def watch(progress):
+        if progress.micro_steps == 3:  # within an update
+            saver.now(progress)
+
+    state, other = with_average(1), with_average(2)
+    run_epoch(state, *samples(48), accumulate=2, on_progress=watch)
+    with MidEpochStore(open_store(f"file://{tmp_path}/store"), KEY).newest(
+        fits=lambda _: True, notice=print
+    ) as commit:
+        epoch = restore(commit, other)
+    run_epoch(other, *samples(48), accumulate=2, start=3, resume=epoch)
+    assert bits(other) == bits(state)
+    for name, average in state.ema.tensors.items():
+        assert torch.equal(other.ema.tensors[name], average), name
+
+
+def test_what_is_committed_already_is_not_committed_again(tmp_path, monkeypatch):
+    calls, commit = [], MidEpochStore.commit
+    monkeypatch.setattr(MidEpochStore, "commit", lambda *a: calls.append(a[1]) or commit(*a))
+    saver = new_saver(tmp_path)
+
+    def watch(progress):
+        if progress.micro_steps in {2, 5}:
+            saver.now(progress)
+            saver.now(progress)
+
+    train(watch)
+    assert calls == [2, 5]
+
+
 def test_the_buffers_of_the_first_commit_are_made_half_way_to_it(tmp_path, monkeypatch):
     calls = []
     prepare, copy = HostBuffers.prepare, HostBuffers.copy
@@ -131,52 +170,6 @@ def test_the_buffers_of_the_first_commit_are_made_half_way_to_it(tmp_path, monke
 
     train(watch)
     assert calls == [1, "made", 2, 3, "copied", 4, 5, 6]
-
-
-def test_buffers_are_kept_from_commit_to_commit_and_are_no_more_than_one_state(tmp_path):
-    buffers, places = HostBuffers(), []
-    tensors = {"a": torch.ones(3, 4), "b": torch.zeros(()), "c": torch.ones(2, 6).t()}
-    buffers.prepare(tensors)
-    for value in (1.0, 2.0):
-        for one in tensors.values():
-            one.fill_(value)
-        found = buffers.copy(tensors)
-        assert all(torch.equal(found[name], one) for name, one in tensors.items())
-        places.append([one.data_ptr() for one in found.values()])
-    assert places[0] == places[1]
-    assert not {one.data_ptr() for one in tensors.values()} & set(places[0])
-    assert sum(one.nbytes for one in buffers._kept.values()) == sum(
-        one.nbytes for one in tensors.values()
-    )
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int64, torch.bool, torch.float8_e5m2])
-@pytest.mark.parametrize("shape", [(), (0,), (5,), (3, 2)])
-def test_tensors_of_any_kind_are_copied_bit_for_bit(dtype, shape):
-    count = torch.Size(shape).numel() * dtype.itemsize
-    tensor = (torch.arange(count) % 2).to(torch.uint8).view(dtype).reshape(shape)
-    found = HostBuffers().copy({"x": tensor, "part": tensor.detach()})["x"]
-    assert (found.dtype, found.shape) == (dtype, tensor.shape)
-    assert found.view(-1).view(torch.uint8).tolist() == tensor.view(-1).view(torch.uint8).tolist()
-
-
-def test_what_is_copied_in_shares_is_copied_whole():
-    numbers = torch.Generator().manual_seed(3)
-    sizes = {"a": host_buffers.SHARE_BYTES - 1, "b": 2 * host_buffers.SHARE_BYTES + 5, "c": 1}
-    tensors = {
-        name: torch.randint(256, (size,), generator=numbers, dtype=torch.uint8)
-        for name, size in sizes.items()
-    }
-    tensors |= {f"small {number}": torch.tensor(number) for number in range(100)}
-    found = HostBuffers().copy(tensors)
-    assert all(torch.equal(found[name], one) for name, one in tensors.items())
-
-
-def test_a_tensor_of_another_shape_gets_another_buffer():
-    buffers = HostBuffers()
-    buffers.copy({"x": torch.ones(3)})
-    found = buffers.copy({"x": torch.zeros(4)})["x"]
-    assert found.tolist() == [0, 0, 0, 0]
 
 
 def test_the_epochs_of_a_run_share_their_buffers(project):

@@ -5,6 +5,7 @@ import uuid
 import pytest
 from support.stage_keys import FACTS, config
 
+from epochal.data.documents import dump_document
 from epochal.data.errors import NotFound
 from epochal.data.store.open import open_store
 from epochal.tasks.runs.run_plans import find_plan, read_plans, record_plan
@@ -30,6 +31,22 @@ def test_a_longer_or_shorter_list_is_the_same_generation(store):
     shorter = plan(store, schedule=CONSTANT, epochs=2)
     assert [one.generation, longer.generation, shorter.generation] == [1, 1, 1]
     assert one.identity == longer.identity == shorter.identity
+
+
+def test_an_average_at_the_end_makes_no_generation_when_the_run_grows(store):
+    averaged = {"schedule": CONSTANT, "averaging": {"best": 2}}
+    plans = [plan(store, epochs=epochs, **averaged) for epochs in (3, 5)]
+    plans.append(plan(store, epochs=5, schedule=CONSTANT))
+    assert [one.generation for one in plans] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["../x.py", "a/../../x.py", "/etc/x.py", "a//x.py", "x.txt"])
+def test_a_plan_that_names_a_source_outside_the_folder_is_not_read(store, name):
+    made = plan(store, schedule=CONSTANT).model_dump(mode="json")
+    store.delete("runs/run/plans/000001.json")
+    made["sources"] = {"model": {name: "a" * 64}}
+    store.put_new("runs/run/plans/000001.json", dump_document(made))
+    assert read_plans(store, "run") == []
 
 
 def test_the_same_list_writes_no_second_plan(store):

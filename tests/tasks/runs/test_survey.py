@@ -44,10 +44,10 @@ def test_one_more_epoch_loads_each_artifact_of_its_parents_once(project):
     with counted() as operations:
         run = BareRun(project.config, epochs=EPOCHS + 1)()
     session = run.session
-    trained = session.record_of(session.stage("train", EPOCHS - 1))
-    mined = session.record_of(session.stage("mine", EPOCHS - 1))
-    made = [session.stage("train", EPOCHS), session.stage("mine", EPOCHS)]
-    own = session.record_of(made[0])
+    trained = session.run.record_of(session.run.stage("train", EPOCHS - 1))
+    mined = session.run.record_of(session.run.stage("mine", EPOCHS - 1))
+    made = [session.run.stage("train", EPOCHS), session.run.stage("mine", EPOCHS)]
+    own = session.run.record_of(made[0])
     read = Counter(
         one.path for one in operations if one.is_of_artifact and one.name in {"fetch", "read"}
     )
@@ -59,3 +59,14 @@ def test_one_more_epoch_loads_each_artifact_of_its_parents_once(project):
         f"stages/{mined.key}/{mined.artifacts['samples'].file}": 2,  # by `train` and by `mine`
         f"stages/{own.key}/{own.artifacts['observations'].file}": 1,
     }
+
+
+def test_commits_inside_a_finished_epoch_are_deleted(project):
+    run = BareRun(project.config)
+    left = project.store / "stages" / run.view.stage("train", 0).key / "partial" / "left.json"
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(b"{}")
+    again = BareRun(project.config)
+    assert not left.exists()
+    assert again.view.is_whole
+    assert again.notices == []

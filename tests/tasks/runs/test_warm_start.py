@@ -2,87 +2,13 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from support.bare_run import BareRun
 from support.project import Project, call
 from support.s3_server import BUCKET
-from support.tiny_model import Net, new_state
-from torch import nn
 
-from epochal.data.errors import ConfigError, NotFound, StateMismatch
-from epochal.engine.checkpoint.serialize import model_tensors
-from epochal.engine.checkpoint.warm_start import load_start
-from epochal.tasks.runs.warm_start import start_sha256
-
-
-def tensors_of(seed=9, make=Net):
-    return {
-        name: one.clone() for name, one in model_tensors(new_state(make, seed=seed).model).items()
-    }
-
-
-def test_all_tensors_are_taken():
-    model, tensors = new_state().model, tensors_of()
-    assert load_start(model, tensors, strict=True) == len(tensors)
-    for name, one in model.state_dict().items():
-        assert torch.equal(one, tensors[name])
-
-
-def test_half_precision_is_converted():
-    model = new_state().model
-    tensors = {
-        name: one.half() if one.is_floating_point() else one for name, one in tensors_of().items()
-    }
-    load_start(model, tensors, strict=True)
-    assert model.head.weight.dtype == torch.float32
-    assert torch.equal(model.head.weight, tensors["head.weight"].float())
-
-
-def other_head():
-    tensors = tensors_of()
-    tensors["head.weight"] = torch.zeros(7, 8)
-    tensors["head.bias"] = torch.zeros(7)
-    tensors["teacher.weight"] = torch.zeros(2)
-    del tensors["body.0.bias"]
-    return tensors
-
-
-@pytest.mark.parametrize(
-    ("options", "problem"),
-    [
-        ({}, "body.0.bias: not in the file; teacher.weight: in the file, but not in the model"),
-        ({"allow_missing": ["head.*", "body.*"]}, "teacher.weight: in the file"),
-        (
-            {"allow_missing": ["body.0.bias"], "allow_unexpected": ["teacher.*"]},
-            r"head.bias: the file has \(7,\), the model wants \(4,\)|head.weight: the file has",
-        ),
-        ({"strict": False}, "the model wants"),
-    ],
-)
-def test_what_differs_and_is_not_allowed_is_named(options, problem):
-    state = new_state()
-    before = {name: one.clone() for name, one in state.model.state_dict().items()}
-    with pytest.raises(StateMismatch, match=problem):
-        load_start(state.model, other_head(), **{"strict": True, **options})
-    for name, one in state.model.state_dict().items():
-        assert torch.equal(one, before[name]), "nothing was taken"
-
-
-def test_what_may_differ_keeps_the_initial_weights():
-    model, tensors = new_state().model, other_head()
-    initial = model.head.weight.clone()
-    taken = load_start(
-        model, tensors, strict=True, allow_missing=["head.*", "body.0.bias"],
-        allow_unexpected=["teacher.*"],
-    )  # fmt: skip
-    assert taken == len(model.state_dict()) - 3
-    assert torch.equal(model.head.weight, initial)
-    assert torch.equal(model.body[0].weight, tensors["body.0.weight"])
-
-
-def test_a_file_of_which_nothing_fits_is_an_error_however_lenient():
-    with pytest.raises(StateMismatch, match="training would start from scratch"):
-        load_start(new_state().model, {"module.head.weight": torch.zeros(2)}, strict=False)
+from epochal.data.errors import ConfigError, NotFound, TrainingFailed
+from epochal.tasks.runs.warm_start import load_weights, start_sha256
 
 
 @pytest.fixture
@@ -132,6 +58,21 @@ def test_best_and_earlier_epochs_are_found(project, trained):
     assert start_sha256(config) == best.artifacts["model"].sha256
     earlier = BareRun(project.config, name="third", start="{from: 'first:0'}").session.config
     assert start_sha256(earlier) == record["train", 0].artifacts["model"].sha256
+
+
+def test_a_checkpoint_that_gc_has_removed_is_named(project):
+    BareRun(project.config, name="first", epochs=3, checkpoint="{keep_last: 2, keep_best: 0}")()
+    assert call("gc", str(project.store), "--yes").code == 0
+    with pytest.raises(NotFound, match=r"first@1, epoch 0, was removed by `epochal gc`"):
+        BareRun(project.config, name="second", start="{from: 'first:0'}")
+
+
+def test_weights_that_have_changed_since_the_keys_were_made_are_not_loaded(project, trained):
+    session = BareRun(project.config, name="second", start="{from: first}").session
+    components, sha256 = session.ready_components(), start_sha256(session.config)
+    load_weights(session.config, components, sha256=sha256)
+    with pytest.raises(TrainingFailed, match="has changed since this command began"):
+        load_weights(session.config, components, sha256="0" * 64)
 
 
 def test_another_content_is_another_run_and_another_place_is_not(project, trained):
@@ -214,19 +155,3 @@ def test_a_file_of_an_object_store_is_read(project, s3_endpoint, trained):
     assert there.view.stages[0].key == here.view.stages[0].key
     with pytest.raises(NotFound, match="there is no file s3://"):
         BareRun(project.config, start=f"{{from: 's3://{BUCKET}/x/gone.safetensors'}}")
-
-
-def test_tied_weights_and_buffers_come_with_them(tmp_path):
-    class Tied(Net):
-        def __init__(self):
-            super().__init__()
-            self.other = nn.Linear(8, 4)
-            self.other.weight = self.head.weight
-
-    tensors = tensors_of(make=Tied)
-    tensors["body.1.running_mean"].fill_(3.0)
-    save_file({name: one.clone() for name, one in tensors.items()}, tmp_path / "w.safetensors")
-    model = new_state(Tied).model
-    load_start(model, load_file(tmp_path / "w.safetensors"), strict=True)
-    assert model.other.weight is model.head.weight
-    assert float(model.body[1].running_mean[0]) == 3.0

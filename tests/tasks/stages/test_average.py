@@ -1,4 +1,4 @@
-"""Checkpoint averaging: its numbers, its choice of epochs, its place in keys, stores and views."""
+"""Checkpoint averaging in runs: its choice of epochs, its place in keys, stores and views."""
 
 import contextlib
 import shutil
@@ -9,11 +9,9 @@ from safetensors.torch import load_file
 from support.bare_run import BareRun
 from support.project import Project, call
 
-from epochal.data.errors import StateMismatch
 from epochal.data.hashing import file_sha256
 from epochal.data.testing.faults import injected
 from epochal.data.testing.plan import FaultPlan
-from epochal.engine.checkpoint.averaging import averaged
 
 AVERAGING = {"averaging": "{best: 2}"}
 
@@ -33,36 +31,6 @@ def weights_of(project, record, name="model"):
 
 def losses(records, epochs, name="loss"):
     return {epoch: records["validate", epoch].values["metrics"][name] for epoch in epochs}
-
-
-def test_the_mean_is_that_of_a_sum_by_hand_in_the_types_of_the_weights():
-    generator = torch.Generator().manual_seed(1)
-    parts = [
-        {
-            "w": torch.randn(4, 3, generator=generator),
-            "half": torch.randn(5, generator=generator).half(),
-            "complex": torch.randn(2, generator=generator, dtype=torch.complex64),
-            "count": torch.tensor(index),
-            "flag": torch.tensor([index == 2]),
-        }
-        for index in range(3)
-    ]
-    before = [{name: one.clone() for name, one in part.items()} for part in parts]
-    found = averaged(iter(parts))
-    for name in ("w", "half", "complex"):
-        wide = torch.complex128 if name == "complex" else torch.float64
-        total = sum(part[name].to(wide) for part in parts) / 3
-        assert torch.equal(found[name], total.to(parts[0][name].dtype)), name
-    assert (int(found["count"]), found["flag"].tolist()) == (2, [True])
-    assert all(torch.equal(one, old[name]) for part, old in zip(parts, before, strict=True)
-               for name, one in part.items())  # fmt: skip
-
-
-def test_checkpoints_of_two_models_have_no_mean():
-    with pytest.raises(StateMismatch, match=r"w: stored \(3,\), the model wants \(2,\)"):
-        averaged([{"w": torch.zeros(2)}, {"w": torch.zeros(3)}])
-    with pytest.raises(ValueError, match="no checkpoint"):
-        averaged([])
 
 
 def test_the_stages_come_last_and_average_the_best_epochs(project):

@@ -1,5 +1,7 @@
 """Keys: exactly what acts in a stage is in its key; golden digests are pinned."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -165,3 +167,8 @@ def test_two_lengths_share_what_acts_alike(one, other, kind):
 def test_all_keys_of_a_run_differ(epochs):
     found = keys(epochs=epochs)
     assert len(set(found.values())) == len(found)
+
+
+def test_the_source_of_a_metric_is_in_the_keys_of_what_it_measures_alone():
+    sources = {**FACTS.sources, "metrics.own": {"own.py": "e" * 64}}
+    assert changed(replace(FACTS, sources=sources)) == all_of("validate")

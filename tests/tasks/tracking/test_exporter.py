@@ -1,6 +1,13 @@
 """The points of the ledger: which of the step metrics arrive in MLflow, under which names."""
 
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
 from support.tracking_store import Finished, expected_keys_and_steps, keys_and_steps
+
+from epochal.data.errors import CorruptObject
+from epochal.tasks.tracking.exporter import _check_steps
 
 
 def test_every_update_and_epoch_metric_is_delivered_with_its_time_and_value(database):
@@ -47,3 +54,14 @@ def test_names_that_mlflow_refuses_do_not_stop_the_rest(database):
     result = finished.run(database.uri, params={"model.args.a:b[c]": "1"})
     assert result.problem is None
     assert ("gradients/norm/a_0_/_../b", 1) in keys_and_steps(database, result.run_id)
+
+
+@pytest.mark.parametrize(("first", "last", "fits"), [(6, 10, 1), (5, 10, 0), (6, 11, 0)])
+def test_steps_of_another_epoch_are_damage(first, last, fits):
+    record = SimpleNamespace(values={"updates_done": 10, "updates": 5})
+    steps = np.arange(first, last + 1)
+    if fits:
+        _check_steps(steps, record)
+        return
+    with pytest.raises(CorruptObject, match=f"its steps are {first} to {last}"):
+        _check_steps(steps, record)

@@ -1,0 +1,232 @@
+"""Tests of the tests: small faults are planted in the source, and the quick tests must find each.
+
+`make mutants` runs all of it. A mutant is one text of one file replaced by another in a copy of the
+source; then the quick tests of the folder of that file run, the likeliest ones first, until one
+fails. First they run without any fault: where they fail then, nothing is said about their mutants.
+Prints who found what, and fails for a mutant that survived, and for one whose text is no longer
+exactly once in its file.
+"""
+
+import argparse
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.mutants import MUTANTS, PARTS, ROOT, Mutant
+
+COPIED = (*PARTS, "tests", "docs", "examples", "README.md", "pyproject.toml", "constraints.txt")
+LEAST_LIMIT_S = 60.0
+"""A fault may make tests slower, and several times as slow as without it is a hang."""
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+_IMPORTED = f"""
+import importlib, pathlib, sys
+for part in {PARTS!r}:
+    place = pathlib.Path(importlib.import_module("epochal." + part).__file__).resolve()
+    assert place == pathlib.Path(sys.argv[1], part, "__init__.py").resolve(), place
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a run of tests. found: by which test, or None; text: the end of its output."""
+
+    found: str | None
+    seconds: float
+    text: str = ""
+
+
+class Tree:
+    """A copy of the source, which is what its tests import."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, root / name, ignore=ignored)
+            else:
+                shutil.copyfile(source, root / name)
+        package = root / ".types" / "epochal"
+        package.mkdir(parents=True)
+        for part in PARTS:
+            (package / part).symlink_to(root / part)
+        (package / "__init__.py").symlink_to(root / "flows" / "front_door" / "__init__.py")
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": str(package.parent),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONFAULTHANDLER": "1",
+        }
+        subprocess.run(
+            [sys.executable, "-c", _IMPORTED, str(root)], env=self.environment, cwd="/", check=True
+        )
+
+    @contextmanager
+    def planted(self, mutant: Mutant) -> Iterator[None]:
+        """Inside the block the fault is in the copy."""
+        text = (self.root / mutant.file).read_text()
+        self._write(mutant.file, text.replace(mutant.old, mutant.new))
+        try:
+            yield
+        finally:
+            self._write(mutant.file, text)
+
+    def _write(self, file: str, text: str) -> None:
+        path = self.root / file
+        path.write_text(text)
+        # Of a file as long as the one before, written in the same second, Python would go by this.
+        for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+            compiled.unlink()
+
+    def test(self, selection: Sequence[str], *, limit_s: float | None = None) -> Result:
+        """Runs the quick tests of `selection` until one fails; a hang is found as well."""
+        command = [
+            sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider",
+            *selection,
+        ]  # fmt: skip
+        started = time.monotonic()
+        process = subprocess.Popen(
+            command,
+            cwd=self.root,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            text, _ = process.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            return Result(f"hang: more than {limit_s:.0f} s", time.monotonic() - started)
+        finally:
+            end_all_of(process)
+        seconds = time.monotonic() - started
+        failed = _FAILED.search(text)
+        if process.returncode == 0:
+            return Result(None, seconds, text)
+        return Result(failed[1] if failed else f"pytest: {process.returncode}", seconds, text)
+
+
+def end_all_of(process: subprocess.Popen[str]) -> None:
+    """Ends the process and what it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+class Trees:
+    """A copy for each worker, and its next user."""
+
+    def __init__(self, folder: Path, *, workers: int) -> None:
+        self._free: queue.SimpleQueue[Tree] = queue.SimpleQueue()
+        for number in range(workers):
+            self._free.put(Tree(folder / str(number)))
+
+    @contextmanager
+    def one(self) -> Iterator[Tree]:
+        """A copy that nobody else has."""
+        tree = self._free.get()
+        try:
+            yield tree
+        finally:
+            self._free.put(tree)
+
+
+def unmutated(trees: Trees, selection: tuple[str, ...]) -> Result:
+    """The tests as they are."""
+    with trees.one() as tree:
+        result = tree.test(selection)
+    state = "pass" if result.found is None else f"FAIL: {result.found}"
+    print(f"  {' '.join(selection):<60} {state}  ({result.seconds:.0f} s)", flush=True)
+    if result.found is not None:
+        print(result.text[-3000:])
+    return result
+
+
+def tried(trees: Trees, mutant: Mutant, *, limit_s: float) -> Result:
+    """Whether the tests find the mutant."""
+    seconds = 0.0
+    result = Result(None, 0.0)
+    with trees.one() as tree, tree.planted(mutant):
+        for selection in mutant.selections:
+            result = tree.test(selection, limit_s=limit_s)
+            seconds += result.seconds
+            if result.found is not None:
+                break
+    state = "SURVIVED" if result.found is None else result.found.removeprefix("tests/")
+    print(f"  {mutant.name:<36} {state}  ({seconds:.0f} s)", flush=True)
+    return Result(result.found, seconds)
+
+
+def run(mutants: Sequence[Mutant], *, workers: int) -> bool:
+    """Whether each of the mutants is found."""
+    started = time.monotonic()
+    stale = {mutant.name: problem for mutant in mutants if (problem := mutant.problem(ROOT))}
+    for name, problem in stale.items():
+        print(f"  {name:<36} STALE: {problem}")
+    mutants = [mutant for mutant in mutants if mutant.name not in stale]
+    with (
+        tempfile.TemporaryDirectory(prefix="epochal-mutants-") as folder,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        trees = Trees(Path(folder), workers=workers)
+        whole = list(dict.fromkeys(mutant.selections[-1] for mutant in mutants))
+        print(f"{len(whole)} folders of tests without a fault", flush=True)
+        before = dict(zip(whole, pool.map(lambda one: unmutated(trees, one), whole), strict=True))
+        red = [mutant for mutant in mutants if before[mutant.selections[-1]].found is not None]
+        mutants = [mutant for mutant in mutants if mutant not in red]
+        print(f"{len(mutants)} mutants", flush=True)
+
+        def limit_s(mutant: Mutant) -> float:
+            return LEAST_LIMIT_S + 4 * before[mutant.selections[-1]].seconds
+
+        results = pool.map(lambda one: tried(trees, one, limit_s=limit_s(one)), mutants)
+        survived = [
+            mutant.name
+            for mutant, result in zip(mutants, results, strict=True)
+            if result.found is None
+        ]
+    print(
+        f"{len(mutants) - len(survived)} found, {len(survived)} survived, {len(stale)} stale, "
+        f"{len(red)} not tried for tests that fail without them; {time.monotonic() - started:.0f} s"
+    )
+    if survived:
+        print(f"survived: {', '.join(survived)}")
+    return not (survived or stale or red)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="mutants, or their files")
+    parser.add_argument("--list", action="store_true", help="name them and stop")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    asked = options.only
+    mutants = [
+        mutant
+        for mutant in MUTANTS
+        if asked is None or any(one in (mutant.name, mutant.file) for one in asked)
+    ]
+    if options.list:
+        for mutant in mutants:
+            print(f"{mutant.name:<36} {mutant.file}")
+        return
+    if not mutants:
+        parser.error(f"no mutant is called {', '.join(asked)}; --list names them")
+    sys.exit(not run(mutants, workers=options.workers))
+
+
+if __name__ == "__main__":
+    main()

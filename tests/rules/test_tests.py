@@ -1,0 +1,46 @@
+"""The rules of the tests: each lies with what it tests, and each planted fault can be planted."""
+
+from collections import Counter
+
+import pytest
+from support.mutants import MUTANTS
+from support.source_tree import PACKAGES, ROOT
+
+OF_THE_WHOLE_FOLDER = {"data/policies", "flows/servers", "tasks/report"}
+"""Folders whose tests may be named after what all of their files do alike."""
+
+tests = [
+    path.relative_to(ROOT / "tests")
+    for package in PACKAGES
+    for path in sorted((ROOT / "tests" / package).rglob("*.py"))
+]
+
+
+@pytest.mark.parametrize("path", tests, ids=str)
+def test_a_test_lies_in_the_folder_of_its_source_and_begins_with_its_name(path):
+    folder = ROOT / path.parent
+    assert (folder / "__init__.py").is_file(), f"{path.parent}: the source has no such folder"
+    names = {folder.name, *(source.stem for source in folder.glob("*.py"))}
+    about = path.stem.removeprefix("test_")
+    assert path.parent.as_posix() in OF_THE_WHOLE_FOLDER or any(
+        about == name or about.startswith(f"{name}_") for name in names
+    ), f"{path}: expected test_<one of {', '.join(sorted(names))}>[_<what of it>].py"
+
+
+def test_a_helper_of_one_file_lives_in_that_file():
+    used = Counter()
+    for path in (ROOT / "tests").rglob("*.py"):
+        text = path.read_text()
+        for helper in (ROOT / "tests" / "support").glob("*.py"):
+            used[helper.stem] += f"support.{helper.stem} " in text and helper != path
+    assert [name for name, count in used.items() if count < 2] == []
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda one: one.name)
+def test_a_mutant_can_be_planted(mutant):
+    assert mutant.problem(ROOT) is None
+
+
+def test_mutants_have_names_of_their_own_and_are_changes():
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+    assert all(mutant.old != mutant.new for mutant in MUTANTS)

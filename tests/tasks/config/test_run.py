@@ -1,0 +1,49 @@
+"""Parts of a config that do not go together: the message names both."""
+
+import pytest
+from pydantic import ValidationError
+from support.stage_keys import config
+
+UPDATES = {"kind": "constant", "warmup": 10, "unit": "updates"}
+PLAIN = {"sampling": {"policy": "none"}, "schedule": {"kind": "constant"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"schedule": UPDATES, "gradients": {"accumulate": 2, "accumulate_from": 3}},
+            "schedule.unit: .* gradients.accumulate_from: 3 changes it",
+        ),
+        (
+            {"schedule": UPDATES, "sampling": {"policy": "easy_skip"}},
+            "schedule.unit: .* sampling.policy: 'easy_skip' changes it",
+        ),
+        (
+            {"max_updates": 9, "sampling": {"policy": "easy_skip"}},
+            "max_updates: .* sampling.policy: easy_skip changes",
+        ),
+        ({"early_stopping": {"metric": "f1"}}, "'f1' is not measured; there is accuracy, "),
+        ({"metrics": {"best": "ema/loss"}}, "metrics.best: .* give `ema`"),
+        ({"averaging": {"best": 9}}, "averaging: best: 9 of a run of 8 epochs"),
+        ({"schedule": {"kind": "constant", "warmup": 9}}, "warmup: 9 epochs do not fit into 8"),
+        ({"start": {"from": "./weights.PT"}}, "is a pickle"),
+    ],
+)
+def test_what_does_not_go_together_is_named(changes, problem):
+    with pytest.raises(ValidationError, match=problem):
+        config(**{**PLAIN, **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": UPDATES, "gradients": {"accumulate": 2}},
+        {"max_updates": 9},
+        {"metrics": {"best": "ema/loss"}, "ema": {}},
+        {"averaging": {"best": 8}},
+        {"schedule": {"kind": "constant", "warmup": 8}},
+    ],
+)
+def test_what_goes_together_is_taken(changes):
+    assert config(**{**PLAIN, **changes}).epochs == 8
