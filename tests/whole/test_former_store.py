@@ -17,7 +17,7 @@ WEIGHTS = "f10fd3f1ac523fbc3ad905f6c4fd0c1c93cade8a1bd89bedaa4d43afcf069722"
 
 @pytest.fixture
 def former(tmp_path, home):
-    """A copy of a run of all kinds of stage: `python -m epochal.flows.cli train run.yaml` made it."""
+    """A copy of a run with all kinds of stage, as `epochal train run.yaml` left it then."""
     return shutil.copytree(FORMER, tmp_path / "former")
 
 
