@@ -13,6 +13,7 @@ from support.source_tree import (
     folder_graph,
     graph,
     imports,
+    modules,
     place,
 )
 
@@ -73,6 +74,43 @@ def test_a_circle_would_be_found():
 def test_a_folder_is_no_corridor(folder):
     names = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
     assert len(names) <= FULL
+
+
+ON_THEIR_OWN = {
+    "data.inspection.file_stamps": "declared files: a thought of its own beside reading items",
+    "data.policies.shared.revisit": "who comes back when: asked for every policy",
+    "engine.checkpoint.averaging": "the mean of checkpoints, for the library's users too",
+    "engine.checkpoint.warm_start": "which names and shapes may differ, without any file",
+    "engine.environment": "what of a machine may change numbers",
+    "engine.loop.loss_weights": "the weights of losses in an update, which the loop must not know",
+    "flows.flow_run.cancellation": "one private function of Prefect, in one place",
+    "flows.functions": "the commands as functions: the front door's",
+    "tasks.export": "a command's work",
+    "tasks.running.prefect_tasks": "the one file of tasks that imports Prefect",
+    "tasks.runs.survey": "what a start reads of a store",
+    "tasks.session.watch": "an epoch at work, by the clock: the engine knows none",
+}
+"""Short files with one importer that stay files, and why."""
+
+FAMILIES = ("data.policies", "tasks.stages")
+"""Folders with a file for each kind of something, which a registry lists."""
+
+
+def test_a_short_file_with_one_user_belongs_into_that_user():
+    users = {}
+    for here, others in graph().items():
+        for other in others:
+            users.setdefault(other, []).append(here)
+    alone = {
+        here
+        for here, path in modules().items()
+        if len(path.read_text().splitlines()) <= SMALL
+        and len(using := users.get(here, ())) == 1
+        and modules()[using[0]].name != "__init__.py"  # a face: what it shows is public
+        and place(path.parent / "__init__.py") not in FAMILIES
+    }
+    assert alone - ON_THEIR_OWN.keys() == set()
+    assert ON_THEIR_OWN.keys() - modules().keys() == set()
 
 
 def test_every_module_says_its_job():
