@@ -180,7 +180,7 @@ def _num_classes(logits: Any) -> int | None:
     return int(shape[1]) if shape is not None and len(shape) == 2 else None  # noqa: PLR2004 - (B, C)
 
 
-PROBE_SAMPLES = 8
+POLICY_SAMPLES = 8
 
 
 def check_own_policy(config: RunConfig) -> None:
@@ -195,9 +195,9 @@ def check_own_policy(config: RunConfig) -> None:
     from epochal.data.samples.table import update
     from epochal.data.tables.schemas import OBSERVATIONS
 
-    ids_N = np.arange(PROBE_SAMPLES)
+    ids_N = np.arange(POLICY_SAMPLES)
     seen = {
-        one.name: np.full(PROBE_SAMPLES, 0.5 if one.dtype == "float32" else 0, dtype=one.dtype)
+        one.name: np.full(POLICY_SAMPLES, 0.5 if one.dtype == "float32" else 0, dtype=one.dtype)
         for one in OBSERVATIONS.columns
     }
     seen["sample_id"] = ids_N
@@ -214,4 +214,4 @@ def check_own_policy(config: RunConfig) -> None:
             table, PlanContext(epoch=1, full=False, seed=config.seed), config.sampling, own=own
         )
     except TargetError as error:
-        raise TargetError(f"{error}; it was tried on {PROBE_SAMPLES} samples made up") from error
+        raise TargetError(f"{error}; it was tried on {POLICY_SAMPLES} samples made up") from error

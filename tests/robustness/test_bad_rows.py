@@ -112,8 +112,8 @@ def test_a_last_batch_of_one_that_a_policy_leaves_says_what_to_set(project, monk
         plan = original(session, stage, table)
         return micro_batches(plan.order_K[:17], batch_size=16, accumulate=plan.accumulate)
 
-    original = train_stage._plan
-    monkeypatch.setattr(train_stage, "_plan", one_left)
+    original = train_stage._micro_batches
+    monkeypatch.setattr(train_stage, "_micro_batches", one_left)
     with pytest.raises(TrainingFailed, match=r"single sample: set loader\.drop_last: true"):
         BareRun(project.config)()
 

@@ -163,7 +163,7 @@ def test_bits_that_flip_on_the_way_in_6_percent_of_reads_change_nothing(
         longer = BareRun(project.config, store=place)()
         again = BareRun(project.config, store=place)()
     store = open_store(place)
-    assert len(plan.operations) > 64
+    assert len(plan.operations) > 3 * 16  # so that some have flipped
     assert longer.digests == again.digests == finished[1]
     assert computed(again) == []
     assert not store.listing("damaged")

@@ -88,7 +88,7 @@ WRONG_RECORDS = (
 
 @pytest.mark.parametrize(("kind", "change"), WRONG_RECORDS)
 def test_a_record_that_cannot_be_of_its_stage_is_damage(planned, project, store, kind, change):
-    wanted = next(one for one in planned.stages if one.kind == kind)
+    wanted = next(one for one in planned.run.stages if one.kind == kind)
     path = f"stages/{wanted.known_key}/record.json"
     rewritten(store, path, change)
     status = look_up(StageStore(store), [wanted.known_key], stages=[wanted])[wanted.known_key]
