@@ -19,24 +19,24 @@ from epochal.tasks.stages.kind import StageKind
 from epochal.tasks.stages.registry import KINDS
 
 StageRef = Any
-"""A stage by name, `{"stage", "epoch", "key"}`, or a state that holds it: what tasks exchange."""
+"""A stage's key, or a state that holds it: all that tasks exchange. No mapping: Prefect would take
+its names, which are one object wherever they stand, for results of the task before."""
 
 
 def _task_of(kind: StageKind) -> Task[..., Any]:
     title = kind.title or kind.name
 
     def stage_task(epoch: int | None, parents: Mapping[str, StageRef]) -> StageRef:
-        """The stage's reference; inside a state named `Cached` where the store had it.
+        """The stage's key; inside a state named `Cached` where the store had it.
 
         parents: the edges that Prefect's UI draws; what they hold is read from the store.
         """
         run = current_run()
         outcome = run.run_stage(run.view.stage(kind.name, epoch))
         key = outcome.stage.known_key
-        reference = {"stage": kind.name, "epoch": epoch, "key": key}
         if not outcome.cached:
-            return reference
-        return Completed(name="Cached", message=f"stage {key[:8]}", data=reference)
+            return key
+        return Completed(name="Cached", message=f"stage {key[:8]}", data=key)
 
     stage_task.__qualname__ = stage_task.__name__ = kind.name  # of which Prefect makes its task key
     as_task = task(
@@ -52,6 +52,6 @@ _TASKS = {kind.name: _task_of(kind) for kind in KINDS.values()}
 
 
 def run_stage_task(stage: Stage, done: Mapping[str, StageRef]) -> StageRef:
-    """Runs the task of a stage. done: key → reference of each stage before it."""
+    """Runs the task of a stage. done: key → what the task of each stage before it gave."""
     parents = {role: done[parent.known_key] for role, parent in stage.parents.items()}
     return _TASKS[stage.kind](stage.epoch, parents)

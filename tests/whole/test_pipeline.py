@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 
 import duckdb
+import httpx
 import mlflow
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from support.machine import wait_for
 from support.project import Project, call, environment
 
 pytestmark = pytest.mark.server
@@ -314,3 +316,29 @@ def test_sync_says_that_mlflow_is_away(project, tracker):
         done = call("sync", str(project.config))
     assert done.code == 75
     assert "127.0.0.1:9" in done.err
+
+
+def test_prefect_draws_the_stages_parents_and_no_other_edge(project, prefect_api):
+    for name in ("drawn", "cached"):
+        train(project, name=name, epochs=2)
+        asked = {"flow_runs": {"name": {"any_": [name]}}}
+
+        def tasks_of_run(asked=asked):
+            found = httpx.post(f"{prefect_api}/task_runs/filter", json=asked).json()
+            return found if len(found) == 7 else None
+
+        tasks = wait_for(tasks_of_run)  # the server takes them in from its queue
+        label = {task["id"]: task["name"] for task in tasks}
+        edges = {
+            task["name"]: {label[parent["id"]] for parent in task["task_inputs"]["parents"]}
+            for task in tasks
+        }
+        assert edges == {
+            "initialise": set(),
+            "train · epoch 0": {"initialise"},
+            "validate · epoch 0": {"train · epoch 0"},
+            "mine · epoch 0": {"train · epoch 0"},
+            "train · epoch 1": {"train · epoch 0", "mine · epoch 0"},
+            "validate · epoch 1": {"train · epoch 1"},
+            "mine · epoch 1": {"train · epoch 1", "mine · epoch 0"},
+        }
