@@ -50,11 +50,11 @@ _BUSY_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 def storage_errors() -> tuple[type[Exception], ...]:
     """The classes that a failing store may raise: for the right of `except`."""
-    found: list[type[Exception]] = [OSError, NotImplementedError]
+    classes: list[type[Exception]] = [OSError, NotImplementedError]
     for module, names in _FOREIGN.items():
         if module in sys.modules:
-            found += [getattr(sys.modules[module], name) for name in names]
-    return tuple(found)
+            classes += [getattr(sys.modules[module], name) for name in names]
+    return tuple(classes)
 
 
 def is_transient(error: Exception) -> bool:
@@ -67,12 +67,12 @@ def is_transient(error: Exception) -> bool:
 def _status(error: BaseException | None) -> int | None:
     """The HTTP status that an error of botocore, gcsfs or azure holds, if it is one."""
     response = getattr(error, "response", None)
-    found = (
+    status = (
         response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         if isinstance(response, dict)
         else getattr(error, "status_code", getattr(error, "code", None))
     )
-    return found if isinstance(found, int) else None
+    return status if isinstance(status, int) else None
 
 
 def cause_of(error: Exception) -> str:

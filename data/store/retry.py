@@ -74,7 +74,7 @@ class RetryingBackend:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                found = operation()
+                answer = operation()
             except storage_errors() as error:
                 if not is_transient(error):
                     raise
@@ -85,7 +85,7 @@ class RetryingBackend:
                 self._tell(cause_of(error))
             else:
                 self._told = False
-                return found
+                return answer
             # A storage that is away tells nobody when it is back, so it is asked; without a pause
             # between two tries all clients would ask a server that starts again without end.
             time.sleep(pause_s)

@@ -131,10 +131,10 @@ class Store:
         is what has a name that no object has. Where an object has the folder's own name, it alone.
         """
         with self._told("list", check_path(folder) if folder else folder):
-            found = self._backend.listing(folder)
+            sizes = self._backend.listing(folder)
         return {
             path: size
-            for path, size in found.items()
+            for path, size in sizes.items()
             if is_path(path) and (folder or path.split("/")[0] != TEMPORARY)
         }
 
@@ -186,13 +186,13 @@ class Store:
         wrong: set[str] = set()
         while True:
             with self.fetch(path) as local:
-                found = digest(local)
-                if found == expected:
+                actual = digest(local)
+                if actual == expected:
                     yield local
                     return
-            if self._read_before(path, found, wrong):
+            if self._read_before(path, actual, wrong):
                 raise CorruptObject(
-                    f"{self.address(path)} has the digest {found}, expected {expected}"
+                    f"{self.address(path)} has the digest {actual}, expected {expected}"
                 )
 
     @contextmanager
@@ -255,10 +255,10 @@ class Store:
                 )
 
         self.read_intact(path, compare, max_bytes=len(data))
-        found = self.listing(TEMPORARY)
-        if path not in found:
+        listed = self.listing(TEMPORARY)
+        if path not in listed:
             raise PreflightFailed(f"{self.address(path)} was written but is not listed")
-        for other in found:  # what a process left that was killed between its write and delete
+        for other in listed:  # what a process left that was killed between its write and delete
             left = _PROBE.fullmatch(other)
             if left is not None and time.time() - int(left[1]) > PROBE_S:
                 self.delete(other)
