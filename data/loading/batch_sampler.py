@@ -88,9 +88,9 @@ def occurrences(order_K: Ints) -> Ints | None:
         return None
     row_K = np.arange(len(order_K), dtype=np.int64)
     first_K = np.maximum.accumulate(np.where(begins_K, row_K, 0))
-    found_K = np.empty_like(row_K)
-    found_K[by_sample_K] = row_K - first_K
-    return found_K
+    earlier_K = np.empty_like(row_K)
+    earlier_K[by_sample_K] = row_K - first_K
+    return earlier_K
 
 
 def sampler_plan(

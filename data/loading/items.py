@@ -81,11 +81,14 @@ class TensorSource:
         start, end = self._offsets[micro_step], self._offsets[micro_step + 1]
         if self._in_order:
             low, size = self._first + start, end - start
-            return tuple([one.narrow_copy(0, low, size) for one in self._tensors])
+            return tuple([tensor.narrow_copy(0, low, size) for tensor in self._tensors])
         index_B = self._order_K[start:end]
         # On the CPU `index_select` takes half the time of `[]`; elsewhere it wants the index there.
         return tuple(
-            [one.index_select(0, index_B) if one.is_cpu else one[index_B] for one in self._tensors]
+            [
+                tensor.index_select(0, index_B) if tensor.is_cpu else tensor[index_B]
+                for tensor in self._tensors
+            ]
         )
 
 
@@ -170,8 +173,8 @@ def _item_at_size(dataset: Any) -> Callable[..., Any] | None:
             return None
         indices = dataset.indices
         return lambda position, **size: within(indices[position], **size)
-    found = getattr(dataset, "item_at_size", None)
-    return found if callable(found) else None
+    method = getattr(dataset, "item_at_size", None)
+    return method if callable(method) else None
 
 
 def _told(work: Callable[[], Any], doing: str, ids_B: npt.NDArray[np.int64]) -> Any:

@@ -93,8 +93,8 @@ def _batches(
     assert 0 <= start <= plan.num_micro_steps, (start, plan.num_micro_steps)
     micro_steps = range(start, plan.num_micro_steps)
     parts: Generator[Any, None, None]
-    if (found := in_tensors(dataset, plan.order_K)) is not None:
-        tensors = TensorSource(*found, plan.offsets_M1)
+    if (tensors_and_order := in_tensors(dataset, plan.order_K)) is not None:
+        tensors = TensorSource(*tensors_and_order, plan.offsets_M1)
         parts = (tensors(micro_step) for micro_step in micro_steps)
     else:
         items = ItemSource(dataset, plan, sample_ids_N=sample_ids_N, stream=stream)

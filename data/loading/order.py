@@ -142,8 +142,8 @@ class MicroBatchPlan:
     @cached_property
     def _offsets(self) -> list[int]:
         """`offsets_M1` as Python's numbers, which a step asks for several times."""
-        found: list[int] = self.offsets_M1.tolist()
-        return found
+        offsets: list[int] = self.offsets_M1.tolist()
+        return offsets
 
     def slice(self, micro_step: int) -> npt.NDArray[np.int64]:
         """Positions of the samples of that micro-step, from 0: int64 of shape (B,)."""
