@@ -167,9 +167,9 @@ def _check_unique(ids_N: npt.NDArray[np.int64], name: str) -> None:
     sorted_N = ids_N[order_N]
     twice = np.flatnonzero(sorted_N[1:] == sorted_N[:-1])
     if len(twice):
-        one, other = int(order_N[twice[0]]), int(order_N[twice[0] + 1])
+        first, second = int(order_N[twice[0]]), int(order_N[twice[0] + 1])
         raise DataError(
-            f"{name}: items {one} and {other} have the same {_SAMPLE_ID} {int(ids_N[one])}; "
+            f"{name}: items {first} and {second} have the same {_SAMPLE_ID} {int(ids_N[first])}; "
             "expected each once: order, augmentation and tables go by it"
         )
 

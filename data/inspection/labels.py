@@ -33,10 +33,10 @@ def class_labels(
     if labels_N is None:
         labels_N = _read(dataset, count, name) if read_N is None else read_N
     if labels_N is None or not bool((labels_N >= 0).any()):
-        found = "not every item has a whole number" if labels_N is None else "no item has a class"
+        reason = "not every item has a whole number" if labels_N is None else "no item has a class"
         raise DataError(
             f"batches.class_balanced: it goes by classes, whole numbers from 0 on as targets, and "
-            f"{found} in {name}; give the data set an attribute `targets`, or leave it out"
+            f"{reason} in {name}; give the data set an attribute `targets`, or leave it out"
         )
     return labels_N
 
@@ -49,11 +49,11 @@ def _targets_of(dataset: Any, count: int) -> npt.NDArray[np.int64] | None:
         inner: Any = dataset.dataset
         within = _targets_of(inner, len(inner))
         return None if within is None else within[np.asarray(dataset.indices, dtype=np.int64)]
-    found = getattr(dataset, "targets", None)
-    if found is None or isinstance(found, str | bytes):
+    targets = getattr(dataset, "targets", None)
+    if targets is None or isinstance(targets, str | bytes):
         return None
     try:
-        labels_N = np.asarray(found)
+        labels_N = np.asarray(targets)
     except (TypeError, ValueError, RuntimeError):  # ragged lists, tensors that are elsewhere
         return None
     if labels_N.shape != (count,) or labels_N.dtype.kind not in "iu":
