@@ -208,11 +208,11 @@ def _rows_of(
     ids_N: npt.NDArray[np.int64], ids_Q: npt.NDArray[np.int64], *, asked_by: str
 ) -> npt.NDArray[np.int64]:
     rows_Q = np.searchsorted(ids_N, ids_Q)
-    found_Q = np.zeros(len(ids_Q), dtype=bool)
+    known_Q = np.zeros(len(ids_Q), dtype=bool)
     inside_Q = rows_Q < len(ids_N)
-    found_Q[inside_Q] = ids_N[rows_Q[inside_Q]] == ids_Q[inside_Q]
-    if not found_Q.all():
-        strange = int(ids_Q[~found_Q][0])
+    known_Q[inside_Q] = ids_N[rows_Q[inside_Q]] == ids_Q[inside_Q]
+    if not known_Q.all():
+        strange = int(ids_Q[~known_Q][0])
         raise StateMismatch(
             f"{asked_by}: sample id {strange} is none of the {len(ids_N)} in the sample table; was "
             "the data set changed under one `version`?"
@@ -257,7 +257,7 @@ def _with_rows(
     table: SampleTable, ids_N: npt.NDArray[np.int64], *, confidence: float
 ) -> SampleTable:
     """The same table with rows for more samples, which nothing has seen."""
-    nothing = {one.name: np.empty(0, dtype=one.dtype) for one in OBSERVATIONS.columns}
+    nothing = {column.name: np.empty(0, dtype=column.dtype) for column in OBSERVATIONS.columns}
     wider = update(None, nothing, epoch=0, sample_ids_N=ids_N, labels_N=None, confidence=confidence)
     rows = np.searchsorted(ids_N, table["sample_id"])
     columns = {}
