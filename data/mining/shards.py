@@ -148,16 +148,16 @@ class _Shards:
             yield from self._held
             return
         holds = len(self.ids_N) <= HELD_SHARDS * self._rows
-        found: list[tuple[int, SampleTable]] = []
+        shards: list[tuple[int, SampleTable]] = []
         self.flagged = 0
-        for one in self._computed():
-            self.flagged += noise.num_suspects(one[1].columns)
+        for start, table in self._computed():
+            self.flagged += noise.num_suspects(table.columns)
             if holds:
-                found.append(one)
-            yield one
+                shards.append((start, table))
+            yield start, table
             self._on_shard()
         if holds:
-            self._held = found
+            self._held = shards
 
     def _computed(self) -> Iterator[tuple[int, SampleTable]]:
         count, files = len(self.ids_N), self._files
@@ -187,12 +187,12 @@ class _Shards:
                     scores=None if scores is None else scores.take_through(last),
                 )
                 yield start, table
-            for one in filter(None, (seen, scores)):
-                if one.rows_taken < one.rows:
+            for reader in filter(None, (seen, scores)):
+                if reader.rows_taken < reader.rows:
                     raise StateMismatch(
-                        f"the observations: {one.rows - one.rows_taken} of their sample ids are "
-                        f"above all of the {count} in the data set; was the data set changed "
-                        "under one `version`?"
+                        f"the observations: {reader.rows - reader.rows_taken} of their sample "
+                        f"ids are above all of the {count} in the data set; was the data set "
+                        "changed under one `version`?"
                     )
 
 
