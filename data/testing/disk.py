@@ -65,8 +65,8 @@ class FaultyDisk:
         with self._faults("sync", path) as fails:
             if path.is_dir():
                 self._system.sync(path)
-                journal.names = [one for one in journal.names if one.parent != path]
-                for name in [one for one in journal.removed if one.parent == path]:
+                journal.names = [name for name in journal.names if name.parent != path]
+                for name in [name for name in journal.removed if name.parent == path]:
                     journal.removed.pop(name).unlink(missing_ok=True)
             elif fails and self._plan.kind == "lying":
                 _halve(path)
@@ -135,8 +135,8 @@ class FaultyDisk:
 
 
 def _version(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _halve(path: Path) -> None:
@@ -145,6 +145,7 @@ def _halve(path: Path) -> None:
 
 def _attic(path: Path) -> Path:
     """A folder on the same disk for what may come back; beside the file, out of every listing."""
-    folder = next(one for one in path.parents if (one / "tmp").is_dir()) / "tmp" / "removed"
+    store = next(parent for parent in path.parents if (parent / "tmp").is_dir())
+    folder = store / "tmp" / "removed"
     folder.mkdir(exist_ok=True)
     return folder

@@ -91,12 +91,12 @@ class FaultyBackend:
         """As the backend below, or as the plan has it."""
         before = len(self._plan.operations)
         with self._faults("listing", folder):
-            found = self._inner.listing(folder)
-        first = self._first_listing.setdefault(folder, found)
+            sizes = self._inner.listing(folder)
+        first = self._first_listing.setdefault(folder, sizes)
         stale = self._plan.kind == "stale_list" and (
             self._plan.at <= before + 1 < self._plan.at + self._plan.count
         )
-        return first if stale else found
+        return first if stale else sizes
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """One after the other, so that operations have numbers."""
