@@ -190,10 +190,10 @@ def hash_repeated(
     """
     import numpy as np
 
-    found_N = hash_u64(ids_N, *stream)
+    hash_N = hash_u64(ids_N, *stream)
     if repeats_N is not None:
         again = repeats_N > 0
         with np.errstate(over="ignore"):
-            counted = found_N[again] + repeats_N[again].astype(np.uint64)
-        found_N[again] = hash_u64(counted.view(np.int64), *stream, "repeat")
-    return found_N
+            counted = hash_N[again] + repeats_N[again].astype(np.uint64)
+        hash_N[again] = hash_u64(counted.view(np.int64), *stream, "repeat")
+    return hash_N

@@ -78,7 +78,7 @@ class SamplingConfig(OwnFields):
 
     policy: PolicyName = Field(
         default="none",
-        description=". ".join(f"{one.name}: {one.summary}" for one in POLICIES.values()),
+        description=". ".join(f"{policy.name}: {policy.summary}" for policy in POLICIES.values()),
     )
     warm_up: int = Field(
         default=1,
@@ -130,7 +130,7 @@ class SamplingConfig(OwnFields):
         if self.policy == "none":  # switched off, with its settings left as they are
             return self
         for name, field in type(self).model_fields.items():
-            users = [one.name for one in POLICIES.values() if name in one.takes]
+            users = [policy.name for policy in POLICIES.values() if name in policy.takes]
             if not users or self.policy in users:
                 continue
             if getattr(self, name) != field.get_default(call_default_factory=True):

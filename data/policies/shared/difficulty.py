@@ -32,8 +32,8 @@ def score_of(columns: Columns, score: str) -> npt.NDArray[np.floating]:
     trust_N = np.clip(columns["p_true_sum"].astype(np.float64) / seen_N, 0.0, 1.0)
     trust_N[np.isnan(trust_N)] = 1.0
     unsure_N = np.sqrt(2.0) * (1.0 - columns["confidence"].astype(np.float64))
-    found_N: npt.NDArray[np.float64] = trust_N * columns["el2n"] + (1.0 - trust_N) * unsure_N
-    return found_N
+    score_N: npt.NDArray[np.float64] = trust_N * columns["el2n"] + (1.0 - trust_N) * unsure_N
+    return score_N
 
 
 # N samples

@@ -69,9 +69,9 @@ def suspects(columns: Columns, *, noise: str, seed: int) -> npt.NDArray[np.bool_
         count = num_suspects(columns)
     else:
         count = round(min(noise_rate(columns) or 0.0, MAX_RATE) * total)
-    found_N = np.zeros(total, dtype=bool)
+    suspect_N = np.zeros(total, dtype=bool)
     rows_S = np.flatnonzero((columns["n_seen"] > 0) & np.isfinite(columns["margin_sum"]))
     mean_S = columns["margin_sum"][rows_S].astype(np.float64) / columns["n_seen"][rows_S]
     lot_S = hash_u64(columns["sample_id"][rows_S], "suspects", seed)
-    found_N[rows_S[highest(-mean_S, lot_S, count=count)]] = True
-    return found_N
+    suspect_N[rows_S[highest(-mean_S, lot_S, count=count)]] = True
+    return suspect_N
