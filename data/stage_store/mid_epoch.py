@@ -137,27 +137,27 @@ class MidEpochStore:
     def _manifests(self, paths: Iterable[str]) -> list[str]:
         """Those of the folder's paths that are manifests', newest first."""
         names = [path.rpartition("/")[2] for path in paths]
-        found = sorted((name for name in names if _MANIFEST.fullmatch(name)), reverse=True)
-        return [f"{self._folder}/{name}" for name in found]
+        manifest_names = sorted((name for name in names if _MANIFEST.fullmatch(name)), reverse=True)
+        return [f"{self._folder}/{name}" for name in manifest_names]
 
     def _manifest(self, path: str) -> dict[str, Any] | None:
         """The manifest, or None if it is none."""
         load = partial(load_document, name=path, max_bytes=MAX_MANIFEST_BYTES)
         try:
-            found = self._store.read_intact(path, load, max_bytes=MAX_MANIFEST_BYTES)
+            manifest = self._store.read_intact(path, load, max_bytes=MAX_MANIFEST_BYTES)
         except (CorruptObject, FileNotFoundError):
             return None
-        tensors, body = found.get("tensors"), found.get("body")
+        tensors, body = manifest.get("tensors"), manifest.get("body")
         well_formed = (
-            found.get("format") == FORMAT
+            manifest.get("format") == FORMAT
             and isinstance(tensors, dict)
             and isinstance(tensors.get("xxh3_128"), str)
             and is_checksum(tensors["xxh3_128"])
             and isinstance(body, dict)
-            and isinstance(found.get("micro_steps"), int)
-            and f"{found['micro_steps']:012d}.json" == path.rpartition("/")[2]
+            and isinstance(manifest.get("micro_steps"), int)
+            and f"{manifest['micro_steps']:012d}.json" == path.rpartition("/")[2]
         )
-        return found if well_formed else None
+        return manifest if well_formed else None
 
     def _retire(self, written: str) -> None:
         """Deletes what neither the manifest `written` nor the newest of all make needed.
@@ -171,7 +171,7 @@ class MidEpochStore:
         kept = self._readable(manifests)
         if manifests[:1] != [written]:
             kept |= self._readable([path for path in manifests if path <= written])
-        blobs = {self._blob(one["tensors"]["xxh3_128"]) for one in kept.values()}
+        blobs = {self._blob(manifest["tensors"]["xxh3_128"]) for manifest in kept.values()}
         for path in paths:
             if path.endswith(".safetensors") and path not in blobs:
                 self._store.delete(path)
@@ -181,11 +181,11 @@ class MidEpochStore:
 
     def _readable(self, manifests: list[str]) -> dict[str, dict[str, Any]]:
         """The first two of these paths that are manifests indeed."""
-        found: dict[str, dict[str, Any]] = {}
+        readable: dict[str, dict[str, Any]] = {}
         for path in manifests:
             manifest = self._manifest(path)
             if manifest is not None:
-                found[path] = manifest
-            if len(found) == KEEP:
+                readable[path] = manifest
+            if len(readable) == KEEP:
                 break
-        return found
+        return readable

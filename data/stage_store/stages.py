@@ -187,8 +187,8 @@ class StageStore:
         """
         path = artifact_path(record, name)
         address = self._store.address(path)
-        for one in (f"{stage_folder(record.key)}/{RECORD}", path):
-            self._store.set_aside(one, f"{name} of {record.title}: {error}")
+        for damaged_path in (f"{stage_folder(record.key)}/{RECORD}", path):
+            self._store.set_aside(damaged_path, f"{name} of {record.title}: {error}")
         return CorruptObject(
             self._note_lost(
                 record, f"its artifact {name} ({address}) was moved to {DAMAGED}/: {error}"
@@ -224,13 +224,13 @@ class StageStore:
                 standing = dict(body)
             except FileExistsError:
                 try:
-                    found = self.read_side_file(key, name)
+                    stored = self.read_side_file(key, name)
                 except CorruptObject as error:
                     self._store.set_aside(path, str(error))
                     continue
-                if found is None:
+                if stored is None:
                     continue  # it was deleted in between
-                standing = found
+                standing = stored
             return standing
 
     def read_side_file(self, key: str, name: str) -> dict[str, Any] | None:

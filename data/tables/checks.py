@@ -129,24 +129,24 @@ def _bytes_per_row(column: Column) -> int:
     return _TEXT_BYTES if column.dtype == "text" else np.dtype(column.dtype).itemsize
 
 
-def check_columns(path: Path, found: pa.Schema, schema: Schema) -> list[Column]:
+def check_columns(path: Path, stored: pa.Schema, schema: Schema) -> list[Column]:
     """The schema's columns that the file has. Raises CorruptObject if one is missing or wrong."""
-    wanted = [one for one in schema.columns if one.required or one.name in found.names]
-    missing = [one.name for one in wanted if one.name not in found.names]
-    if missing or len(set(found.names)) < len(found.names):
+    wanted = [column for column in schema.columns if column.required or column.name in stored.names]
+    missing = [column.name for column in wanted if column.name not in stored.names]
+    if missing or len(set(stored.names)) < len(stored.names):
         raise CorruptObject(
             f"{path}: a table of {schema.name!r} needs the columns "
-            f"{', '.join(missing or schema.names)} once each; found {', '.join(found.names)}"
+            f"{', '.join(missing or schema.names)} once each; found {', '.join(stored.names)}"
         )
-    for one in wanted:
-        kind = found.field(one.name).type
+    for column in wanted:
+        kind = stored.field(column.name).type
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
         if pa.types.is_large_string(kind):
             kind = pa.string()
-        if kind != arrow_type(one):
+        if kind != arrow_type(column):
             raise CorruptObject(
-                f"{path}: column {one.name!r} is {kind}, expected {arrow_type(one)}"
+                f"{path}: column {column.name!r} is {kind}, expected {arrow_type(column)}"
             )
     return wanted
 

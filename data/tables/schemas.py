@@ -41,12 +41,12 @@ class Schema:
 
     def column(self, name: str) -> Column | None:
         """The column of that name, or None."""
-        return next((one for one in self.columns if one.name == name), None)
+        return next((column for column in self.columns if column.name == name), None)
 
     @property
     def names(self) -> tuple[str, ...]:
         """All names, in order."""
-        return tuple(one.name for one in self.columns)
+        return tuple(column.name for column in self.columns)
 
 
 OBSERVATIONS = Schema(
