@@ -54,7 +54,7 @@ class ChecksummedFile:
 
 
 def write_hashed(path: Path, pieces: Iterable[bytes | memoryview]) -> WrittenFile:
-    """Writes a new file of these bytes. Who needs it durable syncs it still.
+    """Writes a new file of these bytes. It is not synced: a caller may have to.
 
     Pieces must stay as they are until it returns. Raises OSError, naming the file.
     """
@@ -67,9 +67,10 @@ def write_hashed(path: Path, pieces: Iterable[bytes | memoryview]) -> WrittenFil
 def write_checksummed(
     path: Path, pieces: Iterable[bytes | memoryview], *, cached: bool = False
 ) -> ChecksummedFile:
-    """As `write_hashed`, past the page cache where the file system allows it.
+    """As `write_hashed`, with a `Checksum`, and past the page cache where the system allows it.
 
-    cached: through it also there, for who reads the file again soon. Figures: docs/performance.md.
+    cached: always through the page cache, for a file that is read again soon. Figures:
+    docs/performance.md.
     """
     checksum = Checksum()
     with _new_file(path) as descriptor:
@@ -94,7 +95,7 @@ def _new_file(path: Path) -> Iterator[int]:
 
 
 def _write_all(descriptor: int, pieces: Iterable[bytes | memoryview], digest: BytesDigest) -> int:
-    """Writes all bytes, `digest` told of them; gives their number."""
+    """Writes all bytes and adds them to `digest`; returns their number."""
     size = 0
     with _Threads(digest, descriptor) as threads:
         for block in _blocks(pieces):
@@ -134,7 +135,7 @@ def _write_past_the_cache(
 
 
 def _go_past_the_cache(descriptor: int, *, wanted: bool) -> bool:
-    """Sets whether writes go past the page cache; False where the file system knows no such."""
+    """Sets whether writes go past the page cache; False where the file system cannot."""
     if not _O_DIRECT:
         return False
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
@@ -153,7 +154,7 @@ def _is_past_the_cache(descriptor: int) -> bool:
 
 
 class _Threads:
-    """The two helpers of one file; all that they were given is done when the block ends well."""
+    """The hashing and the syncing thread of one file; a block without error waits for both."""
 
     def __init__(self, digest: BytesDigest, descriptor: int) -> None:
         self._digest = digest

@@ -31,7 +31,7 @@ class LocalBackend:
         self._durable: set[Path] = set()
 
     def put_new(self, path: str, source: bytes | Path) -> None:
-        """Links a synced file; a file of a scratch folder is moved, any other is copied first."""
+        """Links a synced file. A file of a scratch folder becomes the object; others are copied."""
         if isinstance(source, Path) and source.absolute().is_relative_to(self._root / TEMPORARY):
             disk().sync(source)
             self._link(source, path)
@@ -71,7 +71,7 @@ class LocalBackend:
         return self._root / path
 
     def _make_way(self, path: str) -> None:
-        """Moves a folder that is where an object is to be; no store of ours has one there."""
+        """Moves away a folder that is where an object is to be: no store has made it there."""
         number = 0
         while os.path.lexists(target := self._root / DAMAGED / f"{path}.{number}"):
             number += 1

@@ -1,4 +1,4 @@
-"""The one door to a store: from an address to its backend."""
+"""Opens a store: from its address to the backend of that kind of storage."""
 
 from __future__ import annotations
 

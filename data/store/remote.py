@@ -54,7 +54,7 @@ class ObjectBackend:
         """One conditional put, in parts where it is large.
 
         FileExistsError may also mean that an earlier try of this very call succeeded and its
-        answer was lost: who needs to know compares the bytes.
+        answer was lost: a caller to whom that matters compares the bytes.
         """
         for left in reversed(range(NUM_CONFLICTS)):
             try:
@@ -194,7 +194,8 @@ class MemoryBackend(ObjectBackend):
 
 
 def _s3_options() -> dict[str, Any]:
-    # A missing endpoint is told after some 10 s instead of a minute; the user's own values win.
+    # With these a missing endpoint is an error after some 10 s instead of a minute; values of the
+    # user's own configuration win.
     limits = {
         "connect_timeout": 3,
         "read_timeout": 30,

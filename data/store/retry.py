@@ -1,7 +1,7 @@
-"""A storage that does not answer is waited for: not at the start, but for a while at work.
+"""Tries operations again while a storage does not answer.
 
-A bucket that is misspelt should be told at once; a server that is away for some seconds should not
-end a run of days.
+Not while a run starts, where a misspelt bucket should be an error at once; but once it is at work,
+so that a server that is away for some seconds does not end a run of days.
 """
 
 from __future__ import annotations
