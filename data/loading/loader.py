@@ -1,4 +1,4 @@
-"""The batches of an epoch: the plan's micro-batches, out of the data set, in this order.
+"""The batches of an epoch: the data of the plan's micro-batches, in the plan's order.
 
 Order and numbers are the same for any number of workers, and from any micro-step on: nothing is
 replayed and nothing skipped. Tensors stay on the device of the data set.
