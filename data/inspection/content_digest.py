@@ -1,4 +1,4 @@
-"""The digest of a data set's items: what they hold, wherever they are stored and however read."""
+"""The digest of a data set's items: of their content alone, not of where or how it is stored."""
 
 from __future__ import annotations
 

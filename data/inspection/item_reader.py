@@ -1,4 +1,4 @@
-"""Reading the items of a data set: their content's digest, ids and labels.
+"""Reads the items of a data set once, for the digest of their content, their ids and labels.
 
 Torch and NumPy are imported only when something is read.
 """
@@ -72,7 +72,7 @@ class ItemReader:
             ) from error
 
     def read(self, stated: str | None) -> Description:
-        """Everything; `stated` is the fingerprint, if the data set gave one. Raises DataError."""
+        """Reads all items. stated: the fingerprint, if the data set has one. Raises DataError."""
         import numpy as np
 
         content = ContentDigest("data")

@@ -1,4 +1,4 @@
-"""The class of each sample of a data set, for epochs in which classes are balanced."""
+"""Labels: the class of each sample, for balanced classes, and checks before the first epoch."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def class_labels(
     """The label of each sample by position: int64 of shape (N,).
 
     Taken from the data set's attribute `targets`, as torchvision's data sets have it, where it is
-    one whole number for each sample; else from the items: read_N, if they were just read. They are
-    read otherwise. name: the config's field, for errors. Raises DataError where some item's target
+    one whole number for each sample; else from the items, which are read unless read_N has their
+    labels already. name: the config's field, for errors. Raises DataError where some item's target
     is no whole number, or none is a class.
     """
     labels_N = _targets_of(dataset, count)
@@ -77,11 +77,6 @@ def _read(dataset: Any, count: int, name: str) -> npt.NDArray[np.int64] | None:
             seconds,
         )
     return labels_N
-
-
-# N samples
-
-logger = logging.getLogger(__name__)
 
 
 def check_batch_size(num_samples: int, batch_size: int, *, drop_last: bool) -> None:
