@@ -1,6 +1,6 @@
 """Scores that follow from a table's columns: mean margin, data map, what was learned and forgotten.
 
-Pure functions over arrays. Known sources: AUM (Pleiss et al. 2020), data maps (Swayamdipta et al.
+Pure functions over arrays. Sources: AUM (Pleiss et al. 2020), data maps (Swayamdipta et al.
 2020), forgetting events (Toneva et al. 2019).
 """
 
@@ -21,9 +21,9 @@ from epochal.data.samples.table import FLAG_SUSPECT
 Columns = Mapping[str, npt.NDArray[Any]]
 
 STATES = ("never forgotten", "forgotten, right again", "forgotten, wrong now", "never right")
-"""What became of a sample's predictions, as far as the epochs that trained on it tell."""
+"""How a sample's predictions went, in the epochs that trained on it."""
 ENOUGH_EPOCHS = 2
-"""Epochs that must have seen a sample before anything of it can vary."""
+"""Epochs that must have seen a sample before it has a variability."""
 
 
 def has_classes(columns: Columns) -> bool:
@@ -81,7 +81,7 @@ class DataMap:
     """Where samples lie on a data map.
 
     variability_M, mean_p_true_M: float64 of shape (M,); state_M: index into `STATES`; lot_M:
-    uint64, a hash of the id: the order in which they are drawn, and who is drawn of many.
+    uint64, a hash of the id: the order in which points are painted, and which of too many are.
     left_out: samples that fewer than two epochs saw, or whose probabilities are not finite.
     """
 
