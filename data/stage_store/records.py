@@ -1,7 +1,7 @@
 """A stage's record: what it was made of, in which environment, and what came out.
 
-Its bytes are a document: equal records give equal bytes. Nothing read from one becomes a path
-unchecked. Knows no store.
+Its bytes are a document (`epochal.data.documents`): equal records give equal bytes. What is read
+from a record is checked before it becomes a path. Knows no store.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def load_record(data: bytes, *, name: str, key: str) -> StageRecord:
 
 
 def differences(record: StageRecord, other: StageRecord) -> list[str]:
-    """What two records of one key do not share, in words: `artifact model: 01ab… → 23cd…`."""
+    """How two records of one key differ, in words: `artifact model: 01ab… → 23cd…`."""
     lines = [
         f"{name}: {getattr(record, name)!r:.200} → {getattr(other, name)!r:.200}"
         for name in ("stage", "epoch", "environment_digest")
