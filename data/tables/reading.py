@@ -1,6 +1,7 @@
-"""Reading tables: what a file claims is looked at before its values, and then read in pieces.
+"""Reading tables in pieces: the sizes and types in a file's footer are checked before its values.
 
-Knows no store and no meaning of a column; `data.tables.writing` writes, and reads whole tables.
+Knows no store and no meaning of a column. `epochal.data.tables.writing` writes tables, and its
+`read_table` reads a whole one.
 """
 
 from __future__ import annotations
@@ -32,20 +33,20 @@ from epochal.data.tables.schemas import Schema
 # N rows
 
 MAX_ROWS = 1 << 27  # larger tables are to be sharded by id
-_WHOLE_ROWS = 1 << 22  # that are read at once
-_BATCH_ROWS = 1 << 16  # decoded at once
+_WHOLE_ROWS = 1 << 22  # up to so many rows are read in one call of pyarrow
+_BATCH_ROWS = 1 << 16  # that pyarrow decodes at once
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 class TableReader:
-    """An open table, checked but for its values, which come in pieces of consecutive rows.
+    """An open table whose footer is checked; its values come in pieces of consecutive rows.
 
-    rows: N. metadata: what was written beside the columns. A context. Raises as
-    `epochal.data.tables.writing.read_table`, its methods too.
+    rows: how many the table has. metadata: what was written beside the columns. only: the columns
+    to read, as far as the file has them; None: all of the schema. To be used in a `with` block.
+    In memory are the rows that were asked for and one decoded batch.
 
-    only: the columns to read, as far as the file has them; None: all of the schema. Holds what it
-    is asked for, and a batch of pyarrow's.
+    It and its methods raise as `epochal.data.tables.writing.read_table`.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class TableReader:
             return self._arrays(table, expected=self.rows)
 
     def _filled(self) -> Arrays:
-        """All columns without a second copy of them, as pyarrow would make it."""
+        """All columns, without the second copy in memory that pyarrow would make."""
         columns = {column.name: np.empty(self.rows, dtype=column.dtype) for column in self._wanted}
         while self.rows_taken < self.rows:
             start = self.rows_taken
@@ -167,7 +168,7 @@ class TableReader:
         return True
 
     def _batches_of_groups(self) -> Iterator[pa.RecordBatch]:
-        """One group after the other: asked for all, pyarrow keeps every byte that it has read."""
+        """One row group at a time: asked for all, pyarrow keeps every byte that it has read."""
         for group in range(self._file.num_row_groups):
             yield from self._file.iter_batches(
                 batch_size=_BATCH_ROWS,

@@ -1,4 +1,4 @@
-"""What the tables hold: names, types and encodings of their columns. No pyarrow."""
+"""What the tables hold: names, types and encodings of their columns. Imports no pyarrow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Column:
 class Schema:
     """The columns of one kind of table.
 
-    version: raised when a reader of the old one would misread the new one.
+    version: goes up when a program that knows the old version would misread the new one.
     unique_by: an integer column by which rows are sorted and of which no value occurs twice; None
     where rows keep their order.
     """

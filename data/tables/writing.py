@@ -1,7 +1,7 @@
-"""Tables as Parquet files: equal columns give equal bytes, and no wrong byte is read as a number.
+"""Writing tables as Parquet files, and reading whole ones. Equal columns give equal bytes.
 
-Every page has a checksum. A file's sizes are looked at before its values are read, and its columns
-are compared with the schema's. Knows no store and no meaning of a column.
+Every page has a checksum, so that a damaged byte is an error and never a wrong number. Knows no
+store and no meaning of a column.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def write_table(
 class TableWriter:
     """Writes a table piece by piece: the bytes are those of `write_table` with all rows at once.
 
-    names: the columns that the pieces will have. A context, at whose end the file is whole; holds
-    up to a row group. Raises as `write_table`.
+    names: the columns that the pieces will have. To be used in a `with` block, at whose end the
+    file is whole. Holds up to one row group in memory. Raises as `write_table`.
     """
 
     def __init__(
@@ -176,8 +176,8 @@ def read_table(
 
 
 def first_of_each(ids_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
-    """Rows that sort `ids_N` and hold each id once, as it first occurs; None: all as they are."""
-    if len(ids_N) < 2 or bool(np.all(ids_N[1:] > ids_N[:-1])):  # noqa: PLR2004 - one is sorted
+    """Rows that sort `ids_N` and keep the first of equal ids; None if all ids rise already."""
+    if len(ids_N) < 2 or bool(np.all(ids_N[1:] > ids_N[:-1])):  # noqa: PLR2004 - a single id is sorted
         return None
     rows = np.argsort(ids_N, kind="stable")
     sorted_N = ids_N[rows]
