@@ -182,7 +182,7 @@ class BatchesConfig(Frozen):
         return tuple(max(1, pixels // (height * width)) for height, width in sizes)
 
     def key_slice(self, epoch: int) -> dict[str, Any]:
-        """What acts on numbers in that epoch; empty where nothing does."""
+        """What a key holds: the settings that change that epoch's numbers; empty if none does."""
         acting: dict[str, Any] = {}
         if self.kind != "fixed":
             acting |= {"kind": self.kind, "sizes": [list(size) for size in self.sizes_in(epoch)]}
