@@ -1,9 +1,10 @@
 """Mining from files to a file, in shards of a million samples, so that large tables fit in memory.
 
 Scores and state of a sample depend on that sample alone and are computed shard by shard. A plan
-needs some things of all samples at once, and only these are held in memory: for a policy that judges each
-sample by itself one byte a sample, whether it rests; for other policies the columns that they read;
-for a full epoch nothing. Tables are read once to plan and, if they are large, again to write.
+needs some things of all samples at once, and only these are held in memory: for a policy that
+judges each sample by itself one byte a sample, whether it rests; for other policies the columns
+that they read; for a full epoch nothing. Tables are read once to plan and, if they are large, again
+to write.
 """
 
 from __future__ import annotations
