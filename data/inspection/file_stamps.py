@@ -63,7 +63,7 @@ def _address_stamp(name: str) -> list[Any]:
         files, path = url_to_fs(name)
         files.invalidate_cache()  # a listing from before would hide the change
         info = files.info(path)
-    except (ImportError, ValueError) as error:  # a package, or the address
+    except (ImportError, ValueError) as error:  # a missing package, or a wrong address
         raise _refused(name, cause_of(error)) from error
     except storage_errors() as error:
         raise _refused(name, cause_of(error)) from error

@@ -1,10 +1,10 @@
-"""A file that is written and hashed in one pass: its digest is known when its last byte is out.
+"""Files that are hashed while they are written, so that their bytes are not read a second time.
 
-A digest afterwards would read all of it again, and take longer than the writing. `write_hashed` is
-for what is read again soon: one thread hashes what another one writes, and a third asks the disk to
-begin early, so that the sync at the end finds little left. `write_checksummed` is for what is
-written beside a training, and takes as little of the processor as it can. Knows nothing of stores
-or of what the bytes mean.
+Hashing afterwards would take longer than the writing. `write_hashed` is for files that are read
+again soon: one thread writes, a second one hashes, and a third one syncs every few MiB, so that the
+sync at the end finds little left. `write_checksummed` is for files that are written while a model
+trains, and takes as little processor time as it can. Knows nothing of stores or of what the bytes
+mean.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from epochal.data.hashing import BytesDigest, Checksum, file_sha256
 BLOCK_BYTES = 8 << 20
 SMALL_BYTES = 1 << 16  # smaller pieces are gathered: a system call for each would cost more
 SYNC_BYTES = 32 << 20  # between two early syncs, benchmarks/checkpoint.py
-MAX_WAITING_BLOCKS = 32  # that are written and not yet hashed: bounds what is held in memory
+MAX_WAITING_BLOCKS = 32  # written and not yet hashed: bounds what is held in memory
 _O_DIRECT = getattr(os, "O_DIRECT", 0)  # not every system has it
 
 
@@ -219,8 +219,9 @@ def _write(descriptor: int, block: memoryview) -> None:
         try:
             count = os.write(descriptor, block)
         except OSError as error:
-            # A file system may refuse such a write although it let us ask for it; and after a
-            # short one the rest may begin anywhere.
+            # A file system may refuse to write past the cache although it let us switch to it,
+            # and also refuses a block that begins elsewhere than at the start of a page, as
+            # the rest does after a write that took only a part: go on through the cache.
             may_help = error.errno == errno.EINVAL and _is_past_the_cache(descriptor)
             if not may_help or not _go_past_the_cache(descriptor, wanted=False):
                 raise

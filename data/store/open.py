@@ -35,5 +35,5 @@ def open_store(url: str, *, folder: Path | None = None) -> Store:
     address = normalise_store(url, folder=folder or Path.cwd())
     try:
         return Store(address, backend_at(address))
-    except (ImportError, ValueError, TypeError) as error:  # a package, or a bad option
+    except (ImportError, ValueError, TypeError) as error:  # a missing package, or a bad option
         raise BadStore(f"store {address} cannot be opened: {cause_of(error)}") from error
