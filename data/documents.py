@@ -1,6 +1,7 @@
-"""JSON documents that carry their own digest: one byte string for one body, and strict reading.
+"""JSON documents that carry their own digest: equal bodies give equal bytes.
 
-Floats keep every digit, unlike in keys, where `hashing.canonical` rounds them. Knows no files.
+Floats keep every digit, unlike in keys, where `epochal.data.hashing.canonical` rounds them.
+Opens no files.
 """
 
 from __future__ import annotations

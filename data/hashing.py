@@ -1,7 +1,7 @@
 """All digests and all counter-based random numbers, each tagged with its kind.
 
 Nothing else in the project calls a hash function, so a change here is a change of every key;
-`tests/test_hashing.py` pins golden values.
+`tests/data/test_hashing.py` pins golden values.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def canonical(value: Any) -> Any:
 
 
 def canonical_json(value: Any) -> bytes:
-    """One byte string for one value: sorted keys, no spaces, ASCII, no NaN."""
+    """`value` as JSON: equal values give equal bytes. Sorted keys, no spaces, ASCII, no NaN."""
     return json.dumps(
         canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     ).encode()
@@ -103,10 +103,10 @@ class BytesDigest:
 
 
 class Checksum(BytesDigest):
-    """A running xxh3_128 of bytes alone, in 32 digits: tells damage, not forgery.
+    """A running xxh3_128 of bytes alone, in 32 digits: detects damage, but no deliberate change.
 
-    For what is stored every minute and is gone at the end of an epoch: beside a training it takes
-    less of the processor than sha256, docs/performance.md.
+    For commits inside an epoch, which are written often and deleted when the epoch is done: it
+    takes less processor time from the training than sha256, docs/performance.md.
     """
 
     def __init__(self) -> None:
@@ -185,15 +185,15 @@ def hash_repeated(
 ) -> npt.NDArray[np.uint64]:
     """`hash_u64` of samples that come more than once: another number each time.
 
-    repeats_N: how often the id came before, int64 of shape (N,), or None where each comes once. The
-    first time a sample has the number of `hash_u64`.
+    repeats_N: how often the id came before, int64 of shape (N,), or None where each comes once. At
+    its first occurrence a sample gets the number that `hash_u64` gives.
     """
     import numpy as np
 
-    found_N = hash_u64(ids_N, *stream)
+    hash_N = hash_u64(ids_N, *stream)
     if repeats_N is not None:
         again = repeats_N > 0
         with np.errstate(over="ignore"):
-            counted = found_N[again] + repeats_N[again].astype(np.uint64)
-        found_N[again] = hash_u64(counted.view(np.int64), *stream, "repeat")
-    return found_N
+            counted = hash_N[again] + repeats_N[again].astype(np.uint64)
+        hash_N[again] = hash_u64(counted.view(np.int64), *stream, "repeat")
+    return hash_N

@@ -1,6 +1,7 @@
-"""Names of a package that are imported when they are first asked for.
+"""Names of a package that are imported when they are first used.
 
-A package's face may then name what needs torch or pyarrow, and importing the package stays cheap.
+A package's `__init__` can then offer names whose modules need torch or pyarrow, and importing the
+package stays cheap.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The types that cross rooms: config base, targets, batches. No torch at import time."""
+"""Types that many packages use: the base of configs, targets, batches. Imports no torch."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Window:
     last: bool
 
 
-@dataclass(slots=True)  # not frozen: one is made at each step, in a quarter of the time
+@dataclass(slots=True)  # not frozen: made at each step, and four times as fast like this
 class Batch:
     """One micro-batch.
 

@@ -133,7 +133,7 @@ class BatchesConfig(Frozen):
                 f"max_size: {high[0]} x {high[1]} is below min_size: {low[0]} x {low[1]}"
             )
         steps = self.grow_at
-        if any(one < 1 for one in steps) or list(steps) != sorted(set(steps)):
+        if any(epoch < 1 for epoch in steps) or list(steps) != sorted(set(steps)):
             raise ValueError(f"grow_at: expected rising epochs from 1 on, found {list(steps)}")
         largest = max(max(size) for size in self.sizes_in(steps[-1] if steps else 0))
         if largest > MAX_SIDE:
@@ -152,12 +152,12 @@ class BatchesConfig(Frozen):
         """The resolutions (height, width) of that epoch, smallest first; none if fixed."""
         if self.kind == "fixed":
             return ()
-        growth = (1.0 + self.grow_by) ** sum(one <= epoch for one in self.grow_at)
+        growth = (1.0 + self.grow_by) ** sum(start <= epoch for start in self.grow_at)
         if self.sizes:
-            found = [(float(height), float(width)) for height, width in self.sizes]
+            sizes = [(float(height), float(width)) for height, width in self.sizes]
         else:
-            found = self._even_steps()
-        grown = [tuple(self._rounded(side * growth) for side in size) for size in found]
+            sizes = self._even_steps()
+        grown = [tuple(self._rounded(side * growth) for side in size) for size in sizes]
         pairs = sorted((height, width) for height, width in grown)
         return tuple(pairs if self.sizes else dict.fromkeys(pairs))
 
@@ -182,7 +182,7 @@ class BatchesConfig(Frozen):
         return tuple(max(1, pixels // (height * width)) for height, width in sizes)
 
     def key_slice(self, epoch: int) -> dict[str, Any]:
-        """What acts on numbers in that epoch; empty where nothing does."""
+        """What a key holds: the settings that change that epoch's numbers; empty if none does."""
         acting: dict[str, Any] = {}
         if self.kind != "fixed":
             acting |= {"kind": self.kind, "sizes": [list(size) for size in self.sizes_in(epoch)]}

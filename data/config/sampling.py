@@ -1,8 +1,8 @@
 """Config of the sampling policies: which samples an epoch trains on, and with what weights.
 
-Pure pydantic; which fields a policy goes by, and its own defaults, it declares itself
-(`data.policies`). What acts in one epoch alone is a `SamplingPhase`: keys hold that, never the
-total number of epochs.
+Pure pydantic. Each policy declares itself which fields it uses and its own defaults
+(`epochal.data.policies`). What differs from epoch to epoch is a `SamplingPhase`: a stage's key
+holds that, never the total number of epochs.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ _NOT_IN_EVERY_KEY = frozenset({"budget", "budget_end", "shares", "scoring"})
 
 @dataclass(frozen=True)
 class SamplingPhase:
-    """What acts in one epoch beside the settings that act in all.
+    """The settings of one epoch that may be others in the next.
 
-    full: it trains on everything. budget: the policy's share in this epoch; None where the policy
-    has none, and in full epochs. noise: whether the share of wrong labels is estimated for this
-    epoch, was frozen before it, or does not act (None).
+    full: whether the epoch trains on everything. budget: the policy's share of the samples in this
+    epoch; None where the policy has none, and in full epochs. noise: `estimate` if the share of
+    wrong labels is estimated anew for this epoch, `frozen` if the last estimate stays, None if no
+    sample is left out for its label.
     """
 
     full: bool
@@ -37,7 +38,7 @@ class SamplingPhase:
     noise: Literal["estimate", "frozen"] | None = None
 
     def key_slice(self) -> dict[str, Any]:
-        """What acts but for `full`; empty for a policy that goes by nothing else."""
+        """What a key holds of the phase beside `full`; empty where nothing else is set."""
         acting = {"budget": self.budget, "label_noise": self.noise}
         return {name: value for name, value in acting.items() if value is not None}
 
@@ -69,7 +70,7 @@ class ScoringConfig(Frozen):
         return (epoch + 1) % self.every == 0 and not next_full
 
     def key_slice(self) -> dict[str, Any]:
-        """What acts in one pass; its data has a section of its own."""
+        """What a key holds of one pass; its data set has a section of its own in the key."""
         return {"weights": self.weights}
 
 
@@ -78,7 +79,7 @@ class SamplingConfig(OwnFields):
 
     policy: PolicyName = Field(
         default="none",
-        description=". ".join(f"{one.name}: {one.summary}" for one in POLICIES.values()),
+        description=". ".join(f"{policy.name}: {policy.summary}" for policy in POLICIES.values()),
     )
     warm_up: int = Field(
         default=1,
@@ -130,7 +131,7 @@ class SamplingConfig(OwnFields):
         if self.policy == "none":  # switched off, with its settings left as they are
             return self
         for name, field in type(self).model_fields.items():
-            users = [one.name for one in POLICIES.values() if name in one.takes]
+            users = [policy.name for policy in POLICIES.values() if name in policy.takes]
             if not users or self.policy in users:
                 continue
             if getattr(self, name) != field.get_default(call_default_factory=True):
@@ -145,7 +146,7 @@ class SamplingConfig(OwnFields):
 
     @property
     def declaration(self) -> Policy:
-        """What the policy says of itself."""
+        """The policy's declaration: which fields it uses, and its defaults."""
         return POLICIES[self.policy]
 
     @property
@@ -166,8 +167,8 @@ class SamplingConfig(OwnFields):
     def batch_size(self, full: int, *, kept: int, total: int) -> int:
         """Samples of a micro-batch where `kept` of `total` train, and `full` where all do.
 
-        Where one would be a single sample, which BatchNorm refuses, all are a little larger: which
-        epoch a policy would leave such a rest in, nobody can foresee.
+        Where the last micro-batch would be a single sample, which BatchNorm refuses, all are made
+        a little larger: nobody can foresee in which epoch a policy leaves such a remainder.
         """
         power = {"fixed": 0.0, "sqrt": 0.5, "proportional": 1.0}[self.batch_rule]
         size = full if power == 0 else max(min(2, full), round(full * (kept / total) ** power))
@@ -178,13 +179,13 @@ class SamplingConfig(OwnFields):
     def is_full(self, epoch: int, *, epochs: int) -> bool:
         """Whether `epoch`, of a run of `epochs`, trains on everything.
 
-        The epoch after the last one, which the last mining plans as if the run went on, is in no
-        final phase.
+        The last mining also plans the epoch after the last, as if the run went on: that epoch is
+        not part of the final full phase.
         """
         return epoch < self.warm_up or epochs - self._final_full(epochs) <= epoch < epochs
 
     def phase(self, epoch: int, *, epochs: int) -> SamplingPhase:
-        """What acts in `epoch` of a run of `epochs`."""
+        """The settings of `epoch` alone, in a run of `epochs`."""
         full = self.is_full(epoch, epochs=epochs)
         noise: Literal["estimate", "frozen"] | None = None
         if self.label_noise == "drop" and epoch >= self.noise_from:
@@ -200,9 +201,10 @@ class SamplingConfig(OwnFields):
         return self.scoring if self.scoring.is_due(epoch, next_full=next_full) else None
 
     def key_slice(self) -> dict[str, Any]:
-        """What acts on a plan in every epoch; `phase` has the rest, and `batch` acts in training.
+        """What a key holds for every epoch's plan; `phase` has what belongs to one epoch.
 
-        Fields that came later are left out where they do nothing.
+        `batch` is not in it: it changes the training, not the plan. Fields that came in a later
+        version are left out where they have no effect, so that old keys stay.
         """
         resolved = {"confidence": self.easy_from, "max_weight": self.weight_cap}
         acting = {

@@ -41,8 +41,8 @@ def digits(split: str, seed: int = 0, validation_fraction: float = 0.3) -> Tenso
 
     _check_split(split, ("train", "validation"), name="digits")
     _check_fraction(validation_fraction)
-    found = load_digits()
-    labels_N = np.asarray(found.target, dtype=np.int64)
+    loaded = load_digits()
+    labels_N = np.asarray(loaded.target, dtype=np.int64)
     held_out_K = stratified(
         labels_N, count=math.ceil(len(labels_N) * validation_fraction), seed=seed
     )
@@ -50,7 +50,7 @@ def digits(split: str, seed: int = 0, validation_fraction: float = 0.3) -> Tenso
     chosen_N[held_out_K] = True
     if split == "train":
         chosen_N = ~chosen_N
-    images_K = np.asarray(found.images, dtype=np.float32)[chosen_N] / np.float32(DIGITS_WHITE)
+    images_K = np.asarray(loaded.images, dtype=np.float32)[chosen_N] / np.float32(DIGITS_WHITE)
     return _tensors(images_K, labels_N[chosen_N])
 
 
@@ -155,8 +155,8 @@ def _parse_idx(stream: BinaryIO, path: Path, dimensions: int) -> npt.NDArray[np.
         )
     data = stream.read(total + 1)
     if len(data) != total:
-        found = f"{len(data)} bytes" if len(data) < total else "more bytes"
+        length = f"{len(data)} bytes" if len(data) < total else "more bytes"
         raise DataError(
-            f"idx_images: {path} has {found} after its header; expected the {total} of {sizes}"
+            f"idx_images: {path} has {length} after its header; expected the {total} of {sizes}"
         )
     return np.frombuffer(data, dtype=np.uint8).reshape(sizes)

@@ -1,4 +1,4 @@
-"""The digest of a data set's items: what they hold, wherever they are stored and however read."""
+"""The digest of a data set's items: of their content alone, not of where or how it is stored."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _add_array(content: ContentDigest, array: np.ndarray[Any, Any], *, place: st
 
 def _add_mapping(content: ContentDigest, item: Mapping[Any, Any], *, place: str) -> None:
     content.add("dict", str(len(item)).encode())
-    for name, part in item.items():  # in their order: a batch has the same
+    for name, part in item.items():  # in the item's own order, which its batch keeps
         if not isinstance(name, str):
             raise UnsupportedItem(f"{place} has the key {name!r:.40}; expected texts as keys")
         content.add("key", name.encode("utf-8", "surrogatepass"))

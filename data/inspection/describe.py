@@ -46,9 +46,9 @@ def describe(dataset: Any, *, name: str) -> Description:
     stated = _stated_fingerprint(dataset, name)
     with kept_generators():
         if stated is None:
-            found = in_tensors(dataset, np.arange(count, dtype=np.int64))
-            if found is not None:
-                return _describe_tensors(*found, count=count, name=name)
+            tensors_and_rows = in_tensors(dataset, np.arange(count, dtype=np.int64))
+            if tensors_and_rows is not None:
+                return _describe_tensors(*tensors_and_rows, count=count, name=name)
         elif not has_id(ItemReader(dataset, count, name).item(0)):
             return Description(fingerprint=stated, num_samples=count)
         reader = ItemReader(dataset, count, name)
@@ -65,7 +65,7 @@ def _describe_tensors(
 
     tensors = dataset.tensors
     if len(rows_N) != len(dataset) or not np.array_equal(rows_N, np.arange(count)):
-        tensors = tuple(one[torch.from_numpy(rows_N)] for one in tensors)  # a Subset of it
+        tensors = tuple(tensor[torch.from_numpy(rows_N)] for tensor in tensors)  # a Subset of it
     content = ContentDigest("data-tensors")
     for number, tensor in enumerate(tensors):
         try:

@@ -22,10 +22,10 @@ def files_stamp(files: Sequence[str], folder: Path) -> list[list[Any]]:
 
     Raises DataError for a file that is missing or cannot be looked at.
     """
-    found: list[list[Any]] = []
+    stamps: list[list[Any]] = []
     for name in dict.fromkeys(files):
-        found += [_address_stamp(name)] if "://" in name else _local_stamps(name, folder)
-    return sorted(found)
+        stamps += [_address_stamp(name)] if "://" in name else _local_stamps(name, folder)
+    return sorted(stamps)
 
 
 def _local_stamps(name: str, folder: Path) -> list[list[Any]]:
@@ -48,8 +48,8 @@ def _walk(path: Path) -> Iterator[tuple[str, os.stat_result]]:
         return
     for inside, _, names in os.walk(path, onerror=_raise):
         for name in names:
-            found = Path(inside, name)
-            yield str(found.relative_to(path)), found.stat()
+            file = Path(inside, name)
+            yield str(file.relative_to(path)), file.stat()
 
 
 def _raise(error: OSError) -> None:
@@ -63,11 +63,11 @@ def _address_stamp(name: str) -> list[Any]:
         files, path = url_to_fs(name)
         files.invalidate_cache()  # a listing from before would hide the change
         info = files.info(path)
-    except (ImportError, ValueError) as error:  # a package, or the address
+    except (ImportError, ValueError) as error:  # a missing package, or a wrong address
         raise _refused(name, cause_of(error)) from error
     except storage_errors() as error:
         raise _refused(name, cause_of(error)) from error
-    stamp = next((info[one] for one in _STAMPS if info.get(one) is not None), None)
+    stamp = next((info[key] for key in _STAMPS if info.get(key) is not None), None)
     return [name, info.get("size"), str(stamp)]
 
 

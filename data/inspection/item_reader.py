@@ -1,4 +1,4 @@
-"""Reading the items of a data set: their content's digest, ids and labels.
+"""Reads the items of a data set once, for the digest of their content, their ids and labels.
 
 Torch and NumPy are imported only when something is read.
 """
@@ -72,7 +72,7 @@ class ItemReader:
             ) from error
 
     def read(self, stated: str | None) -> Description:
-        """Everything; `stated` is the fingerprint, if the data set gave one. Raises DataError."""
+        """Reads all items. stated: the fingerprint, if the data set has one. Raises DataError."""
         import numpy as np
 
         content = ContentDigest("data")
@@ -167,9 +167,9 @@ def _check_unique(ids_N: npt.NDArray[np.int64], name: str) -> None:
     sorted_N = ids_N[order_N]
     twice = np.flatnonzero(sorted_N[1:] == sorted_N[:-1])
     if len(twice):
-        one, other = int(order_N[twice[0]]), int(order_N[twice[0] + 1])
+        first, second = int(order_N[twice[0]]), int(order_N[twice[0] + 1])
         raise DataError(
-            f"{name}: items {one} and {other} have the same {_SAMPLE_ID} {int(ids_N[one])}; "
+            f"{name}: items {first} and {second} have the same {_SAMPLE_ID} {int(ids_N[first])}; "
             "expected each once: order, augmentation and tables go by it"
         )
 

@@ -1,4 +1,4 @@
-"""The class of each sample of a data set, for epochs in which classes are balanced."""
+"""Labels: the class of each sample, for balanced classes, and checks before the first epoch."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def class_labels(
     """The label of each sample by position: int64 of shape (N,).
 
     Taken from the data set's attribute `targets`, as torchvision's data sets have it, where it is
-    one whole number for each sample; else from the items: read_N, if they were just read. They are
-    read otherwise. name: the config's field, for errors. Raises DataError where some item's target
+    one whole number for each sample; else from the items, which are read unless read_N has their
+    labels already. name: the config's field, for errors. Raises DataError where some item's target
     is no whole number, or none is a class.
     """
     labels_N = _targets_of(dataset, count)
     if labels_N is None:
         labels_N = _read(dataset, count, name) if read_N is None else read_N
     if labels_N is None or not bool((labels_N >= 0).any()):
-        found = "not every item has a whole number" if labels_N is None else "no item has a class"
+        reason = "not every item has a whole number" if labels_N is None else "no item has a class"
         raise DataError(
             f"batches.class_balanced: it goes by classes, whole numbers from 0 on as targets, and "
-            f"{found} in {name}; give the data set an attribute `targets`, or leave it out"
+            f"{reason} in {name}; give the data set an attribute `targets`, or leave it out"
         )
     return labels_N
 
@@ -49,11 +49,11 @@ def _targets_of(dataset: Any, count: int) -> npt.NDArray[np.int64] | None:
         inner: Any = dataset.dataset
         within = _targets_of(inner, len(inner))
         return None if within is None else within[np.asarray(dataset.indices, dtype=np.int64)]
-    found = getattr(dataset, "targets", None)
-    if found is None or isinstance(found, str | bytes):
+    targets = getattr(dataset, "targets", None)
+    if targets is None or isinstance(targets, str | bytes):
         return None
     try:
-        labels_N = np.asarray(found)
+        labels_N = np.asarray(targets)
     except (TypeError, ValueError, RuntimeError):  # ragged lists, tensors that are elsewhere
         return None
     if labels_N.shape != (count,) or labels_N.dtype.kind not in "iu":
@@ -77,11 +77,6 @@ def _read(dataset: Any, count: int, name: str) -> npt.NDArray[np.int64] | None:
             seconds,
         )
     return labels_N
-
-
-# N samples
-
-logger = logging.getLogger(__name__)
 
 
 def check_batch_size(num_samples: int, batch_size: int, *, drop_last: bool) -> None:

@@ -1,7 +1,7 @@
-"""The sampler: which rows an epoch has, and at what resolution and how many at once.
+"""The sampler: which rows an epoch has, and the size and resolution of each micro-batch.
 
-Pure functions of (seed, epoch, table): nothing is drawn from a generator and nothing remembered, so
-that the micro-batches are the same with any number of workers, and after any interruption.
+Pure functions of (seed, epoch, table): nothing is drawn from a generator and nothing is remembered,
+so the micro-batches are the same with any number of workers, and after any interruption.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ def occurrences(order_K: Ints) -> Ints | None:
         return None
     row_K = np.arange(len(order_K), dtype=np.int64)
     first_K = np.maximum.accumulate(np.where(begins_K, row_K, 0))
-    found_K = np.empty_like(row_K)
-    found_K[by_sample_K] = row_K - first_K
-    return found_K
+    earlier_K = np.empty_like(row_K)
+    earlier_K[by_sample_K] = row_K - first_K
+    return earlier_K
 
 
 def sampler_plan(
@@ -107,7 +107,7 @@ def sampler_plan(
 
     The resolution of a micro-step is drawn from a hash of (seed, epoch, micro-step). batch_size,
     accumulate, drop_last: as `micro_batches` takes them; with `variable_batch` the batch size is
-    that at `config.size`.
+    that of the resolution `config.size`.
     """
     offsets_M1, sizes_M2 = sampler_cut(
         config, len(order_K), batch_size=batch_size, drop_last=drop_last, seed=seed, epoch=epoch
@@ -142,7 +142,7 @@ def sampler_cut(
 
 
 def _offsets(batch_M: Ints, count: int, *, drop_last: bool) -> Ints:
-    """Where micro-batches of these sizes begin and end, as far as `count` rows go."""
+    """Where micro-batches of these sizes begin and end, until `count` rows are used up."""
     if not count:
         return np.zeros(1, dtype=np.int64)
     ends_M = np.cumsum(batch_M)

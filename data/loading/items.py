@@ -1,4 +1,4 @@
-"""From positions to the collated items of a micro-batch, with the same numbers in any process.
+"""Reads the items of a micro-batch and collates them, with the same numbers in any process.
 
 A data set in tensors is indexed directly. Of any other, each item is read while the global
 generators of torch, NumPy and `random` are seeded from the sample's own id: an item that draws
@@ -72,7 +72,7 @@ class TensorSource:
         self._tensors = dataset.tensors
         self._order_K = torch.from_numpy(np.array(order_K, dtype=np.int64))
         self._offsets: list[int] = offsets_M1.tolist()
-        # As in validation: a copy of a slice takes a fifth of the time of a gather.
+        # Rows in order, as in validation, are a slice: copying it takes a fifth of a gather's time.
         self._first = int(order_K[0]) if len(order_K) else 0
         self._in_order = bool((np.diff(order_K) == 1).all())
 
@@ -81,23 +81,26 @@ class TensorSource:
         start, end = self._offsets[micro_step], self._offsets[micro_step + 1]
         if self._in_order:
             low, size = self._first + start, end - start
-            return tuple([one.narrow_copy(0, low, size) for one in self._tensors])
+            return tuple([tensor.narrow_copy(0, low, size) for tensor in self._tensors])
         index_B = self._order_K[start:end]
         # On the CPU `index_select` takes half the time of `[]`; elsewhere it wants the index there.
         return tuple(
-            [one.index_select(0, index_B) if one.is_cpu else one[index_B] for one in self._tensors]
+            [
+                tensor.index_select(0, index_B) if tensor.is_cpu else tensor[index_B]
+                for tensor in self._tensors
+            ]
         )
 
 
 class ItemSource:
-    """Micro-batches out of single items, or of `__getitems__` where the data set has it.
+    """Micro-batches from a data set that is read item by item, or by its `__getitems__`.
 
-    Where the plan has resolutions, and the data set `item_at_size(position, height, width)`, out of
-    that.
+    Where the plan has resolutions and the data set a method `item_at_size(position, height,
+    width)`, items come from that method.
 
     stream: names the use, as in (`train`, seed, epoch): other streams draw other numbers.
     `__getitems__` reads a whole batch at once, so there the generators are seeded by micro-step.
-    The global generators are left seeded: in this process use it in `kept_generators`.
+    The global generators are left seeded: in the training process, call it in `kept_generators`.
     """
 
     def __init__(
@@ -163,15 +166,15 @@ def _reads_batches(dataset: Any) -> bool:
 
 
 def _item_at_size(dataset: Any) -> Callable[..., Any] | None:
-    """The data set's own way to an item at a resolution, by position in `dataset`; None: none."""
+    """The data set's method for an item at a resolution, also through Subsets; None without."""
     if type(dataset) is Subset:
         within = _item_at_size(dataset.dataset)
         if within is None:
             return None
         indices = dataset.indices
         return lambda position, **size: within(indices[position], **size)
-    found = getattr(dataset, "item_at_size", None)
-    return found if callable(found) else None
+    method = getattr(dataset, "item_at_size", None)
+    return method if callable(method) else None
 
 
 def _told(work: Callable[[], Any], doing: str, ids_B: npt.NDArray[np.int64]) -> Any:

@@ -1,4 +1,4 @@
-"""The batches of an epoch: the plan's micro-batches, out of the data set, in this order.
+"""The batches of an epoch: the data of the plan's micro-batches, in the plan's order.
 
 Order and numbers are the same for any number of workers, and from any micro-step on: nothing is
 replayed and nothing skipped. Tensors stay on the device of the data set.
@@ -93,8 +93,8 @@ def _batches(
     assert 0 <= start <= plan.num_micro_steps, (start, plan.num_micro_steps)
     micro_steps = range(start, plan.num_micro_steps)
     parts: Generator[Any, None, None]
-    if (found := in_tensors(dataset, plan.order_K)) is not None:
-        tensors = TensorSource(*found, plan.offsets_M1)
+    if (tensors_and_order := in_tensors(dataset, plan.order_K)) is not None:
+        tensors = TensorSource(*tensors_and_order, plan.offsets_M1)
         parts = (tensors(micro_step) for micro_step in micro_steps)
     else:
         items = ItemSource(dataset, plan, sample_ids_N=sample_ids_N, stream=stream)

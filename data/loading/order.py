@@ -1,7 +1,8 @@
-"""The order of an epoch and its cut into micro-batches: pure functions, so resuming is an index.
+"""The order of an epoch and its cut into micro-batches, as pure functions.
 
-Nothing is drawn and nothing is remembered. Where a sample stands relative to another depends on
-the seed, the epoch and the two ids alone, not on who else is kept, on workers or on ranks.
+Nothing is drawn and nothing is remembered, so to resume an epoch is to go on at an index. Which of
+two samples comes first depends on the seed, the epoch and their ids alone, not on which others are
+kept, nor on workers or ranks.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from epochal.data.types import Window
 
 # N ids, K of them to be sorted, B of one block or bucket, G buckets
 
-ONE_BUCKET_ROWS = 1 << 21  # up to here parting costs more than it saves
-BUCKET_ROWS = 1 << 17  # hashes and rows fit the cache
+ONE_BUCKET_ROWS = (
+    1 << 21
+)  # so many are sorted at once: splitting them would cost more than it saves
+BUCKET_ROWS = 1 << 17  # their hashes and rows fit the cache
 _MAX_BUCKETS = 1 << 12
 
 
@@ -141,9 +144,9 @@ class MicroBatchPlan:
 
     @cached_property
     def _offsets(self) -> list[int]:
-        """`offsets_M1` as Python's numbers, which a step asks for several times."""
-        found: list[int] = self.offsets_M1.tolist()
-        return found
+        """`offsets_M1` as Python's integers: each step reads several, and NumPy's are slower."""
+        offsets: list[int] = self.offsets_M1.tolist()
+        return offsets
 
     def slice(self, micro_step: int) -> npt.NDArray[np.int64]:
         """Positions of the samples of that micro-step, from 0: int64 of shape (B,)."""
@@ -187,7 +190,7 @@ class MicroBatchPlan:
 
 @lru_cache(maxsize=64)
 def _window(num_samples: int) -> Window:
-    """Of an update of one micro-batch; mostly the same one."""
+    """The window of an update of one micro-batch. Cached: most micro-batches have one size."""
     return Window(num_samples, last=True)
 
 

@@ -1,8 +1,9 @@
-"""Micro-batches read ahead by processes of their own, in order; no process outlives its reader.
+"""Micro-batches read ahead by worker processes, in order; no worker outlives its reader.
 
-Workers ignore SIGTERM, SIGINT and SIGHUP: sent to the whole group they would kill the workers, and
-the training would fail before it could commit. So they are ended by their reader: when it is
-through, when it is abandoned, at exit, and by the kernel when its process is killed.
+The reader is the process that trains. Workers ignore SIGTERM, SIGINT and SIGHUP: a signal to the
+whole process group would kill them, and the training would fail before it could commit. So the
+reader ends them: when it has read everything, when its iterator is closed or dropped, and at exit;
+if it is killed, the kernel does.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def read_ahead(
 
 @dataclass(frozen=True)
 class _Failed:
-    """An error on its way from a worker: as text, so that it reads the same as without workers."""
+    """A worker's error as text, so that its message is the same as without workers."""
 
     message: str
 
@@ -102,15 +103,15 @@ def _begin_worker(reader: int, _: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != reader:  # it died before it could be watched
+    if os.getppid() != reader:  # the reader died before prctl took effect
         os._exit(1)
-    # What the reader's process has registered for its own exit (Prefect's senders have) would run
-    # in this one too, fail without their threads, and make a good end look like a crash.
+    # Exit handlers of the reader (Prefect's log senders have some) were copied by the fork. They
+    # would run here too, fail without their threads, and make a normal end look like a crash.
     Finalize(None, os._exit, args=(0,), exitpriority=-1000)
 
 
 def _end(batches: Any, processes: list[BaseProcess]) -> None:
-    if _exiting.is_set():  # no thread can be started any more, and all are killed
+    if _exiting.is_set():  # no thread can start any more; `_exit` has killed all workers
         return
     timer = threading.Timer(GRACE_S, _kill, args=(processes,))
     timer.daemon = True
@@ -139,7 +140,8 @@ def _exit() -> None:
         _kill(_running)
 
 
-# Multiprocessing ends its children at exit by SIGTERM, which they ignore, and waits for them: for
-# ever, in a process that it started itself, which does so before what is registered with `atexit`.
+# At exit multiprocessing sends its children SIGTERM, which workers ignore, and waits for them for
+# ever. In a process that multiprocessing itself started this happens before the functions that are
+# registered with `atexit`, so `_exit` is also registered with multiprocessing, at a high priority.
 atexit.register(_exit)
 Finalize(None, _exit, exitpriority=1000)

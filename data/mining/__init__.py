@@ -1,1 +1,1 @@
-"""From table and observations to the next plan."""
+"""Mining: from the sample table and an epoch's observations to the next table and plan."""

@@ -1,6 +1,6 @@
-"""From the table before and one epoch's observations to the table after, and who trains next.
+"""Mining: updates the sample table by one epoch's observations, and plans who trains next.
 
-Pure: the same table, context and config give the same plan, in whatever order the rows stand.
+Pure functions: the same table, context and config give the same plan, whatever the rows' order.
 Every random choice is a hash of (seed, epoch, sample id). Knows no files, no torch and no clock.
 """
 
@@ -58,11 +58,13 @@ def updated(
     seed: int,
     scores: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> SampleTable:
-    """The table after `epoch`, not yet planned: of each sample by itself, so of any part of them.
+    """The table after `epoch`, not yet planned.
 
-    previous, observations, sample_ids_N: as `data.samples.table.update` takes them; labels that
-    were not observed stay unknown. scores: what the scoring pass after `epoch` saw; without one,
-    and under a config that has passes, the scores before stand. Raises StateMismatch as `update`.
+    Each row depends on its own sample alone, so a part of the table can be updated by itself.
+    previous, observations, sample_ids_N: as `epochal.data.samples.table.update` takes them; labels
+    that were not observed stay unknown. scores: what the scoring pass after `epoch` saw, or None.
+    Where the config has scoring passes and none followed this epoch, the scores of the last pass
+    stay. Raises StateMismatch as `update`.
     """
     trained_T = None
     if config.scoring is not None:
@@ -93,7 +95,7 @@ def updated(
 
 
 def context_of(config: SamplingConfig, epoch: int, *, epochs: int, seed: int) -> PlanContext:
-    """What `epoch`, of a run of `epochs`, is planned by."""
+    """The settings by which `epoch`, of a run of `epochs`, is planned."""
     phase = config.phase(epoch, epochs=epochs)
     return PlanContext(
         epoch=epoch, full=phase.full, seed=seed, budget=phase.budget, noise=phase.noise
@@ -107,11 +109,15 @@ def plan_epoch(
     *,
     own: UserPolicy | None = None,
 ) -> Planned:
-    """Who trains in `context.epoch`: select ∘ revisit ∘ suspects ∘ floor ∘ weights.
+    """Who trains in `context.epoch`, and with what weights.
 
-    Full epochs keep everything with weight 1, but for suspects. Whatever a policy says, samples
-    that were never seen, whose loss is not finite or whose return is due train, and of each class
-    at least the floor. own: the function of policy custom. Raises TargetError for what it gives.
+    In this order: the policy chooses among the samples that may rest, samples whose labels are
+    suspected to be wrong are left out, the floor brings samples back, and weights are computed.
+
+    Full epochs keep everything but the suspects, with weight 1. Whatever a policy chooses, samples
+    train that were never seen, whose loss is not finite or whose return is due (`revisit`), and of
+    each class at least the floor. own: the function of policy custom. Raises TargetError if that
+    function returns no plan.
     """
     columns = table.columns
     suspect_N = None
@@ -120,7 +126,7 @@ def plan_epoch(
     choice = _choice(table, context, config, own, suspect_N)
     keep_N = _kept(columns, choice, context, config, suspect_N)
     more = _flags(columns, suspect_N)
-    probability_N: npt.NDArray[Any] = keep_N  # a full epoch: nobody pays for being there
+    probability_N: npt.NDArray[Any] = keep_N  # nothing was chosen by it: credits stay as they are
     if choice.probability_N is not None:
         probability_N = _corrected(choice.probability_N, choice, keep_N, suspect_N)
         weight_N = inverse_weights(probability_N, keep_N, highest=config.weight_cap)
@@ -163,7 +169,7 @@ def _choice(
 
 
 def each_by_itself(columns: Columns, context: PlanContext, config: SamplingConfig) -> Choice:
-    """Of a policy that judges each sample by itself: who may rest does, unless a return is due."""
+    """The choice of a policy that judges each sample by itself; those due for a return train."""
     judge = config.declaration.each
     assert judge is not None
     rows_E = judge(columns, config)
@@ -183,7 +189,7 @@ def _corrected(
     keep_N: npt.NDArray[np.bool_],
     suspect_N: npt.NDArray[np.bool_] | None,
 ) -> npt.NDArray[np.float32]:
-    """The probabilities, but none for suspects, and one for whom the floor has brought back."""
+    """The probabilities, but 0 for suspects that rest, and 1 for who came back for the floor."""
     probability_N = probability_N.copy()
     if suspect_N is not None:
         probability_N[suspect_N & ~keep_N] = 0
@@ -215,7 +221,7 @@ def _kept(
 def _flags(
     columns: Columns, suspect_N: npt.NDArray[np.bool_] | None
 ) -> dict[str, npt.NDArray[Any]]:
-    """The flags with the suspects marked, also those whom the floor keeps."""
+    """The flags column with all suspects marked, also those whom the floor keeps."""
     if suspect_N is None:
         return {}
     others_N = columns["flags"] & np.uint8(0xFF ^ FLAG_SUSPECT)

@@ -1,9 +1,10 @@
-"""Mining from file to file, a million samples at a time.
+"""Mining from files to a file, in shards of a million samples, so that large tables fit in memory.
 
-Scores and state are of each sample by itself. What a plan needs of all samples at once is held,
-and no more: under a policy that judges each by itself, and in full epochs, whether each one rests;
-of other policies the columns that they read. The tables are read once to plan and, where they are
-large, again to write.
+Scores and state of a sample depend on that sample alone and are computed shard by shard. A plan
+needs some things of all samples at once, and only these are held in memory: for a policy that
+judges each sample by itself one byte a sample, whether it rests; for other policies the columns
+that they read; for a full epoch nothing. Tables are read once to plan and, if they are large, again
+to write.
 """
 
 from __future__ import annotations
@@ -35,14 +36,18 @@ if TYPE_CHECKING:
 
 SHARD_ROWS = 1 << 20
 HELD_SHARDS = 4
-"""So few are kept in memory, instead of being read again to be written."""
+"""Tables of up to so many shards stay in memory between planning and writing."""
 _ALWAYS = ("sample_id", "label", "epoch_seen", "loss", "flags")
 _READ_FOR_NOISE = ("confidence", "correct", "n_seen", "margin_sum")
 
 
 @dataclass(frozen=True)
 class Mined:
-    """What a table came to. noise: the estimated share of wrong labels, or None."""
+    """Counts of a planned table.
+
+    kept: samples that train. samples: all. suspects: samples whose label is flagged as wrong.
+    noise: the estimated share of wrong labels, from 0 to 1, or None.
+    """
 
     kept: int
     samples: int
@@ -52,7 +57,7 @@ class Mined:
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """Of all samples: keep_N (None: all train), weight_N (None: all 1) and further columns."""
+    """A plan of all samples: keep_N (None: all train), weight_N (None: all 1), further columns."""
 
     keep_N: npt.NDArray[np.bool_] | None = None
     weight_N: npt.NDArray[np.float32] | None = None
@@ -79,12 +84,12 @@ def mine_files(
 
     previous: the table before, None at first. observations: of the epoch, of a run of `epochs`.
     sample_ids_N: of the data set, by position. scores: of the scoring pass, if one followed
-    `epoch`. own: the function of policy custom. metadata: what is written beside the columns, of
-    what the table came to. shard_rows: samples at a time; the bytes are the same whatever it is.
-    on_shard: called after each shard; what it raises goes through.
+    `epoch`. own: the function of policy custom. metadata: gives what is written beside the columns,
+    from the table's counts. shard_rows: samples at a time; the file's bytes do not depend on it.
+    on_shard: called after each shard; an error that it raises ends the mining.
 
     Raises StateMismatch if table, observations and data set are not of the same samples,
-    TargetError for what `own` gives, CorruptObject as `read_table`.
+    TargetError if `own` returns no plan, CorruptObject as `read_table`.
     """
     ids_N = np.asarray(sample_ids_N, dtype=np.int64)
     if not bool(np.all(ids_N[1:] > ids_N[:-1])):
@@ -121,9 +126,10 @@ class _Files:
 
 
 class _Shards:
-    """The updated tables of consecutive samples, with the row each begins at.
+    """Iterates over (first row, updated table) of consecutive parts of the samples.
 
-    Computed anew for each pass, where they are many. flagged: suspects in those of the last pass.
+    More than `HELD_SHARDS` of them are computed anew each time that they are iterated over.
+    flagged: suspects that the tables have, counted while they are iterated over.
     """
 
     def __init__(
@@ -148,16 +154,16 @@ class _Shards:
             yield from self._held
             return
         holds = len(self.ids_N) <= HELD_SHARDS * self._rows
-        found: list[tuple[int, SampleTable]] = []
+        shards: list[tuple[int, SampleTable]] = []
         self.flagged = 0
-        for one in self._computed():
-            self.flagged += noise.num_suspects(one[1].columns)
+        for start, table in self._computed():
+            self.flagged += noise.num_suspects(table.columns)
             if holds:
-                found.append(one)
-            yield one
+                shards.append((start, table))
+            yield start, table
             self._on_shard()
         if holds:
-            self._held = found
+            self._held = shards
 
     def _computed(self) -> Iterator[tuple[int, SampleTable]]:
         count, files = len(self.ids_N), self._files
@@ -187,12 +193,12 @@ class _Shards:
                     scores=None if scores is None else scores.take_through(last),
                 )
                 yield start, table
-            for one in filter(None, (seen, scores)):
-                if one.rows_taken < one.rows:
+            for reader in filter(None, (seen, scores)):
+                if reader.rows_taken < reader.rows:
                     raise StateMismatch(
-                        f"the observations: {one.rows - one.rows_taken} of their sample ids are "
-                        f"above all of the {count} in the data set; was the data set changed "
-                        "under one `version`?"
+                        f"the observations: {reader.rows - reader.rows_taken} of their sample "
+                        f"ids are above all of the {count} in the data set; was the data set "
+                        "changed under one `version`?"
                     )
 
 
@@ -240,7 +246,7 @@ def _planned(
 def _columns_of(
     config: SamplingConfig, context: PlanContext, columns: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """The columns that a plan is made of."""
+    """The columns that the policy and the rules of all policies read to plan the epoch."""
     policy = config.declaration
     if policy.reads is None:
         return tuple(columns)

@@ -36,7 +36,7 @@ POLICIES: dict[str, Policy] = {
         custom.POLICY,
     )
 }
-"""In the order in which messages list them."""
+"""Name → policy, in the order in which messages list them."""
 
 
 class OwnFields(

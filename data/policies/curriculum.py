@@ -24,6 +24,6 @@ POLICY = Policy(
     summary="the lowest losses, more in each epoch",
     takes=("budget", "budget_end", "scoring"),
     budget=(0.3, 1.0),
-    pace=lambda done: min(1.0, 2 * done),  # everything from the half of the way on
+    pace=lambda done: min(1.0, 2 * done),  # the last budget from half of the budgeted epochs on
     choose=_choose,
 )

@@ -1,4 +1,4 @@
-"""A user's own policy: what it gives is checked, and the promises of all policies are kept."""
+"""A user's own policy: its result is checked, and the rules of all policies hold for it too."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def _check(settings: CustomFields) -> None:
 
 
 def _choose(pool: Pool, settings: CustomFields) -> Choice:
-    """What the function keeps of the pool; its weights above `max_weight` become that.
+    """What the function keeps of the pool; weights above `max_weight` are lowered to it.
 
-    Raises TargetError for what is no plan.
+    Raises TargetError if the function returns no plan.
     """
     import numpy as np
 

@@ -1,9 +1,8 @@
-"""As ml-cvnets finds easy samples: a count goes up at easy verdicts and down at others.
+"""Skips easy samples as ml-cvnets does: a count goes up at easy verdicts and down at others.
 
-Its defects are not here: the loader comes back when nothing is easy any more, the count is in the
-table and so in every resume, the floor holds, and skipped samples return. Verdicts are those of
-the training pass, where a skipped sample's next one is due after `revisit` epochs at most; or, as
-published, of a pass over all samples (`scoring`).
+Without the defects of ml-cvnets: samples return when they are not easy any more and after `revisit`
+epochs at most, the count is in the table and so survives a resume, and the floor holds. Verdicts
+come from the training pass or, as published, from a pass over all samples (`scoring`).
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def _carry(
     previous: Columns | None,
     *,
     epoch: int,
-    seed: int,  # noqa: ARG001 - a count knows no chance
+    seed: int,  # noqa: ARG001 - nothing is random here
     settings: CvnetsFields,
     scored: bool | None,
 ) -> dict[str, npt.NDArray[Any]]:

@@ -1,6 +1,7 @@
-"""Leaves out whom the last training verdict calls easy. Costs no pass of its own.
+"""Leaves out samples that were easy when they last trained. Costs no pass of its own.
 
-Verdicts come from the training pass, with its augmentation and dropout: they are conservative.
+Predictions come from the training pass, with its augmentation and dropout, which lower confidence:
+fewer samples count as easy than without.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def _easy_rows(columns: Columns, settings: PolicyFields) -> npt.NDArray[np.int64
 
 
 def at_least(value: float) -> np.float32:
-    """The lowest float32 from `value` on: comparing with it is comparing in float64, but faster."""
+    """The lowest float32 not below `value`: gives what comparing in float64 gives, but faster."""
     import numpy as np
 
     rounded = np.float32(value)

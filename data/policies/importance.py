@@ -1,8 +1,9 @@
 """Importance: hard samples more often, within a budget.
 
-The probability to keep a sample follows its last score. Who is kept follows from credit that
-grows by that probability each epoch, not from a coin: nobody waits longer than 1 / probability.
-With `max_weight` above one the losses are weighed towards the mean gradient of all samples.
+The probability to keep a sample follows from its last score. Who is kept is not drawn: each epoch a
+sample's credit grows by its probability, and at 1 it trains, so none waits longer than
+1 / probability epochs. With `max_weight` above 1, losses are weighted so that the mean gradient is
+nearer that of all samples.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 # N samples, R of the pool
 
 OFFSET = 0.05
-"""Added to every score: also what is learned perfectly is seen again."""
+"""Added to every score, so that samples that are learned perfectly are seen again, too."""
 
 _HALVINGS = 100
 _LONGEST_ABSENCE = 1000  # epochs, the most that `revisit` takes
@@ -40,10 +41,10 @@ class ImportanceFields(PolicyFields):
 
 
 def _choose(pool: Pool, settings: ImportanceFields) -> Choice:
-    """Keeps whose credit has grown to one; `credit` is the table's column.
+    """Keeps the samples whose credit, the table's column `credit`, has grown to one.
 
-    By `score: el2n`, that is the bound of a sample's gradient norm for the cross-entropy
-    (Katharopoulos & Fleuret 2018, arXiv:1803.00942: that of the gradient before the last layer).
+    With `score: el2n` the score bounds the norm of a sample's gradient for the cross-entropy
+    (Katharopoulos & Fleuret 2018, arXiv:1803.00942: the gradient before the last layer).
     """
     import numpy as np
 
@@ -60,7 +61,7 @@ def keep_probability(
 ) -> npt.NDArray[np.float32]:
     """clip(c · worth, least, 1), float32 of shape (R,), with the c whose sum is `total`.
 
-    Where no c gives that sum, the nearest one: all `least`, or all 1.
+    Where no c gives that sum, all are `least`, or all are 1, whichever comes nearer.
     """
     import numpy as np
 
@@ -87,15 +88,16 @@ def _carry(
     columns: Columns,
     previous: Columns | None,
     *,
-    epoch: int,  # noqa: ARG001 - each epoch adds alike
+    epoch: int,  # noqa: ARG001 - all epochs add in the same way
     seed: int,
     settings: ImportanceFields,  # noqa: ARG001
     scored: bool | None,  # noqa: ARG001
 ) -> dict[str, npt.NDArray[Any]]:
     """Credit after the epoch that `previous` planned, and a probability of one until the next plan.
 
-    It begins spread over [0, 1), so that samples do not come in waves. Whoever trained for another
-    reason (a full epoch, the floor) has a probability of one in `previous`, and the credit stays.
+    Credit begins spread over [0, 1), so that samples do not all train in the same epochs. A sample
+    that trained for another reason (a full epoch, the floor) has a probability of one in
+    `previous`, so that its credit stays.
     """
     import numpy as np
 

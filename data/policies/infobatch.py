@@ -1,7 +1,8 @@
-"""InfoBatch (Qin et al. 2024, arXiv:2303.04947): of the well learned a random part, weighed up.
+"""InfoBatch (Qin et al. 2024, arXiv:2303.04947): keeps a random part of the well learned samples.
 
-Defects of the published code that are not here: sample ids that pass through floats, a patched
-DataLoader, global NumPy seeds, and a mean weight above one, which raises the learning rate.
+These get a higher weight, which makes up for the others that are left out. Defects of the published
+code that are not here: sample ids that pass through floats, a patched DataLoader, global NumPy
+seeds, and a mean weight above one, which raises the learning rate.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """KAKURENBO (Thao Nguyen et al. 2023, arXiv:2310.10102): hides the samples of lowest loss.
 
-Those that are predicted wrongly or without confidence move back. Confidence is a softmax over
-classes (the published scripts took it over the batch). The learning rate is left as it is, and the
-hidden samples cost no forward pass: their return is due after `revisit` epochs at most.
+Of these, samples that are predicted wrongly or without confidence train all the same. Confidence is
+a softmax over classes (the published scripts took it over the batch). Otherwise than published, the
+learning rate is left as it is, and hidden samples cost no forward pass: they return after `revisit`
+epochs at most.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 # R of the pool
 
 STEPS = 4
-"""In so many equal steps it hides less and less."""
+"""The budget grows in so many equal steps over the run, so that less and less is hidden."""
 
 
 def _choose(pool: Pool, settings: PolicyFields) -> Choice:

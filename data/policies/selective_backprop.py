@@ -1,7 +1,7 @@
 """Selective-Backprop with stale losses (Jiang et al. 2019, arXiv:1910.00762), an epoch at a time.
 
-The chance to be kept is a power of the loss's rank, as in Composer. No pass to choose by: the
-losses are those of the last time that a sample trained.
+The chance to be kept is a power of the loss's rank, as in the library Composer. It needs no pass of
+its own: the losses are those of the last time that a sample trained.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def ranked_by_loss(
 ) -> npt.NDArray[np.int64]:
     """Rows from the lowest loss to the highest, equal ones by lot: `lexsort((lot_R, loss_R))`.
 
-    Sorted by one number of both, the loss and the upper half of the lot; what is equal in that, and
-    little is, by all of them.
+    Faster than `lexsort`: loss and upper half of the lot are packed into one integer and sorted by
+    it. Only the few rows whose integers are equal are then sorted by the whole lot.
     """
     import numpy as np
 

@@ -1,6 +1,6 @@
 """Scores that follow from a table's columns: mean margin, data map, what was learned and forgotten.
 
-Pure functions over arrays. Known sources: AUM (Pleiss et al. 2020), data maps (Swayamdipta et al.
+Pure functions over arrays. Sources: AUM (Pleiss et al. 2020), data maps (Swayamdipta et al.
 2020), forgetting events (Toneva et al. 2019).
 """
 
@@ -21,9 +21,9 @@ from epochal.data.samples.table import FLAG_SUSPECT
 Columns = Mapping[str, npt.NDArray[Any]]
 
 STATES = ("never forgotten", "forgotten, right again", "forgotten, wrong now", "never right")
-"""What became of a sample's predictions, as far as the epochs that trained on it tell."""
+"""How a sample's predictions went, in the epochs that trained on it."""
 ENOUGH_EPOCHS = 2
-"""Epochs that must have seen a sample before anything of it can vary."""
+"""Epochs that must have seen a sample before it has a variability."""
 
 
 def has_classes(columns: Columns) -> bool:
@@ -46,8 +46,8 @@ def variability(columns: Columns) -> npt.NDArray[np.float64]:
     mean_N = mean_p_true(columns)
     spread_N = _mean(columns["p_true_sq"], columns["n_seen"]) - mean_N**2
     # The sums are float32: where nothing varies, their difference may lie just below 0.
-    found: npt.NDArray[np.float64] = np.sqrt(np.maximum(spread_N, 0.0))
-    return found
+    deviation_N: npt.NDArray[np.float64] = np.sqrt(np.maximum(spread_N, 0.0))
+    return deviation_N
 
 
 def never_right(columns: Columns) -> npt.NDArray[np.bool_]:
@@ -55,10 +55,10 @@ def never_right(columns: Columns) -> npt.NDArray[np.bool_]:
 
     A prediction that was right once is right now, or was forgotten since.
     """
-    found: npt.NDArray[np.bool_] = (
+    never_right_N: npt.NDArray[np.bool_] = (
         (columns["n_seen"] > 0) & ~columns["correct"] & (columns["forget_count"] == 0)
     )
-    return found
+    return never_right_N
 
 
 def is_flagged(columns: Columns) -> npt.NDArray[np.bool_]:
@@ -70,10 +70,10 @@ def states(columns: Columns) -> npt.NDArray[np.int64]:
     """Which of `STATES` each sample is in: int64 of shape (N,)."""
     forgotten_N = columns["forget_count"] > 0
     forgotten_as_N = np.where(columns["correct"], 1, 2)
-    found: npt.NDArray[np.int64] = np.where(
+    state_N: npt.NDArray[np.int64] = np.where(
         forgotten_N, forgotten_as_N, np.where(never_right(columns), 3, 0)
     )
-    return found
+    return state_N
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class DataMap:
     """Where samples lie on a data map.
 
     variability_M, mean_p_true_M: float64 of shape (M,); state_M: index into `STATES`; lot_M:
-    uint64, a hash of the id: the order in which they are drawn, and who is drawn of many.
+    uint64, a hash of the id: the order in which points are painted, and which of too many are.
     left_out: samples that fewer than two epochs saw, or whose probabilities are not finite.
     """
 

@@ -1,6 +1,7 @@
 """The sample table: what all epochs so far saw of each sample, and who trains in the next one.
 
-Arrays sorted by sample id; nothing here loops over samples. Decides nothing: policies do.
+Arrays sorted by sample id; nothing here loops over samples. Who trains is decided elsewhere, by the
+policies.
 """
 
 from __future__ import annotations
@@ -92,15 +93,15 @@ def update(
     confidence: float,
     trained_T: npt.NDArray[np.int64] | None = None,
 ) -> SampleTable:
-    """The table after `epoch`: its observations are the last word on the samples that it saw.
+    """The table after `epoch`, whose observations replace the scores of the samples that it saw.
 
     previous: the table before, None at first. observations: the columns of
     `data.tables.schemas.OBSERVATIONS`, of shape (S,), in any order; of a sample that occurs twice
-    the first row counts. sample_ids_N, labels_N: of the data set, by position; a label that
-    training observed goes before it, and a negative one is unknown. confidence: from which a
-    right prediction is easy. trained_T: ids that the epoch trained on, where the
+    the first row counts. sample_ids_N, labels_N: of the data set, by position; where training
+    observed a label, that one counts; a negative label is unknown. confidence: the probability from
+    which a right prediction is easy. trained_T: ids that the epoch trained on, where the
     observations are of a scoring pass; None: those of the observations. Samples that were not seen
-    keep their scores. The plan is to keep everything, until `with_plan` says otherwise.
+    keep their scores. The new table plans to keep everything; `with_plan` sets another plan.
 
     Raises StateMismatch if previous table, observations and data set are not of the same samples.
     """
@@ -135,9 +136,9 @@ def update(
 
 
 def read_plan(path: Path, *, max_rows: int = MAX_ROWS) -> SampleTable:
-    """Of the sample table in the file `path` the plan alone: `sample_id`, `keep` and `weight`.
+    """Only the plan of the sample table in the file `path`: `sample_id`, `keep` and `weight`.
 
-    13 bytes for a sample instead of some 70. Raises as `read_table`.
+    In memory that is 13 bytes for a sample instead of some 70. Raises as `read_table`.
     """
     only = ("keep", "weight")
     return SampleTable(read_table(path, schema=SAMPLES, max_rows=max_rows, only=only).columns)
@@ -208,11 +209,11 @@ def _rows_of(
     ids_N: npt.NDArray[np.int64], ids_Q: npt.NDArray[np.int64], *, asked_by: str
 ) -> npt.NDArray[np.int64]:
     rows_Q = np.searchsorted(ids_N, ids_Q)
-    found_Q = np.zeros(len(ids_Q), dtype=bool)
+    known_Q = np.zeros(len(ids_Q), dtype=bool)
     inside_Q = rows_Q < len(ids_N)
-    found_Q[inside_Q] = ids_N[rows_Q[inside_Q]] == ids_Q[inside_Q]
-    if not found_Q.all():
-        strange = int(ids_Q[~found_Q][0])
+    known_Q[inside_Q] = ids_N[rows_Q[inside_Q]] == ids_Q[inside_Q]
+    if not known_Q.all():
+        strange = int(ids_Q[~known_Q][0])
         raise StateMismatch(
             f"{asked_by}: sample id {strange} is none of the {len(ids_N)} in the sample table; was "
             "the data set changed under one `version`?"
@@ -257,7 +258,7 @@ def _with_rows(
     table: SampleTable, ids_N: npt.NDArray[np.int64], *, confidence: float
 ) -> SampleTable:
     """The same table with rows for more samples, which nothing has seen."""
-    nothing = {one.name: np.empty(0, dtype=one.dtype) for one in OBSERVATIONS.columns}
+    nothing = {column.name: np.empty(0, dtype=column.dtype) for column in OBSERVATIONS.columns}
     wider = update(None, nothing, epoch=0, sample_ids_N=ids_N, labels_N=None, confidence=confidence)
     rows = np.searchsorted(ids_N, table["sample_id"])
     columns = {}

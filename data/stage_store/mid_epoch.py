@@ -3,8 +3,8 @@
     stages/<key>/partial/<micro-step>.json         the commit, written last
     stages/<key>/partial/<checksum>.safetensors    its tensors
 
-The newest commit whose bytes are intact counts; a damaged one costs the work since the one before
-it. Nothing of it is left in a finished stage. Knows nothing of what the tensors are.
+The newest commit whose bytes are intact counts; if one is damaged, the work since the commit before
+it is lost. A finished stage has no such commits any more. Knows nothing of what the tensors are.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class MidEpochStore:
     def commit(self, micro_steps: int, tensors: ChecksummedFile, body: Mapping[str, Any]) -> None:
         """Puts the file `tensors`, then the manifest; then deletes what nobody needs any more.
 
-        A file of `Store.scratch` is handed over. A commit of that micro-step that is there stands
-        if it is intact. Raises StoreUnavailable.
+        A file of `Store.scratch` is handed over: it may be gone afterwards. If the stage has an
+        intact commit of that micro-step, that one stays. Raises StoreUnavailable.
         """
         blob = self._blob(tensors.checksum)
         try:
@@ -126,7 +126,7 @@ class MidEpochStore:
             return None
 
     def discard(self, micro_steps: int, reason: str) -> None:
-        """Sets aside a commit whose bytes are intact, but no epoch can go on from."""
+        """Sets aside a commit whose bytes are intact, but from which no epoch can go on."""
         self._store.set_aside(f"{self._folder}/{micro_steps:012d}.json", reason)
 
     def clear(self) -> None:
@@ -135,43 +135,45 @@ class MidEpochStore:
             self._store.delete(path)
 
     def _manifests(self, paths: Iterable[str]) -> list[str]:
-        """Those of the folder's paths that are manifests', newest first."""
+        """Those of the folder's paths that name manifests, newest first."""
         names = [path.rpartition("/")[2] for path in paths]
-        found = sorted((name for name in names if _MANIFEST.fullmatch(name)), reverse=True)
-        return [f"{self._folder}/{name}" for name in found]
+        manifest_names = sorted((name for name in names if _MANIFEST.fullmatch(name)), reverse=True)
+        return [f"{self._folder}/{name}" for name in manifest_names]
 
     def _manifest(self, path: str) -> dict[str, Any] | None:
-        """The manifest, or None if it is none."""
+        """The manifest at `path`, or None if it is missing, damaged or malformed."""
         load = partial(load_document, name=path, max_bytes=MAX_MANIFEST_BYTES)
         try:
-            found = self._store.read_intact(path, load, max_bytes=MAX_MANIFEST_BYTES)
+            manifest = self._store.read_intact(path, load, max_bytes=MAX_MANIFEST_BYTES)
         except (CorruptObject, FileNotFoundError):
             return None
-        tensors, body = found.get("tensors"), found.get("body")
+        tensors, body = manifest.get("tensors"), manifest.get("body")
         well_formed = (
-            found.get("format") == FORMAT
+            manifest.get("format") == FORMAT
             and isinstance(tensors, dict)
             and isinstance(tensors.get("xxh3_128"), str)
             and is_checksum(tensors["xxh3_128"])
             and isinstance(body, dict)
-            and isinstance(found.get("micro_steps"), int)
-            and f"{found['micro_steps']:012d}.json" == path.rpartition("/")[2]
+            and isinstance(manifest.get("micro_steps"), int)
+            and f"{manifest['micro_steps']:012d}.json" == path.rpartition("/")[2]
         )
-        return found if well_formed else None
+        return manifest if well_formed else None
 
     def _retire(self, written: str) -> None:
-        """Deletes what neither the manifest `written` nor the newest of all make needed.
+        """Deletes the commits that no resume needs any more, after `written` was put.
 
-        Of either kind two stay. A later one that was not gone on from is of another environment,
-        or of a twin that is ahead. Blobs go first: what a crash leaves is found again. A twin may
-        lose a blob by it: then it falls back when it is resumed, which costs time and no more.
+        Two stay of the newest commits, and two of those up to `written`. Commits after `written`
+        are of another environment, or of another process that computes the same stage and is
+        ahead. What a crash leaves undeleted, the next call deletes. The other process may lose
+        tensors by this: when it is resumed, it goes on from an older commit, which costs time and
+        nothing else.
         """
         paths = self._store.listing(self._folder)
         manifests = self._manifests(paths)
         kept = self._readable(manifests)
         if manifests[:1] != [written]:
             kept |= self._readable([path for path in manifests if path <= written])
-        blobs = {self._blob(one["tensors"]["xxh3_128"]) for one in kept.values()}
+        blobs = {self._blob(manifest["tensors"]["xxh3_128"]) for manifest in kept.values()}
         for path in paths:
             if path.endswith(".safetensors") and path not in blobs:
                 self._store.delete(path)
@@ -180,12 +182,12 @@ class MidEpochStore:
                 self._store.delete(path)
 
     def _readable(self, manifests: list[str]) -> dict[str, dict[str, Any]]:
-        """The first two of these paths that are manifests indeed."""
-        found: dict[str, dict[str, Any]] = {}
+        """Path → manifest, of the first two of these paths whose manifest can be read."""
+        readable: dict[str, dict[str, Any]] = {}
         for path in manifests:
             manifest = self._manifest(path)
             if manifest is not None:
-                found[path] = manifest
-            if len(found) == KEEP:
+                readable[path] = manifest
+            if len(readable) == KEEP:
                 break
-        return found
+        return readable

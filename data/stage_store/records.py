@@ -1,7 +1,7 @@
 """A stage's record: what it was made of, in which environment, and what came out.
 
-Its bytes are a document: equal records give equal bytes. Nothing read from one becomes a path
-unchecked. Knows no store.
+Its bytes are a document (`epochal.data.documents`): equal records give equal bytes. What is read
+from a record is checked before it becomes a path. Knows no store.
 """
 
 from __future__ import annotations
@@ -103,11 +103,11 @@ def load_record(data: bytes, *, name: str, key: str) -> StageRecord:
     Raises CorruptObject, or BadStore if a newer version of Epochal wrote it.
     """
     body = load_document(data, name=name)
-    found = body.pop("format", None)
-    if type(found) is int and found > FORMAT:
+    stored_format = body.pop("format", None)
+    if type(stored_format) is int and stored_format > FORMAT:
         raise BadStore(
-            f"{name} has format {found}, this version of Epochal reads up to {FORMAT}: install the "
-            "newer version that wrote it, or use another store"
+            f"{name} has format {stored_format}, this version of Epochal reads up to {FORMAT}: "
+            "install the newer version that wrote it, or use another store"
         )
     try:
         record = _adapter().validate_python(body)
@@ -117,31 +117,31 @@ def load_record(data: bytes, *, name: str, key: str) -> StageRecord:
             for problem in error.errors(include_url=False, include_input=False)
         )
         raise CorruptObject(f"{name} is no stage record: {reasons}") from error
-    if type(found) is not int or found != FORMAT or record.key != key:
+    if type(stored_format) is not int or stored_format != FORMAT or record.key != key:
         raise CorruptObject(f"{name} is not the record of stage {key}: it names {record.key}")
     return record
 
 
-def differences(one: StageRecord, other: StageRecord) -> list[str]:
-    """What two records of one key do not share, in words: `artifact model: 01ab… → 23cd…`."""
-    found = [
-        f"{name}: {getattr(one, name)!r:.200} → {getattr(other, name)!r:.200}"
+def differences(record: StageRecord, other: StageRecord) -> list[str]:
+    """How two records of one key differ, in words: `artifact model: 01ab… → 23cd…`."""
+    lines = [
+        f"{name}: {getattr(record, name)!r:.200} → {getattr(other, name)!r:.200}"
         for name in ("stage", "epoch", "environment_digest")
-        if getattr(one, name) != getattr(other, name)
+        if getattr(record, name) != getattr(other, name)
     ]
     for title, before, after in (
-        ("input", one.inputs, other.inputs),
-        ("environment", one.environment, other.environment),
-        ("consumed", one.consumed, other.consumed),
-        ("artifact", _digests(one), _digests(other)),
-        ("value", one.values, other.values),
+        ("input", record.inputs, other.inputs),
+        ("environment", record.environment, other.environment),
+        ("consumed", record.consumed, other.consumed),
+        ("artifact", _digests(record), _digests(other)),
+        ("value", record.values, other.values),
     ):
-        found += [
+        lines += [
             f"{title} {name}: {_shown(before, name)} → {_shown(after, name)}"
             for name in sorted(before.keys() | after.keys())
             if name not in before or name not in after or before[name] != after[name]
         ]
-    return found
+    return lines
 
 
 def _digests(record: StageRecord) -> dict[str, Any]:

@@ -4,9 +4,9 @@
     stages/<key>/record.json           the commit: names the artifacts, their digests and sizes
     stages/<key>/<name>.json           what is known beside the commit, written once
 
-A stage is done if its record is intact and every artifact is there in its size, or was thinned.
-`lookup` reads no artifact: digests are checked whenever one is given out. Knows nothing of how keys
-are made, what is in an artifact, or which stages a run has.
+A stage is done if its record is intact and every artifact is there in its size, or was pruned.
+`lookup` reads no artifact; an artifact's digest is checked each time that it is read. Knows nothing
+of how keys are made, what is in an artifact, or which stages a run has.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ __all__ = [
 
 
 class _LostArtifactError(CorruptObject):
-    """One artifact is damaged or missing; nothing is said of others that are open meanwhile."""
+    """An artifact is damaged or missing; other ones that are open meanwhile may be intact."""
 
 
 class StageStore:
@@ -71,9 +71,9 @@ class StageStore:
 
     @property
     def lost(self) -> Mapping[str, str]:
-        """Key → problem of the stages of which an artifact was asked for in vain, until now.
+        """Key → problem, of stages with an artifact that was found missing or damaged when read.
 
-        A stage that is committed again is not among them.
+        A stage that was committed again since is not among them.
         """
         return self._lost
 
@@ -113,10 +113,14 @@ class StageStore:
     def commit(self, record: StageRecord) -> StageRecord:
         """Writes `record` after its artifacts were put; returns the record that then stands.
 
-        Equal bytes are there: nothing happens. One of another environment whose artifacts are
-        there: it stands and is returned. A damaged one, one whose artifacts are lost, or one made
-        of other parents' bytes in this environment is set aside. Raises NotDeterministic for
-        other results of the same parents in the same environment.
+        What happens to a record that is there already:
+        - equal bytes: it stands;
+        - made in another environment, its artifacts all there: it stands, and is returned;
+        - made in another environment, its artifacts lost or pruned: it is set aside;
+        - made in this environment from other bytes of its parents: it is set aside;
+        - damaged: it is set aside.
+
+        Raises NotDeterministic for other results of the same parents in the same environment.
         """
         path = f"{stage_folder(record.key)}/{RECORD}"
         data = dump_record(record)
@@ -162,8 +166,8 @@ class StageStore:
         """A local file with the artifact's bytes, their digest checked. Read it only.
 
         Raises CorruptObject if they are missing or changed (then they are set aside). Where the
-        block raises CorruptObject, these are the bytes of a record that names no such artifact:
-        both are set aside, as `reject` does it.
+        block itself raises CorruptObject, the bytes have the record's digest and are wrong all the
+        same: artifact and record are set aside, as `reject` does it.
         """
         path, artifact = artifact_path(record, name), record.artifacts[name]
         with ExitStack() as stack:
@@ -181,14 +185,15 @@ class StageStore:
                 raise self.reject(record, name, error) from error
 
     def reject(self, record: StageRecord, name: str, error: CorruptObject) -> CorruptObject:
-        """Sets aside the artifact and the record: their digests agree, but `error` was found.
+        """Sets aside the artifact and the record; returns the error to raise.
 
-        Bytes that this program never wrote; the stage is not done and is computed again.
+        The digests of both agree, but reading the artifact gave `error`: Epochal never wrote such
+        bytes. The stage then counts as not done and is computed again.
         """
         path = artifact_path(record, name)
         address = self._store.address(path)
-        for one in (f"{stage_folder(record.key)}/{RECORD}", path):
-            self._store.set_aside(one, f"{name} of {record.title}: {error}")
+        for damaged_path in (f"{stage_folder(record.key)}/{RECORD}", path):
+            self._store.set_aside(damaged_path, f"{name} of {record.title}: {error}")
         return CorruptObject(
             self._note_lost(
                 record, f"its artifact {name} ({address}) was moved to {DAMAGED}/: {error}"
@@ -224,13 +229,13 @@ class StageStore:
                 standing = dict(body)
             except FileExistsError:
                 try:
-                    found = self.read_side_file(key, name)
+                    stored = self.read_side_file(key, name)
                 except CorruptObject as error:
                     self._store.set_aside(path, str(error))
                     continue
-                if found is None:
+                if stored is None:
                     continue  # it was deleted in between
-                standing = found
+                standing = stored
             return standing
 
     def read_side_file(self, key: str, name: str) -> dict[str, Any] | None:
@@ -238,7 +243,7 @@ class StageStore:
         return read_side_file(self._store, key, name)
 
     def _settle(self, path: str, record: StageRecord) -> StageRecord | None:
-        # The record that stands in the way of `record`, or None if the way is free now.
+        # The record at `path` that stands instead of `record`, or None if `path` is free now.
         try:
             standing = read_record(self._store, record.key)
         except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""What the store has of a stage, found by reading and changing nothing.
+"""What the store has of a stage. Only reads; changes nothing.
 
-Judges by the record's digest and the artifacts' sizes, which costs one listing and one small read
-for each stage; `epochal.data.stage_store.stages` checks the digests of the artifacts that are used.
+Goes by the record's digest and the artifacts' sizes, which costs one listing and one small read for
+each stage; `epochal.data.stage_store.stages` checks the digests of the artifacts that are used.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class StageStatus:
 
     record: the commit, or None if the stage is not done.
     problem: why it is not done although something is there, in words; None if nothing is.
-    damaged: paths of the objects that are in the way of doing it again.
-    thinned: names of the artifacts of a done stage that retention has deleted.
+    damaged: paths of the objects to set aside before it can be done again.
+    pruned: names of the artifacts of a done stage that retention has deleted.
     leftovers: paths of commits inside the epoch that a done stage no longer needs.
     """
 

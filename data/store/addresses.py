@@ -16,10 +16,10 @@ from epochal.data.errors import BadStore
 FORMS = "write ./folder, ../folder, /folder or scheme://place, for example s3://bucket/prefix"
 MAX_PATH_CHARACTERS = 900  # S3 allows 1024 bytes for the prefix and the path together
 
-# Their first segment is the name of a bucket or container.
+# Schemes whose addresses begin with the name of a bucket or container.
 BUCKETED = frozenset({"s3", "gs", "abfs", "az", "adl", "oss", "oci"})
 _ALIASES = {"local": "file", "s3a": "s3", "gcs": "gs"}
-# Views of other storage, archives, caches and read-only sources: nothing can be committed there.
+# fsspec's views of other storage, archives, caches and read-only sources: no place for commits.
 _NO_STORES = frozenset(
     {"async_wrapper", "asynclocal", "asyncwrapper", "blockcache", "cached", "dask", "data", "dir"}
     | {"filecache", "generic", "gist", "git", "github", "http", "https", "libarchive"}
@@ -171,5 +171,7 @@ def _place(scheme: str, place: str, text: str) -> str:
         raise BadStore(f"store {text!r} has an empty segment; write single slashes")
     if {".", ".."} & set(segments) or {"?", "#", "*", "\\"} & set(place):
         raise BadStore(f"store {text!r}: '.', '..', '?', '#', '*' and '\\' have no place in it")
-    root = "/" if place.startswith("/") and scheme != "memory" else ""  # hdfs:///x: default host
+    root = (
+        "/" if place.startswith("/") and scheme != "memory" else ""
+    )  # hdfs:///x means the default host
     return root + "/".join(segments)

@@ -1,4 +1,4 @@
-"""What a store asks of the place it lies in: eleven operations, and which class gives them.
+"""The operations that a store needs of its storage; a class of each kind of storage has them.
 
 Paths are relative, already checked, and name objects, never folders. Backends raise what the
 storage raises; `epochal.data.store.store` turns that into the project's errors.
@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-TEMPORARY = "tmp"  # the top-level folder of what is no object yet
-DAMAGED = "damaged"  # that of what no longer is one
+TEMPORARY = "tmp"  # top-level folder of files that are still being written
+DAMAGED = "damaged"  # top-level folder of objects that were set aside
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,7 +23,7 @@ class NotAnObject(OSError):
 
 
 class Backend(Protocol):
-    """One place. An absent object is FileNotFoundError, except where a method says otherwise."""
+    """One storage. For an absent object methods raise FileNotFoundError, or do as they say."""
 
     @property
     def exclusive(self) -> bool:
@@ -41,11 +41,11 @@ class Backend(Protocol):
     def listing(self, folder: str) -> dict[str, int]:
         """Path below the store → bytes, for every object below `folder` (`""`: the store).
 
-        An object that has the folder's own name, in which case there is no folder, stands alone.
+        If there is an object with the folder's own name instead of a folder: that object alone.
         """
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """`function` of each item, in order; at the same time where the place is far away."""
+        """`function` of each item, in order; several at the same time on remote storage."""
 
     def delete(self, path: str) -> None:
         """Removes the object; nothing happens if there is none."""
@@ -57,7 +57,7 @@ class Backend(Protocol):
         """A local file with the object's bytes, for reading only."""
 
     def forget(self, path: str) -> None:
-        """The next read of the object comes from the place itself, from no copy in memory."""
+        """The next read of the object comes from the storage itself, not from a copy in memory."""
 
     def scratch(self) -> AbstractContextManager[Path]:
         """A private local folder; `put_new` takes files from it without copying where it can."""

@@ -1,7 +1,8 @@
 """What storage raises, and what a person can do about it.
 
-fsspec passes on the errors of the packages below it, and those share no base class. They are
-looked up among the modules that are loaded already: an error's module always is.
+fsspec passes on the errors of the packages below it, and those share no base class. Their classes
+are looked up in the modules that are loaded already, which saves the import of all these packages:
+whatever raised an error has loaded its class.
 """
 
 from __future__ import annotations
@@ -44,17 +45,17 @@ _SILENT = {
     "ClientPayloadError",
     "IncompleteRead",
 }
-"""Classes, by name, of what a storage raises that is away or cannot be reached."""
+"""Names of the error classes of a storage that is away or cannot be reached."""
 _BUSY_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 
 def storage_errors() -> tuple[type[Exception], ...]:
-    """The classes that a failing store may raise: for the right of `except`."""
-    found: list[type[Exception]] = [OSError, NotImplementedError]
+    """The classes of all errors of a storage, as an `except` clause takes them."""
+    classes: list[type[Exception]] = [OSError, NotImplementedError]
     for module, names in _FOREIGN.items():
         if module in sys.modules:
-            found += [getattr(sys.modules[module], name) for name in names]
-    return tuple(found)
+            classes += [getattr(sys.modules[module], name) for name in names]
+    return tuple(classes)
 
 
 def is_transient(error: Exception) -> bool:
@@ -67,22 +68,22 @@ def is_transient(error: Exception) -> bool:
 def _status(error: BaseException | None) -> int | None:
     """The HTTP status that an error of botocore, gcsfs or azure holds, if it is one."""
     response = getattr(error, "response", None)
-    found = (
+    status = (
         response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         if isinstance(response, dict)
         else getattr(error, "status_code", getattr(error, "code", None))
     )
-    return found if isinstance(found, int) else None
+    return status if isinstance(status, int) else None
 
 
 def cause_of(error: Exception) -> str:
-    """The error in one line: its kind and its text."""
+    """The error in one line: its class and its text."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def advice(error: Exception) -> str:
-    """What to do about it."""
+    """What a person can do about the error, as a part of a message."""
     if isinstance(error, OSError) and error.errno in _BY_ERRNO:
         return _BY_ERRNO[error.errno]
     for kind in type(error).__mro__:

@@ -1,10 +1,10 @@
-"""A file that is written and hashed in one pass: its digest is known when its last byte is out.
+"""Files that are hashed while they are written, so that their bytes are not read a second time.
 
-A digest afterwards would read all of it again, and take longer than the writing. `write_hashed` is
-for what is read again soon: one thread hashes what another one writes, and a third asks the disk to
-begin early, so that the sync at the end finds little left. `write_checksummed` is for what is
-written beside a training, and takes as little of the processor as it can. Knows nothing of stores
-or of what the bytes mean.
+Hashing afterwards would take longer than the writing. `write_hashed` is for files that are read
+again soon: one thread writes, a second one hashes, and a third one syncs every few MiB, so that the
+sync at the end finds little left. `write_checksummed` is for files that are written while a model
+trains, and takes as little processor time as it can. Knows nothing of stores or of what the bytes
+mean.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from epochal.data.hashing import BytesDigest, Checksum, file_sha256
 BLOCK_BYTES = 8 << 20
 SMALL_BYTES = 1 << 16  # smaller pieces are gathered: a system call for each would cost more
 SYNC_BYTES = 32 << 20  # between two early syncs, benchmarks/checkpoint.py
-MAX_WAITING_BLOCKS = 32  # that are written and not yet hashed: bounds what is held in memory
+MAX_WAITING_BLOCKS = 32  # written and not yet hashed: bounds what is held in memory
 _O_DIRECT = getattr(os, "O_DIRECT", 0)  # not every system has it
 
 
@@ -54,7 +54,7 @@ class ChecksummedFile:
 
 
 def write_hashed(path: Path, pieces: Iterable[bytes | memoryview]) -> WrittenFile:
-    """Writes a new file of these bytes. Who needs it durable syncs it still.
+    """Writes a new file of these bytes. It is not synced: a caller may have to.
 
     Pieces must stay as they are until it returns. Raises OSError, naming the file.
     """
@@ -67,9 +67,10 @@ def write_hashed(path: Path, pieces: Iterable[bytes | memoryview]) -> WrittenFil
 def write_checksummed(
     path: Path, pieces: Iterable[bytes | memoryview], *, cached: bool = False
 ) -> ChecksummedFile:
-    """As `write_hashed`, past the page cache where the file system allows it.
+    """As `write_hashed`, with a `Checksum`, and past the page cache where the system allows it.
 
-    cached: through it also there, for who reads the file again soon. Figures: docs/performance.md.
+    cached: always through the page cache, for a file that is read again soon. Figures:
+    docs/performance.md.
     """
     checksum = Checksum()
     with _new_file(path) as descriptor:
@@ -94,7 +95,7 @@ def _new_file(path: Path) -> Iterator[int]:
 
 
 def _write_all(descriptor: int, pieces: Iterable[bytes | memoryview], digest: BytesDigest) -> int:
-    """Writes all bytes, `digest` told of them; gives their number."""
+    """Writes all bytes and adds them to `digest`; returns their number."""
     size = 0
     with _Threads(digest, descriptor) as threads:
         for block in _blocks(pieces):
@@ -134,7 +135,7 @@ def _write_past_the_cache(
 
 
 def _go_past_the_cache(descriptor: int, *, wanted: bool) -> bool:
-    """Sets whether writes go past the page cache; False where the file system knows no such."""
+    """Sets whether writes go past the page cache; False where the file system cannot."""
     if not _O_DIRECT:
         return False
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
@@ -153,7 +154,7 @@ def _is_past_the_cache(descriptor: int) -> bool:
 
 
 class _Threads:
-    """The two helpers of one file; all that they were given is done when the block ends well."""
+    """The hashing and the syncing thread of one file; a block without error waits for both."""
 
     def __init__(self, digest: BytesDigest, descriptor: int) -> None:
         self._digest = digest
@@ -218,8 +219,9 @@ def _write(descriptor: int, block: memoryview) -> None:
         try:
             count = os.write(descriptor, block)
         except OSError as error:
-            # A file system may refuse such a write although it let us ask for it; and after a
-            # short one the rest may begin anywhere.
+            # A file system may refuse to write past the cache although it let us switch to it,
+            # and also refuses a block that begins elsewhere than at the start of a page, as
+            # the rest does after a write that took only a part: go on through the cache.
             may_help = error.errno == errno.EINVAL and _is_past_the_cache(descriptor)
             if not may_help or not _go_past_the_cache(descriptor, wanted=False):
                 raise

@@ -31,7 +31,7 @@ class LocalBackend:
         self._durable: set[Path] = set()
 
     def put_new(self, path: str, source: bytes | Path) -> None:
-        """Links a synced file; a file of a scratch folder is moved, any other is copied first."""
+        """Links a synced file. A file of a scratch folder becomes the object; others are copied."""
         if isinstance(source, Path) and source.absolute().is_relative_to(self._root / TEMPORARY):
             disk().sync(source)
             self._link(source, path)
@@ -71,7 +71,7 @@ class LocalBackend:
         return self._root / path
 
     def _make_way(self, path: str) -> None:
-        """Moves a folder that is where an object is to be; no store of ours has one there."""
+        """Moves away a folder that is where an object is to be: no store has made it there."""
         number = 0
         while os.path.lexists(target := self._root / DAMAGED / f"{path}.{number}"):
             number += 1
@@ -89,17 +89,17 @@ class LocalBackend:
                 break
             waiting.append(folder)
             folder = folder.parent
-        for one in reversed(waiting):
-            if not one.is_dir():
+        for directory in reversed(waiting):
+            if not directory.is_dir():
                 try:
-                    disk().make_folder(one)
+                    disk().make_folder(directory)
                 except FileExistsError:
-                    if not one.is_dir():  # else another process has just made it
+                    if not directory.is_dir():  # else another process has just made it
                         raise NotADirectoryError(
-                            errno.ENOTDIR, "a file is where a folder should be", str(one)
+                            errno.ENOTDIR, "a file is where a folder should be", str(directory)
                         ) from None
-            disk().sync(one.parent)
-            self._durable.add(one)
+            disk().sync(directory.parent)
+            self._durable.add(directory)
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
         """The first bytes of the file."""
@@ -109,15 +109,15 @@ class LocalBackend:
     def size(self, path: str) -> int | None:
         """Its size, or None if there is no such file; of a symbolic link its own."""
         try:
-            found = self._place(path).lstat()
+            status = self._place(path).lstat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        is_object = stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)
-        return found.st_size if is_object else None
+        is_object = stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)
+        return status.st_size if is_object else None
 
     def listing(self, folder: str) -> dict[str, int]:
         """Walks the folder; an absent one is empty."""
-        found: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         if folder and (size := self.size(folder)) is not None:
             return {folder: size}  # a file is where the folder should be
         waiting = [folder]
@@ -132,8 +132,8 @@ class LocalBackend:
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(path)
                 elif (size := self.size(path)) is not None:
-                    found[path] = size
-        return dict(sorted(found.items()))
+                    sizes[path] = size
+        return dict(sorted(sizes.items()))
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """One after the other: threads would not make it faster."""

@@ -1,6 +1,6 @@
-"""The system calls by which a local store changes: one door, so that tests can stand in it.
+"""The system calls by which a local store changes, in one place, so that tests can replace them.
 
-`data.testing` puts a disk here that fails, or loses power, at the call that it is told.
+`epochal.data.testing.disk` has a disk that fails, or loses power, at a call that a test names.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ _SUFFIX = ".lock"
 
 @contextmanager
 def private_folder(parent: Path) -> Iterator[Path]:
-    """A new empty folder below `parent`, removed at exit with all that is in it.
+    """A new empty folder below `parent`; it and all that is in it are removed after the block.
 
     Raises OSError if it cannot be made.
     """

@@ -1,4 +1,4 @@
-"""The one door to a store: from an address to its backend."""
+"""Opens a store: from its address to the backend of that kind of storage."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def open_store(url: str, *, folder: Path | None = None) -> Store:
     address = normalise_store(url, folder=folder or Path.cwd())
     try:
         return Store(address, backend_at(address))
-    except (ImportError, ValueError, TypeError) as error:  # a package, or a bad option
+    except (ImportError, ValueError, TypeError) as error:  # a missing package, or a bad option
         raise BadStore(f"store {address} cannot be opened: {cause_of(error)}") from error

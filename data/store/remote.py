@@ -54,7 +54,7 @@ class ObjectBackend:
         """One conditional put, in parts where it is large.
 
         FileExistsError may also mean that an earlier try of this very call succeeded and its
-        answer was lost: who needs to know compares the bytes.
+        answer was lost: a caller to whom that matters compares the bytes.
         """
         for left in reversed(range(NUM_CONFLICTS)):
             try:
@@ -95,22 +95,22 @@ class ObjectBackend:
     def size(self, path: str) -> int | None:
         """Its size, or None if there is no such object."""
         try:
-            found = self._files.info(self._key(path))
+            info = self._files.info(self._key(path))
         except FileNotFoundError:
             return None
-        return int(found["size"]) if found["type"] == "file" else None
+        return int(info["size"]) if info["type"] == "file" else None
 
     def listing(self, folder: str) -> dict[str, int]:
         """One listing, however deep; where nothing is it is empty."""
         start = self._key("")
         inside = self._key(f"{folder}/" if folder else "")
         try:
-            found = self._files.find(inside.rstrip("/"), detail=True)
+            entries = self._files.find(inside.rstrip("/"), detail=True)
         except FileNotFoundError:
             return {}
         return {
             name.removeprefix(start): int(info["size"])
-            for name, info in sorted(found.items())
+            for name, info in sorted(entries.items())
             if (name.startswith(inside) or name == inside.rstrip("/"))
             and info["type"] == "file"
             and not name.endswith("/")
@@ -194,7 +194,8 @@ class MemoryBackend(ObjectBackend):
 
 
 def _s3_options() -> dict[str, Any]:
-    # A missing endpoint is told after some 10 s instead of a minute; the user's own values win.
+    # With these a missing endpoint is an error after some 10 s instead of a minute; values of the
+    # user's own configuration win.
     limits = {
         "connect_timeout": 3,
         "read_timeout": 30,

@@ -1,7 +1,7 @@
-"""A storage that does not answer is waited for: not at the start, but for a while at work.
+"""Tries operations again while a storage does not answer.
 
-A bucket that is misspelt should be told at once; a server that is away for some seconds should not
-end a run of days.
+Not while a run starts, where a misspelt bucket should be an error at once; but once it is at work,
+so that a server that is away for some seconds does not end a run of days.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class RetryingBackend:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                found = operation()
+                answer = operation()
             except storage_errors() as error:
                 if not is_transient(error):
                     raise
@@ -85,7 +85,7 @@ class RetryingBackend:
                 self._tell(cause_of(error))
             else:
                 self._told = False
-                return found
+                return answer
             # A storage that is away tells nobody when it is back, so it is asked; without a pause
             # between two tries all clients would ask a server that starts again without end.
             time.sleep(pause_s)

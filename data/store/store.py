@@ -1,7 +1,8 @@
 """The store: named objects that appear whole and never change.
 
-Checks paths, puts one primitive (`put_new`) over all backends, and turns what storage raises into
-errors that say what to do. Knows nothing of stages, runs or what the bytes mean.
+The only way to write is `put_new`, which never replaces an object, whatever the storage. Checks
+paths, and turns what storage raises into errors that say what to do. Knows nothing of stages, runs
+or what the bytes mean.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from epochal.data.store.failures import advice, cause_of, storage_errors
 from epochal.data.store.retry import RetryingBackend, RetryPolicy
 
 MAX_READ_BYTES = 1 << 28
-MAX_READS = 4  # of one object, while no two of them give the same bytes
+MAX_READS = 4  # of one object whose bytes are wrong, and other ones at each read
 PROBE_S = 3600  # older than this an object of `preflight` belongs to nobody any more
 _PROBE = re.compile(rf"{TEMPORARY}/preflight-(\d{{1,12}})-[0-9a-f]{{16}}")
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
@@ -91,8 +92,9 @@ class Store:
     ) -> R:
         """What `load` makes of the object's bytes, read once more where it raises CorruptObject.
 
-        A bit may flip on the way. So an object is damaged only where two reads give the same wrong
-        bytes: then the CorruptObject goes through. Raises StoreUnavailable if no two reads agree.
+        A bit may flip between disk and memory. So an object counts as damaged only when two reads
+        give the same wrong bytes: then `load`'s CorruptObject is raised. Raises StoreUnavailable if
+        every read gives other wrong bytes.
         """
         wrong: set[str] = set()
         while True:
@@ -128,18 +130,19 @@ class Store:
         """Path → bytes of every object below `folder`, however deep, sorted; absent: empty.
 
         Shows what other processes wrote a moment ago. The store's own `tmp` is left out, and so
-        is what has a name that no object has. Where an object has the folder's own name, it alone.
+        are files whose name no object can have. If there is an object with the folder's own name
+        instead of a folder: that object alone.
         """
         with self._told("list", check_path(folder) if folder else folder):
-            found = self._backend.listing(folder)
+            sizes = self._backend.listing(folder)
         return {
             path: size
-            for path, size in found.items()
+            for path, size in sizes.items()
             if is_path(path) and (folder or path.split("/")[0] != TEMPORARY)
         }
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """`function` of each item, in order: at the same time where the store is far away."""
+        """`function` of each item, in order; several at the same time on remote storage."""
         return self._backend.map(function, items)
 
     def delete(self, path: str) -> None:
@@ -182,17 +185,17 @@ class Store:
     def fetch_intact(
         self, path: str, *, digest: Callable[[Path], str], expected: str
     ) -> Iterator[Path]:
-        """As `fetch`, of a file whose `digest` is the expected one; else as `read_intact`."""
+        """As `fetch`, if the file's `digest` is `expected`. Reads again as `read_intact` does."""
         wrong: set[str] = set()
         while True:
             with self.fetch(path) as local:
-                found = digest(local)
-                if found == expected:
+                actual = digest(local)
+                if actual == expected:
                     yield local
                     return
-            if self._read_before(path, found, wrong):
+            if self._read_before(path, actual, wrong):
                 raise CorruptObject(
-                    f"{self.address(path)} has the digest {found}, expected {expected}"
+                    f"{self.address(path)} has the digest {actual}, expected {expected}"
                 )
 
     @contextmanager
@@ -255,10 +258,10 @@ class Store:
                 )
 
         self.read_intact(path, compare, max_bytes=len(data))
-        found = self.listing(TEMPORARY)
-        if path not in found:
+        listed = self.listing(TEMPORARY)
+        if path not in listed:
             raise PreflightFailed(f"{self.address(path)} was written but is not listed")
-        for other in found:  # what a process left that was killed between its write and delete
+        for other in listed:  # what a process left that was killed between its write and delete
             left = _PROBE.fullmatch(other)
             if left is not None and time.time() - int(left[1]) > PROBE_S:
                 self.delete(other)

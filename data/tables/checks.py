@@ -1,9 +1,10 @@
-"""What is asked of a Parquet file beside what pyarrow asks, and what pyarrow's errors become.
+"""Checks of a Parquet file beyond pyarrow's own, and pyarrow's errors turned into Epochal's.
 
-The bytes of a store's table have their digest when they come here, so what is asked is that a
-table of another kind, version or program is told, and that damage in a file that nobody has hashed
-gives no wrong number. Against a file made to do harm it only bounds what an honest footer claims:
-docs/security.md. Knows no store and no meaning of a column.
+A table of a store was compared with its digest before it comes here. These checks recognise a table
+of another kind, version or program, and see to it that damage in a file whose digest nobody has
+checked gives an error, never a wrong number. Against a file that was made to do harm they only
+bound the sizes that its footer may claim: docs/security.md. Knows no store and no meaning of a
+column.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from epochal.data.tables.schemas import Column, Schema
 MAX_TEXT_CHARACTERS = 1024
 _MAX_FOOTER_ITEM_BYTES = 1 << 20
 _MAGIC_BYTES = 4  # before the first page
-_TEXT_BYTES = 256  # of a row, on average, where a writer uses no dictionary
-_SLACK_BYTES = 1 << 22  # of pages, dictionaries and levels, for so many rows:
+_TEXT_BYTES = 256  # allowed for a text, on average, where a writer uses no dictionary
+# Allowed for headers of pages, dictionaries and levels: _SLACK_BYTES for each _SLACK_ROWS rows.
+_SLACK_BYTES = 1 << 22
 _SLACK_ROWS = 1 << 16
 PREFIX = "epochal."
 SCHEMA, VERSION = f"{PREFIX}schema", f"{PREFIX}schema_version"
@@ -42,7 +44,7 @@ def arrow_type(column: Column) -> pa.DataType:
 
 @contextmanager
 def told(path: Path) -> Iterator[None]:
-    """What pyarrow raises at bad bytes becomes CorruptObject; what the system raises stays."""
+    """Turns what pyarrow raises at bad bytes into CorruptObject; errors of the system stay."""
     try:
         yield
     except (
@@ -57,7 +59,7 @@ def told(path: Path) -> Iterator[None]:
 
 
 def open_parquet(stream: Any, texts: Sequence[str] = ()) -> pq.ParquetFile:
-    """The open file as pyarrow reads it, with limits; texts: columns to be read as dictionaries."""
+    """Opens a file with limits on its footer. texts: columns that are read as dictionaries."""
     stream.seek(0)
     return pq.ParquetFile(
         stream,
@@ -69,7 +71,7 @@ def open_parquet(stream: Any, texts: Sequence[str] = ()) -> pq.ParquetFile:
 
 
 def text_metadata(metadata: Mapping[bytes, bytes]) -> dict[str, str]:
-    """Our own of a footer's keys, with our prefix."""
+    """The entries of a footer's metadata that Epochal wrote; names keep the prefix `epochal.`."""
     return {
         name.decode(): text.decode()
         for name, text in metadata.items()
@@ -92,9 +94,9 @@ def check_schema(path: Path, metadata: Mapping[str, str], schema: Schema) -> Non
 def check_layout(path: Path, footer: pq.FileMetaData, schema: Schema, *, max_rows: int) -> None:
     """Raises CorruptObject for more rows or bytes than an honest table of that schema has.
 
-    And, of a table that we wrote, for a column that does not lie where and as we write it: this
-    alone a footer's flipped bit could change without pyarrow's finding it, for no checksum covers
-    the footer.
+    In a table that Epochal wrote, also for a column that does not begin where the one before it
+    ends, or is not compressed with ZSTD. No checksum covers the footer, so pyarrow would not notice
+    a flipped bit in these entries.
     """
     rows = footer.num_rows
     groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
@@ -129,24 +131,24 @@ def _bytes_per_row(column: Column) -> int:
     return _TEXT_BYTES if column.dtype == "text" else np.dtype(column.dtype).itemsize
 
 
-def check_columns(path: Path, found: pa.Schema, schema: Schema) -> list[Column]:
+def check_columns(path: Path, stored: pa.Schema, schema: Schema) -> list[Column]:
     """The schema's columns that the file has. Raises CorruptObject if one is missing or wrong."""
-    wanted = [one for one in schema.columns if one.required or one.name in found.names]
-    missing = [one.name for one in wanted if one.name not in found.names]
-    if missing or len(set(found.names)) < len(found.names):
+    wanted = [column for column in schema.columns if column.required or column.name in stored.names]
+    missing = [column.name for column in wanted if column.name not in stored.names]
+    if missing or len(set(stored.names)) < len(stored.names):
         raise CorruptObject(
             f"{path}: a table of {schema.name!r} needs the columns "
-            f"{', '.join(missing or schema.names)} once each; found {', '.join(found.names)}"
+            f"{', '.join(missing or schema.names)} once each; found {', '.join(stored.names)}"
         )
-    for one in wanted:
-        kind = found.field(one.name).type
+    for column in wanted:
+        kind = stored.field(column.name).type
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
         if pa.types.is_large_string(kind):
             kind = pa.string()
-        if kind != arrow_type(one):
+        if kind != arrow_type(column):
             raise CorruptObject(
-                f"{path}: column {one.name!r} is {kind}, expected {arrow_type(one)}"
+                f"{path}: column {column.name!r} is {kind}, expected {arrow_type(column)}"
             )
     return wanted
 
@@ -166,7 +168,7 @@ def to_numpy(path: Path, table: pa.Table, column: Column) -> npt.NDArray[Any]:
 
 
 def _texts(chunk: Any) -> npt.NDArray[Any]:
-    """Texts of one chunk; rows of one word share it."""
+    """The texts of one chunk; rows with the same text share one `str` object."""
     encoded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
     words_W: npt.NDArray[Any] = np.array(encoded.dictionary.to_pylist(), dtype=object)
     text_N: npt.NDArray[Any] = words_W[encoded.indices.to_numpy(zero_copy_only=False)]

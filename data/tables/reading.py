@@ -1,6 +1,7 @@
-"""Reading tables: what a file claims is looked at before its values, and then read in pieces.
+"""Reading tables in pieces: the sizes and types in a file's footer are checked before its values.
 
-Knows no store and no meaning of a column; `data.tables.writing` writes, and reads whole tables.
+Knows no store and no meaning of a column. `epochal.data.tables.writing` writes tables, and its
+`read_table` reads a whole one.
 """
 
 from __future__ import annotations
@@ -32,20 +33,20 @@ from epochal.data.tables.schemas import Schema
 # N rows
 
 MAX_ROWS = 1 << 27  # larger tables are to be sharded by id
-_WHOLE_ROWS = 1 << 22  # that are read at once
-_BATCH_ROWS = 1 << 16  # decoded at once
+_WHOLE_ROWS = 1 << 22  # up to so many rows are read in one call of pyarrow
+_BATCH_ROWS = 1 << 16  # that pyarrow decodes at once
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 class TableReader:
-    """An open table, checked but for its values, which come in pieces of consecutive rows.
+    """An open table whose footer is checked; its values come in pieces of consecutive rows.
 
-    rows: N. metadata: what was written beside the columns. A context. Raises as
-    `epochal.data.tables.writing.read_table`, its methods too.
+    rows: how many the table has. metadata: what was written beside the columns. only: the columns
+    to read, as far as the file has them; None: all of the schema. To be used in a `with` block.
+    In memory are the rows that were asked for and one decoded batch.
 
-    only: the columns to read, as far as the file has them; None: all of the schema. Holds what it
-    is asked for, and a batch of pyarrow's.
+    It and its methods raise as `epochal.data.tables.writing.read_table`.
     """
 
     def __init__(
@@ -68,21 +69,28 @@ class TableReader:
     def _open(self, max_rows: int, only: Collection[str] | None) -> None:
         path, schema = self._path, self._schema
         file = open_parquet(self._stream)
-        found = text_metadata(file.metadata.metadata or {})
-        check_schema(path, found, schema)
+        metadata = text_metadata(file.metadata.metadata or {})
+        check_schema(path, metadata, schema)
         check_layout(path, file.metadata, schema, max_rows=max_rows)
         wanted = check_columns(path, file.schema_arrow, schema)
         if only is not None:
-            wanted = [one for one in wanted if one.name in only or one.name == schema.unique_by]
+            wanted = [
+                column
+                for column in wanted
+                if column.name in only or column.name == schema.unique_by
+            ]
         self.rows = file.metadata.num_rows
         self.metadata = {
             name.removeprefix(PREFIX): text
-            for name, text in found.items()
+            for name, text in metadata.items()
             if name not in {SCHEMA, VERSION}
         }
         self._wanted = wanted
-        # As words and their numbers: one long word in each of many rows is large only in memory.
-        self._file = open_parquet(self._stream, [one.name for one in wanted if one.dtype == "text"])
+        # Texts come as a dictionary of words and a number for each row: a long word that stands
+        # in many rows is small in the file, and would be large only in memory.
+        self._file = open_parquet(
+            self._stream, [column.name for column in wanted if column.dtype == "text"]
+        )
         self._batches: Iterator[pa.RecordBatch] | None = None
         self._read: list[pa.Table] = []
         self._waiting = 0
@@ -103,22 +111,24 @@ class TableReader:
     def all(self) -> Arrays:
         """All columns, of shape (N,)."""
         assert self._batches is None
-        if self.rows > _WHOLE_ROWS and all(one.dtype != "text" for one in self._wanted):
+        if self.rows > _WHOLE_ROWS and all(column.dtype != "text" for column in self._wanted):
             return self._filled()
         with told(self._path):
-            table = self._file.read(columns=[one.name for one in self._wanted], use_threads=False)
+            table = self._file.read(
+                columns=[column.name for column in self._wanted], use_threads=False
+            )
             return self._arrays(table, expected=self.rows)
 
     def _filled(self) -> Arrays:
-        """All columns without a second copy of them, as pyarrow would make it."""
-        found = {one.name: np.empty(self.rows, dtype=one.dtype) for one in self._wanted}
+        """All columns, without the second copy in memory that pyarrow would make."""
+        columns = {column.name: np.empty(self.rows, dtype=column.dtype) for column in self._wanted}
         while self.rows_taken < self.rows:
             start = self.rows_taken
             for name, part_B in self.take(_WHOLE_ROWS).items():
-                found[name][start : self.rows_taken] = part_B
-        for array_N in found.values():
+                columns[name][start : self.rows_taken] = part_B
+        for array_N in columns.values():
             array_N.flags.writeable = False
-        return found
+        return columns
 
     def take(self, count: int) -> Arrays:
         """The next `count` rows, or as many as there are."""
@@ -136,8 +146,10 @@ class TableReader:
                 self._fill()
             ):
                 pass
-            ids = [one.column(name).to_numpy() for one in self._read]
-            return self._out(sum(int(np.searchsorted(one, last, side="right")) for one in ids))
+            ids_of_batches = [table.column(name).to_numpy() for table in self._read]
+            return self._out(
+                sum(int(np.searchsorted(ids_B, last, side="right")) for ids_B in ids_of_batches)
+            )
 
     def _fill(self) -> bool:
         """Reads one more batch; False at the end."""
@@ -156,12 +168,12 @@ class TableReader:
         return True
 
     def _batches_of_groups(self) -> Iterator[pa.RecordBatch]:
-        """One group after the other: asked for all, pyarrow keeps every byte that it has read."""
+        """One row group at a time: asked for all, pyarrow keeps every byte that it has read."""
         for group in range(self._file.num_row_groups):
             yield from self._file.iter_batches(
                 batch_size=_BATCH_ROWS,
                 row_groups=[group],
-                columns=[one.name for one in self._wanted],
+                columns=[column.name for column in self._wanted],
                 use_threads=False,
             )
 
@@ -179,12 +191,14 @@ class TableReader:
         table = (
             pa.concat_tables(parts)
             if parts
-            else self._file.schema_arrow.empty_table().select([one.name for one in self._wanted])
+            else self._file.schema_arrow.empty_table().select(
+                [column.name for column in self._wanted]
+            )
         )
         return self._arrays(table, expected=count)
 
     def _arrays(self, table: pa.Table, *, expected: int) -> Arrays:
-        columns = {one.name: to_numpy(self._path, table, one) for one in self._wanted}
+        columns = {column.name: to_numpy(self._path, table, column) for column in self._wanted}
         if any(len(array_N) != expected for array_N in columns.values()):
             raise CorruptObject(f"{self._path}: its columns do not all have its {self.rows} rows")
         name = self._schema.unique_by

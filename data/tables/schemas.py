@@ -1,4 +1,4 @@
-"""What the tables hold: names, types and encodings of their columns. No pyarrow."""
+"""What the tables hold: names, types and encodings of their columns. Imports no pyarrow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Column:
 class Schema:
     """The columns of one kind of table.
 
-    version: raised when a reader of the old one would misread the new one.
+    version: goes up when a program that knows the old version would misread the new one.
     unique_by: an integer column by which rows are sorted and of which no value occurs twice; None
     where rows keep their order.
     """
@@ -41,12 +41,12 @@ class Schema:
 
     def column(self, name: str) -> Column | None:
         """The column of that name, or None."""
-        return next((one for one in self.columns if one.name == name), None)
+        return next((column for column in self.columns if column.name == name), None)
 
     @property
     def names(self) -> tuple[str, ...]:
         """All names, in order."""
-        return tuple(one.name for one in self.columns)
+        return tuple(column.name for column in self.columns)
 
 
 OBSERVATIONS = Schema(

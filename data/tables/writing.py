@@ -1,7 +1,7 @@
-"""Tables as Parquet files: equal columns give equal bytes, and no wrong byte is read as a number.
+"""Writing tables as Parquet files, and reading whole ones. Equal columns give equal bytes.
 
-Every page has a checksum. A file's sizes are looked at before its values are read, and its columns
-are compared with the schema's. Knows no store and no meaning of a column.
+Every page has a checksum, so that a damaged byte is an error and never a wrong number. Knows no
+store and no meaning of a column.
 """
 
 from __future__ import annotations
@@ -81,25 +81,25 @@ def write_table(
 class TableWriter:
     """Writes a table piece by piece: the bytes are those of `write_table` with all rows at once.
 
-    names: the columns that the pieces will have. A context, at whose end the file is whole; holds
-    up to a row group. Raises as `write_table`.
+    names: the columns that the pieces will have. To be used in a `with` block, at whose end the
+    file is whole. Holds up to one row group in memory. Raises as `write_table`.
     """
 
     def __init__(
         self, path: Path, *, schema: Schema, names: Collection[str], metadata: Mapping[str, str]
     ) -> None:
         self._schema = schema
-        self._columns = [one for one in schema.columns if one.name in names]
+        self._columns = [column for column in schema.columns if column.name in names]
         header = {SCHEMA: schema.name, VERSION: str(schema.version)}
         header |= {f"{PREFIX}{name}": metadata[name] for name in sorted(metadata)}
         assert len(header) == len(metadata) + 2, "metadata: `schema` and `schema_version` are taken"
         self._arrow = pa.schema(
-            [pa.field(one.name, arrow_type(one), nullable=False) for one in self._columns],
+            [pa.field(column.name, arrow_type(column), nullable=False) for column in self._columns],
             metadata=header,
         )
         self._waiting: list[pa.Table] = []
         self._last: int | None = None
-        encoded = {one.name: one.encoding for one in self._columns}
+        encoded = {column.name: column.encoding for column in self._columns}
         self._writer = pq.ParquetWriter(
             path,
             self._arrow,
@@ -129,14 +129,17 @@ class TableWriter:
     def write(self, columns: Mapping[str, Any]) -> None:
         """The next rows, sorted by `unique_by`; the arrays are not to be changed later."""
         arrays = _checked(columns, self._schema)
-        assert set(arrays) == {one.name for one in self._columns}, sorted(arrays)
+        assert set(arrays) == {column.name for column in self._columns}, sorted(arrays)
         name = self._schema.unique_by
         if name is not None and len(ids_N := arrays[name]):
             assert self._last is None or ids_N[0] > self._last, (ids_N[0], self._last)
             self._last = int(ids_N[-1])
         self._waiting.append(
             pa.Table.from_arrays(
-                [pa.array(arrays[one.name], type=arrow_type(one)) for one in self._columns],
+                [
+                    pa.array(arrays[column.name], type=arrow_type(column))
+                    for column in self._columns
+                ],
                 schema=self._arrow,
             )
         )
@@ -144,7 +147,7 @@ class TableWriter:
 
     def _flush(self, *, all_rows: bool) -> None:
         """Writes the row groups that are full; all_rows: the last one too."""
-        rows = sum(one.num_rows for one in self._waiting)
+        rows = sum(table.num_rows for table in self._waiting)
         whole = rows if all_rows else rows // ROW_GROUP_ROWS * ROW_GROUP_ROWS
         if whole or (all_rows and not self._groups):
             table = pa.concat_tables(self._waiting) if self._waiting else self._arrow.empty_table()
@@ -173,8 +176,8 @@ def read_table(
 
 
 def first_of_each(ids_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
-    """Rows that sort `ids_N` and hold each id once, as it first occurs; None: all as they are."""
-    if len(ids_N) < 2 or bool(np.all(ids_N[1:] > ids_N[:-1])):  # noqa: PLR2004 - one is sorted
+    """Rows that sort `ids_N` and keep the first of equal ids; None if all ids rise already."""
+    if len(ids_N) < 2 or bool(np.all(ids_N[1:] > ids_N[:-1])):  # noqa: PLR2004 - a single id is sorted
         return None
     rows = np.argsort(ids_N, kind="stable")
     sorted_N = ids_N[rows]
@@ -185,16 +188,18 @@ def first_of_each(ids_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
 
 def _checked(columns: Mapping[str, Any], schema: Schema) -> dict[str, npt.NDArray[Any]]:
     unknown = sorted(set(columns) - set(schema.names))
-    missing = [one.name for one in schema.columns if one.required and one.name not in columns]
+    missing = [
+        column.name for column in schema.columns if column.required and column.name not in columns
+    ]
     if unknown or missing:
         raise ValueError(
             f"{schema.name}: columns missing: {missing}, unknown: {unknown}; "
             f"expected {', '.join(schema.names)}"
         )
     arrays = {
-        one.name: _cast(columns[one.name], one, schema)
-        for one in schema.columns
-        if one.name in columns
+        column.name: _cast(columns[column.name], column, schema)
+        for column in schema.columns
+        if column.name in columns
     }
     shapes = {name: array.shape for name, array in arrays.items()}
     if len(set(shapes.values())) > 1 or any(len(shape) != 1 for shape in shapes.values()):
@@ -203,18 +208,18 @@ def _checked(columns: Mapping[str, Any], schema: Schema) -> dict[str, npt.NDArra
 
 
 def _cast(values: Any, column: Column, schema: Schema) -> npt.NDArray[Any]:
-    found = np.asarray(values)
+    array = np.asarray(values)
     name = f"{schema.name}, column {column.name!r}"
     if column.dtype == "text":
-        texts: npt.NDArray[Any] = found.astype(object)
+        texts: npt.NDArray[Any] = array.astype(object)
         lengths = [len(text) if isinstance(text, str) else -1 for text in texts.tolist()]
         if lengths and not 0 <= min(lengths) <= max(lengths) <= MAX_TEXT_CHARACTERS:
             raise ValueError(f"{name}: expected texts of up to {MAX_TEXT_CHARACTERS} characters")
         return texts
     wanted = np.dtype(column.dtype)
-    if not np.can_cast(found.dtype, wanted, "same_kind"):
-        raise ValueError(f"{name}: found {found.dtype}, expected {wanted}")
-    cast_N = found.astype(wanted, copy=False)
-    if wanted.kind in "iu" and not bool(np.array_equal(cast_N, found)):
+    if not np.can_cast(array.dtype, wanted, "same_kind"):
+        raise ValueError(f"{name}: found {array.dtype}, expected {wanted}")
+    cast_N = array.astype(wanted, copy=False)
+    if wanted.kind in "iu" and not bool(np.array_equal(cast_N, array)):
         raise ValueError(f"{name}: found values that {wanted} cannot hold")
     return cast_N

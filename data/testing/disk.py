@@ -1,4 +1,4 @@
-"""A disk that fails at the call that a plan names, or loses power there. See `data.testing`."""
+"""A disk that fails, or loses power, at the system call that a `FaultPlan` names."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ _ERRNO = {"enospc": errno.ENOSPC, "eio": errno.EIO}
 
 @dataclass
 class _Journal:
-    """What is not on the disk yet, of what this process did.
+    """What this process did and has not yet synced: a loss of power undoes it.
 
-    names: new ones whose folder was not synced. removed: taken-away name → where its file is kept,
-    until its folder is synced. synced: files whose bytes are on the disk, as they were then.
+    names: new names whose folder was not synced. removed: unlinked name → where its file is kept
+    until its folder is synced. files: all that were written. synced: the versions of files (inode,
+    size, time of change) whose bytes are on the disk.
     """
 
     names: list[Path] = field(default_factory=list)
@@ -35,7 +36,7 @@ class _Journal:
 
 
 class FaultyDisk:
-    """The system's calls through a plan; each is one operation of it."""
+    """The system's calls; the plan counts each as one operation and says which of them fail."""
 
     def __init__(self, plan: FaultPlan) -> None:
         self._plan = plan
@@ -60,13 +61,13 @@ class FaultyDisk:
         self._journal.files.append(path)
 
     def sync(self, path: Path) -> None:
-        """As `Disk` has it, or as the plan has it; a lying disk says so and keeps half a file."""
+        """As `Disk` has it, or as the plan has it; a lying disk keeps half a file unnoticed."""
         journal = self._journal
         with self._faults("sync", path) as fails:
             if path.is_dir():
                 self._system.sync(path)
-                journal.names = [one for one in journal.names if one.parent != path]
-                for name in [one for one in journal.removed if one.parent == path]:
+                journal.names = [name for name in journal.names if name.parent != path]
+                for name in [name for name in journal.removed if name.parent == path]:
                     journal.removed.pop(name).unlink(missing_ok=True)
             elif fails and self._plan.kind == "lying":
                 _halve(path)
@@ -97,7 +98,7 @@ class FaultyDisk:
         self._journal.names.append(path)
 
     def lose_power(self) -> None:
-        """Leaves what is on the disk for certain: bytes and names that were not synced are gone."""
+        """Takes away all bytes and names that were not synced: a disk may lose them."""
         journal = self._journal
         for path in journal.files:
             if path.is_file() and _version(path) not in journal.synced:
@@ -135,8 +136,8 @@ class FaultyDisk:
 
 
 def _version(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _halve(path: Path) -> None:
@@ -144,7 +145,8 @@ def _halve(path: Path) -> None:
 
 
 def _attic(path: Path) -> Path:
-    """A folder on the same disk for what may come back; beside the file, out of every listing."""
-    folder = next(one for one in path.parents if (one / "tmp").is_dir()) / "tmp" / "removed"
+    """A folder in the store's `tmp`, on its disk: of files that a loss of power brings back."""
+    store = next(parent for parent in path.parents if (parent / "tmp").is_dir())
+    folder = store / "tmp" / "removed"
     folder.mkdir(exist_ok=True)
     return folder

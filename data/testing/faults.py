@@ -1,4 +1,4 @@
-"""A fault kit: a storage that fails at the operation that you name, the same way each time.
+"""Faults for tests: a storage that fails at the operation that you name, the same way each time.
 
     with injected(FaultPlan("enospc", at=17)):
         ...                                     # whatever opens a store
@@ -48,7 +48,7 @@ class FaultyBackend:
         try:
             yield fails and kind == "flip"
         except Exception:  # whatever a file system raises
-            if not after:  # else this answer, that something is there already, is the lost one
+            if not after:  # else the answer that gets lost is this one: something is there already
                 raise
         if after and kind == "kill_after":
             plan.die()
@@ -74,7 +74,7 @@ class FaultyBackend:
         return self._flipped(data) if flips else data
 
     def _flipped(self, data: bytes) -> bytes:
-        """The bytes with one bit another, at another place each time."""
+        """The bytes with one bit flipped, at another place each time."""
         if not data:
             return data
         number = len(self._plan.operations)
@@ -91,15 +91,15 @@ class FaultyBackend:
         """As the backend below, or as the plan has it."""
         before = len(self._plan.operations)
         with self._faults("listing", folder):
-            found = self._inner.listing(folder)
-        first = self._first_listing.setdefault(folder, found)
+            sizes = self._inner.listing(folder)
+        first = self._first_listing.setdefault(folder, sizes)
         stale = self._plan.kind == "stale_list" and (
             self._plan.at <= before + 1 < self._plan.at + self._plan.count
         )
-        return first if stale else found
+        return first if stale else sizes
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """One after the other, so that operations have numbers."""
+        """One after the other, so that each operation has the same number in every run."""
         return [function(item) for item in items]
 
     def delete(self, path: str) -> None:

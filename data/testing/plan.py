@@ -40,7 +40,7 @@ KINDS: dict[Level, tuple[Kind, ...]] = {
     ),
     "disk": ("kill", "kill_after", "torn", "power", "lying", "enospc", "eio"),
 }
-"""Which faults there are where."""
+"""Level → the faults that can be planned there."""
 
 
 READS = frozenset({"read", "fetch"})

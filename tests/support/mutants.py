@@ -154,8 +154,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "rejected-record-stays",
-            'for one in (f"{stage_folder(record.key)}/{RECORD}", path):',
-            "for one in (path,):",
+            'for damaged_path in (f"{stage_folder(record.key)}/{RECORD}", path):',
+            "for damaged_path in (path,):",
         ),
     ),
     *_of(
@@ -171,7 +171,11 @@ MUTANTS: tuple[Mutant, ...] = (
     *_of(
         "data/stage_store/records.py",
         "test_stages.py",
-        ("record-of-another-stage", "found != FORMAT or record.key != key", "found != FORMAT"),
+        (
+            "record-of-another-stage",
+            "stored_format != FORMAT or record.key != key",
+            "stored_format != FORMAT",
+        ),
     ),
     *_of(
         "data/stage_store/mid_epoch.py",
@@ -181,8 +185,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ("damaged-tensors-stand", "if not self._is_intact(blob, tensors.checksum):", "if False:"),
         (
             "commit-under-another-number",
-            "and f\"{found['micro_steps']:012d}.json\" == path",
-            "and f\"{found['micro_steps']:012d}.json\" >= path",
+            "and f\"{manifest['micro_steps']:012d}.json\" == path",
+            "and f\"{manifest['micro_steps']:012d}.json\" >= path",
         ),
     ),
     *_of(
@@ -201,7 +205,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "data/tables/reading.py",
         "test_reading.py test_writing.py",
         ("unsorted-pieces", "self._last is None or ids_N[0] > self._last", "True"),
-        ("take-through-stops-before", 'side="right")) for one', 'side="left")) for one'),
+        ("take-through-stops-before", 'side="right")) for ids_B', 'side="left")) for ids_B'),
     ),
     *_of(
         "data/tables/checks.py",
@@ -209,8 +213,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ("newer-table-is-read", "if int(version) > schema.version:", "if False:"),
         (
             "wrong-column-type",
-            "if kind != arrow_type(one):",
-            "if str(kind) < str(arrow_type(one)):",
+            "if kind != arrow_type(column):",
+            "if str(kind) < str(arrow_type(column)):",
         ),
     ),
     *_of(

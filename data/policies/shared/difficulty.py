@@ -22,9 +22,9 @@ def score_of(columns: Columns, score: str) -> npt.NDArray[np.floating]:
 
     `trusted_el2n` is q · EL2N + (1 − q) · √2 (1 − confidence), where q is the mean probability of
     the label over all epochs. The second part is the most that EL2N would be if the class that is
-    predicted were the right one. Thus a label that was hardly ever believed, which is often a wrong
-    one, makes no sample hard: it is, if the prediction is unsure. A sum that one epoch has made NaN
-    says nothing any more: there EL2N stands.
+    predicted were the right one. Thus a sample is not hard only because its label was hardly ever
+    predicted, since such a label is often wrong; it is hard if the prediction is unsure. Where one
+    epoch has made `p_true_sum` NaN, q counts as 1: the score is EL2N.
     """
     if score != "trusted_el2n":
         return columns[score]
@@ -32,8 +32,8 @@ def score_of(columns: Columns, score: str) -> npt.NDArray[np.floating]:
     trust_N = np.clip(columns["p_true_sum"].astype(np.float64) / seen_N, 0.0, 1.0)
     trust_N[np.isnan(trust_N)] = 1.0
     unsure_N = np.sqrt(2.0) * (1.0 - columns["confidence"].astype(np.float64))
-    found_N: npt.NDArray[np.float64] = trust_N * columns["el2n"] + (1.0 - trust_N) * unsure_N
-    return found_N
+    score_N: npt.NDArray[np.float64] = trust_N * columns["el2n"] + (1.0 - trust_N) * unsure_N
+    return score_N
 
 
 # N samples
@@ -44,10 +44,11 @@ def inverse_weights(
 ) -> npt.NDArray[np.float32]:
     """min(1 / probability, highest), divided by its mean over the kept: float32 of shape (N,).
 
-    Their mean is one, so that the learning rate means what it means for a full epoch. No weight is
-    above `highest`. Samples that are not kept have weight 1, which nobody reads.
+    The weights of the kept samples have mean one, so that a learning rate does what it does in a
+    full epoch. No weight is above `highest`. Samples that are not kept have weight 1; nothing
+    reads it.
     """
-    if highest <= 1:  # no weight is below one: all are one
+    if highest <= 1:  # 1 / probability is never below one, so all weights are equal
         return np.ones(len(keep_N), dtype=np.float32)
     weight_N = np.ones(len(keep_N))
     raw_K = np.minimum(1.0 / probability_N[keep_N].astype(np.float64), highest)

@@ -1,4 +1,4 @@
-"""Floor: how much is kept at least, overall and of each class, and who comes back for it."""
+"""Floor: the least share of all samples and of each class that trains, and who returns for it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def raise_to_floor(
 ) -> npt.NDArray[np.bool_]:
     """`keep_N` with as many more samples as the floor needs: bool of shape (N,).
 
-    last_N: those who come back after all others of their class. The rest as `ClassFloor` says.
+    last_N: samples that come back only after all others of their class. Otherwise `ClassFloor`
+    says who comes back.
     """
     if not keep_N.size or keep_N.all():
         return keep_N
@@ -42,14 +43,14 @@ def raise_to_floor(
 
 
 class ClassFloor:
-    """Who comes back for the floor, of a table that comes in shards.
+    """Who comes back for the floor, where the table is given shard by shard.
 
     Of every class at least its size times `floor`, rounded up, is kept. Samples whose label is
     unknown are one more class, so the floor holds overall, too. Those with the highest last loss
     come back first, ties by a hash of (seed, epoch, sample id).
 
-    Each shard is counted, and then, if a class is short, each is offered. Of each class no more
-    samples are held than have to come back.
+    Call `count` for each shard, then, if `is_short`, `offer` for each; `rows_back` is the result.
+    Of each class no more samples are held in memory than have to come back.
     """
 
     def __init__(self, *, floor: float, epoch: int, seed: int) -> None:
@@ -92,7 +93,7 @@ class ClassFloor:
         *,
         last_B: npt.NDArray[np.bool_] | None = None,
     ) -> None:
-        """Those of a shard that rest. start: its first row. last_B: who comes after all others."""
+        """Takes in a shard's resting samples. start: its first row. last_B: who comes back last."""
         need_C = self._need_C
         rows_R = np.flatnonzero(~keep_B)
         class_R = np.searchsorted(self._label_C, np.maximum(columns["label"][rows_R], -1))
@@ -116,7 +117,7 @@ class ClassFloor:
     def _first_back(
         self, resting: Mapping[str, npt.NDArray[Any]], need_C: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.int64]:
-        """Which of these come back, places among them: of each class as many as it needs."""
+        """Positions in `resting` of who comes back: of each class as many as it needs."""
         order_R = np.lexsort(
             (
                 resting["sample_id"],

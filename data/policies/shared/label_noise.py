@@ -1,7 +1,7 @@
-"""Wrong labels: how many there seem to be, and which samples are suspected.
+"""Wrong labels: an estimate of how many there are, and which samples are suspected.
 
-The estimate sees labels that are wrong at random. It is blind where one class is taken for another
-often: the model learns that mistake with the rest.
+The estimate counts labels that are wrong at random. It misses systematic ones, where one class is
+often labelled as another: the model learns that mistake like everything else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CONFIDENT = 0.3
 """Share of the samples, the most confident ones, whose disagreement with the label is measured."""
 
 MAX_RATE = 0.5
-"""More than this is not left out, whatever the estimate: the model knows nothing then."""
+"""At most this share is left out: with a higher estimate it is the model that is wrong."""
 
 
 def noise_rate(columns: Columns) -> float | None:
@@ -34,9 +34,9 @@ def noise_rate(columns: Columns) -> float | None:
 def verdicts(
     columns: Columns,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Confidence of the samples with a label that were seen, and who of them was predicted wrong.
+    """Confidence, and whether the prediction was wrong, of the samples seen that have a label.
 
-    float32 and bool, of shape (S,).
+    float32 and bool, each of shape (S,).
     """
     seen_N = (columns["epoch_seen"] >= 0) & np.isfinite(columns["confidence"])
     seen_N &= columns["label"] >= 0
@@ -49,7 +49,7 @@ def rate_of(confidence_S: npt.NDArray[np.float32], wrong_S: npt.NDArray[np.bool_
     if not count:
         return None
     limit = np.partition(confidence_S, len(confidence_S) - count)[len(confidence_S) - count]
-    # All that are as confident as the last one: the lot would make it depend on the rows' order.
+    # Includes all that tie with the last one, so that the rows' order does not matter.
     chosen_S = confidence_S >= limit
     return float(np.count_nonzero(wrong_S & chosen_S) / np.count_nonzero(chosen_S))
 
@@ -69,9 +69,9 @@ def suspects(columns: Columns, *, noise: str, seed: int) -> npt.NDArray[np.bool_
         count = num_suspects(columns)
     else:
         count = round(min(noise_rate(columns) or 0.0, MAX_RATE) * total)
-    found_N = np.zeros(total, dtype=bool)
+    suspect_N = np.zeros(total, dtype=bool)
     rows_S = np.flatnonzero((columns["n_seen"] > 0) & np.isfinite(columns["margin_sum"]))
     mean_S = columns["margin_sum"][rows_S].astype(np.float64) / columns["n_seen"][rows_S]
     lot_S = hash_u64(columns["sample_id"][rows_S], "suspects", seed)
-    found_N[rows_S[highest(-mean_S, lot_S, count=count)]] = True
-    return found_N
+    suspect_N[rows_S[highest(-mean_S, lot_S, count=count)]] = True
+    return suspect_N

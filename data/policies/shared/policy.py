@@ -1,7 +1,7 @@
-"""What a sampling policy says of itself: the one declaration that config, keys and plans follow.
+"""The declaration of a sampling policy, which config, keys and plans follow.
 
-Config and plan read the declarations, so NumPy is imported neither here nor at the top of a
-policy's file: it is when something is chosen.
+Reading a config needs the declarations, so NumPy is imported neither here nor at the top of a
+policy's file, but only when something is chosen.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OBSERVED_FOR: dict[str, tuple[str, ...]] = {
 
 
 class Carry(Protocol):
-    """The columns of a policy's state after an epoch."""
+    """A function that computes the columns of a policy's state after an epoch."""
 
     def __call__(
         self,
@@ -48,12 +48,12 @@ class Carry(Protocol):
         settings: Any,
         scored: bool | None,
     ) -> Mapping[str, npt.NDArray[Any]]:
-        """Those in `state`, each of shape (N,).
+        """The columns that `Policy.state` names, each of shape (N,).
 
-        columns: of the table with the observations of `epoch`. previous: the planned table that
-        `epoch` went by, of the same samples in the same order; None at first, and without the
-        state where another policy made it. scored: whether a scoring pass followed `epoch`; None
-        under a config that has no passes.
+        columns: of the table that has the observations of `epoch` already. previous: the table by
+        whose plan `epoch` trained, of the same samples in the same order; None at first. It lacks
+        the state if another policy made it. scored: whether a scoring pass followed `epoch`; None
+        if the config has no scoring passes.
         """
 
 
@@ -61,28 +61,34 @@ class Carry(Protocol):
 class Policy:
     """One sampling policy.
 
-    `settings` is the config, `SamplingConfig`; a policy names by its type which part it goes by.
+    Its functions get the config, `SamplingConfig`, as `settings`; the type of that parameter says
+    which fields they use.
 
-    name: as `sampling.policy` has it. summary: what an epoch trains on, in some words.
-    takes: the fields of `sampling` that it goes by, but for those that all go by; any other that is
-    set is refused. check: raises ValueError for fields that do not fit together.
+    name: as in `sampling.policy`.
+    summary: what an epoch trains on, in a few words.
+    takes: the fields of `sampling` that it uses, beside those that all policies use. Others must
+    not be set.
+    check: raises ValueError for fields that do not fit together.
 
-    What `none` in a field stands for: confidence; max_weight; budget (at first, at the end);
-    revisit, epochs, or how they follow from the settings; batch; ends_full: whether an eighth of
-    the epochs, at the end, trains on everything.
-    pace: which part of the way from the first budget to the last is done, from 0 to 1, of the part
-    of the budgeted epochs that is done.
+    The policy's defaults, for fields of the config that are none:
+    confidence, max_weight, batch: as the fields of these names.
+    budget: the share at first and the share at the end.
+    revisit: epochs, or a function that computes them from the settings.
+    ends_full: whether the last eighth of the epochs trains on everything.
+    pace: maps the part of the budgeted epochs that is done to the part of the way from the first
+    budget to the last, both from 0 to 1.
 
-    observes: what must be observed of each sample beside its loss; a `score` that it takes comes
-    on top. reads: the columns of the sample table beside those that all read; None: any.
-    by_lot: whether its choice is by lot, so that samples return at different times by themselves;
-    those of others would in waves, and `revisit` staggers them.
-    state, carry: columns of its own that go from table to table, and how. Of these the plan itself
-    sets `probability`, with which a sample was to be kept.
+    observes: what training must observe of each sample beside its loss and what a `score` needs.
+    reads: the columns of the sample table that it reads beside those that all read; None: all.
+    by_lot: whether it chooses by lot. Its samples then return at different times by themselves;
+    for other policies `revisit` staggers the returns.
+    state: columns of its own in the sample table. carry: computes them after each epoch. If one of
+    them is `probability`, the plan sets it: the probability with which a sample was to be kept.
 
-    choose: whom of a pool it keeps. Or each: the rows that may rest, int64 of shape (E,), rising,
-    where it judges each sample by itself, so that a part of the table is planned like the whole.
-    Neither: everybody trains, in every epoch.
+    choose: chooses from a pool whom it keeps.
+    each: instead of `choose`, for a policy that judges each sample by itself, so that a part of the
+    table can be planned like the whole: gives the rows that may rest, int64 of shape (E,), rising.
+    With neither, every sample trains in every epoch.
     """
 
     name: str

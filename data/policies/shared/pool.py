@@ -1,7 +1,8 @@
 """The pool: which samples a policy may leave out of an epoch, and how many it has to keep.
 
-Common to all policies: never left out are samples that were never seen, whose last loss or score is
-not finite, or whose return is due. Suspects of wrong labels are out already.
+The same for all policies: not in the pool, because they have to train, are samples that were never
+seen, whose last loss or score is not finite, or whose return is due (`revisit`). Samples whose
+labels are suspected to be wrong are not in it either: they are left out already.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ Columns = Mapping[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class PlanContext:
-    """When and for whom is planned.
+    """The epoch that is planned, and its settings.
 
     epoch: the epoch that is planned, the one after the last observations.
     full: whether it trains on everything. seed: of the run. budget: the policy's share in this
-    epoch, or None. noise: whether suspects of wrong labels are out, as many as the table says
-    (`estimate`) or as were out before (`frozen`).
+    epoch, or None. noise: whether samples with suspected labels are left out, as many as the table
+    lets estimate (`estimate`) or as were left out before (`frozen`); None: none are.
     """
 
     epoch: int
@@ -41,9 +42,10 @@ class PlanContext:
 class Choice:
     """What a policy chose.
 
-    rest_Q: rows that do not train, int64 of shape (Q,). probability_N: with which each sample was
-    to be kept, from which weights follow; or weight_N, of the losses, by the policy itself. Both
-    float32 of shape (N,); where neither is given, every weight is one.
+    rest_Q: rows that do not train, int64 of shape (Q,).
+    probability_N: the probability with which each sample was to be kept, for weights from it.
+    weight_N: weights of the losses that the policy sets itself, instead.
+    Both float32 of shape (N,); where neither is given, every weight is one.
     """
 
     rest_Q: npt.NDArray[np.int64]
@@ -56,7 +58,7 @@ class Pool:
     """The rows that a policy chooses from.
 
     rows_R: int64 of shape (R,), rising. score_N: of all samples, of shape (N,). total: N.
-    forced: how many train whatever is chosen. own: asks the user's function, of policy custom.
+    forced: how many train whatever is chosen. own: calls the user's function, for policy custom.
     """
 
     columns: Columns
@@ -89,7 +91,7 @@ class Pool:
 
     @property
     def picks(self) -> int:
-        """How many of the pool the budget keeps, beside those that are forced."""
+        """How many of the pool the budget allows to keep, after those that are forced."""
         wanted = round(self.budget * self.total) - self.forced
         return min(max(wanted, 0), len(self.rows_R))
 
@@ -107,7 +109,7 @@ class Pool:
         probability_R: npt.NDArray[np.float32] | None = None,
         weight_N: npt.NDArray[np.float32] | None = None,
     ) -> Choice:
-        """The choice to keep these of the pool. Who is not in it has a probability of one."""
+        """The choice that keeps `kept_R` of the pool. Outside the pool the probability is one."""
         probability_N = None
         if probability_R is not None:
             probability_N = np.ones(self.total, dtype=np.float32)
@@ -160,5 +162,5 @@ def highest(
 
 
 def stable_mean(values_N: npt.NDArray[Any]) -> float:
-    """The mean in float64, of the sorted values: it does not depend on the order of rows."""
+    """The mean in float64, summed in sorted order: the rows' order does not change its bits."""
     return float(np.sort(values_N.astype(np.float64)).mean())

@@ -1,7 +1,8 @@
-"""Revisit: for how long a sample may rest, so that its verdict never grows old.
+"""Revisit: for how many epochs in a row a sample may be left out, so that no score gets too old.
 
 Returns are staggered: each sample has a phase of its own, a hash of (seed, sample id), so in every
-epoch about one in `revisit + 1` of the easy ones comes back. Without phases they return in waves.
+epoch about one in `revisit + 1` of the easy ones comes back. Without phases many would return in
+the same epoch.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ def may_rest(
 ) -> npt.NDArray[np.bool_]:
     """Whether each of these samples may be left out of `epoch`: bool of shape (E,).
 
-    It may not if it was unseen for `revisit` epochs already, or if its phase comes round: every
-    `revisit + 1` epochs. So nobody is unseen for more than `revisit` epochs in a row.
+    It may not if it was left out for `revisit` epochs already, or if `epoch` is the one of its
+    phase, which comes every `revisit + 1` epochs. So no sample is left out for more than `revisit`
+    epochs in a row.
     """
     period = np.uint64(revisit + 1)
     due = np.uint64(epoch % (revisit + 1))
@@ -49,8 +51,8 @@ def is_due(
 ) -> npt.NDArray[np.bool_]:
     """Whether these samples have to train in `epoch`: bool of shape (N,).
 
-    phases: as `may_rest` staggers them; without, only who was unseen for `revisit` epochs is due,
-    which is enough for policies whose choice is by lot.
+    phases: whether returns are staggered as in `may_rest`. Without, only samples that were left out
+    for `revisit` epochs are due: enough for policies that choose by lot.
     """
     if phases:
         return ~may_rest(ids_N, epoch_seen_N, epoch=epoch, revisit=revisit, seed=seed)
