@@ -116,7 +116,7 @@ def deploy_config(
         schedule=schedule,
         paused=paused,
         # The server takes a worker of ours that was stopped for one that runs, for minutes.
-        has_worker=ours or any(one != worker_name() for one in deployed.workers),
+        has_worker=ours or any(worker != worker_name() for worker in deployed.workers),
         server_started=server.started,
         api_url=server.api_url,
         ui_url=server.ui_url,

@@ -148,17 +148,17 @@ def _schedules(schedule: Schedule | None) -> list[DeploymentScheduleCreate]:
 
 def _removed(before: DeploymentResponse | None, schedule: Schedule | None) -> tuple[str, ...]:
     kept = None if schedule is None else (schedule.cron, schedule.timezone)
-    held = [one.schedule for one in before.schedules] if before is not None else []
+    held = [entry.schedule for entry in before.schedules] if before is not None else []
     return tuple(
-        " ".join(str(getattr(one, name, "")) for name in ("cron", "timezone")).strip() or str(one)
-        for one in held
-        if (getattr(one, "cron", None), getattr(one, "timezone", None)) != kept
+        " ".join(str(getattr(old, name, "")) for name in ("cron", "timezone")).strip() or str(old)
+        for old in held
+        if (getattr(old, "cron", None), getattr(old, "timezone", None)) != kept
     )
 
 
 def _online_workers(client: SyncPrefectClient) -> tuple[str, ...]:
     workers = client.read_workers_for_work_pool(WORK_POOL)
-    return tuple(one.name for one in workers if one.status == "ONLINE")
+    return tuple(worker.name for worker in workers if worker.status == "ONLINE")
 
 
 def _length(config: RunConfig) -> str:
