@@ -42,7 +42,7 @@ class HostBuffers:
         """The tensors as they are now, on the host; until the next call."""
         import torch
 
-        found: dict[str, Tensor] = {}
+        copies: dict[str, Tensor] = {}
         devices = set()
         on_host: list[_Pair] = []
         with torch.no_grad():
@@ -50,7 +50,7 @@ class HostBuffers:
                 kept = self._fitting(name, tensor)
                 if kept is None:
                     kept = self._kept[name] = _empty_like(tensor)
-                found[name] = kept
+                copies[name] = kept
                 if tensor.device.type == "cuda":
                     # Into pinned memory it copies while the next copy is asked for already.
                     kept.copy_(tensor, non_blocking=True)
@@ -62,7 +62,7 @@ class HostBuffers:
         _copy_on_host(on_host, threads=min(torch.get_num_threads(), MAX_THREADS))
         for device in devices:
             torch.cuda.synchronize(device)
-        return found
+        return copies
 
     def _fitting(self, name: str, tensor: Tensor) -> Tensor | None:
         kept = self._kept.get(name)
@@ -113,5 +113,5 @@ def _bytes(tensor: Tensor) -> npt.NDArray[np.uint8]:
     """The memory of a contiguous host tensor that is not empty."""
     import torch
 
-    found: npt.NDArray[np.uint8] = tensor.detach().view(-1).view(torch.uint8).numpy()
-    return found
+    bytes_N: npt.NDArray[np.uint8] = tensor.detach().view(-1).view(torch.uint8).numpy()
+    return bytes_N

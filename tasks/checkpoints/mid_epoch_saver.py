@@ -146,7 +146,7 @@ class MidEpochSaver:
         body = {
             **self._identity,
             "updates": captured.updates,
-            "partial_loss": None if loss is None else [one.hex() for one in loss],
+            "partial_loss": None if loss is None else [value.hex() for value in loss],
             "document": document,
             "anchors": times,
         }
@@ -195,13 +195,15 @@ def _tensors(
         _EMA: parts.ema,
         _GRADIENT: gradients,
     }
-    named = {prefix + name: one for prefix, group in groups.items() for name, one in group.items()}
+    named = {
+        prefix + name: tensor for prefix, group in groups.items() for name, tensor in group.items()
+    }
     return named, parts.document
 
 
 def _gradients(state: TrainingState) -> dict[str, Tensor]:
     named = state.named_parameters().items()
-    return {name: one.grad for name, one in named if one.grad is not None}
+    return {name: parameter.grad for name, parameter in named if parameter.grad is not None}
 
 
 def _arrays(partial: MidEpochState) -> dict[str, Tensor]:
@@ -221,7 +223,7 @@ def _numbers(texts: Any) -> list[float] | None:
     if not isinstance(texts, list) or not texts:
         message = f"partial_loss: {texts!r:.100}"
         raise ValueError(message)
-    return [float.fromhex(one) for one in texts]
+    return [float.fromhex(text) for text in texts]
 
 
 def restore(commit: MidEpochCommit, state: TrainingState) -> MidEpochState:
@@ -235,8 +237,8 @@ def restore(commit: MidEpochCommit, state: TrainingState) -> MidEpochState:
     tensors = load_tensors(Path(commit.tensors), device="cpu")
 
     def of(prefix: str) -> dict[str, Tensor]:
-        found = {name: one for name, one in tensors.items() if name.startswith(prefix)}
-        return {name.removeprefix(prefix): one for name, one in found.items()}
+        group = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        return {name.removeprefix(prefix): tensor for name, tensor in group.items()}
 
     body = commit.body
     load_state(
@@ -254,7 +256,7 @@ def restore(commit: MidEpochCommit, state: TrainingState) -> MidEpochState:
         updates=int(body["updates"]),
         gradients=of(_GRADIENT),
         partial_loss=_numbers(loss),
-        metrics={name: one.numpy() for name, one in of(_METRIC).items()},
-        observations={name: one.numpy() for name, one in of(_OBSERVED).items()},
+        metrics={name: column.numpy() for name, column in of(_METRIC).items()},
+        observations={name: column.numpy() for name, column in of(_OBSERVED).items()},
         update_ends=tuple(tensors[_ENDS].tolist()),
     )

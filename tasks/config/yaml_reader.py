@@ -172,6 +172,6 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     mapping = parse_yaml(text, name=str(path))
     if not isinstance(mapping, dict):
-        found = "nothing" if mapping is None else f"a {type(mapping).__name__}"
-        raise ConfigError(f"{path}: expected a mapping such as `name: digits`, found {found}")
+        kind = "nothing" if mapping is None else f"a {type(mapping).__name__}"
+        raise ConfigError(f"{path}: expected a mapping such as `name: digits`, found {kind}")
     return mapping

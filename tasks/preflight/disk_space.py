@@ -59,7 +59,9 @@ def checkpoint_size(state: TrainingState, *, accumulate: int) -> CheckpointSize:
 
     parts = split_state(state)
     sizes = {
-        part.name: sum(one.nbytes for one in tensors.values() if isinstance(one, torch.Tensor))
+        part.name: sum(
+            tensor.nbytes for tensor in tensors.values() if isinstance(tensor, torch.Tensor)
+        )
         for part in fields(parts)
         if isinstance(tensors := getattr(parts, part.name), dict)
     }
@@ -92,7 +94,7 @@ def _moments(optimizer: Optimizer, *, device: Any) -> float:
     except (TypeError, ValueError, RuntimeError):  # one that wants a closure, or another shape
         return USUAL_MOMENTS
     slots = trial.state[sample].values()
-    return sum(one.nbytes for one in slots if isinstance(one, torch.Tensor)) / sample.nbytes
+    return sum(slot.nbytes for slot in slots if isinstance(slot, torch.Tensor)) / sample.nbytes
 
 
 def check_space(

@@ -42,15 +42,15 @@ def check_before_start(
 
     def scan(outputs: Any) -> None:
         num_classes = _num_classes(outputs)
-        for one in (train, validation):
-            if num_classes is not None and one.info.label_min is not None:
+        for dataset in (train, validation):
+            if num_classes is not None and dataset.info.label_min is not None:
                 check_labels(
-                    one.info.label_min,
-                    one.info.label_max,
-                    labels_N=one.labels_N,
+                    dataset.info.label_min,
+                    dataset.info.label_max,
+                    labels_N=dataset.labels_N,
                     num_classes=num_classes,
                     ignore_index=components.loss.ignore_index,
-                    name=one.field,
+                    name=dataset.field,
                 )
 
     output, target = _probe(config, components, train, scan=scan)
@@ -131,6 +131,8 @@ def _probe_message(
 
 
 def _check_losses(config: RunConfig, output: StepOutput, target: Any) -> None:
+    from epochal.engine.model.batches import described
+
     policy = config.sampling.policy
     if policy == "none":
         return
@@ -146,7 +148,7 @@ def _check_losses(config: RunConfig, output: StepOutput, target: Any) -> None:
         names = " and ".join(f"`{name}`" for name in sorted(needed))
         raise ConfigError(
             f"sampling.policy: {policy!r} goes by {names} of predictions, but the model's "
-            f"output is {_described(output.outputs)} for targets {_described(target)}, expected "
+            f"output is {described(output.outputs)} for targets {described(target)}, expected "
             f"logits of shape (B, C); use a step that returns the observations {names}, a policy "
             "that goes by losses alone, or `policy: none`"
         )
@@ -154,6 +156,8 @@ def _check_losses(config: RunConfig, output: StepOutput, target: Any) -> None:
 
 def _check_metrics(components: Components, output: StepOutput, target: Any) -> None:
     """Raises TargetError if a metric does not take what the step gives."""
+    from epochal.engine.model.batches import described
+
     for name, metric in components.metrics.fresh().items():
         try:
             getattr(metric, "to", lambda _: None)(components.device)
@@ -163,16 +167,9 @@ def _check_metrics(components: Components, output: StepOutput, target: Any) -> N
         except Exception as error:  # a metric of the user's may raise anything
             raise TargetError(
                 f"metrics.validation: {name!r} does not take the outputs "
-                f"({_described(output.outputs)}) and targets ({_described(target)}) of the first "
+                f"({described(output.outputs)}) and targets ({described(target)}) of the first "
                 f"samples: {type(error).__name__}: {error}"
             ) from error
-
-
-def _described(value: Any) -> str:
-    shape = getattr(value, "shape", None)
-    if shape is None:
-        return f"a {type(value).__name__}"
-    return f"{value.dtype} of shape {tuple(shape)}"
 
 
 def _num_classes(logits: Any) -> int | None:
@@ -197,8 +194,10 @@ def check_own_policy(config: RunConfig) -> None:
 
     ids_N = np.arange(PROBE_SAMPLES)
     seen = {
-        one.name: np.full(PROBE_SAMPLES, 0.5 if one.dtype == "float32" else 0, dtype=one.dtype)
-        for one in OBSERVATIONS.columns
+        column.name: np.full(
+            PROBE_SAMPLES, 0.5 if column.dtype == "float32" else 0, dtype=column.dtype
+        )
+        for column in OBSERVATIONS.columns
     }
     seen["sample_id"] = ids_N
     table = update(

@@ -83,7 +83,7 @@ class Section:
 
 
 def report_html(
-    found: FoundRun,
+    run: FoundRun,
     *,
     images: Images | str,
     tables: RunTables | None = None,
@@ -95,13 +95,13 @@ def report_html(
     they are open already. light: `data_map` and `kept` as PNG, as far as they are drawn. What
     cannot be read of the store is said in its place on the page.
     """
-    report = _Report(found, images, tables or RunTables.of_run(found), light or {})
+    report = _Report(run, images, tables or RunTables.of_run(run), light or {})
     return render(
         "page.html",
-        title=found.plan.reference,
-        heading=found.plan.run,
+        title=run.plan.reference,
+        heading=run.plan.run,
         facts=report.facts(),
-        config=_yaml(found.plan.config),
+        config=_yaml(run.plan.config),
         sections=list(report.sections()),
     )
 
@@ -114,39 +114,39 @@ def render(template: str, **values: object) -> str:
 class _Report:
     def __init__(
         self,
-        found: FoundRun,
+        run: FoundRun,
         images: Images | str,
         tables: RunTables,
         light: Mapping[str, bytes],
     ) -> None:
-        self._found = found
+        self._run = run
         self._images = images
         self._tables = tables
         self._light = light
 
     @cached_property
     def _rows(self) -> list[EpochRow]:
-        return epoch_rows(self._found)
+        return epoch_rows(self._run)
 
     def facts(self) -> list[tuple[str, str]]:
         """What the run is: names and values."""
-        found, plan = self._found, self._found.plan
-        best = found.best
-        stopped = "" if found.stopped_after is None else ", stopped early"
-        weights = found.weights_sha256
+        run, plan = self._run, self._run.plan
+        best = run.best
+        stopped = "" if run.stopped_after is None else ", stopped early"
+        weights = run.weights_sha256
         facts: dict[str, str | None] = {
             "generation": str(plan.generation),
-            "epochs": f"{len(self._rows)} of {found.config.epochs}{stopped}",
+            "epochs": f"{len(self._rows)} of {run.config.epochs}{stopped}",
             "best": None
             if best is None
             else f"{best.metric} {best.value:.4g} in epoch {best.epoch}",
-            "average": average_text(found),
+            "average": average_text(run),
             "branched from": None
             if plan.branched_from is None
             else f"{plan.branched_from}, sharing {plan.shared_epochs} epochs",
             "samples": f"{max(row.trained or 0 for row in self._rows):,}" if self._rows else None,
-            "policy": found.config.sampling.policy,
-            "seed": str(found.config.seed),
+            "policy": run.config.sampling.policy,
+            "seed": str(run.config.seed),
             "weights sha256": weights or "the last epoch is not trained yet",
         }
         return [(name, value) for name, value in facts.items() if value is not None]
@@ -264,7 +264,7 @@ class _Report:
 
         if not self._tables.trained:
             return
-        view = view_samples(self._found, order=order, count=SHEET_SAMPLES, tables=self._tables)
+        view = view_samples(self._run, order=order, count=SHEET_SAMPLES, tables=self._tables)
         note = "; ".join([view.caption, *view.notes])
         why = self._images
         if not isinstance(why, str):

@@ -65,18 +65,18 @@ class RunTables:
     sampling: SamplingConfig
 
     @classmethod
-    def of_run(cls, found: FoundRun) -> RunTables:
+    def of_run(cls, run: FoundRun) -> RunTables:
         """Of the run's records those that have tables."""
 
         def by_epoch(kind: str) -> dict[int, StageRecord]:
-            of_kind = [one for one in found.records.values() if one.stage == kind]
+            of_kind = [record for record in run.records.values() if record.stage == kind]
             return {
                 record.epoch: record
                 for record in sorted(of_kind, key=_epoch)
                 if record.epoch is not None
             }
 
-        return cls(found.stage_store, by_epoch("train"), by_epoch("mine"), found.config.sampling)
+        return cls(run.stage_store, by_epoch("train"), by_epoch("mine"), run.config.sampling)
 
     def samples(self) -> dict[str, Any] | None:
         """The newest table of samples, or None where no stage has mined."""

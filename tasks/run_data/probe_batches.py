@@ -70,7 +70,7 @@ def check_last_batch(config: RunConfig, components: Components, data: OpenDatase
     """
     rows = config.batches.epoch_length(data.info.num_samples)
     model = components.state.model
-    if not any(isinstance(one, _BATCH_NORMS) for one in model.modules()):
+    if not any(isinstance(module, _BATCH_NORMS) for module in model.modules()):
         return
     if not _has_single(config, rows):
         return

@@ -155,21 +155,21 @@ class _Told(SilentReporter):
         self._notice(text)
 
 
-def own_config(found: FoundRun, what: str) -> RunConfig:
+def own_config(run: FoundRun, what: str) -> RunConfig:
     """The config by whose path the run was named: what is called comes from there alone.
 
     what: comes out of such code, for the error. Raises InputError for a run named otherwise.
     """
-    if found.own is None:
+    if run.own is None:
         raise InputError(
             f"{what} built by a config of yours, never by what a store says: name the run by its "
-            f"config's path instead of {found.plan.run!r}"
+            f"config's path instead of {run.plan.run!r}"
         )
-    return found.own
+    return run.own
 
 
 def found_data(
-    found: FoundRun,
+    run: FoundRun,
     field: DataField,
     *,
     config: RunConfig,
@@ -186,12 +186,12 @@ def found_data(
     data = open_data(
         config,
         field,
-        found.store,
+        run.store,
         sources=source_files(config).get(field, {}),
         notice=_Told(notice),
         before_write=lambda: None,
     )
-    planned = getattr(found.plan, field)
+    planned = getattr(run.plan, field)
     if data.fingerprint != planned:
         notice(f"{field}: its content has changed since the run; {changed}")
     return data

@@ -27,7 +27,7 @@ class NoImage(InputError):
     """A sample's input is no image; the text says what it is."""
 
 
-def open_images(found: FoundRun, *, notice: Callable[[str], None]) -> OpenDataset:
+def open_images(run: FoundRun, *, notice: Callable[[str], None]) -> OpenDataset:
     """The run's training data, built by the config whose path the run was named by.
 
     Raises InputError where it was named otherwise, and as `open_data`.
@@ -35,9 +35,9 @@ def open_images(found: FoundRun, *, notice: Callable[[str], None]) -> OpenDatase
     from epochal.tasks.run_data.run_data import found_data, own_config
 
     return found_data(
-        found,
+        run,
         "train_data",
-        config=own_config(found, "images come out of the data set, and that is"),
+        config=own_config(run, "images come out of the data set, and that is"),
         notice=notice,
         changed="pictures are of what it is now",
     )
@@ -135,8 +135,8 @@ def _array(value: Any) -> npt.NDArray[Any] | None:
     if hasattr(value, "detach"):  # a tensor, of any device
         tensor = value.detach().cpu()
         tensor = tensor.float() if tensor.is_floating_point() else tensor
-        found: npt.NDArray[Any] = tensor.numpy()
-        return found
+        array: npt.NDArray[Any] = tensor.numpy()
+        return array
     if hasattr(value, "getbands"):  # of PIL, which need not be installed
         return np.asarray(value.convert("RGB"))
     return value if isinstance(value, np.ndarray) else None
@@ -155,7 +155,7 @@ def _input_of(item: Any) -> Any:
 
 def _no_image(name: str, value: Any) -> str:
     shape = getattr(value, "shape", None)
-    found = "nothing that is called `input` or `image`" if value is None else (
+    shown = "nothing that is called `input` or `image`" if value is None else (
         f"a {type(value).__name__}" + ("" if shape is None else f" of shape {tuple(shape)}")
     )  # fmt: skip
-    return f"{name}: its input is {found}; for a picture expected {EXPECTED}"
+    return f"{name}: its input is {shown}; for a picture expected {EXPECTED}"
