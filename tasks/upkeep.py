@@ -17,8 +17,8 @@ from epochal.data.stage_store.status import PARTIAL, PRUNED, side_path, stage_fo
 from epochal.data.store.backend import DAMAGED
 from epochal.data.store.store import Store
 from epochal.tasks.planning.run_view import RunView
+from epochal.tasks.runs.lookup import look_up, records_of
 from epochal.tasks.runs.run_plans import RunPlan, plan_numbers, read_plans, run_names
-from epochal.tasks.runs.stage_schema import look_up, records_of
 from epochal.tasks.stages.average import chosen_epochs
 from epochal.tasks.stages.registry import list_stages
 
@@ -61,8 +61,8 @@ class Garbage:
 
 def stage_keys(listing: Iterable[str]) -> list[str]:
     """The keys of the stages among the store's paths, sorted."""
-    found = {path.split("/")[1] for path in listing if path.startswith("stages/")}
-    return sorted(key for key in found if _is_key(key))
+    names = {path.split("/")[1] for path in listing if path.startswith("stages/")}
+    return sorted(name for name in names if _is_key(name))
 
 
 def _is_key(text: str) -> bool:
@@ -95,7 +95,7 @@ def verify_store(store: Store, *, set_aside: bool = False) -> VerifyReport:
         readable = {entry.number for entry in read_plans(store, name, set_aside=set_aside)}
         lost = sorted(set(plan_numbers(sizes, name)) - readable)
         problems += [
-            f"{store.address(f'runs/{name}/plans/{one:06d}.json')} is damaged" for one in lost
+            f"{store.address(f'runs/{name}/plans/{number:06d}.json')} is damaged" for number in lost
         ]
     return VerifyReport(
         objects=len(sizes),
@@ -119,12 +119,12 @@ def find_garbage(store: Store) -> Garbage:
     sizes, stage_store = store.listing(), StageStore(store)
     plans: list[RunPlan] = []
     for name in run_names(sizes):
-        found = read_plans(store, name)
-        if len(found) < len(plan_numbers(sizes, name)):
+        entries = read_plans(store, name)
+        if len(entries) < len(plan_numbers(sizes, name)):
             return Garbage(
                 {}, problem=f"a plan of run {name!r} cannot be read; see `epochal verify`"
             )
-        plans += [entry.plan for entry in found]
+        plans += [entry.plan for entry in entries]
     keys = stage_keys(sizes)
     statuses = look_up(stage_store, keys)
     needed = {stage.key for plan in plans for stage in plan.stages}
@@ -223,5 +223,5 @@ def remove_garbage(store: Store, garbage: Garbage) -> None:
         for name in files:
             store.delete(f"{stage_folder(key)}/{record.artifacts[name].file}")
     # The record first: without it the rest of a folder is no stage.
-    for path in sorted(garbage.objects, key=lambda one: not one.endswith("/record.json")):
+    for path in sorted(garbage.objects, key=lambda name: not name.endswith("/record.json")):
         store.delete(path)

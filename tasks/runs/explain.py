@@ -104,9 +104,9 @@ class Comparison:
         if section.endswith(".source"):
             yield from _source_changes(section, before or {}, now or {})
             return
-        found = list(self._fields(_FIELDS_OF_SECTION.get(section, (section,))))
-        if found:
-            yield from found
+        fields = list(self._fields(_FIELDS_OF_SECTION.get(section, (section,))))
+        if fields:
+            yield from fields
         elif section.endswith("_data"):
             old, new = (_short(value) for value in (before, now))
             yield change(f"{section} content", old, new)
@@ -142,4 +142,4 @@ def most_similar(
 ) -> Comparison | None:
     """The comparison with the plan that shares most stages; the first of equals."""
     comparisons = [Comparison(config, stages, plan) for plan in plans]
-    return max(comparisons, key=lambda found: found.shared, default=None)
+    return max(comparisons, key=lambda comparison: comparison.shared, default=None)

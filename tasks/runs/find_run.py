@@ -18,8 +18,8 @@ from epochal.data.store.store import Store
 from epochal.tasks.config.load import load_config
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_view import RunView
+from epochal.tasks.runs.lookup import look_up, records_of
 from epochal.tasks.runs.run_plans import RunPlan, find_plan
-from epochal.tasks.runs.stage_schema import look_up, records_of
 from epochal.tasks.stages.registry import list_stages
 
 MAX_STORES = 50
@@ -58,10 +58,10 @@ def stores_file() -> Path:
 def known_stores() -> list[str]:
     """Stores that runs on this machine have used, newest first."""
     try:
-        found = json.loads(stores_file().read_text(encoding="utf-8"))
+        urls = json.loads(stores_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []  # a convenience only: --store says it too
-    return [url for url in found if isinstance(url, str)] if isinstance(found, list) else []
+    return [url for url in urls if isinstance(url, str)] if isinstance(urls, list) else []
 
 
 def remember_store(url: str) -> None:
@@ -69,7 +69,7 @@ def remember_store(url: str) -> None:
     known = known_stores()
     if known[:1] == [url]:
         return
-    urls = [url, *(one for one in known if one != url)][:MAX_STORES]
+    urls = [url, *(other for other in known if other != url)][:MAX_STORES]
     path = stores_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")

@@ -38,13 +38,13 @@ DataField = Literal["train_data", "validation_data", "sampling.scoring.data"]
 
 def data_fields(config: RunConfig) -> dict[DataField, DataConfig]:
     """The data sets of a run by their field."""
-    found: dict[DataField, DataConfig] = {
+    fields: dict[DataField, DataConfig] = {
         "train_data": config.train_data,
         "validation_data": config.validation_data,
     }
     if (scored := own_data(config)) is not None:
-        found[SCORING_DATA] = scored
-    return found
+        fields[SCORING_DATA] = scored
+    return fields
 
 
 def source_files(config: RunConfig) -> dict[str, dict[str, str]]:
@@ -62,7 +62,7 @@ def source_files(config: RunConfig) -> dict[str, dict[str, str]]:
     }
     # A stated version replaces everything else.
     data = data_fields(config).items()
-    targets |= {name: one for name, one in data if one.version is None}
+    targets |= {name: data_config for name, data_config in data if data_config.version is None}
     for metric in config.metrics.validation:
         if not isinstance(metric, str):
             targets[f"metrics.{metric.name}"] = metric

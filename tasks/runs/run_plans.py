@@ -106,10 +106,10 @@ class NumberedPlan:
 def plan_numbers(listing: Iterable[str], run: str) -> list[int]:
     """The numbers of the plans of `run` among the store's paths, newest first."""
     prefix = f"runs/{run}/plans/"
-    found = [
+    matches = [
         _PLAN.fullmatch(path.removeprefix(prefix)) for path in listing if path.startswith(prefix)
     ]
-    return sorted((int(match.group(1)) for match in found if match), reverse=True)
+    return sorted((int(match.group(1)) for match in matches if match), reverse=True)
 
 
 def run_names(listing: Iterable[str]) -> list[str]:
@@ -131,16 +131,16 @@ def read_plans(
 
 def generations(store: Store, run: str) -> list[str]:
     """`name@generation` of each generation of `run`, oldest first."""
-    found = {entry.plan.generation for entry in read_plans(store, run)}
-    return [f"{run}@{generation}" for generation in sorted(found)]
+    numbers = {entry.plan.generation for entry in read_plans(store, run)}
+    return [f"{run}@{generation}" for generation in sorted(numbers)]
 
 
 def newest_plan(store: Store, run: str, *, generation: int | None = None) -> RunPlan | None:
     """The newest plan of `run` (of that generation, if one is given), or None."""
     for number in plan_numbers(store.listing(f"runs/{run}/plans"), run):
-        found = _read_plan(store, run, number)
-        if found is not None and generation in (None, found.plan.generation):
-            return found.plan
+        entry = _read_plan(store, run, number)
+        if entry is not None and generation in (None, entry.plan.generation):
+            return entry.plan
     return None
 
 
@@ -283,8 +283,8 @@ def shared_epochs(new: Sequence[PlannedStage], old: Sequence[PlannedStage]) -> i
         strict=False,
     )
     shared = 0
-    for one, other in pairs:
-        if one != other:
+    for new_key, old_key in pairs:
+        if new_key != old_key:
             break
         shared += 1
     return shared

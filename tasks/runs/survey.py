@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.stage_store.status import STARTED
 from epochal.tasks.planning.stage import Stage
-from epochal.tasks.runs.stage_schema import look_up
+from epochal.tasks.runs.lookup import look_up
 from epochal.tasks.stages.registry import loaded
 
 
