@@ -43,7 +43,9 @@ class Interruption:
             return
         before = {number: signal.getsignal(number) for number in SIGNALS}
         # What is ignored stays so: a shell gives that to what it starts in the background.
-        self._before = {number: one for number, one in before.items() if one != signal.SIG_IGN}
+        self._before = {
+            number: handler for number, handler in before.items() if handler != signal.SIG_IGN
+        }
         try:
             for number in self._before:
                 signal.signal(number, self._note)

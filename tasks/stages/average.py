@@ -83,9 +83,9 @@ def chosen_epochs(stage: Stage, records: Mapping[str, StageRecord]) -> tuple[int
     Fewer than asked for where the run has no more, or no more with a finite metric. They follow
     from what is in the stage's key; `is_decided` says whether they may still change.
     """
-    trained = [one.number for one in stage.parents.values() if one.kind == "train"]
+    trained = [parent.number for parent in stage.parents.values() if parent.kind == "train"]
     stopped = _stopped_after(stage, records)
-    epochs = sorted(one for one in trained if stopped is None or one <= stopped)
+    epochs = sorted(epoch for epoch in trained if stopped is None or epoch <= stopped)
     rule_of_stage = stage.inputs["averaging"]
     if "last" in rule_of_stage:
         return tuple(epochs[-rule_of_stage["last"] :])
@@ -102,8 +102,10 @@ def chosen_epochs(stage: Stage, records: Mapping[str, StageRecord]) -> tuple[int
 
 def is_decided(stage: Stage, records: Mapping[str, StageRecord]) -> bool:
     """Whether every validation is recorded that says which epochs are averaged."""
-    asked = [one for one in stage.parents.values() if one.kind == "validate"]
-    return _stopped_after(stage, records) is not None or all(one.key in records for one in asked)
+    asked = [parent for parent in stage.parents.values() if parent.kind == "validate"]
+    return _stopped_after(stage, records) is not None or all(
+        parent.key in records for parent in asked
+    )
 
 
 def _loads(stage: Stage, role: str, records: Mapping[str, StageRecord]) -> tuple[str, ...]:
@@ -125,9 +127,9 @@ def _artifact(stage: Stage) -> str:
 def _last_of_run(stage: Stage, records: Mapping[str, StageRecord]) -> Stage:
     """The train stage that the run ended with."""
     stopped = _stopped_after(stage, records)
-    trained = [one for one in stage.parents.values() if one.kind == "train"]
-    own = [one for one in trained if stopped is None or one.number <= stopped]
-    return max(own, key=lambda one: one.number)
+    trained = [parent for parent in stage.parents.values() if parent.kind == "train"]
+    own = [parent for parent in trained if stopped is None or parent.number <= stopped]
+    return max(own, key=lambda parent: parent.number)
 
 
 def _measured(
@@ -145,7 +147,9 @@ def _stopped_after(stage: Stage, records: Mapping[str, StageRecord]) -> int | No
     assert config.metric is not None
     assert config.mode is not None
     values: list[float | None] = []
-    for epoch in sorted(one.number for one in stage.parents.values() if one.kind == "validate"):
+    for epoch in sorted(
+        parent.number for parent in stage.parents.values() if parent.kind == "validate"
+    ):
         metrics = _measured(stage, epoch, records)
         if metrics is None:
             break

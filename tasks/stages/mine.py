@@ -72,7 +72,7 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
     # What is the same whatever run has the stage: no name, no path and no time.
     settled = {
         "settings": json.dumps(
-            {name: one for name, one in stage.inputs.items() if name.startswith("sampling")},
+            {name: value for name, value in stage.inputs.items() if name.startswith("sampling")},
             sort_keys=True,
         ),
         "data": str(stage.inputs["train_data"]),

@@ -185,13 +185,17 @@ def metric_values(stage: Stage, record: StageRecord) -> dict[str, float | None]:
     MLflow have them.
     """
     values: dict[str, float | None] = dict(record.values["metrics"])
-    names = [one if isinstance(one, str) else one["name"] for one in stage.inputs["metrics"]]
+    names = [
+        metric if isinstance(metric, str) else metric["name"] for metric in stage.inputs["metrics"]
+    ]
 
     def place(name: str) -> tuple[bool, int]:
         # A metric that gives several numbers names them `metric_part`.
         plain = name.removeprefix(EMA)
         known = [
-            index for index, one in enumerate(names) if plain == one or plain.startswith(f"{one}_")
+            index
+            for index, metric in enumerate(names)
+            if plain == metric or plain.startswith(f"{metric}_")
         ]
         return name.startswith(EMA), known[0] if known else len(names)
 

@@ -243,14 +243,14 @@ class Tracker:
             return self._run, self._exporter
         client = connect(self._uri)
         self._may_write()
-        found = find_or_create_run(
+        mlflow_run = find_or_create_run(
             client,
             uri=self._uri,
             experiment=self._experiment,
             run=self._identity,
             tags=self._initial_tags,
         )
-        run = TrackedRun(client, found, may_write=self._may_write)
+        run = TrackedRun(client, mlflow_run, may_write=self._may_write)
         run.describe(self._params, self._data)
         if self._computing:
             run.begin()
@@ -273,10 +273,12 @@ class Tracker:
             tags["epochal.best_epoch"] = str(finish.best.epoch)
         try:
             if finish.status == FINISHED:
-                trained = [one for one in self._records.values() if one.stage == "train"]
+                trained = [record for record in self._records.values() if record.stage == "train"]
                 log_links(run, trained, stages=self._stages)
                 best = finish.best
-                of_best = [one for one in trained if best is not None and one.epoch == best.epoch]
+                of_best = [
+                    record for record in trained if best is not None and record.epoch == best.epoch
+                ]
                 if best is not None and of_best and self._model is not None:
                     log_best_model(
                         run,
