@@ -43,7 +43,7 @@ class Run:
     def stages(self) -> Iterator[Stage]:
         """The stages that belong to the run, one after the other.
 
-        What early stopping ends is known only as the validations come, and told once.
+        Early stopping is decided as the validations come in, and reported once.
         """
         view, epoch, last = self.view, None, None
         for stage in view.stages:

@@ -1,4 +1,4 @@
-"""The MLflow ledger of a run, from its config and plan: what MLflow shows of it."""
+"""The tracker of a run, made from its config and plan: all that MLflow shows of it."""
 
 from __future__ import annotations
 
@@ -59,9 +59,10 @@ def log_pictures(
     stages: StageStore,
     source: PicturesSource,
 ) -> None:
-    """Writes the files, if those of the same tables are not there. Raises what MLflow raises.
+    """Writes the pictures to MLflow unless it has those of the same tables already.
 
-    may_write: called between the pictures, too: drawing takes a while.
+    may_write: called before each picture too, since drawing takes a while. Raises what MLflow
+    raises.
     """
     of = _identity(source, records)
     if run.tag(PICTURES_TAG) == of:
@@ -80,7 +81,7 @@ def log_pictures(
             path = Path(scratch) / name.rpartition("/")[2]
             path.write_bytes(data)
             run.client.log_artifact(run.run_id, str(path), name.rpartition("/")[0] or None)
-    if not stages.lost:  # else they show less than there is: the next command draws them anew
+    if not stages.lost:  # else tables are missing in them: the next command draws them again
         run.set_tags({PICTURES_TAG: of})
 
 
@@ -131,9 +132,9 @@ def make_tracker(
     tags: Mapping[str, str] | None = None,
     images: Images | None = None,
 ) -> Tracker:
-    """The ledger of the plan's generation. tags: more of them, for the run in MLflow.
+    """The tracker of the plan's generation. tags: further tags for the run in MLflow.
 
-    images: reads those of samples for the report; without it the report has none.
+    images: reads images of samples for the report; without it the report has none.
     """
     return Tracker(
         uri=tracking_uri(config.tracking, local_server=local_mlflow),
@@ -202,7 +203,7 @@ def sync_run(
 ) -> TrackerResult:
     """Delivers what MLflow does not have of a run in a store; computes and starts nothing.
 
-    A run that is not whole keeps the status of one that was cut off.
+    A run whose stages are not all done is shown as `KILLED`.
     """
     tracker = make_tracker(
         run.config,

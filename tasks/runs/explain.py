@@ -1,8 +1,8 @@
 """Why a stage is not done although a similar one is: which field changed, from what to what.
 
-Two lists of stages are compared section by section (`tasks.keys`); a changed section is told by
-the config's fields below it, or by the files or the content behind it. A stage whose own
-sections agree inherits the reasons of the parents that differ.
+Two lists of stages are compared section by section (`tasks.planning.inputs`). A changed section
+is reported by the config's fields in it, or by the files or data that it was made from. A stage
+whose own sections agree inherits the reasons of the parents that differ.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Comparison:
                 yield from self._fields((KINDS[only.kind].field,))
 
     def _cause(self, stage: Stage) -> str:
-        """The field that a stage is there for, which was not there before."""
+        """The field that asks for a stage which the earlier plan did not have."""
         kind = KINDS[stage.kind]
         is_new_epoch = kind.when == "epoch" and ("train", stage.epoch) not in self._old
         return "epochs" if is_new_epoch else kind.field
@@ -117,7 +117,7 @@ class Comparison:
         for path in sorted({**self._old_config, **self._new_config}):
             if not any(path == prefix or path.startswith(f"{prefix}.") for prefix in prefixes):
                 continue
-            # What one kind of schedule has and another has not is not set there either.
+            # A field that only one of the two configs has reads as not set: None.
             old, new = self._old_config.get(path), self._new_config.get(path)
             if old != new:
                 yield change(path, old, new)

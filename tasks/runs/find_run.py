@@ -28,10 +28,10 @@ MAX_NAMED_STORES = 3
 
 @dataclass(frozen=True)
 class FoundRun(RunView):
-    """A run in a store: its newest plan, and its view as far as early stopping let it go.
+    """A run in a store: its newest plan, and the stages up to where early stopping ended it.
 
-    own: the config by whose path a person named the run, else None: `config` is what the store says
-    that it was, and nothing that a store says is to be run as code.
+    own: the config file that the user named, else None. `config` is only what the store says: code
+    that a store names is never run, so what needs code (images, losses) needs `own`.
     """
 
     store: Store
@@ -60,7 +60,7 @@ def known_stores() -> list[str]:
     try:
         urls = json.loads(stores_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return []  # a convenience only: --store says it too
+        return []  # the list is a convenience: `--store` names a store too
     return [url for url in urls if isinstance(url, str)] if isinstance(urls, list) else []
 
 

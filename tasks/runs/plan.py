@@ -101,7 +101,7 @@ def report_plan(
     statuses: Mapping[str, StageStatus],
     store: Store,
 ) -> PlanReport:
-    """Joins stages with what the store has of them, and explains what it has not."""
+    """Each stage with its status in the store, and the reasons where it is not done."""
     run = RunView(config, stages, records_of(statuses))
     stopped = run.stopped_after
     missing = [stage for stage in stages if not _done(stage, statuses)]

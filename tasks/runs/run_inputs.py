@@ -2,7 +2,7 @@
 
 Fingerprints of data that was read once are kept in `<store>/fingerprints`, so that `plan` need
 not read data. A data set's description is found there by its target, args, source and declared
-files; what the files hold may have changed unseen, so `train` reads again what is quickly read.
+files. Their content may have changed without that, so `train` reads small data sets again.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def stated_fingerprint(data: DataConfig) -> str | None:
 
 
 def remembered_run_inputs(config: RunConfig, store: Store) -> RunInputs:
-    """The facts as far as the store knows them: for `plan`, which reads no data."""
+    """The inputs as far as the store knows them: for `plan`, which reads no data."""
     sources = source_files(config)
     run_inputs: dict[str, DatasetFacts] = {}
     for name, data in data_fields(config).items():

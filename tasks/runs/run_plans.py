@@ -1,8 +1,8 @@
 """What the store keeps of a run beside its stages: plans, generations, attempts.
 
 `runs/<name>/plans/NNNNNN.json` is written when the list of stage keys changes. While the old and
-the new list agree, or one is a prefix of the other, it is the same *generation* (DESIGN §1).
-Nothing here decides what is done: only stage records do.
+the new list agree, or one is a prefix of the other, it is the same *generation*: the run was
+only made longer or shorter, not changed. Whether a stage is done is decided by its record alone.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class RunPlan(Frozen):
         return digest("generation", [self.run, self.generation, first])
 
     def run_inputs(self) -> RunInputs:
-        """The facts that the keys were made from."""
+        """What the keys were made from beside the config."""
         return RunInputs(
             sources=self.sources,
             train_data=DatasetFacts(self.train_data, self.num_samples),
@@ -122,7 +122,7 @@ def read_plans(
 ) -> list[NumberedPlan]:
     """The readable plans of `run`, newest first; of many only the newest `most`.
 
-    set_aside: moves what is no document any more to `damaged/`.
+    set_aside: moves plans that cannot be parsed any more to `damaged/`.
     """
     numbers = plan_numbers(store.listing(f"runs/{run}/plans"), run)[:most]
     plans = (_read_plan(store, run, number, set_aside=set_aside) for number in numbers)
@@ -163,7 +163,7 @@ def _read_plan(
             store.set_aside(path, str(error))
         return None  # plans only explain; the records decide
     except ValidationError:
-        return None  # another version's, it may be
+        return None  # perhaps written by another version
     return NumberedPlan(number=number, plan=plan) if plan.run == run else None
 
 
@@ -188,7 +188,8 @@ def record_plan(
 ) -> RunPlan:
     """The plan of these stages: the newest one if it is the same, else a new one, written.
 
-    What is no document any more is moved to `damaged/` first: it would bar `gc` for ever.
+    Plans that cannot be parsed are moved to `damaged/` first: while one is there, `gc` removes
+    nothing.
     """
     listed = tuple(
         PlannedStage(kind=stage.kind, epoch=stage.epoch, key=stage.known_key) for stage in stages
@@ -242,8 +243,9 @@ def _next_plan(
 def _same_generation(keys: list[str], known: list[RunPlan]) -> RunPlan | None:
     """A plan of the generation that these keys belong to, or None.
 
-    All of its plans must agree with them: of two branches that a short plan is a prefix of, only
-    one may go on under its number. A plan of the very same keys says which; else the newest.
+    All plans of a generation must agree: where a short plan is a prefix of two different longer
+    ones, only one of the two may continue its generation. A plan with exactly these keys decides;
+    without one the newest generation that fits is taken.
     """
     generations: dict[int, list[RunPlan]] = {}
     for plan in known:
@@ -269,7 +271,7 @@ def _agree(keys: list[str], plan: RunPlan) -> bool:
 
 
 def _keys_in_epochs(stages: Sequence[PlannedStage]) -> list[str]:
-    # An average at the end is another one when the run grows, and the run is the same.
+    # A longer run averages other checkpoints at its end: that alone makes no new generation.
     return [
         stage.key for stage in stages if stage.kind not in KINDS or KINDS[stage.kind].when != "end"
     ]

@@ -52,7 +52,7 @@ def _pruned_and_needed(
     records: Mapping[str, StageRecord],
     pruned: Mapping[str, frozenset[str]],
 ) -> dict[str, list[str]]:
-    """Key → artifacts that retention has deleted, and a stage that is not done loads."""
+    """Key → artifacts that `gc` has deleted although a stage that is not done loads them."""
     return {
         parent.known_key: names
         for stage in stages

@@ -1,6 +1,6 @@
 """Where a run starts: the weights that `start.from` names, found, hashed and loaded.
 
-What is named and not there is an error before anything starts, never a start from scratch.
+Weights that are named but missing are an error before anything starts, never a start from scratch.
 """
 
 from __future__ import annotations

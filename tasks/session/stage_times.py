@@ -1,4 +1,4 @@
-"""When the updates of a stage were: the side file of moments beside its record."""
+"""When the updates of a stage were: kept in a file beside its record."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The MLflow ledger of one run: takes finished stages, delivers them on a thread of its own.
+"""The tracker of one run: takes finished stages and delivers them to MLflow on its own thread.
 
-Training never waits for MLflow and never fails by it. What cannot be delivered is said once and
-is delivered by the next command: the store knows what is missing (`tasks.exporter`).
+Training never waits for MLflow and never fails because of it. A failed delivery is reported once,
+and the next command delivers the rest: the store knows what is missing (`tasks.tracking.exporter`).
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Tracker:
     """One run's way to MLflow: `start`, `deliver` each stage, `finish`.
 
     params, tags, data, model, pictures: what MLflow shows of the run. log_every_updates and
-    per_group thin what is delivered. notice: told once if MLflow is away; called from another
-    thread.
+    per_group leave out part of what is delivered. notice: called once if MLflow is away, from
+    the tracker's thread.
     """
 
     def __init__(
@@ -105,13 +105,13 @@ class Tracker:
         self._model = model
         self._pictures = pictures
         self._queue: SimpleQueue[StageRecord | EpochPart | _Finish] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="epochal-ledger", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="epochal-tracker", daemon=True)
         self._settled = threading.Event()
         self._ended = threading.Event()
         self._moved = time.monotonic()
         self._abandoned = False
         self._computing = False
-        # Below: the thread's own.
+        # The attributes below belong to the thread.
         self._run: TrackedRun | None = None
         self._exporter: Exporter | None = None
         self._records: dict[str, StageRecord] = {}
@@ -225,7 +225,7 @@ class Tracker:
             self._failed(f"{type(error).__name__}: {error}")
 
     def _failed(self, problem: str) -> None:
-        # What the run holds by now is not known: the next try looks anew.
+        # What MLflow holds now is not known: the next try asks it again.
         self._exporter = None
         self._tell(problem.partition("\n")[0][:400])
 
@@ -268,7 +268,7 @@ class Tracker:
     def _finish_run(self, run: TrackedRun, finish: _Finish) -> None:
         tags = {**self._initial_tags, **finish.tags}
         if STOPPED_TAG not in tags and run.tag(STOPPED_TAG) is not None:
-            tags[STOPPED_TAG] = "no"  # it went on with more patience
+            tags[STOPPED_TAG] = "no"  # it has continued since, with more patience
         if finish.status == FINISHED and finish.best is not None:
             tags["epochal.best_epoch"] = str(finish.best.epoch)
         try:
@@ -291,5 +291,5 @@ class Tracker:
                     )
                 if self._pictures is not None:
                     self._pictures(run, self._records, self._may_write)
-        finally:  # the status is right even if a file could not be uploaded
+        finally:  # the status is set even if a file could not be uploaded
             run.end(finish.status, tags)
