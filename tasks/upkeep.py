@@ -1,8 +1,8 @@
-"""Looking after a store: every digest checked; what nothing needs found, and removed if told to.
+"""Looks after a store: checks every digest; finds what nothing needs, and removes it if asked to.
 
-Nothing is removed here that a run could go on from: the last checkpoint of each plan, and each
-whose next epoch is not done, and those that are averaged. Plans say what is needed; a store whose
-plans cannot all be read loses nothing, and one that has lost a plan no stage.
+Nothing that a run could go on from is removed: the last checkpoint of each plan, each whose next
+epoch is not done, and those that are averaged. Plans say what is needed: while one of them cannot
+be read nothing is removed, and where one was lost (set aside as damaged) no stage is.
 """
 
 from __future__ import annotations
@@ -41,10 +41,9 @@ class Garbage:
     """What nothing needs.
 
     objects: path → bytes, of folders of stages that no plan has, commits of finished epochs and
-    what was set aside. thinned: stage key → artifacts of checkpoints that the runs' `checkpoint:`
+    what was set aside. pruned: stage key → artifacts of checkpoints that the runs' `checkpoint:`
     does not keep. problem: why nothing may be removed, or None. lost_plans: damaged plans that were
-    set aside; while one is there, stages that no plan has are none of the objects: it may have had
-    them.
+    set aside; while there is one, stages that no plan has are kept too: they may have been its own.
     """
 
     objects: Mapping[str, int]
@@ -154,7 +153,7 @@ def _prunable(
     candidates: dict[str, StageRecord] = {}
     for plan in plans:
         config = plan.run_config()
-        if config is None:  # of another version: everything of it stays
+        if config is None:  # written by another version: all of its stages stay
             kept |= {stage.key for stage in plan.stages}
             continue
         stages = list_stages(config, plan.run_inputs())
@@ -189,10 +188,10 @@ def _kept(run: RunView) -> set[int]:
         return set(trained)
     kept = set(trained[-checkpoint.keep_last :])
     ranked = run.validated()[: checkpoint.keep_best]
-    if run.config.ema is not None:  # its best epochs may be others
+    if run.config.ema is not None:  # the average's best epochs may be others
         ranked += run.validated(run.metrics_of_ema)[: checkpoint.keep_best]
     kept |= {best.epoch for best in ranked}
-    # What a stage that is not done would start from; what is averaged now or, once it grows, then.
+    # What a stage that is not done would load; what is averaged now, or would be in a longer run.
     for stage in run.stages:
         if stage.kind == "average":
             kept |= {*chosen_epochs(stage, run.records)}
@@ -205,7 +204,7 @@ def _kept(run: RunView) -> set[int]:
 
 
 def remove_garbage(store: Store, garbage: Garbage) -> None:
-    """Removes `garbage`: of a checkpoint first notes that it is thinned, then deletes it.
+    """Removes `garbage`; of a checkpoint it first notes which files go, then deletes them.
 
     A stage stays done without its checkpoint, and is computed again only if something needs it.
     Raises BadStore if nothing may be removed.
@@ -219,9 +218,9 @@ def remove_garbage(store: Store, garbage: Garbage) -> None:
             continue
         body = {"artifacts": sorted({*files, *statuses[key].pruned})}
         if StageStore(store).put_side_file(key, PRUNED, body) != body:
-            continue  # other artifacts were thinned by an older version: leave what is there
+            continue  # an older version has pruned other artifacts: leave what is there
         for name in files:
             store.delete(f"{stage_folder(key)}/{record.artifacts[name].file}")
-    # The record first: without it the rest of a folder is no stage.
+    # The record goes first: without it the other files of the folder are no stage.
     for path in sorted(garbage.objects, key=lambda name: not name.endswith("/record.json")):
         store.delete(path)

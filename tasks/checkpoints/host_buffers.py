@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     _Pair = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 
 PAGE_BYTES = 4096
-SHARE_BYTES = 4 << 20  # what one thread copies at a time: of one tensor, or of many small ones
+SHARE_BYTES = 4 << 20  # what one thread copies at a time: part of one tensor, or many small ones
 MAX_THREADS = 4  # more than two were not measured; what two brought: docs/performance.md
 
 
 @dataclass
 class HostBuffers:
-    """One copy of a state at most. For one thread at a time."""
+    """Holds at most one copy of a state. Not to be used by two threads at once."""
 
     _kept: dict[str, Tensor] = field(default_factory=dict)
 
@@ -52,7 +52,7 @@ class HostBuffers:
                     kept = self._kept[name] = _empty_like(tensor)
                 copies[name] = kept
                 if tensor.device.type == "cuda":
-                    # Into pinned memory it copies while the next copy is asked for already.
+                    # A copy into pinned memory goes on while the next one is started.
                     kept.copy_(tensor, non_blocking=True)
                     devices.add(tensor.device)
                 elif tensor.device.type == "cpu" and tensor.is_contiguous() and tensor.numel():
@@ -72,7 +72,7 @@ class HostBuffers:
 
 
 def _copy_on_host(pairs: list[_Pair], *, threads: int) -> None:
-    """Copies each second to its first, by threads of which each takes the next share when it can.
+    """Copies the second of each pair into the first; free threads take the next share of bytes.
 
     torch's own copy waits for all of its threads after each tensor, which took 2 to 10 times as
     long where another process had one of the cores.

@@ -1,7 +1,7 @@
 """A commit inside an epoch that was read again, compared with the epoch that would go on from it.
 
-Its bytes have the digests that they should; whether they are a state of this epoch is asked here,
-before anything is trained on it.
+The store has checked the digests of its bytes. Whether they are a state of this epoch is checked
+here, before training goes on from it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def checked_restore(
     """Loads a commit into the live state; gives what `train_epoch` goes on from.
 
     Raises CorruptObject, naming the commit, if no epoch of this plan could have written it; the
-    state is then of no use.
+    live state may then be half loaded and must not be used.
     """
     name = f"the commit at micro-step {commit.micro_steps}"
     try:

@@ -1,6 +1,6 @@
 """YAML as people mean it: no duplicate keys, no aliases, no tags, `1e-3` a number, `no` a word.
 
-Scalars follow the JSON schema of YAML 1.2 (§10.2, with `~` and an empty value as null): only
+Scalars follow the JSON schema of YAML 1.2.2 (section 10.2; `~` and an empty value are null): only
 `true` and `false` are booleans, only decimal notation is a number, and nothing is a date.
 """
 

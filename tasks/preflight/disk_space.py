@@ -78,7 +78,8 @@ def checkpoint_size(state: TrainingState, *, accumulate: int) -> CheckpointSize:
 def _moments(optimizer: Optimizer, *, device: Any) -> float:
     """Bytes of state for each byte of weights: of torch's own optimizers found by one step.
 
-    That step is one of a copy, on a tensor of its own; others might not bear to be copied.
+    The step is taken by a copy of the optimizer, on a small tensor. Optimizers that are not torch's
+    own may not allow a copy.
     """
     import torch
 
@@ -91,7 +92,7 @@ def _moments(optimizer: Optimizer, *, device: Any) -> float:
     trial.param_groups = [{**optimizer.param_groups[0], "params": [sample]}]
     try:
         trial.step()
-    except (TypeError, ValueError, RuntimeError):  # one that wants a closure, or another shape
+    except (TypeError, ValueError, RuntimeError):  # it needs a closure, or another shape
         return USUAL_MOMENTS
     slots = trial.state[sample].values()
     return sum(slot.nbytes for slot in slots if isinstance(slot, torch.Tensor)) / sample.nbytes
@@ -106,7 +107,7 @@ def check_space(
     num_samples: int,
     notice: Callable[[str], None],
 ) -> None:
-    """Tells what will not fit. epochs: that are still to be trained; num_samples: of an epoch.
+    """Notices what will not fit. epochs: how many are still to be trained; num_samples: of one.
 
     Raises PreflightFailed if there is no room for the next two checkpoints of a local store, or to
     write one before it is uploaded.

@@ -1,4 +1,4 @@
-"""What can be known to fail is found before epoch 0: parts, data, labels, one forward pass."""
+"""Finds mistakes before epoch 0: builds the parts, checks the labels, tries a forward pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from epochal.engine.model.step import StepOutput
 
-PROBE_SAMPLES = 2  # BatchNorm in evaluation mode takes one; two show a batch dimension
+PROBE_SAMPLES = 2  # more than one, so that outputs without a batch dimension are seen
 
 
 def check_before_start(
@@ -57,7 +57,7 @@ def check_before_start(
     _check_losses(config, output, target)
     check_own_policy(config)
     if config.sampling.policy != "none" and config.sampling.scoring is not None:
-        # At the items' own resolution, and not mixed: not as the epochs' batches are.
+        # The scoring pass sees the items at their own resolution and unmixed, unlike training.
         _probe(config, components, data.get(SCORING_DATA, train))
     if config.mixing is not None:
         _probe(config, components, train, mixed=True)
@@ -97,7 +97,8 @@ def _probe(
     try:
         with torch.no_grad(), seeded(seed_64(config.seed, "probe")):
             batch, moved = first_batch(config, data, components, count=count, size_HW=size_HW)
-            if config.step is None and not mixed:  # a label that is no class ends a GPU's process
+            # First the labels: on a GPU one that is no class would kill the process.
+            if config.step is None and not mixed:
                 scan(model(split_batch(moved)[0]))
             if mixed and config.mixing is not None:
                 mixer = Mixer(config.mixing, seed=config.seed, epoch=0)

@@ -38,7 +38,7 @@ def check_pictures(out: Path, *, count: int | None) -> None:
 def draw_samples(
     run: FoundRun, view: SampleView, out: Path, *, notice: Callable[[str], None]
 ) -> None:
-    """Writes the samples of `view` as a picture, whole or not at all; one that is there goes.
+    """Writes the samples of `view` as a picture to `out`, whole or not at all; replaces a file.
 
     Raises InputError if the training data has no images or `out` cannot be written.
     """

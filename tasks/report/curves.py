@@ -65,7 +65,7 @@ def _by_key(
     import numpy as np
 
     places: dict[str, int] = {}
-    # A dict of the few names: sorting that many texts takes ten times as long.
+    # A dict keeps the few names in order: sorting all the texts takes ten times as long.
     place_N = np.fromiter(
         (places.setdefault(key, len(places)) for key in columns["key"].tolist()), dtype=np.int64
     )

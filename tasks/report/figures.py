@@ -90,7 +90,7 @@ def data_map_png(places: DataMap, *, theme: Theme = LIGHT) -> bytes:
 
 
 def data_map_figure(places: DataMap, *, theme: Theme = LIGHT) -> Figure:
-    """Mean of `p_true` against its variability (Swayamdipta et al. 2020), a point for a sample.
+    """Mean of `p_true` against its variability (Swayamdipta et al. 2020), one point per sample.
 
     Of more than 12,000 samples those with the smallest hash of the id are drawn; the margins and
     the legend count all.

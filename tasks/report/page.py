@@ -70,7 +70,7 @@ class Table:
 class Section:
     """A part of the page: a chart, a picture or a table, with a note below; or only a note.
 
-    summary: stands in the place of the table until a click. problem: why there is none of them.
+    summary: shown instead of the table until it is clicked. problem: why nothing can be shown.
     """
 
     title: str
@@ -89,11 +89,11 @@ def report_html(
     tables: RunTables | None = None,
     light: Mapping[str, bytes] | None = None,
 ) -> str:
-    """The page, from the same stages the same text.
+    """The page; the same stages always give the same text.
 
-    images: reads the images of samples by id, or says why there are none. tables: of this run, if
-    they are open already. light: `data_map` and `kept` as PNG, as far as they are drawn. What
-    cannot be read of the store is said in its place on the page.
+    images: reads the images of samples by id, or a text that says why there are none. tables: of
+    this run, if they are open already. light: `data_map` and `kept` as PNG for light colours, as
+    far as they are drawn already. What cannot be read is reported in its place on the page.
     """
     report = _Report(run, images, tables or RunTables.of_run(run), light or {})
     return render(

@@ -1,7 +1,7 @@
 """The tables of a run, read for people: scores of all epochs, who was kept, metrics of updates.
 
-What is read for a picture is bounded, so that it stays a matter of seconds; what a bound leaves out
-is said. Draws nothing.
+How much is read for a picture is limited, so that it takes seconds only; what a limit leaves out
+is reported. Draws nothing.
 """
 
 from __future__ import annotations

@@ -156,9 +156,10 @@ class _Told(SilentReporter):
 
 
 def own_config(run: FoundRun, what: str) -> RunConfig:
-    """The config by whose path the run was named: what is called comes from there alone.
+    """The config file that the user named the run by: only code that it names is ever called.
 
-    what: comes out of such code, for the error. Raises InputError for a run named otherwise.
+    what: which result needs that code, for the error. Raises InputError for a run that was named
+    in another way.
     """
     if run.own is None:
         raise InputError(
@@ -178,8 +179,8 @@ def found_data(
 ) -> OpenDataset:
     """The data set of that field, as `train` opens it.
 
-    config: names its target, which is called. changed: what to tell if its content is no longer the
-    run's. Raises as `open_data`.
+    config: names the target, which is called. changed: the notice to give if the content is not
+    that of the run any more. Raises what `open_data` raises.
     """
     from epochal.tasks.runs.run_inputs import source_files
 

@@ -30,7 +30,7 @@ class NoImage(InputError):
 def open_images(run: FoundRun, *, notice: Callable[[str], None]) -> OpenDataset:
     """The run's training data, built by the config whose path the run was named by.
 
-    Raises InputError where it was named otherwise, and as `open_data`.
+    Raises InputError where it was named in another way, and what `open_data` raises.
     """
     from epochal.tasks.run_data.run_data import found_data, own_config
 
@@ -88,8 +88,8 @@ def read_images(data: OpenDataset, sample_ids: Sequence[int]) -> list[npt.NDArra
 def image_of(value: Any, *, name: str) -> npt.NDArray[np.float32]:
     """`value` as float32 of shape (H, W, 3), its darkest value 0 and its brightest 1.
 
-    One scale for all channels, so that hues stay; an image of one value is grey, and what is not
-    finite black. Raises NoImage.
+    All channels are scaled alike, so that hues stay. An image of a single value becomes grey, and
+    values that are not finite black. Raises NoImage.
     """
     import numpy as np
 
