@@ -115,7 +115,7 @@ def run_training(
     Raises InputError before the flow starts if something that was given is wrong.
     """
     told = FlowLog(reporter)
-    # Nothing has started if it finds a mistake.
+    # If it finds a mistake, nothing has been started.
     run = prepare(config, reporter=told, local_mlflow=local_mlflow_uri())
     store_url = run.session.store.url
     remember_store(store_url)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.responses import DeploymentResponse
 
-# By module: a run that is started anywhere imports what is installed there, no copy of this file.
+# By module name: a run imports the package that is installed where it starts, no copy of a file.
 ENTRYPOINT = "epochal.flows.train.train"
 TAG = "epochal"
 _POOL_TYPE = "process"
@@ -112,7 +112,7 @@ def _ensure_work_pool(client: SyncPrefectClient) -> None:
         wanted = WorkPoolCreate(name=WORK_POOL, type=_POOL_TYPE, base_job_template=template)
         try:
             pool = client.create_work_pool(wanted)
-        except ObjectAlreadyExists:  # another command was faster
+        except ObjectAlreadyExists:  # another command has just made it
             pool = client.read_work_pool(WORK_POOL)
     if pool.type != _POOL_TYPE:
         raise InputError(
@@ -124,7 +124,7 @@ def _ensure_work_pool(client: SyncPrefectClient) -> None:
 def _job_variables() -> dict[str, Any]:
     """Settings of the process that a worker starts for each run."""
     settings = {name: os.environ.get(name, value) for name, value in DEFAULTS.items()}
-    return {"env": {**settings, "PYTHONSAFEPATH": "1"}}  # nothing is imported from where it begins
+    return {"env": {**settings, "PYTHONSAFEPATH": "1"}}  # import nothing from where it starts
 
 
 def _one_at_a_time() -> dict[str, Any]:

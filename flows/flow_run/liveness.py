@@ -1,4 +1,4 @@
-"""What keeps a flow run and the world around it in step: three blocks around its body.
+"""Blocks around the body of a flow run: a heartbeat, the end of its parent, its folder.
 
 `beating` tells the server that the run works, `ending_with_runner` ends it with the process that
 started it, `working_place` makes relative paths mean what they mean to a command.
@@ -95,11 +95,11 @@ def ending_with_runner(*, look_every_s: float = LOOK_EVERY_S) -> Iterator[None]:
             yield
     finally:
         if os.getppid() != parent:
-            APILogWorker.drain_all(timeout=_DRAIN_S)  # soon nothing can: SIGTERM comes again
+            APILogWorker.drain_all(timeout=_DRAIN_S)  # now: a second SIGTERM will end all
 
 
 def working_place(config: RunConfig) -> AbstractContextManager[None]:
-    """Inside a flow: relative paths in the user's own code mean what they mean to a command there.
+    """Inside a flow that a worker runs: works in the config's folder, as relative paths expect.
 
     A command works where it was called. A worker's process begins in an empty folder: told to
     begin in the config's, Prefect would import what is there before the libraries, and a file of

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class FlowLog:
-    """Tells another reporter, and the log of the task or flow that is running.
+    """Passes everything on to another reporter, and to the log of the running task or flow.
 
     flow_logger: where threads of their own log to, which no task's context reaches.
     """

@@ -1,4 +1,4 @@
-"""What is written about the local servers: `$PREFECT_HOME/epochal.json`, its lock, its clock.
+"""The note about the local servers: `$PREFECT_HOME/epochal.json`, its lock, its time of use.
 
 Knows files only: starts nothing, stops nothing, asks no server.
 """
@@ -40,7 +40,7 @@ class Server(BaseModel):
 
 
 class ServerRecord(Server):
-    """One that was started. started: `processes.start_mark`, which with the pid names one process.
+    """A server that was started. started: its `processes.start_mark`: with the pid it is unique.
 
     A pid alone does not: the system gives it to another process some time after this one's end.
     """

@@ -79,7 +79,7 @@ def start_detached(
             pass_fds=handed,
             umask=0o077 if owner_only else -1,
         )
-    # If it dies while we live, somebody must reap it: a zombie keeps its pid.
+    # If it ends before we do, we must wait for it: else its pid stays taken (a zombie).
     threading.Thread(target=process.wait, name=f"reaps-{name}", daemon=True).start()
     return ServerRecord(
         **server.model_dump(), pid=process.pid, started=start_mark(process.pid) or "gone"
@@ -173,7 +173,7 @@ def stop(record: ServerRecord, *, home: ServerHome, grace_s: float = GRACE_S) ->
     _signal(family, signal.SIGTERM)
     deadline = time.monotonic() + grace_s
     while family and time.monotonic() < deadline:
-        # In short waits: one that has ended counts as there until its parent has asked how.
+        # In short waits: an ended process counts as running until its parent has waited for it.
         psutil.wait_procs(family, timeout=_POLL_S)
         family = _family(record, home)
     while family:
@@ -259,7 +259,7 @@ def _is_of(process: psutil.Process, record: ServerRecord, home: ServerHome) -> b
 
 def _signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
     for process in processes:
-        with suppress(psutil.NoSuchProcess):  # also where another one has its pid now
+        with suppress(psutil.NoSuchProcess):  # also if its pid belongs to another process now
             process.send_signal(number)
 
 
