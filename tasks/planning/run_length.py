@@ -86,7 +86,7 @@ def _called(function: Callable[..., Any], args: dict[str, Any], t: float) -> Any
 
 
 def updates_of(config: RunConfig, epoch: int, *, num_samples: int) -> int:
-    """The updates of a whole epoch on all samples; as `data.order` cuts it."""
+    """The updates of a whole epoch on all samples; as `data.loading.order` cuts them."""
     accumulate = config.gradients.accumulated(epoch)
     rows = config.batches.epoch_length(num_samples)
     return config.loader.num_updates(rows, accumulate=accumulate)

@@ -281,7 +281,7 @@ def _kept_heat(shares: KeptShares, known: Sequence[int], theme: Theme) -> Figure
 
 
 def _mean_of_known(share_CK: npt.NDArray[Any], *, axis: int) -> npt.NDArray[Any]:
-    """The mean without NaN: a table may lack a class; NaN of nothing."""
+    """The mean of the values that are not NaN (a table may lack a class); NaN if there is none."""
     import numpy as np
 
     known_CK = np.isfinite(share_CK)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a landscape is of. artifact: `model` or `ema`. extent: of filters' norms, each way."""
+    """Which landscape is asked for. artifact: `model` or `ema`. extent: in norms of the filters."""
 
     epoch: int
     artifact: str

@@ -288,7 +288,7 @@ def _sheet(images: list[npt.NDArray[np.float32]], view: SampleView) -> Picture:
 
 
 def _in_both(draw: Callable[[Theme], bytes], light: bytes | None = None) -> Picture:
-    """The picture in the page's light and its dark colours. light: that one, if it is drawn."""
+    """The picture in light and in dark colours. light: the light one, if it is drawn already."""
     from epochal.tasks.report.figures import DARK, LIGHT
 
     light, dark = light or draw(LIGHT), draw(DARK)

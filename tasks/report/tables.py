@@ -120,7 +120,7 @@ class RunTables:
         return sum(int(record.values["samples"]) for record in self.trained.values())
 
     def kept(self) -> KeptShares | None:
-        """Who was to be kept, by epoch and class; None where no stage has mined."""
+        """The share of samples kept for each epoch and class; None without a mine stage."""
         import numpy as np
 
         if not self.mined:
@@ -166,7 +166,7 @@ class RunTables:
 
 
 def _numbered(label_N: npt.NDArray[np.int64]) -> tuple[Any, npt.NDArray[np.int64]]:
-    """Labels, rising, and the place of each sample's own among them."""
+    """The distinct labels in ascending order, and for each sample the index of its label."""
     import numpy as np
 
     low, high = int(label_N.min()), int(label_N.max())
@@ -176,7 +176,7 @@ def _numbered(label_N: npt.NDArray[np.int64]) -> tuple[Any, npt.NDArray[np.int64
 
 
 def spread(values: Sequence[int], *, most: int) -> list[int]:
-    """`values`, or of many `most` of them, evenly, with the first and the last."""
+    """`values`, or if there are more, `most` of them at even steps, first and last included."""
     if len(values) <= most:
         return list(values)
     last = len(values) - 1

@@ -91,7 +91,7 @@ def open_data(
 
 
 def _is_of(known: DatasetInfo, dataset: Any) -> bool:
-    """Whether what is remembered may be of this data set, as far as that costs no reading."""
+    """Whether the remembered description fits this data set, judged without reading the data."""
     try:
         count = len(dataset)
     except Exception:  # noqa: BLE001 - a user's __len__ may raise anything; `describe` says it
@@ -116,7 +116,7 @@ def check_same_samples(trained: OpenDataset, scored: OpenDataset) -> None:
 def read_run_inputs(
     config: RunConfig, store: Store, *, notice: Reporter, before_write: Callable[[], None]
 ) -> tuple[RunInputs, dict[str, OpenDataset]]:
-    """The facts from the data as it is now, and the data sets."""
+    """The inputs of the keys, made from the data as it is now, and the open data sets."""
     sources = source_files(config)
     data: dict[str, OpenDataset] = {
         name: open_data(

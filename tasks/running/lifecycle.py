@@ -48,7 +48,7 @@ class ActiveRun:
 def prepare(
     config: RunConfig, *, reporter: Reporter | None, local_mlflow: str | None = None
 ) -> Run:
-    """Opens the run, the tracker's place checked too. Raises InputError: nothing has started."""
+    """Opens the run and checks that MLflow can take it. Raises InputError: nothing has started."""
     uri = tracking_uri(config.tracking, local_server=local_mlflow)
     check = partial(check_tracker, uri, experiment=config.tracking.experiment)
     return open_run(config, reporter=reporter, before_start=check)
@@ -105,7 +105,7 @@ def _check_lost(session: Session) -> None:
 
 
 def _log_attempt(run: Run) -> None:
-    """Who computes here, with what: a file of its own for each command that computes."""
+    """Writes down where and with which versions this command computes, in a file of its own."""
     import os
     import socket
     import time

@@ -97,7 +97,7 @@ def _open(config: RunConfig, reporter: Reporter, before_start: Callable[[], None
 
 
 def _refuse_or_tell(view: RunView, environment: Mapping[str, Any], reporter: Reporter) -> None:
-    """Stages from another numerics environment: said, or refused where that is asked for."""
+    """Reports stages from another numerics environment, or refuses them if the config says so."""
     own = digest("environment", environment)
     records = view.records.values()
     other = next((record for record in records if record.environment_digest != own), None)

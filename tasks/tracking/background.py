@@ -64,7 +64,7 @@ class _Finish:
 
 
 class _AbandonedError(Exception):
-    """Nobody waits for this thread any more: it may write nothing."""
+    """Raised in the thread once nobody waits for it any more, so that it writes nothing."""
 
 
 class Tracker:
@@ -143,7 +143,7 @@ class Tracker:
         self._queue.put(record)
 
     def deliver_part(self, part: EpochPart) -> None:
-        """Takes what is committed of an epoch at work; returns at once. Only the newest counts."""
+        """Takes the committed part of a running epoch; returns at once. A newer one replaces it."""
         self._queue.put(part)
 
     def finish(

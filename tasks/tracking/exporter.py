@@ -40,14 +40,14 @@ _GROUP = "gradients/norm/"
 
 @dataclass(frozen=True)
 class LogEvery:
-    """What of the step metrics is delivered: every n-th update; the norms of groups or not."""
+    """Which step metrics are delivered: every n-th update; with or without the groups' norms."""
 
     log_every_updates: int
     per_group: bool
 
     @property
     def suffix(self) -> str:
-        """How a marker's name says it."""
+        """Its part of a marker's name."""
         return f"every-{self.log_every_updates}{'-groups' if self.per_group else ''}"
 
 
