@@ -142,7 +142,7 @@ def run_training(
 
 @contextmanager
 def _told_of_termination() -> Iterator[None]:
-    """Prefect sends SIGTERM on to whoever had it before: without this the process just dies."""
+    """Inside the block SIGTERM, which Prefect passes on to this handler, raises Interrupted."""
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as `signal` calls it
         raise Interrupted(

@@ -128,7 +128,7 @@ def _job_variables() -> dict[str, Any]:
 
 
 def _one_at_a_time() -> dict[str, Any]:
-    """Two runs of one config would compute the same stages; the second waits, and finds them."""
+    """One run of a deployment at a time: a second would compute the same stages, so it waits."""
     from prefect.client.schemas.objects import (
         ConcurrencyLimitStrategy,
         ConcurrencyOptions,

@@ -36,7 +36,7 @@ _NAMED_WITHIN = timedelta(minutes=5)
 
 @contextmanager
 def noting_process() -> Iterator[None]:
-    """Inside a flow: its run names this process; tasks of dead tries no longer show `Running`."""
+    """Inside a flow: its run names this process; ends tasks that dead tries left `Running`."""
     from prefect.client.orchestration import get_client
 
     run = current_flow_run()
@@ -128,7 +128,7 @@ def _end(client: SyncPrefectClient, run: FlowRun) -> bool:
 
 
 def _end_tasks(client: SyncPrefectClient, run_id: UUID, *, before: int) -> None:
-    """Tasks that dead tries left `Running`; `before` is the first try that may be alive."""
+    """Ends the tasks of tries before `before`, the first try that may be alive."""
     from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
     from prefect.states import Crashed
 
