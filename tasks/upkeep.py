@@ -53,7 +53,7 @@ class Garbage:
 
     @property
     def bytes(self) -> int:
-        """Of all of it."""
+        """Bytes of everything that would be removed."""
         checkpoints = sum(size for files in self.pruned.values() for size in files.values())
         return sum(self.objects.values()) + checkpoints
 
@@ -114,7 +114,7 @@ def _side_problems(stage_store: StageStore, key: str, sizes: Mapping[str, int]) 
 
 
 def find_garbage(store: Store) -> Garbage:
-    """What nothing needs. Changes nothing."""
+    """Finds what nothing needs. Changes nothing."""
     sizes, stage_store = store.listing(), StageStore(store)
     plans: list[RunPlan] = []
     for name in run_names(sizes):

@@ -35,7 +35,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class _Marker(Server):
-    """What a server's process, and all that it starts, carries in its environment."""
+    """The variable that marks a server's process, and all that it starts, in their environment."""
 
     home: str
 
@@ -117,7 +117,7 @@ def find_or_start(
 
 
 def read_note(home: ServerHome) -> dict[str, ServerRecord]:
-    """What the note says; if it is damaged, what the processes themselves say."""
+    """The servers that the note names; if it is damaged, those found by their markers."""
     try:
         return home.read()
     except NoteDamagedError:
@@ -264,7 +264,7 @@ def _signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None
 
 
 def _marker(process: psutil.Process) -> _Marker | None:
-    """What `start_detached` put into the environment that this process began with."""
+    """The marker that `start_detached` put into that process's environment, or None."""
     try:
         text = process.environ().get(MARKER)
     except (psutil.NoSuchProcess, psutil.AccessDenied):  # gone, or somebody else's
@@ -284,5 +284,5 @@ def _leads_session(pid: int) -> bool:
 
 @cache
 def _boot_id() -> str | None:
-    """Tells boots, and machines that share a home, apart; None where the system has none."""
+    """The system's id of this boot, different on each machine; None where there is none."""
     return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else None

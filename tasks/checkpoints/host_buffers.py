@@ -30,7 +30,7 @@ class HostBuffers:
     _kept: dict[str, Tensor] = field(default_factory=dict)
 
     def prepare(self, tensors: Mapping[str, Tensor]) -> None:
-        """Makes and touches what `copy` of such tensors will need."""
+        """Allocates the memory that `copy` of such tensors will need, and touches its pages."""
         for name, tensor in tensors.items():
             if self._fitting(name, tensor) is None:
                 made = _empty_like(tensor)
@@ -39,7 +39,7 @@ class HostBuffers:
                 self._kept[name] = made
 
     def copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors as they are now, on the host; until the next call."""
+        """Copies of the tensors as they are now, on the host; valid until the next call."""
         import torch
 
         copies: dict[str, Tensor] = {}

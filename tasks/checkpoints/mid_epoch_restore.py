@@ -50,7 +50,7 @@ def checked_restore(
 
 
 def _check_columns(epoch: MidEpochState, state: TrainingState, config: GradientsConfig) -> None:
-    """Raises StateMismatch unless the columns are those that this epoch goes on with."""
+    """Raises StateMismatch unless the columns are those that this epoch would have recorded."""
     from epochal.engine.loop.gradients import Gradients
     from epochal.engine.loop.progress import new_recorder, without_validations
     from epochal.engine.measure.observe import Observer

@@ -76,7 +76,7 @@ class MidEpochSaver:
         self._last_micro_steps = 0
 
     def when_due(self, progress: Progress) -> None:
-        """Begins a commit if one is due and none is under way. Raises what the last one raised."""
+        """Begins a commit if one is due and none is under way. Raises the error of the last one."""
         share = self._share_of_interval(progress)
         if self._error is not None:
             self._join()
@@ -187,7 +187,7 @@ class MidEpochSaver:
 def _tensors(
     state: TrainingState, gradients: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All tensors of the live state by their names in a commit, and the rest of it."""
+    """All tensors of the live state by their names in a commit, and the rest of the state."""
     from epochal.engine.checkpoint.serialize import split_state
 
     parts = split_state(state)

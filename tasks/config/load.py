@@ -89,7 +89,7 @@ def _sentence(problem: ErrorDetails) -> str:
 
 
 def _of_several_fields(text: str, field: str) -> str:
-    """What a check over a group of fields says; it may begin with the field's name in the group."""
+    """The error of a check over several fields; it may begin with a field's name in the group."""
     if not field:
         return text
     return f"{field}.{text}" if _NAMED.match(text) else f"{field}: {text}"
@@ -115,7 +115,7 @@ def _models(annotation: Any) -> Iterable[type[BaseModel]]:
 
 
 def _step(models: list[type[BaseModel]], part: int | str) -> list[type[BaseModel]]:
-    """The models that one part of an error's location leads to; a union's tag stays in place."""
+    """The models below the next part of an error's location; the tag of a union leads no deeper."""
     tagged = [model for model in models if _kind_of(model) == part]
     if tagged:
         return tagged

@@ -165,7 +165,7 @@ class RunView:
 
 
 def _consumed_others(stage: Stage, record: StageRecord, records: Mapping[str, StageRecord]) -> bool:
-    """Whether the stage was computed from other bytes than its parents have now."""
+    """Whether the stage was computed from bytes that its parents do not have any more."""
     for name, sha256 in record.consumed.items():
         role, _, artifact = name.partition("/")
         parent = stage.parents.get(role)

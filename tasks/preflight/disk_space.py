@@ -41,7 +41,7 @@ class CheckpointSize:
 
     @property
     def total(self) -> int:
-        """Of the checkpoint at an epoch's end."""
+        """Bytes of the checkpoint at an epoch's end."""
         return self.model + self.optimizer
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class CheckpointSize:
 
 
 def checkpoint_size(state: TrainingState, *, accumulate: int) -> CheckpointSize:
-    """What a checkpoint of this state will have, its optimizer's moments included."""
+    """The size of a checkpoint of this state, the optimizer's moments included."""
     import torch
 
     from epochal.engine.checkpoint.serialize import split_state

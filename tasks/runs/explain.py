@@ -44,7 +44,7 @@ def shown(value: Any) -> str:
 
 
 def change(path: str, old: Any, new: Any) -> str:
-    """`optimizer.args.lr: 0.002 → 0.004`."""
+    """A change as it is shown: `optimizer.args.lr: 0.002 → 0.004`."""
     return f"{path}: {shown(old)} → {shown(new)}"
 
 

@@ -43,7 +43,7 @@ class FoundRun(RunView):
 def found_run(
     plan: RunPlan, config: RunConfig, stage_store: StageStore, records: dict[str, StageRecord]
 ) -> FoundRun:
-    """The run of that plan. config: the plan's."""
+    """The run of that plan. config: that of the plan."""
     run = RunView(config, list_stages(config, plan.run_inputs()), records)
     return FoundRun(
         config, run.needed, records, store=stage_store.store, stage_store=stage_store, plan=plan

@@ -100,7 +100,7 @@ def read_known(store: Store, path: str) -> DatasetInfo | None:
 
 
 def write_known(store: Store, path: str, known: DatasetInfo) -> None:
-    """Remembers `known`; another description at that place gives way to it."""
+    """Remembers `known`, in place of another description at that path."""
     data = dump_document(known.model_dump(mode="json"))
     try:
         store.put_new(path, data)

@@ -102,7 +102,7 @@ def chosen_epochs(stage: Stage, records: Mapping[str, StageRecord]) -> tuple[int
 
 
 def is_decided(stage: Stage, records: Mapping[str, StageRecord]) -> bool:
-    """Whether every validation is recorded that says which epochs are averaged."""
+    """Whether all validations that decide which epochs are averaged are recorded."""
     asked = [parent for parent in stage.parents.values() if parent.kind == "validate"]
     return _stopped_after(stage, records) is not None or all(
         parent.key in records for parent in asked
@@ -121,7 +121,7 @@ def _loads(stage: Stage, role: str, records: Mapping[str, StageRecord]) -> tuple
 
 
 def _artifact(stage: Stage) -> str:
-    """Of a train stage: `model`, or `ema`."""
+    """The artifact of a train stage that is averaged: `model` or `ema`."""
     return str(stage.inputs["averaging"]["of"])
 
 

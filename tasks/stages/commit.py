@@ -60,7 +60,7 @@ def commit_stage(
 
 
 def put_moment(session: Session, stage: Stage) -> None:
-    """Notes that the stage was done now."""
+    """Writes down the present time as that of the stage."""
     session.stage_store.put_side_file(stage.known_key, TIMES, {"anchors": [[0, now_ms()]]})
 
 
