@@ -35,7 +35,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class _Marker(Server):
-    """The variable that marks a server's process, and all that it starts, in their environment."""
+    """What `MARKER` holds in the environment of a server's process and of all that it starts."""
 
     home: str
 
