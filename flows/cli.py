@@ -71,7 +71,7 @@ def run(arguments: list[str] | None = None) -> int:
         if failed is None:
             raise
         return failed
-    if code == SIGINT_CODE:  # what typer makes of a KeyboardInterrupt
+    if code == SIGINT_CODE:  # what typer turns a KeyboardInterrupt into
         return _interrupted("interrupted")
     return code if isinstance(code, int) else 0
 

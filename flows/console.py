@@ -197,13 +197,19 @@ def plan_table(report: PlanReport) -> Table:
     table.add_column("key", style="dim")
     table.add_column("why", overflow="fold")
     before: tuple[str, ...] = ()
-    for one in report.reports:
-        why = "as above" if one.why and one.why == before else "; ".join(one.why)
-        before = one.why
-        state = "[green]done[/]" if one.done else "[yellow]would run[/]"
-        if not one.needed:
+    for stage_report in report.reports:
+        why = (
+            "as above"
+            if stage_report.why and stage_report.why == before
+            else "; ".join(stage_report.why)
+        )
+        before = stage_report.why
+        state = "[green]done[/]" if stage_report.done else "[yellow]would run[/]"
+        if not stage_report.needed:
             state, why = "[dim]not needed[/]", ""
-        table.add_row(one.stage.label, state, (one.stage.key or NOTHING)[:8], escape(why))
+        table.add_row(
+            stage_report.stage.label, state, (stage_report.stage.key or NOTHING)[:8], escape(why)
+        )
     return table
 
 

@@ -26,7 +26,7 @@ DEFAULTS: Mapping[str, str] = MappingProxyType(
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-        # Not pickle, in case anything is ever persisted.
+        # Should Prefect ever store a result, then not with pickle.
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
     }
 )

@@ -23,7 +23,7 @@ from epochal.flows.environment import importing
 from epochal.flows.servers import ServerHome, prefect_answers, read_note
 from epochal.tasks.http import ask
 
-# A run that died without a word stays `Running` for ever. One that lives sends a heartbeat at
+# A run that was killed stays `Running` in Prefect for ever. One that lives sends a heartbeat at
 # least every 180 s, Prefect's default.
 SIGN_OF_LIFE_S = 900.0
 _LOOK_AGAIN_S = 60.0
@@ -68,7 +68,7 @@ def _serve(listening: socket.socket) -> None:
 
 
 def _stay_on_one_cpu() -> set[int]:
-    """Keeps all threads on one CPU, and gives those that there are; empty where that cannot be.
+    """Keeps all threads on one CPU; gives the CPUs it had before, none where that is impossible.
 
     A first start is a quarter faster so (14 to 11 s on two cores): its migrations hand some
     30 000 statements to the database's thread and back, and waking another CPU takes longer.
@@ -85,7 +85,7 @@ def _use_all_cpus(*, port: int, cpus: set[int]) -> None:
     while not prefect_answers(port, timeout_s=_LOOK_AGAIN_S):
         pass
     for thread in Path("/proc/self/task").iterdir():
-        with suppress(ProcessLookupError):  # it has ended since
+        with suppress(ProcessLookupError):  # it has ended meanwhile
             os.sched_setaffinity(int(thread.name), cpus)
 
 

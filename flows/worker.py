@@ -39,7 +39,7 @@ def main() -> None:
 def is_news(submitted: FlowRun, now: FlowRun) -> bool:
     """Whether the crash of the try that began as `submitted` is still to be reported.
 
-    Not if it is, nor if the run was retried since. A try counts from the moment when it runs.
+    False if it was reported, or the run was retried since. A try counts from when it runs.
     """
     if now.state is None or now.state.is_final() or now.state.is_scheduled():
         return False

@@ -1,1 +1,1 @@
-"""Stages: config, keys, run-or-reuse, the Prefect tasks, the MLflow ledger."""
+"""Stages: config, keys, what is computed or reused, Prefect tasks, delivery to MLflow."""

@@ -1,7 +1,7 @@
 """One HTTP request and its answer, whatever its status. Knows no server by name.
 
-Who asks decides what a status means. A server on this machine is never asked through a proxy, and
-no redirect is followed: it leads to a login page more often than to what was asked for.
+The caller decides what a status means. A server on this machine is never asked through a proxy, and
+no redirect is followed: most lead to a login page.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from epochal.data.errors import InputError
 
 
 def check_out(out: Path, *, option: str, ends: tuple[str, ...]) -> None:
-    """Raises InputError if the file cannot be there: before anything is read or computed.
+    """Raises InputError if the file cannot be written there: before anything is computed.
 
-    ends: endings that its name may have, the one to propose first.
+    ends: endings that its name may have; the first is the one to propose.
     """
     if out.suffix not in ends:
         raise InputError(f"{option} {out}: expected a name that ends with {ends[0]}")
@@ -28,7 +28,7 @@ def check_folder(out: Path, *, option: str) -> None:
 
 @contextmanager
 def whole_file(out: Path, *, option: str) -> Iterator[Path]:
-    """A file to write, which takes the place of `out` at a good end of the block, and else goes.
+    """A temporary file to write: becomes `out` when the block ends well, else is deleted.
 
     Raises InputError if it cannot be written.
     """

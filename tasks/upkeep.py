@@ -1,8 +1,8 @@
-"""Looking after a store: every digest checked; what nothing needs found, and removed if told to.
+"""Looks after a store: checks every digest; finds what nothing needs, and removes it if asked to.
 
-Nothing is removed here that a run could go on from: the last checkpoint of each plan, and each
-whose next epoch is not done, and those that are averaged. Plans say what is needed; a store whose
-plans cannot all be read loses nothing, and one that has lost a plan no stage.
+Nothing that a run could go on from is removed: the last checkpoint of each plan, each whose next
+epoch is not done, and those that are averaged. Plans say what is needed: while one of them cannot
+be read nothing is removed, and where one was lost (set aside as damaged) no stage is.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from epochal.data.stage_store.status import PARTIAL, PRUNED, side_path, stage_fo
 from epochal.data.store.backend import DAMAGED
 from epochal.data.store.store import Store
 from epochal.tasks.planning.run_view import RunView
+from epochal.tasks.runs.lookup import look_up, records_of
 from epochal.tasks.runs.run_plans import RunPlan, plan_numbers, read_plans, run_names
-from epochal.tasks.runs.stage_schema import look_up, records_of
 from epochal.tasks.stages.average import chosen_epochs
 from epochal.tasks.stages.registry import list_stages
 
@@ -41,10 +41,9 @@ class Garbage:
     """What nothing needs.
 
     objects: path → bytes, of folders of stages that no plan has, commits of finished epochs and
-    what was set aside. thinned: stage key → artifacts of checkpoints that the runs' `checkpoint:`
+    what was set aside. pruned: stage key → artifacts of checkpoints that the runs' `checkpoint:`
     does not keep. problem: why nothing may be removed, or None. lost_plans: damaged plans that were
-    set aside; while one is there, stages that no plan has are none of the objects: it may have had
-    them.
+    set aside; while there is one, stages that no plan has are kept too: they may have been its own.
     """
 
     objects: Mapping[str, int]
@@ -54,15 +53,15 @@ class Garbage:
 
     @property
     def bytes(self) -> int:
-        """Of all of it."""
+        """Bytes of everything that would be removed."""
         checkpoints = sum(size for files in self.pruned.values() for size in files.values())
         return sum(self.objects.values()) + checkpoints
 
 
 def stage_keys(listing: Iterable[str]) -> list[str]:
     """The keys of the stages among the store's paths, sorted."""
-    found = {path.split("/")[1] for path in listing if path.startswith("stages/")}
-    return sorted(key for key in found if _is_key(key))
+    names = {path.split("/")[1] for path in listing if path.startswith("stages/")}
+    return sorted(name for name in names if _is_key(name))
 
 
 def _is_key(text: str) -> bool:
@@ -95,7 +94,7 @@ def verify_store(store: Store, *, set_aside: bool = False) -> VerifyReport:
         readable = {entry.number for entry in read_plans(store, name, set_aside=set_aside)}
         lost = sorted(set(plan_numbers(sizes, name)) - readable)
         problems += [
-            f"{store.address(f'runs/{name}/plans/{one:06d}.json')} is damaged" for one in lost
+            f"{store.address(f'runs/{name}/plans/{number:06d}.json')} is damaged" for number in lost
         ]
     return VerifyReport(
         objects=len(sizes),
@@ -115,16 +114,16 @@ def _side_problems(stage_store: StageStore, key: str, sizes: Mapping[str, int]) 
 
 
 def find_garbage(store: Store) -> Garbage:
-    """What nothing needs. Changes nothing."""
+    """Finds what nothing needs. Changes nothing."""
     sizes, stage_store = store.listing(), StageStore(store)
     plans: list[RunPlan] = []
     for name in run_names(sizes):
-        found = read_plans(store, name)
-        if len(found) < len(plan_numbers(sizes, name)):
+        entries = read_plans(store, name)
+        if len(entries) < len(plan_numbers(sizes, name)):
             return Garbage(
                 {}, problem=f"a plan of run {name!r} cannot be read; see `epochal verify`"
             )
-        plans += [entry.plan for entry in found]
+        plans += [entry.plan for entry in entries]
     keys = stage_keys(sizes)
     statuses = look_up(stage_store, keys)
     needed = {stage.key for plan in plans for stage in plan.stages}
@@ -154,7 +153,7 @@ def _prunable(
     candidates: dict[str, StageRecord] = {}
     for plan in plans:
         config = plan.run_config()
-        if config is None:  # of another version: everything of it stays
+        if config is None:  # written by another version: all of its stages stay
             kept |= {stage.key for stage in plan.stages}
             continue
         stages = list_stages(config, plan.run_inputs())
@@ -189,10 +188,10 @@ def _kept(run: RunView) -> set[int]:
         return set(trained)
     kept = set(trained[-checkpoint.keep_last :])
     ranked = run.validated()[: checkpoint.keep_best]
-    if run.config.ema is not None:  # its best epochs may be others
+    if run.config.ema is not None:  # the average's best epochs may be others
         ranked += run.validated(run.metrics_of_ema)[: checkpoint.keep_best]
     kept |= {best.epoch for best in ranked}
-    # What a stage that is not done would start from; what is averaged now or, once it grows, then.
+    # What a stage that is not done would load; what is averaged now, or would be in a longer run.
     for stage in run.stages:
         if stage.kind == "average":
             kept |= {*chosen_epochs(stage, run.records)}
@@ -205,7 +204,7 @@ def _kept(run: RunView) -> set[int]:
 
 
 def remove_garbage(store: Store, garbage: Garbage) -> None:
-    """Removes `garbage`: of a checkpoint first notes that it is thinned, then deletes it.
+    """Removes `garbage`; of a checkpoint it first notes which files go, then deletes them.
 
     A stage stays done without its checkpoint, and is computed again only if something needs it.
     Raises BadStore if nothing may be removed.
@@ -219,9 +218,9 @@ def remove_garbage(store: Store, garbage: Garbage) -> None:
             continue
         body = {"artifacts": sorted({*files, *statuses[key].pruned})}
         if StageStore(store).put_side_file(key, PRUNED, body) != body:
-            continue  # other artifacts were thinned by an older version: leave what is there
+            continue  # an older version has pruned other artifacts: leave what is there
         for name in files:
             store.delete(f"{stage_folder(key)}/{record.artifacts[name].file}")
-    # The record first: without it the rest of a folder is no stage.
-    for path in sorted(garbage.objects, key=lambda one: not one.endswith("/record.json")):
+    # The record goes first: without it the other files of the folder are no stage.
+    for path in sorted(garbage.objects, key=lambda name: not name.endswith("/record.json")):
         store.delete(path)

@@ -102,7 +102,7 @@ def deploy_config(
             raise InputError(f"{option}: it is for a schedule, and there is none; give --cron too")
     schedule = None if cron is None else check_schedule(cron, timezone)
     title = check_name(config.name if name is None else name)
-    make_plan(config)  # its store and its source files are there and can be read
+    make_plan(config)  # checks that store and source files can be read
 
     from epochal.flows.flow_run.client import quiet_console, talking_to
 
@@ -115,8 +115,8 @@ def deploy_config(
         config=config,
         schedule=schedule,
         paused=paused,
-        # The server takes a worker of ours that was stopped for one that runs, for minutes.
-        has_worker=ours or any(one != worker_name() for one in deployed.workers),
+        # For minutes the server still lists a worker that we have stopped as running.
+        has_worker=ours or any(worker != worker_name() for worker in deployed.workers),
         server_started=server.started,
         api_url=server.api_url,
         ui_url=server.ui_url,

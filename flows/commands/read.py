@@ -9,26 +9,11 @@ import typer
 
 from epochal.data.errors import InputError, NotFound
 from epochal.flows import console
+from epochal.flows.commands.options import AsJson, OfAverage, RunName, StoreOption
 from epochal.tasks.runs.find_run import FoundRun, find_run
 from epochal.tasks.runs.summary import epoch_rows, flat_metrics, stopping_line
 from epochal.tasks.stages.average import average_text
 
-RunName = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN",
-        help="A config's path, a run's name (NAME or NAME@GENERATION), or STORE/NAME.",
-    ),
-]
-StoreOption = Annotated[
-    str | None, typer.Option("--store", metavar="STORE", help="The store that holds the run.")
-]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
-]
-OfAverage = Annotated[
-    bool, typer.Option("--ema", help="The average of the weights instead of the weights.")
-]
 OfCheckpoints = Annotated[
     bool, typer.Option("--average", help="The mean of the checkpoints, of `averaging:`.")
 ]
@@ -44,15 +29,15 @@ def runs(
     from epochal.tasks.runs.run_plans import generations, run_names
 
     opened = open_store(store, folder=Path.cwd())
-    found = [
+    stored_runs = [
         find_run(reference, store=opened.url)
         for name in run_names(opened.listing("runs"))
         for reference in generations(opened, name)
     ]
     if as_json:
-        console.print_json({"store": opened.url, "runs": [_summary(run) for run in found]})
+        console.print_json({"store": opened.url, "runs": [_summary(run) for run in stored_runs]})
         return
-    if not found:
+    if not stored_runs:
         console.out.print(f"{opened.url} has no run yet")
         return
     rows = [
@@ -64,7 +49,7 @@ def runs(
             (run.weights_sha256 or console.NOTHING)[:SHORT],
             run.plan.branched_from or console.NOTHING,
         ]
-        for run in found
+        for run in stored_runs
     ]
     columns = ["run", "epochs", "best", "weights sha256", "branched from"]
     console.print_whole(console.plain_table(columns, rows))
@@ -72,28 +57,29 @@ def runs(
 
 def show(run: RunName, store: StoreOption = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
     """Show a run: its epochs, metrics and checkpoints."""
-    found = find_run(run, store=store)
+    stored_run = find_run(run, store=store)
     if as_json:
-        console.print_json(_whole(found))
+        console.print_json(_whole(stored_run))
         return
-    rows = epoch_rows(found)
+    rows = epoch_rows(stored_run)
     if not rows:
-        console.out.print(f"run {found.plan.reference}: no epoch yet")
+        console.out.print(f"run {stored_run.plan.reference}: no epoch yet")
         return
-    console.print_whole(console.epochs_table(rows, title=f"run {found.plan.reference}"))
+    console.print_whole(console.epochs_table(rows, title=f"run {stored_run.plan.reference}"))
     console.out.print()
-    console.out.print(f"best     {_best(found)}")
-    console.out.print(f"store    {found.store.url}")
+    console.out.print(f"best     {_best(stored_run)}")
+    console.out.print(f"store    {stored_run.store.url}")
     console.out.print(
-        f"weights  sha256 {found.weights_sha256 or 'the last epoch is not trained yet'}"
+        f"weights  sha256 {stored_run.weights_sha256 or 'the last epoch is not trained yet'}"
     )
-    if (average := average_text(found)) is not None:
+    if (average := average_text(stored_run)) is not None:
         console.out.print(f"average  {average}")
-    if found.stopped_after is not None:
-        console.out.print(f"stopped  early, with epoch {found.stopped_after}")
-    if found.plan.branched_from is not None:
+    if stored_run.stopped_after is not None:
+        console.out.print(f"stopped  early, with epoch {stored_run.stopped_after}")
+    if stored_run.plan.branched_from is not None:
         console.out.print(
-            f"branched from {found.plan.branched_from}, sharing {found.plan.shared_epochs} epochs"
+            f"branched from {stored_run.plan.branched_from}, "
+            f"sharing {stored_run.plan.shared_epochs} epochs"
         )
 
 
@@ -121,10 +107,10 @@ def samples(
     order, count = _order(easiest=easiest, hardest=hardest, suspects=suspects, forgotten=forgotten)
     if pictures is not None:
         check_pictures(pictures, count=count)
-    found = find_run(run, store=store)
-    view = view_samples(found, order=order, count=count)
+    stored_run = find_run(run, store=store)
+    view = view_samples(stored_run, order=order, count=count)
     if pictures is not None:
-        draw_samples(found, view, pictures, notice=console.say_note)
+        draw_samples(stored_run, view, pictures, notice=console.say_note)
     if as_json:
         console.print_json(view.as_object())
         return
@@ -164,30 +150,35 @@ def export(
 
     if average and (ema or epoch is not None):
         raise InputError("--average: it is of several epochs; leave --epoch and --ema out")
-    found = find_run(run, store=store)
+    stored_run = find_run(run, store=store)
     if average:
-        _export_average(found, out, as_json=as_json)
+        _export_average(stored_run, out, as_json=as_json)
         return
-    number = _epoch_number(found, epoch, ema=ema)
+    number = _epoch_number(stored_run, epoch, ema=ema)
     artifact = "ema" if ema else "model"
-    written = export_weights(found, epoch=number, out=out, artifact=artifact)
+    written = export_weights(stored_run, epoch=number, out=out, artifact=artifact)
     if as_json:
         console.print_json(
-            {"run": found.plan.run, "epoch": number, "file": str(out), "weights_sha256": written}
+            {
+                "run": stored_run.plan.run,
+                "epoch": number,
+                "file": str(out),
+                "weights_sha256": written,
+            }
         )
         return
     console.out.print(f"{out}  epoch {number}  sha256 {written}")
 
 
-def _export_average(found: FoundRun, out: Path, *, as_json: bool) -> None:
+def _export_average(run: FoundRun, out: Path, *, as_json: bool) -> None:
     from epochal.tasks.export import export_average
 
-    record = export_average(found, out=out)
+    record = export_average(run, out=out)
     epochs, sha256 = record.values["epochs"], record.artifacts["model"].sha256
     if as_json:
         console.print_json(
             {
-                "run": found.plan.run,
+                "run": run.plan.run,
                 "epoch": None,
                 "epochs": epochs,
                 "file": str(out),
@@ -198,54 +189,54 @@ def _export_average(found: FoundRun, out: Path, *, as_json: bool) -> None:
     console.out.print(f"{out}  mean of epochs {', '.join(map(str, epochs))}  sha256 {sha256}")
 
 
-def _epoch_number(found: FoundRun, epoch: str | None, *, ema: bool) -> int:
+def _epoch_number(run: FoundRun, epoch: str | None, *, ema: bool) -> int:
     if epoch == "best":
-        of_ema = ema and found.config.ema is not None
-        best = found.best_of_ema if of_ema else found.best
+        of_ema = ema and run.config.ema is not None
+        best = run.best_of_ema if of_ema else run.best
         if best is None:
-            raise NotFound(f"{found.plan.reference} has no validated epoch yet")
+            raise NotFound(f"{run.plan.reference} has no validated epoch yet")
         return best.epoch
     if epoch is not None and not epoch.isdigit():
         raise InputError(f"--epoch: found {epoch!r}; expected a number from 0, or `best`")
-    newest = found.newest_epoch("train") if epoch is None else int(epoch)
+    newest = run.newest_epoch("train") if epoch is None else int(epoch)
     if newest is None:
-        raise NotFound(f"{found.plan.reference} has no trained epoch yet")
+        raise NotFound(f"{run.plan.reference} has no trained epoch yet")
     return newest
 
 
-def _best(found: FoundRun) -> str:
-    best = found.best
+def _best(run: FoundRun) -> str:
+    best = run.best
     if best is None:
         return console.NOTHING
     return f"{best.metric} {console.number(best.value)} in epoch {best.epoch}"
 
 
-def _summary(found: FoundRun) -> dict[str, Any]:
+def _summary(run: FoundRun) -> dict[str, Any]:
     return {
-        "run": found.plan.run,
-        "generation": found.plan.generation,
-        "branched_from": found.plan.branched_from,
-        "shared_epochs": found.plan.shared_epochs,
-        "epochs": found.config.epochs,
-        "epochs_done": len(epoch_rows(found)),
-        "weights_sha256": found.weights_sha256,
-        "metrics": flat_metrics(found),
-        **stopping_line(found),
+        "run": run.plan.run,
+        "generation": run.plan.generation,
+        "branched_from": run.plan.branched_from,
+        "shared_epochs": run.plan.shared_epochs,
+        "epochs": run.config.epochs,
+        "epochs_done": len(epoch_rows(run)),
+        "weights_sha256": run.weights_sha256,
+        "metrics": flat_metrics(run),
+        **stopping_line(run),
     }
 
 
-def _whole(found: FoundRun) -> dict[str, Any]:
+def _whole(run: FoundRun) -> dict[str, Any]:
     return {
-        **_summary(found),
-        "store": found.store.url,
+        **_summary(run),
+        "store": run.store.url,
         "stages": [
             {
                 "stage": stage.kind,
                 "epoch": stage.epoch,
                 "key": stage.key,
-                "done": found.is_done(stage),
-                "values": found.record_of(stage).values if found.is_done(stage) else None,
+                "done": run.is_done(stage),
+                "values": run.record_of(stage).values if run.is_done(stage) else None,
             }
-            for stage in found.stages
+            for stage in run.stages
         ],
     }

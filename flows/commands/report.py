@@ -17,7 +17,7 @@ from rich.progress import (
 
 from epochal.data.errors import EpochalError, InputError, NotFound
 from epochal.flows import console
-from epochal.flows.commands.read import AsJson, OfAverage, RunName, StoreOption
+from epochal.flows.commands.options import AsJson, OfAverage, RunName, StoreOption
 from epochal.tasks.out_file import check_out, whole_file
 from epochal.tasks.runs.find_run import FoundRun, find_run
 from epochal.tasks.stages.commit import number
@@ -38,21 +38,21 @@ def report(
     from epochal.tasks.report.page import report_html
 
     check_out(out, option="--out", ends=(".html", ".htm"))
-    found = find_run(run, store=store)
-    data = report_html(found, images=_images(found)).encode()
+    stored_run = find_run(run, store=store)
+    data = report_html(stored_run, images=_images(stored_run)).encode()
     with whole_file(out, option="--out") as file:
         file.write_bytes(data)
     if as_json:
-        console.print_json({"run": found.plan.run, "file": str(out), "bytes": len(data)})
+        console.print_json({"run": stored_run.plan.run, "file": str(out), "bytes": len(data)})
         return
     console.out.print(f"{out}  {console.size(len(data))}")
 
 
-def _images(found: FoundRun) -> Images | str:
+def _images(run: FoundRun) -> Images | str:
     from epochal.tasks.run_data.sample_images import open_images, read_images
 
     try:
-        data = open_images(found, notice=console.say_note)
+        data = open_images(run, notice=console.say_note)
     except EpochalError as error:
         return str(error)
     return lambda sample_ids: read_images(data, sample_ids)
@@ -91,10 +91,10 @@ def landscape(
     if not 0 < extent <= 1e6:  # noqa: PLR2004 - beyond it float32 has nothing left
         raise InputError(f"--range: found {extent}; expected a number above 0, up to 1e6")
     check_out(out, option="--out", ends=(".png",))
-    found = find_run(run, store=store)
-    newest = found.newest_epoch("train")
+    stored_run = find_run(run, store=store)
+    newest = stored_run.newest_epoch("train")
     if epoch is None and newest is None:
-        raise NotFound(f"{found.plan.reference} has no trained epoch yet")
+        raise NotFound(f"{stored_run.plan.reference} has no trained epoch yet")
     asked = Asked(
         epoch=epoch if epoch is not None else newest or 0,
         artifact="ema" if ema else "model",
@@ -106,14 +106,14 @@ def landscape(
     with _bar() as bar:
         task = bar.add_task("loss landscape", total=points * points)
         computed = compute_landscape(
-            found, asked, notice=console.say_note, on_point=lambda: bar.advance(task)
+            stored_run, asked, notice=console.say_note, on_point=lambda: bar.advance(task)
         )
     grid = write_grid(computed, out)
     draw(computed, out)
     if as_json:
         console.print_json(
             {
-                "run": found.plan.run,
+                "run": stored_run.plan.run,
                 "epoch": asked.epoch,
                 "weights": asked.artifact,
                 "picture": str(out),

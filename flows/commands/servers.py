@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import typer
 
 from epochal.flows import console, servers
-from epochal.flows.commands.train import AsJson, ConfigPath, Overrides
+from epochal.flows.commands.options import AsJson, ConfigPath, Overrides
 
 MAX_PORT = 65535
 

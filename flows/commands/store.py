@@ -9,7 +9,7 @@ import typer
 
 from epochal.data.errors import CorruptObject, ServerUnavailable
 from epochal.flows import console
-from epochal.flows.commands.read import AsJson, RunName, StoreOption
+from epochal.flows.commands.options import AsJson, RunName, StoreOption
 
 StoreName = Annotated[str, typer.Argument(metavar="STORE", help="Where stages are kept.")]
 MAX_SHOWN = 20
@@ -112,13 +112,13 @@ def sync(run: RunName, store: StoreOption = None, as_json: AsJson = False) -> No
     from epochal.tasks.running.tracked_run import sync_run
     from epochal.tasks.runs.find_run import find_run
 
-    found = find_run(run, store=store)
-    result = sync_run(found, notice=console.say_note, local_mlflow=local_mlflow_uri())
+    stored_run = find_run(run, store=store)
+    result = sync_run(stored_run, notice=console.say_note, local_mlflow=local_mlflow_uri())
     if as_json:
         console.print_json(
             {
-                "run": found.plan.run,
-                "generation": found.plan.generation,
+                "run": stored_run.plan.run,
+                "generation": stored_run.plan.generation,
                 "mlflow_run_id": result.run_id,
                 "mlflow_tracking_uri": result.uri,
                 "problem": result.problem,
@@ -127,4 +127,4 @@ def sync(run: RunName, store: StoreOption = None, as_json: AsJson = False) -> No
     if result.problem is not None:
         raise ServerUnavailable(f"{result.problem}; run the same command again when it is back")
     if not as_json:
-        console.out.print(f"{found.plan.reference} is whole in MLflow at {result.uri}")
+        console.out.print(f"{stored_run.plan.reference} is whole in MLflow at {result.uri}")

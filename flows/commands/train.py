@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from epochal.data.errors import Interrupted
 from epochal.flows import console
+from epochal.flows.commands.options import AsJson, ConfigPath, Overrides
 from epochal.flows.environment import importing
 from epochal.flows.flow_run.log import FlowLog
 from epochal.flows.servers import (
@@ -36,23 +35,12 @@ from epochal.tasks.runs.plan import PlanReport, make_plan
 from epochal.tasks.runs.summary import EpochRow, epoch_rows
 from epochal.tasks.stages.average import average_text
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML config of the run.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="PATH=VALUE", help="Another value for one field: optimizer.args.lr=0.01"
-    ),
-]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
-]
-
 
 def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
     """Run or resume: what the store has is not computed again."""
     loaded = load_config(config, overrides=overrides or ())
     with console.ProgressReporter(epochs=loaded.epochs) as reporter:
-        given = shlex.join([str(config), *(f"--set={one}" for one in overrides or ())])
+        given = shlex.join([str(config), *(f"--set={override}" for override in overrides or ())])
         finished = run_training(loaded, reporter=reporter, given=given)
     if as_json:
         console.print_json(finished.result)
@@ -95,14 +83,14 @@ def plan_object(report: PlanReport) -> dict[str, Any]:
         "data_not_read": list(report.unread),
         "stages": [
             {
-                "stage": one.stage.kind,
-                "epoch": one.stage.epoch,
-                "key": one.stage.key,
-                "done": one.done,
-                "why": list(one.why),
-                **({} if config.early_stopping is None else {"needed": one.needed}),
+                "stage": stage_report.stage.kind,
+                "epoch": stage_report.stage.epoch,
+                "key": stage_report.stage.key,
+                "done": stage_report.done,
+                "why": list(stage_report.why),
+                **({} if config.early_stopping is None else {"needed": stage_report.needed}),
             }
-            for one in report.reports
+            for stage_report in report.reports
         ],
         **({} if config.early_stopping is None else {"stopped_early": report.stopped_after}),
     }
@@ -127,7 +115,7 @@ def run_training(
     Raises InputError before the flow starts if something that was given is wrong.
     """
     told = FlowLog(reporter)
-    # Nothing has started if it finds a mistake.
+    # If it finds a mistake, nothing has been started.
     run = prepare(config, reporter=told, local_mlflow=local_mlflow_uri())
     store_url = run.session.store.url
     remember_store(store_url)
@@ -154,7 +142,7 @@ def run_training(
 
 @contextmanager
 def _told_of_termination() -> Iterator[None]:
-    """Prefect sends SIGTERM on to whoever had it before: without this the process just dies."""
+    """Inside the block SIGTERM, which Prefect passes on to this handler, raises Interrupted."""
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as `signal` calls it
         raise Interrupted(

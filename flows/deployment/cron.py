@@ -51,7 +51,7 @@ def check_schedule(cron: str, timezone: str | None) -> Schedule:
         near = difflib.get_close_matches(zone, zoneinfo.available_timezones(), n=1)
         hint = f"did you mean {near[0]!r}?" if near else "expected a name such as Europe/Berlin"
         raise InputError(f"--timezone: found {zone!r}; {hint}")
-    # Prefect takes a sixth field, seconds: what other tools write so would start 60 runs at once.
+    # Prefect reads a sixth field as seconds; other tools do not, and 60 runs a minute could start.
     if len(cron.split()) != _FIELDS and not cron.startswith("@"):
         raise InputError(f"--cron: found {cron!r}; {_EXAMPLE}")
     return Schedule(cron=cron, timezone=zone, next_run=_next_run(cron, zone))

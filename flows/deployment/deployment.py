@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.responses import DeploymentResponse
 
-# By module: a run that is started anywhere imports what is installed there, no copy of this file.
+# By module name: a run imports the package that is installed where it starts, no copy of a file.
 ENTRYPOINT = "epochal.flows.train.train"
 TAG = "epochal"
 _POOL_TYPE = "process"
@@ -112,7 +112,7 @@ def _ensure_work_pool(client: SyncPrefectClient) -> None:
         wanted = WorkPoolCreate(name=WORK_POOL, type=_POOL_TYPE, base_job_template=template)
         try:
             pool = client.create_work_pool(wanted)
-        except ObjectAlreadyExists:  # another command was faster
+        except ObjectAlreadyExists:  # another command has just made it
             pool = client.read_work_pool(WORK_POOL)
     if pool.type != _POOL_TYPE:
         raise InputError(
@@ -124,11 +124,11 @@ def _ensure_work_pool(client: SyncPrefectClient) -> None:
 def _job_variables() -> dict[str, Any]:
     """Settings of the process that a worker starts for each run."""
     settings = {name: os.environ.get(name, value) for name, value in DEFAULTS.items()}
-    return {"env": {**settings, "PYTHONSAFEPATH": "1"}}  # nothing is imported from where it begins
+    return {"env": {**settings, "PYTHONSAFEPATH": "1"}}  # import nothing from where it starts
 
 
 def _one_at_a_time() -> dict[str, Any]:
-    """Two runs of one config would compute the same stages; the second waits, and finds them."""
+    """One run of a deployment at a time: a second would compute the same stages, so it waits."""
     from prefect.client.schemas.objects import (
         ConcurrencyLimitStrategy,
         ConcurrencyOptions,
@@ -148,17 +148,17 @@ def _schedules(schedule: Schedule | None) -> list[DeploymentScheduleCreate]:
 
 def _removed(before: DeploymentResponse | None, schedule: Schedule | None) -> tuple[str, ...]:
     kept = None if schedule is None else (schedule.cron, schedule.timezone)
-    held = [one.schedule for one in before.schedules] if before is not None else []
+    held = [entry.schedule for entry in before.schedules] if before is not None else []
     return tuple(
-        " ".join(str(getattr(one, name, "")) for name in ("cron", "timezone")).strip() or str(one)
-        for one in held
-        if (getattr(one, "cron", None), getattr(one, "timezone", None)) != kept
+        " ".join(str(getattr(old, name, "")) for name in ("cron", "timezone")).strip() or str(old)
+        for old in held
+        if (getattr(old, "cron", None), getattr(old, "timezone", None)) != kept
     )
 
 
 def _online_workers(client: SyncPrefectClient) -> tuple[str, ...]:
     workers = client.read_workers_for_work_pool(WORK_POOL)
-    return tuple(one.name for one in workers if one.status == "ONLINE")
+    return tuple(worker.name for worker in workers if worker.status == "ONLINE")
 
 
 def _length(config: RunConfig) -> str:

@@ -20,7 +20,7 @@ _QUESTION = "commit_control_intent_and_ack"
 
 @contextmanager
 def cancellable() -> Iterator[None]:
-    """Inside a flow: a cancellation is accepted whoever notes the signal."""
+    """Inside a flow: Prefect may cancel it although a stage handles the signal itself."""
     before = getattr(control_listener, _QUESTION)
     setattr(control_listener, _QUESTION, _accept)
     try:
@@ -35,7 +35,7 @@ def _accept(
     send_ack: _Action,
     trigger_cancel: _Action | None = None,
 ) -> bool:
-    """As Prefect's own, which looks for its handler where this looks whether it is to come back."""
+    """Prefect's own function, but without its check that the handler of SIGTERM is Prefect's."""
     with engine._prefect_sigterm_bridge_lock:  # noqa: SLF001 - the lock of its teardown
         if engine._prefect_sigterm_handler_depth == 0:  # noqa: SLF001
             return False

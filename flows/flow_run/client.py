@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 # Loggers that tell of Prefect's own work; the last two are named after its background services.
 _OWN = ("prefect", "httpx", "httpcore", "websockets", "APILogWorker", "EventsWorker")
-# Prefect says these by a plain RuntimeError when a client opens, each with an address or a version.
+# Prefect raises a plain RuntimeError with these texts when a client opens; an address or a version
+# follows.
 _REFUSALS = ("Failed to reach API at ", "Found incompatible versions: ")
 _API_URL = "PREFECT_API_URL"
 _DRAIN_S = 10.0
@@ -49,7 +50,7 @@ def talking_to(api_url: str) -> Iterator[None]:
             PREFECT_CLIENT_MAX_RETRIES,
             temporary_settings,
         )
-    if imported:  # it had read the environment before; its threads know no other settings
+    if imported:  # it has read the environment already, and its threads keep that
         refresh_global_settings_context()
     settings = {PREFECT_API_URL: api_url, PREFECT_CLIENT_MAX_RETRIES: _RETRIES}
     try:

@@ -30,13 +30,13 @@ _HOST, _SPACE, _PID, _STARTED, _TRY = (
 )
 _PAGE = 200
 _UNFINISHED = ("RUNNING", "CANCELLING")
-# A try that has not written down its process for so long has died before it could.
+# A try that has not noted its process after this time died before it could.
 _NAMED_WITHIN = timedelta(minutes=5)
 
 
 @contextmanager
 def noting_process() -> Iterator[None]:
-    """Inside a flow: its run names this process; tasks of dead tries no longer show `Running`."""
+    """Inside a flow: its run names this process; ends tasks that dead tries left `Running`."""
     from prefect.client.orchestration import get_client
 
     run = current_flow_run()
@@ -74,7 +74,7 @@ def is_dead(labels: Mapping[str, Any]) -> bool:
 
 
 def end_left_running(client: SyncPrefectClient) -> list[FlowRun]:
-    """Sets the runs whose process is dead to Crashed, those it was to cancel to Cancelled.
+    """Sets runs whose process is dead to Crashed, or to Cancelled where that was asked for.
 
     Returns them as they were.
     """
@@ -109,7 +109,7 @@ def _end(client: SyncPrefectClient, run: FlowRun) -> bool:
     from prefect.states import Cancelled, Crashed
 
     with suppress(ObjectNotFound):  # somebody deleted it
-        # Again: the process may have told how it ended after the list was made, or a new one begun.
+        # Asked again: since the list was made it may have reported its end, or a new try begun.
         run = client.read_flow_run(run.id)
         state = run.state
         if state is None or state.type.value not in _UNFINISHED or not _is_left(run):
@@ -128,7 +128,7 @@ def _end(client: SyncPrefectClient, run: FlowRun) -> bool:
 
 
 def _end_tasks(client: SyncPrefectClient, run_id: UUID, *, before: int) -> None:
-    """Tasks that dead tries left `Running`; `before` is the first try that may be alive."""
+    """Ends the tasks of tries before `before`, the first try that may be alive."""
     from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
     from prefect.states import Crashed
 

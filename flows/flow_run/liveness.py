@@ -1,4 +1,4 @@
-"""What keeps a flow run and the world around it in step: three blocks around its body.
+"""Blocks around the body of a flow run: a heartbeat, the end of its parent, its folder.
 
 `beating` tells the server that the run works, `ending_with_runner` ends it with the process that
 started it, `working_place` makes relative paths mean what they mean to a command.
@@ -28,7 +28,7 @@ _DRAIN_S = 5.0
 def own_heartbeat() -> Iterator[None]:
     """Around the call of a flow: Prefect sends no heartbeat of its own, so that `beating` does.
 
-    Prefect's ends every flow with a wait of up to a second: it sleeps in steps of one.
+    Prefect's own would delay the end of every flow by up to a second.
     """
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
@@ -40,8 +40,8 @@ def own_heartbeat() -> Iterator[None]:
 def beating(*, every_s: float = BEAT_EVERY_S) -> Iterator[None]:
     """Inside a flow: sends `prefect.flow-run.heartbeat` at once and then every `every_s` seconds.
 
-    A run that was killed can so be told from one that works, and the background server does not
-    count as idle. Does nothing where Prefect beats itself, as in a run that a worker started.
+    So a killed run can be told from one that works, and the background server does not count as
+    idle. Does nothing where Prefect sends heartbeats itself, as in a run that a worker started.
     """
     from prefect.settings import get_current_settings
 
@@ -95,11 +95,11 @@ def ending_with_runner(*, look_every_s: float = LOOK_EVERY_S) -> Iterator[None]:
             yield
     finally:
         if os.getppid() != parent:
-            APILogWorker.drain_all(timeout=_DRAIN_S)  # soon nothing can: SIGTERM comes again
+            APILogWorker.drain_all(timeout=_DRAIN_S)  # now: a second SIGTERM will end all
 
 
 def working_place(config: RunConfig) -> AbstractContextManager[None]:
-    """Inside a flow: relative paths in the user's own code mean what they mean to a command there.
+    """Inside a flow that a worker runs: works in the config's folder, as relative paths expect.
 
     A command works where it was called. A worker's process begins in an empty folder: told to
     begin in the config's, Prefect would import what is there before the libraries, and a file of
@@ -111,7 +111,7 @@ def working_place(config: RunConfig) -> AbstractContextManager[None]:
 
 
 def _is_of_deployment() -> bool:
-    """Whether a worker or runner started this run, and no command."""
+    """Whether a worker or runner started this run, not a command."""
     run = current_flow_run()
     return run is not None and run.deployment_id is not None
 
@@ -130,7 +130,7 @@ def _meanwhile(work: Callable[[threading.Event], None], *, name: str) -> Iterato
 
 
 def _drop_broken_outputs() -> None:
-    """What would be written to a pipe that nobody reads ends the process before it could commit."""
+    """Replaces closed outputs by /dev/null: writing to them would end the process uncommitted."""
     nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     try:
         for output in _OUTPUTS:

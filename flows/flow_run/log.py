@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 class FlowLog:
-    """Tells another reporter, and the log of the task or flow that is running.
+    """Passes everything on to another reporter, and to the log of the running task or flow.
 
-    flow_logger: where threads of their own log to, which no task's context reaches.
+    flow_logger: used in threads that belong to no task.
     """
 
     def __init__(self, other: Reporter) -> None:
@@ -34,11 +34,11 @@ class FlowLog:
         self.flow_logger: Logger | None = None
 
     def started(self, stage: Stage) -> None:
-        """Nothing more: Prefect itself logs where a task begins."""
+        """Logs nothing: Prefect itself logs where a task begins."""
         self._other.started(stage)
 
     def live(self, live: Live) -> None:
-        """Nothing more: a line per update would bury the rest."""
+        """Logs nothing: a line per update would bury the rest."""
         self._other.live(live)
 
     def ended(self, outcome: Outcome) -> None:

@@ -53,7 +53,7 @@ def check_answers(api_url: str, *, timeout_s: float = BUSY_S) -> None:
     except OSError as error:
         cause = str(getattr(error, "reason", error))
     else:
-        # Refused or sent elsewhere: it is there, and Prefect's client has the credentials.
+        # Refused or redirected: the server is there, and Prefect's client has the credentials.
         if status < HTTPStatus.BAD_REQUEST or status in _UNAUTHORISED:
             return
         cause = f"status {status}"
@@ -80,7 +80,7 @@ def _from_profile() -> str | None:
     named = os.environ.get("PREFECT_PROFILES_PATH")
     stored = _toml(Path(named) if named else ServerHome.current().folder / "profiles.toml")
     active = os.environ.get("PREFECT_PROFILE") or str(stored.get("active"))
-    # Without its file Prefect knows its shipped profiles; with one, what the file holds.
+    # Prefect uses its shipped profiles where there is no file, else only those of the file.
     profiles = stored.get("profiles", {}) if stored else _SHIPPED_PROFILES
     url = profiles.get(active, {}).get(_VARIABLE)
     return url if isinstance(url, str) else None

@@ -1,4 +1,4 @@
-"""What is written about the local servers: `$PREFECT_HOME/epochal.json`, its lock, its clock.
+"""The note about the local servers: `$PREFECT_HOME/epochal.json`, its lock, its time of use.
 
 Knows files only: starts nothing, stops nothing, asks no server.
 """
@@ -40,9 +40,9 @@ class Server(BaseModel):
 
 
 class ServerRecord(Server):
-    """One that was started. started: `processes.start_mark`, which with the pid names one process.
+    """A server that was started. started: its `processes.start_mark`: with the pid it is unique.
 
-    A pid alone does not: the system gives it to another process some time after this one's end.
+    A pid alone is not: the system gives it to another process after this one's end.
     """
 
     pid: int = Field(gt=1)
@@ -113,7 +113,7 @@ class ServerHome:
             raise NoteDamagedError(f"{self.note}: {error}") from error
 
     def write(self, records: Mapping[str, ServerRecord]) -> None:
-        """Replaces the note at once; without servers there is none. Call it under the lock."""
+        """Replaces the note atomically, or deletes it if there is no server. Needs the lock."""
         if not records:
             self.note.unlink(missing_ok=True)
             return
@@ -122,7 +122,7 @@ class ServerHome:
         temporary.replace(self.note)
 
     def touch(self) -> None:
-        """A command of Epochal is at work now."""
+        """Notes that a command of Epochal is at work now."""
         self.touched.touch()
 
     def last_touch(self) -> float:

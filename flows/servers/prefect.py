@@ -42,7 +42,7 @@ class PrefectServer:
 
 @dataclass(frozen=True)
 class StartingServer:
-    """A server that may still be on its way; its URLs are final. record: None if not ours."""
+    """A server that may still be starting; its URLs are final. record: None if it is not ours."""
 
     api_url: str
     ui_url: str
@@ -107,7 +107,7 @@ def prefect_answers(port: int, *, timeout_s: float) -> bool:
 
 
 def touch_servers() -> None:
-    """A command is at work: background servers are needed for another idle time."""
+    """Notes that a command is at work, which keeps background servers up for another idle time."""
     home = ServerHome.current()
     if home.note.exists():
         home.touch()

@@ -35,7 +35,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class _Marker(Server):
-    """What a server's process, and all that it starts, carries in its environment."""
+    """What `MARKER` holds in the environment of a server's process and of all that it starts."""
 
     home: str
 
@@ -79,7 +79,7 @@ def start_detached(
             pass_fds=handed,
             umask=0o077 if owner_only else -1,
         )
-    # If it dies while we live, somebody must reap it: a zombie keeps its pid.
+    # If it ends before we do, we must wait for it: else its pid stays taken (a zombie).
     threading.Thread(target=process.wait, name=f"reaps-{name}", daemon=True).start()
     return ServerRecord(
         **server.model_dump(), pid=process.pid, started=start_mark(process.pid) or "gone"
@@ -117,7 +117,7 @@ def find_or_start(
 
 
 def read_note(home: ServerHome) -> dict[str, ServerRecord]:
-    """What the note says; if it is damaged, what the processes themselves say."""
+    """The servers that the note names; if it is damaged, those found by their markers."""
     try:
         return home.read()
     except NoteDamagedError:
@@ -173,7 +173,7 @@ def stop(record: ServerRecord, *, home: ServerHome, grace_s: float = GRACE_S) ->
     _signal(family, signal.SIGTERM)
     deadline = time.monotonic() + grace_s
     while family and time.monotonic() < deadline:
-        # In short waits: one that has ended counts as there until its parent has asked how.
+        # In short waits: an ended process counts as running until its parent has waited for it.
         psutil.wait_procs(family, timeout=_POLL_S)
         family = _family(record, home)
     while family:
@@ -259,12 +259,12 @@ def _is_of(process: psutil.Process, record: ServerRecord, home: ServerHome) -> b
 
 def _signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
     for process in processes:
-        with suppress(psutil.NoSuchProcess):  # also where another one has its pid now
+        with suppress(psutil.NoSuchProcess):  # also if its pid belongs to another process now
             process.send_signal(number)
 
 
 def _marker(process: psutil.Process) -> _Marker | None:
-    """What `start_detached` put into the environment that this process began with."""
+    """The marker that `start_detached` put into that process's environment, or None."""
     try:
         text = process.environ().get(MARKER)
     except (psutil.NoSuchProcess, psutil.AccessDenied):  # gone, or somebody else's
@@ -284,5 +284,5 @@ def _leads_session(pid: int) -> bool:
 
 @cache
 def _boot_id() -> str | None:
-    """Tells boots, and machines that share a home, apart; None where the system has none."""
+    """The system's id of this boot, different on each machine; None where there is none."""
     return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else None

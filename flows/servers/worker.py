@@ -42,7 +42,7 @@ def begin_worker(api_url: str) -> tuple[ServerRecord, bool]:
 
 
 def _start(home: ServerHome, api_url: str) -> ServerRecord:
-    with reserve_port(0) as reserved:  # where it answers whether it polls
+    with reserve_port(0) as reserved:  # at this port it answers whether it is polling
         bound = port_of(reserved)
     return start_detached(
         [

@@ -1,1 +1,1 @@
-"""State to store and back, at the end of an epoch and inside it."""
+"""Training state written to the store and read back, at the end of an epoch and inside it."""

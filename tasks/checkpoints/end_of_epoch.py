@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from epochal.engine.model.state import TrainingState
     from epochal.tasks.user_code.components import Components
 
-MAX_STATE_DOCUMENT_BYTES = 1 << 28
-
 
 def put_model(stage_store: StageStore, key: str, state: TrainingState, scratch: Path) -> Artifact:
     """Writes the weights and buffers; the file holds no metadata, plain torch loads it."""
@@ -78,6 +76,7 @@ def load_ema(stage_store: StageStore, record: StageRecord, average: WeightAverag
 
 def load_checkpoint(stage_store: StageStore, record: StageRecord, components: Components) -> None:
     """Reads a whole checkpoint into the live state. Raises CorruptObject or StateMismatch."""
+    from epochal.engine.checkpoint.folder import MAX_STATE_BYTES
     from epochal.engine.checkpoint.serialize import StateParts, load_state, load_tensors
 
     tensors: dict[str, dict[str, Tensor]] = {"ema": {}}
@@ -85,10 +84,10 @@ def load_checkpoint(stage_store: StageStore, record: StageRecord, components: Co
         if name in record.artifacts:
             with stage_store.fetch_artifact(record, name) as path:
                 tensors[name] = load_tensors(path, device="cpu")
-    data = stage_store.read_artifact(record, "state", max_bytes=MAX_STATE_DOCUMENT_BYTES)
+    data = stage_store.read_artifact(record, "state", max_bytes=MAX_STATE_BYTES)
     try:
         document = load_document(
-            data, name=record.artifacts["state"].file, max_bytes=MAX_STATE_DOCUMENT_BYTES
+            data, name=record.artifacts["state"].file, max_bytes=MAX_STATE_BYTES
         )
         load_state(components.state, StateParts(document=document, **tensors))
     except CorruptObject as error:

@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     _Pair = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 
 PAGE_BYTES = 4096
-SHARE_BYTES = 4 << 20  # what one thread copies at a time: of one tensor, or of many small ones
+SHARE_BYTES = 4 << 20  # what one thread copies at a time: part of one tensor, or many small ones
 MAX_THREADS = 4  # more than two were not measured; what two brought: docs/performance.md
 
 
 @dataclass
 class HostBuffers:
-    """One copy of a state at most. For one thread at a time."""
+    """Holds at most one copy of a state. Not to be used by two threads at once."""
 
     _kept: dict[str, Tensor] = field(default_factory=dict)
 
     def prepare(self, tensors: Mapping[str, Tensor]) -> None:
-        """Makes and touches what `copy` of such tensors will need."""
+        """Allocates the memory that `copy` of such tensors will need, and touches its pages."""
         for name, tensor in tensors.items():
             if self._fitting(name, tensor) is None:
                 made = _empty_like(tensor)
@@ -39,10 +39,10 @@ class HostBuffers:
                 self._kept[name] = made
 
     def copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors as they are now, on the host; until the next call."""
+        """Copies of the tensors as they are now, on the host; valid until the next call."""
         import torch
 
-        found: dict[str, Tensor] = {}
+        copies: dict[str, Tensor] = {}
         devices = set()
         on_host: list[_Pair] = []
         with torch.no_grad():
@@ -50,9 +50,9 @@ class HostBuffers:
                 kept = self._fitting(name, tensor)
                 if kept is None:
                     kept = self._kept[name] = _empty_like(tensor)
-                found[name] = kept
+                copies[name] = kept
                 if tensor.device.type == "cuda":
-                    # Into pinned memory it copies while the next copy is asked for already.
+                    # A copy into pinned memory goes on while the next one is started.
                     kept.copy_(tensor, non_blocking=True)
                     devices.add(tensor.device)
                 elif tensor.device.type == "cpu" and tensor.is_contiguous() and tensor.numel():
@@ -62,7 +62,7 @@ class HostBuffers:
         _copy_on_host(on_host, threads=min(torch.get_num_threads(), MAX_THREADS))
         for device in devices:
             torch.cuda.synchronize(device)
-        return found
+        return copies
 
     def _fitting(self, name: str, tensor: Tensor) -> Tensor | None:
         kept = self._kept.get(name)
@@ -72,7 +72,7 @@ class HostBuffers:
 
 
 def _copy_on_host(pairs: list[_Pair], *, threads: int) -> None:
-    """Copies each second to its first, by threads of which each takes the next share when it can.
+    """Copies the second of each pair into the first; free threads take the next share of bytes.
 
     torch's own copy waits for all of its threads after each tensor, which took 2 to 10 times as
     long where another process had one of the cores.
@@ -113,5 +113,5 @@ def _bytes(tensor: Tensor) -> npt.NDArray[np.uint8]:
     """The memory of a contiguous host tensor that is not empty."""
     import torch
 
-    found: npt.NDArray[np.uint8] = tensor.detach().view(-1).view(torch.uint8).numpy()
-    return found
+    bytes_N: npt.NDArray[np.uint8] = tensor.detach().view(-1).view(torch.uint8).numpy()
+    return bytes_N

@@ -1,7 +1,7 @@
 """A commit inside an epoch that was read again, compared with the epoch that would go on from it.
 
-Its bytes have the digests that they should; whether they are a state of this epoch is asked here,
-before anything is trained on it.
+The store has checked the digests of its bytes. Whether they are a state of this epoch is checked
+here, before training goes on from it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def checked_restore(
     """Loads a commit into the live state; gives what `train_epoch` goes on from.
 
     Raises CorruptObject, naming the commit, if no epoch of this plan could have written it; the
-    state is then of no use.
+    live state may then be half loaded and must not be used.
     """
     name = f"the commit at micro-step {commit.micro_steps}"
     try:
@@ -50,7 +50,7 @@ def checked_restore(
 
 
 def _check_columns(epoch: MidEpochState, state: TrainingState, config: GradientsConfig) -> None:
-    """Raises StateMismatch unless the columns are those that this epoch goes on with."""
+    """Raises StateMismatch unless the columns are those that this epoch would have recorded."""
     from epochal.engine.loop.gradients import Gradients
     from epochal.engine.loop.progress import new_recorder, without_validations
     from epochal.engine.measure.observe import Observer

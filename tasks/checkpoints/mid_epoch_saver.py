@@ -1,7 +1,7 @@
 """Commits inside an epoch: from the live state to the store in the background, and back.
 
-Training stops for a copy into buffers that are kept; a thread writes, hashes and stores them. An
-error of the thread comes up at the next micro-step.
+Training stops only while the state is copied into buffers; a thread writes, hashes and stores
+them. An error of the thread is raised at the next micro-step.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ COMMIT_WITHIN_S = 15.0
 class MidEpochSaver:
     """Saves one epoch's progress when it is due.
 
-    identity: what a commit must share with the stage that would go on from it. anchors: gives the
-    times up to an update, as `tasks.watch` has them. saved: told of each commit once it is durable,
-    from the thread. buffers: kept by the caller, so that all epochs share them. resumed: whether
-    commits of an earlier try are there.
+    identity: what a commit must have in common with the stage that goes on from it. times: gives
+    the pairs of `StageTimes` up to an update. saved: called from the thread for each commit, once
+    it is durable. buffers: kept by the caller, so that all epochs share them. resumed: whether
+    there are commits of an earlier try.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class MidEpochSaver:
         self._last_micro_steps = 0
 
     def when_due(self, progress: Progress) -> None:
-        """Begins a commit if one is due and none is under way. Raises what the last one raised."""
+        """Begins a commit if one is due and none is under way. Raises the error of the last one."""
         share = self._share_of_interval(progress)
         if self._error is not None:
             self._join()
@@ -86,13 +86,13 @@ class MidEpochSaver:
             self._join()
             self._begin(progress)
         elif share >= PREPARE_AT and progress.updates and not self._prepared:
-            # The optimizer's moments are there by now; an epoch that is over before needs none.
+            # By now the optimizer has its moments. An epoch that ends earlier needs no buffers.
             self._prepared = True
             tensors, _ = _tensors(progress.state, _gradients(progress.state))
             self._start(partial(self._buffers.prepare, tensors))
 
     def _share_of_interval(self, progress: Progress) -> float:
-        """How much of the time or of the updates between two commits is over; 1: one is due."""
+        """Share of the time or of the updates between two commits that is over; at 1 one is due."""
         share = (time.monotonic() - self._last_s) / self._config.every_seconds
         every = self._config.every_updates
         if every is not None:
@@ -102,8 +102,8 @@ class MidEpochSaver:
     def now(self, progress: Progress) -> None:
         """Commits here, and returns when it is durable.
 
-        Raises StoreUnavailable, also if that takes longer than `COMMIT_WITHIN_S`: who ends a run
-        does not wait for ever, and the commit before this one stands.
+        Raises StoreUnavailable, also if that takes longer than `COMMIT_WITHIN_S`: a run that is
+        being ended must not wait for ever, and the commit before this one is still there.
         """
         until_s = time.monotonic() + COMMIT_WITHIN_S
         self._join(until_s=until_s)
@@ -112,7 +112,7 @@ class MidEpochSaver:
             self._join(until_s=until_s)
 
     def wait(self) -> None:
-        """Waits for the thread, whatever becomes of its commit: nothing of it is needed now."""
+        """Waits for the thread and ignores whether its commit succeeded: it is not needed now."""
         if self._thread is not None and not self._given_up:
             self._thread.join()
 
@@ -140,13 +140,14 @@ class MidEpochSaver:
         captured = progress.capture()
         tensors, document = _tensors(progress.state, captured.gradients)
         copied = self._buffers.copy(tensors)
-        captured = replace(captured, gradients={})  # else the thread would keep the live ones
+        # Else the thread would keep the live gradients in memory.
+        captured = replace(captured, gradients={})
         loss = captured.partial_loss
         times = self._times(progress.updates)
         body = {
             **self._identity,
             "updates": captured.updates,
-            "partial_loss": None if loss is None else [one.hex() for one in loss],
+            "partial_loss": None if loss is None else [value.hex() for value in loss],
             "document": document,
             "anchors": times,
         }
@@ -176,7 +177,8 @@ class MidEpochSaver:
 
         with self._store.scratch() as scratch:
             pieces = safetensors_pieces({**copied, **_arrays(captured)})
-            sent = scheme_of(self._store.url) != "file"  # not handed over: read again
+            # A remote store reads the file again to send it; a local one takes the file itself.
+            sent = scheme_of(self._store.url) != "file"
             written = write_checksummed(scratch / "partial.safetensors", pieces, cached=sent)
             self._commits.commit(captured.micro_steps, written, body)
         self._saved(captured, times)
@@ -185,7 +187,7 @@ class MidEpochSaver:
 def _tensors(
     state: TrainingState, gradients: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All tensors of the live state by their names in a commit, and the rest of it."""
+    """All tensors of the live state by their names in a commit, and the rest of the state."""
     from epochal.engine.checkpoint.serialize import split_state
 
     parts = split_state(state)
@@ -195,13 +197,15 @@ def _tensors(
         _EMA: parts.ema,
         _GRADIENT: gradients,
     }
-    named = {prefix + name: one for prefix, group in groups.items() for name, one in group.items()}
+    named = {
+        prefix + name: tensor for prefix, group in groups.items() for name, tensor in group.items()
+    }
     return named, parts.document
 
 
 def _gradients(state: TrainingState) -> dict[str, Tensor]:
     named = state.named_parameters().items()
-    return {name: one.grad for name, one in named if one.grad is not None}
+    return {name: parameter.grad for name, parameter in named if parameter.grad is not None}
 
 
 def _arrays(partial: MidEpochState) -> dict[str, Tensor]:
@@ -221,7 +225,7 @@ def _numbers(texts: Any) -> list[float] | None:
     if not isinstance(texts, list) or not texts:
         message = f"partial_loss: {texts!r:.100}"
         raise ValueError(message)
-    return [float.fromhex(one) for one in texts]
+    return [float.fromhex(text) for text in texts]
 
 
 def restore(commit: MidEpochCommit, state: TrainingState) -> MidEpochState:
@@ -235,8 +239,8 @@ def restore(commit: MidEpochCommit, state: TrainingState) -> MidEpochState:
     tensors = load_tensors(Path(commit.tensors), device="cpu")
 
     def of(prefix: str) -> dict[str, Tensor]:
-        found = {name: one for name, one in tensors.items() if name.startswith(prefix)}
-        return {name.removeprefix(prefix): one for name, one in found.items()}
+        group = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        return {name.removeprefix(prefix): tensor for name, tensor in group.items()}
 
     body = commit.body
     load_state(
@@ -254,7 +258,7 @@ def restore(commit: MidEpochCommit, state: TrainingState) -> MidEpochState:
         updates=int(body["updates"]),
         gradients=of(_GRADIENT),
         partial_loss=_numbers(loss),
-        metrics={name: one.numpy() for name, one in of(_METRIC).items()},
-        observations={name: one.numpy() for name, one in of(_OBSERVED).items()},
+        metrics={name: column.numpy() for name, column in of(_METRIC).items()},
+        observations={name: column.numpy() for name, column in of(_OBSERVED).items()},
         update_ends=tuple(tensors[_ENDS].tolist()),
     )

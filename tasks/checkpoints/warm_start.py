@@ -83,4 +83,4 @@ def load_weights(
         )
     except StateMismatch as error:
         raise StateMismatch(f"start.from: {weights.what}: {error}") from None
-    fresh_optimizer(components.state)  # an average of the weights begins with these
+    fresh_optimizer(components.state)  # so that a moving average starts from the new weights

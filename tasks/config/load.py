@@ -82,14 +82,14 @@ def _sentence(problem: ErrorDetails) -> str:
             return f"{field}.kind: found {kind!r}; expected one of {_tags(problem)}"
     expected = problem["msg"].removeprefix("Value error, ")
     expected = expected[:1].lower() + expected[1:] if expected.startswith("Input ") else expected
-    found = repr(problem["input"])
-    if len(found) > MAX_SHOWN_CHARS:
-        found = found[: MAX_SHOWN_CHARS - 1] + "…"
-    return f"{field}: found {found}; {expected}; {_help(location)}"
+    shown = repr(problem["input"])
+    if len(shown) > MAX_SHOWN_CHARS:
+        shown = shown[: MAX_SHOWN_CHARS - 1] + "…"
+    return f"{field}: found {shown}; {expected}; {_help(location)}"
 
 
 def _of_several_fields(text: str, field: str) -> str:
-    """What a check over a group of fields says; it may begin with the field's name in the group."""
+    """The error of a check over several fields; it may begin with a field's name in the group."""
     if not field:
         return text
     return f"{field}.{text}" if _NAMED.match(text) else f"{field}: {text}"
@@ -115,16 +115,16 @@ def _models(annotation: Any) -> Iterable[type[BaseModel]]:
 
 
 def _step(models: list[type[BaseModel]], part: int | str) -> list[type[BaseModel]]:
-    """The models that one part of an error's location leads to; a union's tag stays in place."""
+    """The models below the next part of an error's location; the tag of a union leads no deeper."""
     tagged = [model for model in models if _kind_of(model) == part]
     if tagged:
         return tagged
-    found: list[type[BaseModel]] = []
+    models_below: list[type[BaseModel]] = []
     for model in models:
         field = _fields(model).get(str(part))
         if field is not None:
-            found.extend(_models(field.annotation))
-    return found if found or not isinstance(part, int) else models
+            models_below.extend(_models(field.annotation))
+    return models_below if models_below or not isinstance(part, int) else models
 
 
 def _kind_of(model: type[BaseModel]) -> Any:

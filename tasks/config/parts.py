@@ -76,7 +76,7 @@ class WarmStartConfig(Frozen):
         return self.source.lower().endswith(SAFE)
 
     def key_slice(self) -> dict[str, Any]:
-        """What acts on numbers beside the file's content; where it lies does not."""
+        """What changes numbers beside the content of the file; its place does not."""
         return {
             name: value
             for name, value in self._as_written().items()
@@ -110,7 +110,7 @@ class AveragingConfig(Frozen):
 
     @property
     def count(self) -> int:
-        """How many epochs are averaged, where there are so many."""
+        """How many epochs are averaged, if the run has that many."""
         return self.last or self.best or DEFAULT_BEST
 
     @property
@@ -124,7 +124,7 @@ class AveragingConfig(Frozen):
             raise ValueError(f"{self.what} of a run of {epochs} epochs; expected at most {epochs}")
 
     def key_slice(self) -> dict[str, int]:
-        """What acts on numbers."""
+        """The fields that change numbers, for stage keys."""
         return {"last": self.last} if self.last is not None else {"best": self.count}
 
 

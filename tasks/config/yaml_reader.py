@@ -1,6 +1,6 @@
 """YAML as people mean it: no duplicate keys, no aliases, no tags, `1e-3` a number, `no` a word.
 
-Scalars follow the JSON schema of YAML 1.2 (§10.2, with `~` and an empty value as null): only
+Scalars follow the JSON schema of YAML 1.2.2 (section 10.2; `~` and an empty value are null): only
 `true` and `false` are booleans, only decimal notation is a number, and nothing is a date.
 """
 
@@ -172,6 +172,6 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     mapping = parse_yaml(text, name=str(path))
     if not isinstance(mapping, dict):
-        found = "nothing" if mapping is None else f"a {type(mapping).__name__}"
-        raise ConfigError(f"{path}: expected a mapping such as `name: digits`, found {found}")
+        kind = "nothing" if mapping is None else f"a {type(mapping).__name__}"
+        raise ConfigError(f"{path}: expected a mapping such as `name: digits`, found {kind}")
     return mapping

@@ -1,1 +1,1 @@
-"""The list of stages and their keys, from config and facts alone."""
+"""The list of stages and their keys, from the config and the digests of data and sources."""

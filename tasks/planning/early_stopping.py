@@ -1,7 +1,7 @@
 """Early stopping: which epoch is the last, as a pure function of the validations so far.
 
-It is in no stage key and holds no state: the same records give the same answer in any command. It
-only ends the list, so more patience goes on from there with everything cached.
+It is part of no stage key and holds no state: the same records give the same answer in any command.
+It only shortens the list of stages, so a run with more patience goes on with everything cached.
 """
 
 from __future__ import annotations

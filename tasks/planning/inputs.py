@@ -1,6 +1,6 @@
-"""Sections of a key's inputs that several kinds of stage share: what of the config acts in a stage.
+"""Sections of a key's inputs that several kinds of stage share: what of the config changes a stage.
 
-A stage's key is a digest of its *inputs*: named sections that hold what acts in that stage and
+A stage's key is a digest of its *inputs*: named sections that hold what changes its numbers and
 nothing else, and its parents' keys. The sections' names are those of the config's fields, so a
 difference between two keys can be told in the config's own words (`tasks.runs.explain`).
 """
@@ -15,7 +15,7 @@ from epochal.tasks.planning.stage import RunInputs
 
 
 def target_inputs(target: Target) -> dict[str, Any]:
-    """What a target is, without the config fields that its class has beside it."""
+    """`target` and `args` alone, without the other fields of its config class."""
     return {"target": target.target, "args": target.args}
 
 
@@ -36,13 +36,13 @@ def loss_inputs(config: RunConfig, run_inputs: RunInputs) -> dict[str, Any]:
 
 
 def precision_inputs(config: RunConfig) -> dict[str, Any]:
-    """In which numbers the model computes; nothing for the default."""
+    """The number format that the model computes in; empty for the default."""
     acting = config.precision.key_slice()
     return {"precision": acting} if acting else {}
 
 
 def forward_inputs(config: RunConfig, run_inputs: RunInputs) -> dict[str, Any]:
-    """What acts in every pass without gradients."""
+    """What changes the results of every pass without gradients."""
     return {
         "seed": config.seed,
         **loss_inputs(config, run_inputs),
@@ -64,5 +64,5 @@ def measuring_inputs(config: RunConfig, run_inputs: RunInputs) -> dict[str, Any]
 
 
 def validation_batch_size(config: RunConfig) -> int:
-    """Samples of a batch in every pass without gradients."""
+    """Number of samples of a batch in every pass without gradients."""
     return config.loader.validation_batch_size or config.loader.batch_size

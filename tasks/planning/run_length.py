@@ -31,21 +31,21 @@ def in_epochs(config: RunConfig, num_samples: int | None) -> ScheduleConfig | No
         return None
     rows = config.batches.epoch_length(num_samples)
     num_updates = config.loader.num_updates(rows, accumulate=config.gradients.accumulate)
-    found = config.schedule.in_epochs(num_updates=num_updates)
+    schedule_config = config.schedule.in_epochs(num_updates=num_updates)
     try:
-        found.check(config.epochs)
+        schedule_config.check(config.epochs)
     except ValueError as error:
         raise ConfigError(
             f"schedule: {error}; its unit is updates, of which an epoch has {num_updates}"
         ) from None
-    return found
+    return schedule_config
 
 
 def rate_function(config: RunConfig, *, num_samples: int) -> Callable[[float], float]:
     """The factor of the base rate at a fractional epoch. Raises TargetError or ConfigError."""
-    found = in_epochs(config, num_samples)
-    assert found is not None
-    return _function(config, found)
+    schedule_config = in_epochs(config, num_samples)
+    assert schedule_config is not None
+    return _function(config, schedule_config)
 
 
 def sample_digests(config: RunConfig, num_samples: int | None) -> tuple[str, ...]:
@@ -53,26 +53,26 @@ def sample_digests(config: RunConfig, num_samples: int | None) -> tuple[str, ...
 
     Imports and calls the function. Raises TargetError if it cannot, or gives no factors.
     """
-    found = in_epochs(config, num_samples)
-    if not isinstance(found, CustomSchedule):
+    schedule_config = in_epochs(config, num_samples)
+    if not isinstance(schedule_config, CustomSchedule):
         return ()
-    function = _function(config, found)
+    function = _function(config, schedule_config)
     return tuple(
         digest("schedule-samples", schedule.samples(function, epoch))
         for epoch in range(config.epochs)
     )
 
 
-def _function(config: RunConfig, found: ScheduleConfig) -> Callable[[float], float]:
+def _function(config: RunConfig, schedule_config: ScheduleConfig) -> Callable[[float], float]:
     custom = None
-    if isinstance(found, CustomSchedule):
+    if isinstance(schedule_config, CustomSchedule):
         folder = Path(config.folder)
         custom = partial(
             _called,
-            resolve_target(found, field="schedule", folder=folder),
-            resolved_args(found.args, folder=folder),
+            resolve_target(schedule_config, field="schedule", folder=folder),
+            resolved_args(schedule_config.args, folder=folder),
         )
-    return schedule.factor_function(found, epochs=config.epochs, custom=custom)
+    return schedule.factor_function(schedule_config, epochs=config.epochs, custom=custom)
 
 
 def _called(function: Callable[..., Any], args: dict[str, Any], t: float) -> Any:
@@ -86,7 +86,7 @@ def _called(function: Callable[..., Any], args: dict[str, Any], t: float) -> Any
 
 
 def updates_of(config: RunConfig, epoch: int, *, num_samples: int) -> int:
-    """The updates of a whole epoch on all samples; as `data.order` cuts it."""
+    """The updates of a whole epoch on all samples; as `data.loading.order` cuts them."""
     accumulate = config.gradients.accumulated(epoch)
     rows = config.batches.epoch_length(num_samples)
     return config.loader.num_updates(rows, accumulate=accumulate)
@@ -123,20 +123,20 @@ def with_epochs(config: RunConfig, *, num_samples: int | None) -> RunConfig:
         epochs = min(config.epochs, _epochs_of(config, num_samples=num_samples))
     if epochs == config.epochs:
         return config
-    found = config.model_copy(update={"epochs": epochs})
+    planned = config.model_copy(update={"epochs": epochs})
     try:
         if num_samples is not None:
-            in_epochs(found, num_samples)
-            if found.schedule.unit == "epochs":
-                found.schedule.check(epochs)
-            if found.batch_norm is not None:
-                found.batch_norm.check(epochs)
+            in_epochs(planned, num_samples)
+            if planned.schedule.unit == "epochs":
+                planned.schedule.check(epochs)
+            if planned.batch_norm is not None:
+                planned.batch_norm.check(epochs)
     except ValueError as error:
         raise ConfigError(
             f"schedule, batch_norm: {error}, which max_updates: {config.max_updates} leaves of "
             f"{num_samples} samples; raise max_updates or shorten the schedule"
         ) from None
-    return found
+    return planned
 
 
 def _epochs_of(config: RunConfig, *, num_samples: int) -> int:

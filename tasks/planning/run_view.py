@@ -1,7 +1,7 @@
 """One view of a run: its stages, the records of those that are done, and what follows from both.
 
 Commands, the run at work, the report and the tracker ask it instead of passing stages and records
-side by side. It reads nothing: who has a store gives it the records.
+side by side. It reads nothing: its maker passes the records in.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class RunView:
     def stopped_after(self) -> int | None:
         """The epoch that early stopping ends the run with, or None.
 
-        An epoch whose validation is not done yet decides nothing, nor does any after it. A run that
-        ends by itself was not stopped.
+        Epochs are looked at in order, up to the first whose validation is not done. A run that has
+        reached its last epoch was not stopped.
         """
         stopping = self.config.early_stopping
         if stopping is None:
@@ -130,7 +130,7 @@ class RunView:
 
     @property
     def metrics_of_ema(self) -> MetricsConfig:
-        """The question of the best epoch, asked of the average of the weights."""
+        """The metric config that picks the best epoch of the average of the weights."""
         own = self.config.metrics
         metric = EMA + own.best_metric.removeprefix(EMA)
         return own.model_copy(update={"best": metric, "best_mode": own.best_direction})
@@ -151,7 +151,7 @@ class RunView:
 
     @property
     def is_bitwise(self) -> bool:
-        """Whether all records are of one environment, each from its parents' present bytes."""
+        """Whether all stages ran in one environment, each on its parents' present bytes."""
         done = [(stage, self.record_of(stage)) for stage in self.needed if self.is_done(stage)]
         if len({record.environment_digest for _, record in done}) > 1:
             return False
@@ -165,7 +165,7 @@ class RunView:
 
 
 def _consumed_others(stage: Stage, record: StageRecord, records: Mapping[str, StageRecord]) -> bool:
-    """Whether the stage was computed from other bytes than its parents have now."""
+    """Whether the stage was computed from bytes that its parents do not have any more."""
     for name, sha256 in record.consumed.items():
         role, _, artifact = name.partition("/")
         parent = stage.parents.get(role)

@@ -9,9 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What keys need to know of a data set: the digest of its content, and how much it is.
+    """What keys need to know of a data set: the digest of its content and its number of samples.
 
-    None stands for what is not yet read.
+    None stands for data that was not yet read.
     """
 
     fingerprint: str | None
@@ -41,7 +41,7 @@ class Stage:
     """One stage of a run.
 
     key: 64 hex digits, or None while a data set that it needs is not yet read.
-    inputs: section → what of it acts here.
+    inputs: section → what of it changes this stage.
     parents: role (`parent`, `samples`, `observations`, `train.3` …) → the stage that is consumed.
     """
 
@@ -53,17 +53,17 @@ class Stage:
 
     @property
     def label(self) -> str:
-        """As people read it: `train · epoch 3`."""
+        """The stage as it is shown to people: `train · epoch 3`."""
         return self.kind if self.epoch is None else f"{self.kind} · epoch {self.epoch}"
 
     @property
     def number(self) -> int:
-        """The epoch, of a stage that belongs to one."""
+        """The epoch of a stage that belongs to one."""
         assert self.epoch is not None, self.label
         return self.epoch
 
     @property
     def known_key(self) -> str:
-        """The key, of a stage whose data was read."""
+        """The key of a stage whose data was read."""
         assert self.key is not None, self.label
         return self.key

@@ -41,7 +41,7 @@ class CheckpointSize:
 
     @property
     def total(self) -> int:
-        """Of the checkpoint at an epoch's end."""
+        """Bytes of the checkpoint at an epoch's end."""
         return self.model + self.optimizer
 
     def __str__(self) -> str:
@@ -52,14 +52,16 @@ class CheckpointSize:
 
 
 def checkpoint_size(state: TrainingState, *, accumulate: int) -> CheckpointSize:
-    """What a checkpoint of this state will have, its optimizer's moments included."""
+    """The size of a checkpoint of this state, the optimizer's moments included."""
     import torch
 
     from epochal.engine.checkpoint.serialize import split_state
 
     parts = split_state(state)
     sizes = {
-        part.name: sum(one.nbytes for one in tensors.values() if isinstance(one, torch.Tensor))
+        part.name: sum(
+            tensor.nbytes for tensor in tensors.values() if isinstance(tensor, torch.Tensor)
+        )
         for part in fields(parts)
         if isinstance(tensors := getattr(parts, part.name), dict)
     }
@@ -76,7 +78,8 @@ def checkpoint_size(state: TrainingState, *, accumulate: int) -> CheckpointSize:
 def _moments(optimizer: Optimizer, *, device: Any) -> float:
     """Bytes of state for each byte of weights: of torch's own optimizers found by one step.
 
-    That step is one of a copy, on a tensor of its own; others might not bear to be copied.
+    The step is taken by a copy of the optimizer, on a small tensor. Optimizers that are not torch's
+    own may not allow a copy.
     """
     import torch
 
@@ -89,10 +92,10 @@ def _moments(optimizer: Optimizer, *, device: Any) -> float:
     trial.param_groups = [{**optimizer.param_groups[0], "params": [sample]}]
     try:
         trial.step()
-    except (TypeError, ValueError, RuntimeError):  # one that wants a closure, or another shape
+    except (TypeError, ValueError, RuntimeError):  # it needs a closure, or another shape
         return USUAL_MOMENTS
     slots = trial.state[sample].values()
-    return sum(one.nbytes for one in slots if isinstance(one, torch.Tensor)) / sample.nbytes
+    return sum(slot.nbytes for slot in slots if isinstance(slot, torch.Tensor)) / sample.nbytes
 
 
 def check_space(
@@ -104,7 +107,7 @@ def check_space(
     num_samples: int,
     notice: Callable[[str], None],
 ) -> None:
-    """Tells what will not fit. epochs: that are still to be trained; num_samples: of an epoch.
+    """Notices what will not fit. epochs: how many are still to be trained; num_samples: of one.
 
     Raises PreflightFailed if there is no room for the next two checkpoints of a local store, or to
     write one before it is uploaded.

@@ -1,4 +1,4 @@
-"""What can be known to fail is found before epoch 0: parts, data, labels, one forward pass."""
+"""Finds mistakes before epoch 0: builds the parts, checks the labels, tries a forward pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from epochal.engine.model.step import StepOutput
 
-PROBE_SAMPLES = 2  # BatchNorm in evaluation mode takes one; two show a batch dimension
+PROBE_SAMPLES = 2  # more than one, so that outputs without a batch dimension are seen
 
 
 def check_before_start(
@@ -42,22 +42,22 @@ def check_before_start(
 
     def scan(outputs: Any) -> None:
         num_classes = _num_classes(outputs)
-        for one in (train, validation):
-            if num_classes is not None and one.info.label_min is not None:
+        for dataset in (train, validation):
+            if num_classes is not None and dataset.info.label_min is not None:
                 check_labels(
-                    one.info.label_min,
-                    one.info.label_max,
-                    labels_N=one.labels_N,
+                    dataset.info.label_min,
+                    dataset.info.label_max,
+                    labels_N=dataset.labels_N,
                     num_classes=num_classes,
                     ignore_index=components.loss.ignore_index,
-                    name=one.field,
+                    name=dataset.field,
                 )
 
     output, target = _probe(config, components, train, scan=scan)
     _check_losses(config, output, target)
     check_own_policy(config)
     if config.sampling.policy != "none" and config.sampling.scoring is not None:
-        # At the items' own resolution, and not mixed: not as the epochs' batches are.
+        # The scoring pass sees the items at their own resolution and unmixed, unlike training.
         _probe(config, components, data.get(SCORING_DATA, train))
     if config.mixing is not None:
         _probe(config, components, train, mixed=True)
@@ -97,7 +97,8 @@ def _probe(
     try:
         with torch.no_grad(), seeded(seed_64(config.seed, "probe")):
             batch, moved = first_batch(config, data, components, count=count, size_HW=size_HW)
-            if config.step is None and not mixed:  # a label that is no class ends a GPU's process
+            # First the labels: on a GPU one that is no class would kill the process.
+            if config.step is None and not mixed:
                 scan(model(split_batch(moved)[0]))
             if mixed and config.mixing is not None:
                 mixer = Mixer(config.mixing, seed=config.seed, epoch=0)
@@ -131,6 +132,8 @@ def _probe_message(
 
 
 def _check_losses(config: RunConfig, output: StepOutput, target: Any) -> None:
+    from epochal.engine.model.batches import described
+
     policy = config.sampling.policy
     if policy == "none":
         return
@@ -146,7 +149,7 @@ def _check_losses(config: RunConfig, output: StepOutput, target: Any) -> None:
         names = " and ".join(f"`{name}`" for name in sorted(needed))
         raise ConfigError(
             f"sampling.policy: {policy!r} goes by {names} of predictions, but the model's "
-            f"output is {_described(output.outputs)} for targets {_described(target)}, expected "
+            f"output is {described(output.outputs)} for targets {described(target)}, expected "
             f"logits of shape (B, C); use a step that returns the observations {names}, a policy "
             "that goes by losses alone, or `policy: none`"
         )
@@ -154,6 +157,8 @@ def _check_losses(config: RunConfig, output: StepOutput, target: Any) -> None:
 
 def _check_metrics(components: Components, output: StepOutput, target: Any) -> None:
     """Raises TargetError if a metric does not take what the step gives."""
+    from epochal.engine.model.batches import described
+
     for name, metric in components.metrics.fresh().items():
         try:
             getattr(metric, "to", lambda _: None)(components.device)
@@ -163,16 +168,9 @@ def _check_metrics(components: Components, output: StepOutput, target: Any) -> N
         except Exception as error:  # a metric of the user's may raise anything
             raise TargetError(
                 f"metrics.validation: {name!r} does not take the outputs "
-                f"({_described(output.outputs)}) and targets ({_described(target)}) of the first "
+                f"({described(output.outputs)}) and targets ({described(target)}) of the first "
                 f"samples: {type(error).__name__}: {error}"
             ) from error
-
-
-def _described(value: Any) -> str:
-    shape = getattr(value, "shape", None)
-    if shape is None:
-        return f"a {type(value).__name__}"
-    return f"{value.dtype} of shape {tuple(shape)}"
 
 
 def _num_classes(logits: Any) -> int | None:
@@ -197,8 +195,10 @@ def check_own_policy(config: RunConfig) -> None:
 
     ids_N = np.arange(POLICY_SAMPLES)
     seen = {
-        one.name: np.full(POLICY_SAMPLES, 0.5 if one.dtype == "float32" else 0, dtype=one.dtype)
-        for one in OBSERVATIONS.columns
+        column.name: np.full(
+            POLICY_SAMPLES, 0.5 if column.dtype == "float32" else 0, dtype=column.dtype
+        )
+        for column in OBSERVATIONS.columns
     }
     seen["sample_id"] = ids_N
     table = update(

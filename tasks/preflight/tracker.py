@@ -1,7 +1,7 @@
 """Whether MLflow will take what a run delivers: asked before the run starts, without MLflow.
 
-A tracker that is away is no mistake: what it misses is delivered later. One that is there and can
-never take the run is one: another schema, a server that is no MLflow, a deleted experiment.
+An MLflow that is away is no mistake: what it misses is delivered later. One that answers but can
+never take the run is: another schema, a server that is not MLflow, a deleted experiment.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_BYTES = 1 << 20
 _NOT_ASKED = frozenset({401, 403, 407, 408, 429})
-"""Statuses that say nothing of what is there: MLflow's client may have other credentials."""
+"""Statuses that do not show what is there: MLflow's client may have other credentials."""
 
 
 def check_tracker(uri: str, *, experiment: str) -> None:

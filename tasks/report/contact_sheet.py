@@ -36,15 +36,15 @@ def check_pictures(out: Path, *, count: int | None) -> None:
 
 
 def draw_samples(
-    found: FoundRun, view: SampleView, out: Path, *, notice: Callable[[str], None]
+    run: FoundRun, view: SampleView, out: Path, *, notice: Callable[[str], None]
 ) -> None:
-    """Writes the samples of `view` as a picture, whole or not at all; one that is there goes.
+    """Writes the samples of `view` as a picture to `out`, whole or not at all; replaces a file.
 
     Raises InputError if the training data has no images or `out` cannot be written.
     """
     from epochal.tasks.run_data.sample_images import NoImage, open_images, read_images
 
-    data = open_images(found, notice=notice)
+    data = open_images(run, notice=notice)
     try:
         images = read_images(data, [sample["sample_id"] for sample in view.samples])
     except NoImage as error:

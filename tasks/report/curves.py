@@ -25,7 +25,7 @@ MAX_CURVES = 64
 
 @dataclass
 class Curve:
-    """A line: at x the mean, and between low and high all that was seen around it."""
+    """A line: at each x the mean, the lowest and the highest of the values it stands for."""
 
     name: str
     x: list[float] = field(default_factory=list)
@@ -65,7 +65,7 @@ def _by_key(
     import numpy as np
 
     places: dict[str, int] = {}
-    # A dict of the few names: sorting that many texts takes ten times as long.
+    # A dict keeps the few names in order: sorting all the texts takes ten times as long.
     place_N = np.fromiter(
         (places.setdefault(key, len(places)) for key in columns["key"].tolist()), dtype=np.int64
     )
@@ -79,7 +79,7 @@ def _by_key(
 def _extend(
     curve: Curve, steps_U: npt.NDArray[Any], values_U: npt.NDArray[Any], *, buckets: int
 ) -> None:
-    """Puts an epoch's values into so many buckets at most; those that are not finite are gaps."""
+    """Puts an epoch's values into at most `buckets` buckets; values not finite leave gaps."""
     import numpy as np
 
     finite_U = np.isfinite(values_U)

@@ -90,7 +90,7 @@ def data_map_png(places: DataMap, *, theme: Theme = LIGHT) -> bytes:
 
 
 def data_map_figure(places: DataMap, *, theme: Theme = LIGHT) -> Figure:
-    """Mean of `p_true` against its variability (Swayamdipta et al. 2020), a point for a sample.
+    """Mean of `p_true` against its variability (Swayamdipta et al. 2020), one point per sample.
 
     Of more than 12,000 samples those with the smallest hash of the id are drawn; the margins and
     the legend count all.
@@ -281,7 +281,7 @@ def _kept_heat(shares: KeptShares, known: Sequence[int], theme: Theme) -> Figure
 
 
 def _mean_of_known(share_CK: npt.NDArray[Any], *, axis: int) -> npt.NDArray[Any]:
-    """The mean without NaN: a table may lack a class; NaN of nothing."""
+    """The mean of the values that are not NaN (a table may lack a class); NaN if there is none."""
     import numpy as np
 
     known_CK = np.isfinite(share_CK)

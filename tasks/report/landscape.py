@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a landscape is of. artifact: `model` or `ema`. extent: of filters' norms, each way."""
+    """Which landscape is asked for. artifact: `model` or `ema`. extent: in norms of the filters."""
 
     epoch: int
     artifact: str
@@ -82,7 +82,7 @@ class Computed:
 
 
 def compute_landscape(
-    found: FoundRun,
+    run: FoundRun,
     asked: Asked,
     *,
     notice: Callable[[str], None],
@@ -100,12 +100,12 @@ def compute_landscape(
     from epochal.tasks.run_data.run_data import own_config
     from epochal.tasks.user_code.components import build_components, prepare_numerics
 
-    config = own_config(found, "losses come out of model and data, and these are")
-    _check_unchanged(config, found)
-    record = _record(found, asked)
+    config = own_config(run, "losses come out of model and data, and these are")
+    _check_unchanged(config, run)
+    record = _record(run, asked)
     components = build_components(config, device=prepare_numerics(config))
-    load_model(found.stage_store, record, components, artifact=asked.artifact)
-    data = _validation_data(found, config, notice)
+    load_model(run.stage_store, record, components, artifact=asked.artifact)
+    data = _validation_data(run, config, notice)
     measure = partial(
         validate_epoch,
         components.state.model,
@@ -125,15 +125,15 @@ def compute_landscape(
     )
     if not np.isfinite(landscape.losses_PP).any():
         raise NonFinite(
-            f"{found.plan.reference}, epoch {asked.epoch}: no loss around this checkpoint is "
+            f"{run.plan.reference}, epoch {asked.epoch}: no loss around this checkpoint is "
             "finite; try another --epoch, or a smaller --range"
         )
-    return Computed(run=found.plan.run, asked=asked, landscape=landscape)
+    return Computed(run=run.plan.run, asked=asked, landscape=landscape)
 
 
-def _check_unchanged(config: RunConfig, found: FoundRun) -> None:
+def _check_unchanged(config: RunConfig, run: FoundRun) -> None:
     for name in ("model", "loss", "step", "validation_data"):
-        now, then = getattr(config, name), getattr(found.config, name)
+        now, then = getattr(config, name), getattr(run.config, name)
         if now != then:
             raise InputError(
                 f"{name}: the config says {now}, the run was trained with {then}; a landscape is "
@@ -141,18 +141,18 @@ def _check_unchanged(config: RunConfig, found: FoundRun) -> None:
             )
 
 
-def _record(found: FoundRun, asked: Asked) -> StageRecord:
-    record = found.record("train", asked.epoch)
-    where = f"{found.plan.reference}, epoch {asked.epoch}"
+def _record(run: FoundRun, asked: Asked) -> StageRecord:
+    record = run.record("train", asked.epoch)
+    where = f"{run.plan.reference}, epoch {asked.epoch}"
     if record is None:
-        newest = found.newest_epoch("train")
+        newest = run.newest_epoch("train")
         has = "none yet" if newest is None else f"epochs up to {newest}"
         raise NotFound(f"{where}: it is not trained; the store has {has} of this run")
     if asked.artifact not in record.artifacts:
         raise NotFound(
             f"{where}: no average of the weights was kept; give `ema` in the config, and train"
         )
-    if asked.artifact in found.stage_store.lookup([record.key])[record.key].pruned:
+    if asked.artifact in run.stage_store.lookup([record.key])[record.key].pruned:
         raise NotFound(
             f"{where}: its checkpoint was removed by `epochal gc`, as `checkpoint:` says; ask for "
             "an --epoch that was kept, or raise checkpoint.keep_last and train again"
@@ -161,17 +161,17 @@ def _record(found: FoundRun, asked: Asked) -> StageRecord:
 
 
 def _validation_data(
-    found: FoundRun, config: RunConfig, notice: Callable[[str], None]
+    run: FoundRun, config: RunConfig, notice: Callable[[str], None]
 ) -> OpenDataset:
     from epochal.tasks.run_data.run_data import found_data
     from epochal.tasks.runs.run_inputs import source_files
 
-    sources, planned = source_files(config), found.plan.sources
+    sources, planned = source_files(config), run.plan.sources
     for name in ("model", "loss", "step"):
         if sources.get(name, {}) != planned.get(name, {}):
             notice(f"{name}: its source has changed since the run; the landscape is of what it is")
     return found_data(
-        found,
+        run,
         "validation_data",
         config=config,
         notice=notice,

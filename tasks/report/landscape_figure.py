@@ -102,7 +102,7 @@ class _Scale:
 
 def _contours(panel: Any, figure: Any, computed: Computed, scale: _Scale, heights_PP: Any) -> None:
     axis_P = computed.landscape.axis_P
-    panel.set_facecolor("0.85")  # shows where points are left out
+    panel.set_facecolor("0.85")  # grey shows through where points are left out
     filled = panel.contourf(axis_P, axis_P, heights_PP, levels=scale.bands(), cmap=COLOURS)
     if heights_PP.max() > heights_PP.min():
         levels = scale.steps(LINES + 2)[1:-1]

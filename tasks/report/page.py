@@ -70,7 +70,7 @@ class Table:
 class Section:
     """A part of the page: a chart, a picture or a table, with a note below; or only a note.
 
-    summary: stands in the place of the table until a click. problem: why there is none of them.
+    summary: shown instead of the table until it is clicked. problem: why nothing can be shown.
     """
 
     title: str
@@ -83,25 +83,25 @@ class Section:
 
 
 def report_html(
-    found: FoundRun,
+    run: FoundRun,
     *,
     images: Images | str,
     tables: RunTables | None = None,
     light: Mapping[str, bytes] | None = None,
 ) -> str:
-    """The page, from the same stages the same text.
+    """The page; the same stages always give the same text.
 
-    images: reads the images of samples by id, or says why there are none. tables: of this run, if
-    they are open already. light: `data_map` and `kept` as PNG, as far as they are drawn. What
-    cannot be read of the store is said in its place on the page.
+    images: reads the images of samples by id, or a text that says why there are none. tables: of
+    this run, if they are open already. light: `data_map` and `kept` as PNG for light colours, as
+    far as they are drawn already. What cannot be read is reported in its place on the page.
     """
-    report = _Report(found, images, tables or RunTables.of_run(found), light or {})
+    report = _Report(run, images, tables or RunTables.of_run(run), light or {})
     return render(
         "page.html",
-        title=found.plan.reference,
-        heading=found.plan.run,
+        title=run.plan.reference,
+        heading=run.plan.run,
         facts=report.facts(),
-        config=_yaml(found.plan.config),
+        config=_yaml(run.plan.config),
         sections=list(report.sections()),
     )
 
@@ -114,39 +114,39 @@ def render(template: str, **values: object) -> str:
 class _Report:
     def __init__(
         self,
-        found: FoundRun,
+        run: FoundRun,
         images: Images | str,
         tables: RunTables,
         light: Mapping[str, bytes],
     ) -> None:
-        self._found = found
+        self._run = run
         self._images = images
         self._tables = tables
         self._light = light
 
     @cached_property
     def _rows(self) -> list[EpochRow]:
-        return epoch_rows(self._found)
+        return epoch_rows(self._run)
 
     def facts(self) -> list[tuple[str, str]]:
         """What the run is: names and values."""
-        found, plan = self._found, self._found.plan
-        best = found.best
-        stopped = "" if found.stopped_after is None else ", stopped early"
-        weights = found.weights_sha256
+        run, plan = self._run, self._run.plan
+        best = run.best
+        stopped = "" if run.stopped_after is None else ", stopped early"
+        weights = run.weights_sha256
         facts: dict[str, str | None] = {
             "generation": str(plan.generation),
-            "epochs": f"{len(self._rows)} of {found.config.epochs}{stopped}",
+            "epochs": f"{len(self._rows)} of {run.config.epochs}{stopped}",
             "best": None
             if best is None
             else f"{best.metric} {best.value:.4g} in epoch {best.epoch}",
-            "average": average_text(found),
+            "average": average_text(run),
             "branched from": None
             if plan.branched_from is None
             else f"{plan.branched_from}, sharing {plan.shared_epochs} epochs",
             "samples": f"{max(row.trained or 0 for row in self._rows):,}" if self._rows else None,
-            "policy": found.config.sampling.policy,
-            "seed": str(found.config.seed),
+            "policy": run.config.sampling.policy,
+            "seed": str(run.config.seed),
             "weights sha256": weights or "the last epoch is not trained yet",
         }
         return [(name, value) for name, value in facts.items() if value is not None]
@@ -264,7 +264,7 @@ class _Report:
 
         if not self._tables.trained:
             return
-        view = view_samples(self._found, order=order, count=SHEET_SAMPLES, tables=self._tables)
+        view = view_samples(self._run, order=order, count=SHEET_SAMPLES, tables=self._tables)
         note = "; ".join([view.caption, *view.notes])
         why = self._images
         if not isinstance(why, str):
@@ -288,7 +288,7 @@ def _sheet(images: list[npt.NDArray[np.float32]], view: SampleView) -> Picture:
 
 
 def _in_both(draw: Callable[[Theme], bytes], light: bytes | None = None) -> Picture:
-    """The picture in the page's light and its dark colours. light: that one, if it is drawn."""
+    """The picture in light and in dark colours. light: the light one, if it is drawn already."""
     from epochal.tasks.report.figures import DARK, LIGHT
 
     light, dark = light or draw(LIGHT), draw(DARK)

@@ -78,7 +78,7 @@ class SampleView:
 
 
 def view_samples(
-    found: FoundRun, *, order: str | None, count: int | None, tables: RunTables | None = None
+    run: FoundRun, *, order: str | None, count: int | None, tables: RunTables | None = None
 ) -> SampleView:
     """The samples of the newest epoch: all seen so far, or the observations where nothing mines.
 
@@ -86,21 +86,21 @@ def view_samples(
     tables: of this run, if they are open already. Raises NotFound if no epoch is trained,
     InputError if the tables cannot give that order.
     """
-    mined, trained = found.newest_epoch("mine"), found.newest_epoch("train")
+    mined, trained = run.newest_epoch("mine"), run.newest_epoch("train")
     if trained is None:
-        raise NotFound(f"{found.plan.reference} has no trained epoch yet")
-    tables = tables or RunTables.of_run(found)
+        raise NotFound(f"{run.plan.reference} has no trained epoch yet")
+    tables = tables or RunTables.of_run(run)
     over_epochs = mined is not None or order in OVER_EPOCHS
     read = tables.scores if over_epochs else tables.observations(trained)
     assert read is not None
     columns = dict(read)
-    ranked = _order(columns, order, run=found.plan.reference)
+    ranked = _order(columns, order, run=run.plan.reference)
     chosen = ranked[: count or SHOWN_BY_DEFAULT]
     columns |= _derived(columns) if over_epochs else {}
     names = [name for name in (*COLUMNS, *DERIVED) if name in columns]
     what = "all epochs so far" if over_epochs else f"epoch {trained} alone (policy: none)"
     return SampleView(
-        run=found.plan.run,
+        run=run.plan.run,
         epoch=trained if mined is None else mined,
         order=order,
         caption=f"{len(chosen)} of {len(columns['sample_id'])} samples, {order or 'by id'}; "
@@ -108,7 +108,7 @@ def view_samples(
         notes=_notes(columns, order, ranked=len(ranked)),
         columns=_shown(names, order),
         samples=[{name: _plain(columns[name][row]) for name in names} for row in chosen],
-        tables=_tables(found),
+        tables=_tables(run),
     )
 
 
@@ -222,20 +222,21 @@ def _column(columns: dict[str, npt.NDArray[Any]], name: str) -> npt.NDArray[np.f
     return values.astype(np.float64)
 
 
-def _tables(found: FoundRun) -> list[TablePaths]:
+def _tables(run: FoundRun) -> list[TablePaths]:
     def url(stage: Stage, name: str) -> str | None:
-        record = found.records.get(stage.known_key)
+        record = run.records.get(stage.known_key)
         if record is None or name not in record.artifacts:
             return None
-        address = found.store.address(found.stage_store.artifact_path(record, name))
+        address = run.store.address(run.stage_store.artifact_path(record, name))
         return address.removeprefix("file://")  # a plain path is what every reader takes
 
     tables = []
-    for stage in found.stages:
-        if stage.kind != "train" or stage.epoch is None or stage.key not in found.records:
+    for stage in run.stages:
+        if stage.kind != "train" or stage.epoch is None or stage.key not in run.records:
             continue
         mined = next(
-            (one for one in found.stages if (one.kind, one.epoch) == ("mine", stage.epoch)), None
+            (other for other in run.stages if (other.kind, other.epoch) == ("mine", stage.epoch)),
+            None,
         )
         tables.append(
             TablePaths(

@@ -1,7 +1,7 @@
 """The tables of a run, read for people: scores of all epochs, who was kept, metrics of updates.
 
-What is read for a picture is bounded, so that it stays a matter of seconds; what a bound leaves out
-is said. Draws nothing.
+How much is read for a picture is limited, so that it takes seconds only; what a limit leaves out
+is reported. Draws nothing.
 """
 
 from __future__ import annotations
@@ -65,18 +65,18 @@ class RunTables:
     sampling: SamplingConfig
 
     @classmethod
-    def of_run(cls, found: FoundRun) -> RunTables:
+    def of_run(cls, run: FoundRun) -> RunTables:
         """Of the run's records those that have tables."""
 
         def by_epoch(kind: str) -> dict[int, StageRecord]:
-            of_kind = [one for one in found.records.values() if one.stage == kind]
+            of_kind = [record for record in run.records.values() if record.stage == kind]
             return {
                 record.epoch: record
                 for record in sorted(of_kind, key=_epoch)
                 if record.epoch is not None
             }
 
-        return cls(found.stage_store, by_epoch("train"), by_epoch("mine"), found.config.sampling)
+        return cls(run.stage_store, by_epoch("train"), by_epoch("mine"), run.config.sampling)
 
     def samples(self) -> dict[str, Any] | None:
         """The newest table of samples, or None where no stage has mined."""
@@ -120,7 +120,7 @@ class RunTables:
         return sum(int(record.values["samples"]) for record in self.trained.values())
 
     def kept(self) -> KeptShares | None:
-        """Who was to be kept, by epoch and class; None where no stage has mined."""
+        """The share of samples kept for each epoch and class; None without a mine stage."""
         import numpy as np
 
         if not self.mined:
@@ -166,7 +166,7 @@ class RunTables:
 
 
 def _numbered(label_N: npt.NDArray[np.int64]) -> tuple[Any, npt.NDArray[np.int64]]:
-    """Labels, rising, and the place of each sample's own among them."""
+    """The distinct labels in ascending order, and for each sample the index of its label."""
     import numpy as np
 
     low, high = int(label_N.min()), int(label_N.max())
@@ -176,7 +176,7 @@ def _numbered(label_N: npt.NDArray[np.int64]) -> tuple[Any, npt.NDArray[np.int64
 
 
 def spread(values: Sequence[int], *, most: int) -> list[int]:
-    """`values`, or of many `most` of them, evenly, with the first and the last."""
+    """`values`, or if there are more, `most` of them at even steps, first and last included."""
     if len(values) <= most:
         return list(values)
     last = len(values) - 1

@@ -58,7 +58,7 @@ def all_sizes(config: RunConfig) -> list[tuple[int, int]]:
 
 ONE_SAMPLE = "Expected more than 1 value per channel"
 """How torch's error of a layer that fails on a single sample begins."""
-_EPOCHS = 1000  # that are looked at: each of a million samples takes a millisecond
+_EPOCHS = 1000  # how many are looked at; each takes 1 ms with a million samples
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 REMEDY = "set loader.drop_last: true, or another loader.batch_size"
 
@@ -66,11 +66,11 @@ REMEDY = "set loader.drop_last: true, or another loader.batch_size"
 def check_last_batch(config: RunConfig, components: Components, data: OpenDataset) -> None:
     """Raises ConfigError if a whole epoch ends with one sample and the model cannot train on it.
 
-    Tried on a copy of the model, which only models with BatchNorm and such a size pay for.
+    Tried on a copy of the model, made only where it has BatchNorm and an epoch ends so.
     """
     rows = config.batches.epoch_length(data.info.num_samples)
     model = components.state.model
-    if not any(isinstance(one, _BATCH_NORMS) for one in model.modules()):
+    if not any(isinstance(module, _BATCH_NORMS) for module in model.modules()):
         return
     if not _has_single(config, rows):
         return

@@ -91,7 +91,7 @@ def open_data(
 
 
 def _is_of(known: DatasetInfo, dataset: Any) -> bool:
-    """Whether what is remembered may be of this data set, as far as that costs no reading."""
+    """Whether the remembered description fits this data set, judged without reading the data."""
     try:
         count = len(dataset)
     except Exception:  # noqa: BLE001 - a user's __len__ may raise anything; `describe` says it
@@ -116,7 +116,7 @@ def check_same_samples(trained: OpenDataset, scored: OpenDataset) -> None:
 def read_run_inputs(
     config: RunConfig, store: Store, *, notice: Reporter, before_write: Callable[[], None]
 ) -> tuple[RunInputs, dict[str, OpenDataset]]:
-    """The facts from the data as it is now, and the data sets."""
+    """The inputs of the keys, made from the data as it is now, and the open data sets."""
     sources = source_files(config)
     data: dict[str, OpenDataset] = {
         name: open_data(
@@ -155,21 +155,22 @@ class _Told(SilentReporter):
         self._notice(text)
 
 
-def own_config(found: FoundRun, what: str) -> RunConfig:
-    """The config by whose path the run was named: what is called comes from there alone.
+def own_config(run: FoundRun, what: str) -> RunConfig:
+    """The config file that the user named the run by: only code that it names is ever called.
 
-    what: comes out of such code, for the error. Raises InputError for a run named otherwise.
+    what: which result needs that code, for the error. Raises InputError for a run that was named
+    in another way.
     """
-    if found.own is None:
+    if run.own is None:
         raise InputError(
             f"{what} built by a config of yours, never by what a store says: name the run by its "
-            f"config's path instead of {found.plan.run!r}"
+            f"config's path instead of {run.plan.run!r}"
         )
-    return found.own
+    return run.own
 
 
 def found_data(
-    found: FoundRun,
+    run: FoundRun,
     field: DataField,
     *,
     config: RunConfig,
@@ -178,20 +179,20 @@ def found_data(
 ) -> OpenDataset:
     """The data set of that field, as `train` opens it.
 
-    config: names its target, which is called. changed: what to tell if its content is no longer the
-    run's. Raises as `open_data`.
+    config: names the target, which is called. changed: the notice to give if the content is not
+    that of the run any more. Raises what `open_data` raises.
     """
     from epochal.tasks.runs.run_inputs import source_files
 
     data = open_data(
         config,
         field,
-        found.store,
+        run.store,
         sources=source_files(config).get(field, {}),
         notice=_Told(notice),
         before_write=lambda: None,
     )
-    planned = getattr(found.plan, field)
+    planned = getattr(run.plan, field)
     if data.fingerprint != planned:
         notice(f"{field}: its content has changed since the run; {changed}")
     return data

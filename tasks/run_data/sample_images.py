@@ -27,17 +27,17 @@ class NoImage(InputError):
     """A sample's input is no image; the text says what it is."""
 
 
-def open_images(found: FoundRun, *, notice: Callable[[str], None]) -> OpenDataset:
+def open_images(run: FoundRun, *, notice: Callable[[str], None]) -> OpenDataset:
     """The run's training data, built by the config whose path the run was named by.
 
-    Raises InputError where it was named otherwise, and as `open_data`.
+    Raises InputError where it was named in another way, and what `open_data` raises.
     """
     from epochal.tasks.run_data.run_data import found_data, own_config
 
     return found_data(
-        found,
+        run,
         "train_data",
-        config=own_config(found, "images come out of the data set, and that is"),
+        config=own_config(run, "images come out of the data set, and that is"),
         notice=notice,
         changed="pictures are of what it is now",
     )
@@ -88,8 +88,8 @@ def read_images(data: OpenDataset, sample_ids: Sequence[int]) -> list[npt.NDArra
 def image_of(value: Any, *, name: str) -> npt.NDArray[np.float32]:
     """`value` as float32 of shape (H, W, 3), its darkest value 0 and its brightest 1.
 
-    One scale for all channels, so that hues stay; an image of one value is grey, and what is not
-    finite black. Raises NoImage.
+    All channels are scaled alike, so that hues stay. An image of a single value becomes grey, and
+    values that are not finite black. Raises NoImage.
     """
     import numpy as np
 
@@ -135,8 +135,8 @@ def _array(value: Any) -> npt.NDArray[Any] | None:
     if hasattr(value, "detach"):  # a tensor, of any device
         tensor = value.detach().cpu()
         tensor = tensor.float() if tensor.is_floating_point() else tensor
-        found: npt.NDArray[Any] = tensor.numpy()
-        return found
+        array: npt.NDArray[Any] = tensor.numpy()
+        return array
     if hasattr(value, "getbands"):  # of PIL, which need not be installed
         return np.asarray(value.convert("RGB"))
     return value if isinstance(value, np.ndarray) else None
@@ -155,7 +155,7 @@ def _input_of(item: Any) -> Any:
 
 def _no_image(name: str, value: Any) -> str:
     shape = getattr(value, "shape", None)
-    found = "nothing that is called `input` or `image`" if value is None else (
+    shown = "nothing that is called `input` or `image`" if value is None else (
         f"a {type(value).__name__}" + ("" if shape is None else f" of shape {tuple(shape)}")
     )  # fmt: skip
-    return f"{name}: its input is {found}; for a picture expected {EXPECTED}"
+    return f"{name}: its input is {shown}; for a picture expected {EXPECTED}"

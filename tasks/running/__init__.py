@@ -1,1 +1,1 @@
-"""Run or reuse, life of a run, Prefect tasks, assembly of the tracker."""
+"""How a run is opened, its stages computed or reused, and its tracker put together."""

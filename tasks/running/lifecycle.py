@@ -48,7 +48,7 @@ class ActiveRun:
 def prepare(
     config: RunConfig, *, reporter: Reporter | None, local_mlflow: str | None = None
 ) -> Run:
-    """Opens the run, the tracker's place checked too. Raises InputError: nothing has started."""
+    """Opens the run and checks that MLflow can take it. Raises InputError: nothing has started."""
     uri = tracking_uri(config.tracking, local_server=local_mlflow)
     check = partial(check_tracker, uri, experiment=config.tracking.experiment)
     return open_run(config, reporter=reporter, before_start=check)
@@ -59,7 +59,7 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
     """The run that the command has prepared, else opened here; its tracker ends with the block.
 
     Raises InputError before anything is computed if config, data or store are wrong, CorruptObject
-    at the end if the delivery has found a damaged artifact.
+    at the end if delivering to MLflow has found a damaged artifact.
     """
     run = prepared_run() or prepare(config, reporter=current_reporter(), local_mlflow=local_mlflow)
     session, view = run.session, run.view
@@ -93,11 +93,11 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
 
 
 def _check_lost(session: Session) -> None:
-    """Raises CorruptObject if the delivery has found a stage damaged, which no stage has loaded."""
+    """Raises CorruptObject if delivering found a damaged stage that no other stage has loaded."""
     lost = session.stage_store.lost
     statuses = session.stage_store.lookup(list(lost))
     problems = [lost[key] for key, status in statuses.items() if status.record is None]
-    if problems:  # what `gc` has removed is none: its stage stays done
+    if problems:  # a file that `gc` removed is no problem: its stage stays done
         raise CorruptObject(
             f"{'; '.join(problems)}; everything else is done: run the same command to go on, it "
             "computes this again"
@@ -105,7 +105,7 @@ def _check_lost(session: Session) -> None:
 
 
 def _log_attempt(run: Run) -> None:
-    """Who computes here, with what: a file of its own for each command that computes."""
+    """Writes down where and with which versions this command computes, in a file of its own."""
     import os
     import socket
     import time
@@ -127,5 +127,5 @@ def _log_attempt(run: Run) -> None:
         "plan": run.plan.reference,
     }
     name = f"runs/{session.config.name}/attempts/{body['started_ms']}-{uuid.uuid4().hex[:8]}.json"
-    with suppress(FileExistsError):  # the answer to a first try got lost
+    with suppress(FileExistsError):  # written by a first try whose answer got lost
         session.store.put_new(name, dump_document(body))

@@ -31,7 +31,7 @@ def open_run(
     reporter: Reporter | None = None,
     before_start: Callable[[], None] = lambda: None,
 ) -> Run:
-    """Reads the data, lists the stages, looks what is done and checks what is to be computed.
+    """Reads the data, lists the stages, looks up which are done, and checks before computing.
 
     before_start: the caller's own checks, called if something is to be computed.
     Nothing has started when it raises: InputError for what is wrong with config, data or store.
@@ -86,7 +86,8 @@ def _open(config: RunConfig, reporter: Reporter, before_start: Callable[[], None
         start=weights,
     )
     run = Run(session, record_plan(store, config, run_inputs, stages))
-    # Until here a store that does not answer is a mistake of the config; from here on it is away.
+    # Up to here a store that does not answer means a wrong config. From here on it is taken to be
+    # away for a while, and asked again.
     store.retry_with(
         RetryPolicy.of_environment(
             hurried=lambda: session.interruption.came, notice=reporter.notice
@@ -96,7 +97,7 @@ def _open(config: RunConfig, reporter: Reporter, before_start: Callable[[], None
 
 
 def _refuse_or_tell(view: RunView, environment: Mapping[str, Any], reporter: Reporter) -> None:
-    """Stages from another numerics environment: said, or refused where that is asked for."""
+    """Reports stages from another numerics environment, or refuses them if the config says so."""
     own = digest("environment", environment)
     records = view.records.values()
     other = next((record for record in records if record.environment_digest != own), None)

@@ -20,7 +20,7 @@ from epochal.tasks.stages.registry import KINDS, loaded
 
 
 class StageTracker(Protocol):
-    """What is told of each stage that is done."""
+    """Takes each stage that is done."""
 
     def deliver(self, record: StageRecord) -> None:
         """Takes a finished stage, computed or found; returns at once."""
@@ -28,7 +28,7 @@ class StageTracker(Protocol):
 
 @dataclass
 class Run:
-    """A run that is open. tracker: from the moment at which stages are run."""
+    """A run that is open. tracker: None until stages are run."""
 
     session: Session
     plan: RunPlan
@@ -43,7 +43,7 @@ class Run:
     def stages(self) -> Iterator[Stage]:
         """The stages that belong to the run, one after the other.
 
-        What early stopping ends is known only as the validations come, and told once.
+        Early stopping is decided as the validations come in, and reported once.
         """
         view, epoch, last = self.view, None, None
         for stage in view.stages:
@@ -110,7 +110,7 @@ class Run:
         return [planned for planned in self.view.stages if planned.known_key in lost]
 
     def _undo(self, lost: list[Stage]) -> None:
-        """Makes the stages ones that are not done; says why."""
+        """Marks the stages as not done, and reports why."""
         keys = {stage.known_key for stage in lost}
         for stage in lost:
             problem = self.session.stage_store.lost[stage.known_key]
@@ -158,7 +158,7 @@ _current: ContextVar[Run | None] = ContextVar("epochal_run", default=None)
 
 @contextmanager
 def working_on(run: Run) -> Iterator[Run]:
-    """Makes `run` the one that the flow and its tasks work on, inside the block."""
+    """Inside the block `run` is the one that the flow and its tasks work on."""
     token = _current.set(run)
     try:
         yield run

@@ -1,4 +1,4 @@
-"""The MLflow ledger of a run, from its config and plan: what MLflow shows of it."""
+"""The tracker of a run, made from its config and plan: all that MLflow shows of it."""
 
 from __future__ import annotations
 
@@ -59,9 +59,10 @@ def log_pictures(
     stages: StageStore,
     source: PicturesSource,
 ) -> None:
-    """Writes the files, if those of the same tables are not there. Raises what MLflow raises.
+    """Writes the pictures to MLflow unless it has those of the same tables already.
 
-    may_write: called between the pictures, too: drawing takes a while.
+    may_write: called before each picture too, since drawing takes a while. Raises what MLflow
+    raises.
     """
     of = _identity(source, records)
     if run.tag(PICTURES_TAG) == of:
@@ -73,32 +74,32 @@ def log_pictures(
         assert not isinstance(images, str)
         return images(sample_ids)
 
-    found = found_run(source.plan, source.config, stages, dict(records))
-    for name, data in _pictures(found, images if isinstance(images, str) else read):
+    recorded_run = found_run(source.plan, source.config, stages, dict(records))
+    for name, data in _pictures(recorded_run, images if isinstance(images, str) else read):
         may_write()
         with tempfile.TemporaryDirectory(prefix="epochal-pictures-") as scratch:
             path = Path(scratch) / name.rpartition("/")[2]
             path.write_bytes(data)
             run.client.log_artifact(run.run_id, str(path), name.rpartition("/")[0] or None)
-    if not stages.lost:  # else they show less than there is: the next command draws them anew
+    if not stages.lost:  # else tables are missing in them: the next command draws them again
         run.set_tags({PICTURES_TAG: of})
 
 
 def _identity(source: PicturesSource, records: Mapping[str, StageRecord]) -> str:
     made = sorted(
-        [one.key, *sorted(artifact.sha256 for artifact in one.artifacts.values())]
-        for one in records.values()
+        [record.key, *sorted(artifact.sha256 for artifact in record.artifacts.values())]
+        for record in records.values()
     )
     body: Any = [PICTURES_VERSION, source.plan.reference, source.plan.config, made]
     return digest("mlflow-pictures", body)
 
 
-def _pictures(found: FoundRun, images: Images | str) -> Iterator[tuple[str, bytes]]:
+def _pictures(run: FoundRun, images: Images | str) -> Iterator[tuple[str, bytes]]:
     from epochal.data.samples.scores import data_map
     from epochal.tasks.report.figures import data_map_png, kept_png
     from epochal.tasks.report.page import report_html
 
-    tables = RunTables.of_run(found)
+    tables = RunTables.of_run(run)
     light: dict[str, bytes] = {}
     if tables.picture_rows <= MAX_PICTURE_ROWS:
         scores = tables.scores
@@ -108,7 +109,7 @@ def _pictures(found: FoundRun, images: Images | str) -> Iterator[tuple[str, byte
     if (kept := tables.kept()) is not None:
         light["kept"] = kept_png(kept)
         yield KEPT, light["kept"]
-    yield REPORT, report_html(found, images=images, tables=tables, light=light).encode()
+    yield REPORT, report_html(run, images=images, tables=tables, light=light).encode()
 
 
 NO_DATA = "the data set was not opened for this page; `epochal report` opens it"
@@ -131,9 +132,9 @@ def make_tracker(
     tags: Mapping[str, str] | None = None,
     images: Images | None = None,
 ) -> Tracker:
-    """The ledger of the plan's generation. tags: more of them, for the run in MLflow.
+    """The tracker of the plan's generation. tags: further tags for the run in MLflow.
 
-    images: reads those of samples for the report; without it the report has none.
+    images: reads images of samples for the report; without it the report has none.
     """
     return Tracker(
         uri=tracking_uri(config.tracking, local_server=local_mlflow),
@@ -198,27 +199,27 @@ def final_tags(run: RunView) -> dict[str, str]:
 
 
 def sync_run(
-    found: FoundRun, *, notice: Callable[[str], None], local_mlflow: str | None
+    run: FoundRun, *, notice: Callable[[str], None], local_mlflow: str | None
 ) -> TrackerResult:
     """Delivers what MLflow does not have of a run in a store; computes and starts nothing.
 
-    A run that is not whole keeps the status of one that was cut off.
+    A run whose stages are not all done is shown as `KILLED`.
     """
     tracker = make_tracker(
-        found.config,
-        found.plan,
-        found.plan.run_inputs(),
-        found.stage_store,
+        run.config,
+        run.plan,
+        run.plan.run_inputs(),
+        run.stage_store,
         notice=notice,
         local_mlflow=local_mlflow,
     )
     tracker.start()
-    for stage in found.stages:
-        if found.is_done(stage):
-            tracker.deliver(found.record_of(stage))
+    for stage in run.stages:
+        if run.is_done(stage):
+            tracker.deliver(run.record_of(stage))
     return tracker.finish(
-        "FINISHED" if found.is_whole else "KILLED",
-        best=found.best,
-        tags=final_tags(found),
+        "FINISHED" if run.is_whole else "KILLED",
+        best=run.best,
+        tags=final_tags(run),
         hurried=False,
     )

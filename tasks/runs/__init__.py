@@ -1,1 +1,1 @@
-"""What a store knows of a run: plans, facts, records, survey, summary, explain, find."""
+"""What a store knows of a run: its plans, its inputs, which stages are done, and why not."""

@@ -1,8 +1,8 @@
 """Why a stage is not done although a similar one is: which field changed, from what to what.
 
-Two lists of stages are compared section by section (`tasks.keys`); a changed section is told by
-the config's fields below it, or by the files or the content behind it. A stage whose own
-sections agree inherits the reasons of the parents that differ.
+Two lists of stages are compared section by section (`tasks.planning.inputs`). A changed section
+is reported by the config's fields in it, or by the files or data that it was made from. A stage
+whose own sections agree inherits the reasons of the parents that differ.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def shown(value: Any) -> str:
 
 
 def change(path: str, old: Any, new: Any) -> str:
-    """`optimizer.args.lr: 0.002 → 0.004`."""
+    """A change as it is shown: `optimizer.args.lr: 0.002 → 0.004`."""
     return f"{path}: {shown(old)} → {shown(new)}"
 
 
@@ -95,7 +95,7 @@ class Comparison:
                 yield from self._fields((KINDS[only.kind].field,))
 
     def _cause(self, stage: Stage) -> str:
-        """The field that a stage is there for, which was not there before."""
+        """The field that asks for a stage which the earlier plan did not have."""
         kind = KINDS[stage.kind]
         is_new_epoch = kind.when == "epoch" and ("train", stage.epoch) not in self._old
         return "epochs" if is_new_epoch else kind.field
@@ -104,9 +104,9 @@ class Comparison:
         if section.endswith(".source"):
             yield from _source_changes(section, before or {}, now or {})
             return
-        found = list(self._fields(_FIELDS_OF_SECTION.get(section, (section,))))
-        if found:
-            yield from found
+        fields = list(self._fields(_FIELDS_OF_SECTION.get(section, (section,))))
+        if fields:
+            yield from fields
         elif section.endswith("_data"):
             old, new = (_short(value) for value in (before, now))
             yield change(f"{section} content", old, new)
@@ -117,7 +117,7 @@ class Comparison:
         for path in sorted({**self._old_config, **self._new_config}):
             if not any(path == prefix or path.startswith(f"{prefix}.") for prefix in prefixes):
                 continue
-            # What one kind of schedule has and another has not is not set there either.
+            # A field that only one of the two configs has reads as not set: None.
             old, new = self._old_config.get(path), self._new_config.get(path)
             if old != new:
                 yield change(path, old, new)
@@ -142,4 +142,4 @@ def most_similar(
 ) -> Comparison | None:
     """The comparison with the plan that shares most stages; the first of equals."""
     comparisons = [Comparison(config, stages, plan) for plan in plans]
-    return max(comparisons, key=lambda found: found.shared, default=None)
+    return max(comparisons, key=lambda comparison: comparison.shared, default=None)

@@ -18,8 +18,8 @@ from epochal.data.store.store import Store
 from epochal.tasks.config.load import load_config
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_view import RunView
+from epochal.tasks.runs.lookup import look_up, records_of
 from epochal.tasks.runs.run_plans import RunPlan, find_plan
-from epochal.tasks.runs.stage_schema import look_up, records_of
 from epochal.tasks.stages.registry import list_stages
 
 MAX_STORES = 50
@@ -28,10 +28,10 @@ MAX_NAMED_STORES = 3
 
 @dataclass(frozen=True)
 class FoundRun(RunView):
-    """A run in a store: its newest plan, and its view as far as early stopping let it go.
+    """A run in a store: its newest plan, and the stages up to where early stopping ended it.
 
-    own: the config by whose path a person named the run, else None: `config` is what the store says
-    that it was, and nothing that a store says is to be run as code.
+    own: the config file that the user named, else None. `config` is only what the store says: code
+    that a store names is never run, so what needs code (images, losses) needs `own`.
     """
 
     store: Store
@@ -43,7 +43,7 @@ class FoundRun(RunView):
 def found_run(
     plan: RunPlan, config: RunConfig, stage_store: StageStore, records: dict[str, StageRecord]
 ) -> FoundRun:
-    """The run of that plan. config: the plan's."""
+    """The run of that plan. config: that of the plan."""
     run = RunView(config, list_stages(config, plan.run_inputs()), records)
     return FoundRun(
         config, run.needed, records, store=stage_store.store, stage_store=stage_store, plan=plan
@@ -58,10 +58,10 @@ def stores_file() -> Path:
 def known_stores() -> list[str]:
     """Stores that runs on this machine have used, newest first."""
     try:
-        found = json.loads(stores_file().read_text(encoding="utf-8"))
+        urls = json.loads(stores_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return []  # a convenience only: --store says it too
-    return [url for url in found if isinstance(url, str)] if isinstance(found, list) else []
+        return []  # the list is a convenience: `--store` names a store too
+    return [url for url in urls if isinstance(url, str)] if isinstance(urls, list) else []
 
 
 def remember_store(url: str) -> None:
@@ -69,7 +69,7 @@ def remember_store(url: str) -> None:
     known = known_stores()
     if known[:1] == [url]:
         return
-    urls = [url, *(one for one in known if one != url)][:MAX_STORES]
+    urls = [url, *(other for other in known if other != url)][:MAX_STORES]
     path = stores_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")

@@ -14,9 +14,9 @@ from epochal.tasks.planning.run_length import with_epochs
 from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.planning.stage import RunInputs, Stage
 from epochal.tasks.runs.explain import Comparison, most_similar
+from epochal.tasks.runs.lookup import look_up, records_of
 from epochal.tasks.runs.run_inputs import remembered_run_inputs
 from epochal.tasks.runs.run_plans import newest_plan, read_plans, run_names
-from epochal.tasks.runs.stage_schema import look_up, records_of
 from epochal.tasks.stages.registry import list_stages
 from epochal.tasks.stages.score import SCORING_DATA
 
@@ -101,7 +101,7 @@ def report_plan(
     statuses: Mapping[str, StageStatus],
     store: Store,
 ) -> PlanReport:
-    """Joins stages with what the store has of them, and explains what it has not."""
+    """Each stage with its status in the store, and the reasons where it is not done."""
     run = RunView(config, stages, records_of(statuses))
     stopped = run.stopped_after
     missing = [stage for stage in stages if not _done(stage, statuses)]

@@ -2,7 +2,7 @@
 
 Fingerprints of data that was read once are kept in `<store>/fingerprints`, so that `plan` need
 not read data. A data set's description is found there by its target, args, source and declared
-files; what the files hold may have changed unseen, so `train` reads again what is quickly read.
+files. Their content may have changed without that, so `train` reads small data sets again.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ DataField = Literal["train_data", "validation_data", "sampling.scoring.data"]
 
 def data_fields(config: RunConfig) -> dict[DataField, DataConfig]:
     """The data sets of a run by their field."""
-    found: dict[DataField, DataConfig] = {
+    fields: dict[DataField, DataConfig] = {
         "train_data": config.train_data,
         "validation_data": config.validation_data,
     }
     if (scored := own_data(config)) is not None:
-        found[SCORING_DATA] = scored
-    return found
+        fields[SCORING_DATA] = scored
+    return fields
 
 
 def source_files(config: RunConfig) -> dict[str, dict[str, str]]:
@@ -62,7 +62,7 @@ def source_files(config: RunConfig) -> dict[str, dict[str, str]]:
     }
     # A stated version replaces everything else.
     data = data_fields(config).items()
-    targets |= {name: one for name, one in data if one.version is None}
+    targets |= {name: data_config for name, data_config in data if data_config.version is None}
     for metric in config.metrics.validation:
         if not isinstance(metric, str):
             targets[f"metrics.{metric.name}"] = metric
@@ -100,7 +100,7 @@ def read_known(store: Store, path: str) -> DatasetInfo | None:
 
 
 def write_known(store: Store, path: str, known: DatasetInfo) -> None:
-    """Remembers `known`; another description at that place gives way to it."""
+    """Remembers `known`, in place of another description at that path."""
     data = dump_document(known.model_dump(mode="json"))
     try:
         store.put_new(path, data)
@@ -124,7 +124,7 @@ def stated_fingerprint(data: DataConfig) -> str | None:
 
 
 def remembered_run_inputs(config: RunConfig, store: Store) -> RunInputs:
-    """The facts as far as the store knows them: for `plan`, which reads no data."""
+    """The inputs as far as the store knows them: for `plan`, which reads no data."""
     sources = source_files(config)
     run_inputs: dict[str, DatasetFacts] = {}
     for name, data in data_fields(config).items():

@@ -1,8 +1,8 @@
 """What the store keeps of a run beside its stages: plans, generations, attempts.
 
 `runs/<name>/plans/NNNNNN.json` is written when the list of stage keys changes. While the old and
-the new list agree, or one is a prefix of the other, it is the same *generation* (DESIGN §1).
-Nothing here decides what is done: only stage records do.
+the new list agree, or one is a prefix of the other, it is the same *generation*: the run was
+only made longer or shorter, not changed. Whether a stage is done is decided by its record alone.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class RunPlan(Frozen):
         return digest("generation", [self.run, self.generation, first])
 
     def run_inputs(self) -> RunInputs:
-        """The facts that the keys were made from."""
+        """What the keys were made from beside the config."""
         return RunInputs(
             sources=self.sources,
             train_data=DatasetFacts(self.train_data, self.num_samples),
@@ -106,10 +106,10 @@ class NumberedPlan:
 def plan_numbers(listing: Iterable[str], run: str) -> list[int]:
     """The numbers of the plans of `run` among the store's paths, newest first."""
     prefix = f"runs/{run}/plans/"
-    found = [
+    matches = [
         _PLAN.fullmatch(path.removeprefix(prefix)) for path in listing if path.startswith(prefix)
     ]
-    return sorted((int(match.group(1)) for match in found if match), reverse=True)
+    return sorted((int(match.group(1)) for match in matches if match), reverse=True)
 
 
 def run_names(listing: Iterable[str]) -> list[str]:
@@ -122,7 +122,7 @@ def read_plans(
 ) -> list[NumberedPlan]:
     """The readable plans of `run`, newest first; of many only the newest `most`.
 
-    set_aside: moves what is no document any more to `damaged/`.
+    set_aside: moves plans that cannot be parsed any more to `damaged/`.
     """
     numbers = plan_numbers(store.listing(f"runs/{run}/plans"), run)[:most]
     plans = (_read_plan(store, run, number, set_aside=set_aside) for number in numbers)
@@ -131,16 +131,16 @@ def read_plans(
 
 def generations(store: Store, run: str) -> list[str]:
     """`name@generation` of each generation of `run`, oldest first."""
-    found = {entry.plan.generation for entry in read_plans(store, run)}
-    return [f"{run}@{generation}" for generation in sorted(found)]
+    numbers = {entry.plan.generation for entry in read_plans(store, run)}
+    return [f"{run}@{generation}" for generation in sorted(numbers)]
 
 
 def newest_plan(store: Store, run: str, *, generation: int | None = None) -> RunPlan | None:
     """The newest plan of `run` (of that generation, if one is given), or None."""
     for number in plan_numbers(store.listing(f"runs/{run}/plans"), run):
-        found = _read_plan(store, run, number)
-        if found is not None and generation in (None, found.plan.generation):
-            return found.plan
+        entry = _read_plan(store, run, number)
+        if entry is not None and generation in (None, entry.plan.generation):
+            return entry.plan
     return None
 
 
@@ -163,7 +163,7 @@ def _read_plan(
             store.set_aside(path, str(error))
         return None  # plans only explain; the records decide
     except ValidationError:
-        return None  # another version's, it may be
+        return None  # perhaps written by another version
     return NumberedPlan(number=number, plan=plan) if plan.run == run else None
 
 
@@ -188,7 +188,8 @@ def record_plan(
 ) -> RunPlan:
     """The plan of these stages: the newest one if it is the same, else a new one, written.
 
-    What is no document any more is moved to `damaged/` first: it would bar `gc` for ever.
+    Plans that cannot be parsed are moved to `damaged/` first: while one is there, `gc` removes
+    nothing.
     """
     listed = tuple(
         PlannedStage(kind=stage.kind, epoch=stage.epoch, key=stage.known_key) for stage in stages
@@ -242,8 +243,9 @@ def _next_plan(
 def _same_generation(keys: list[str], known: list[RunPlan]) -> RunPlan | None:
     """A plan of the generation that these keys belong to, or None.
 
-    All of its plans must agree with them: of two branches that a short plan is a prefix of, only
-    one may go on under its number. A plan of the very same keys says which; else the newest.
+    All plans of a generation must agree: where a short plan is a prefix of two different longer
+    ones, only one of the two may continue its generation. A plan with exactly these keys decides;
+    without one the newest generation that fits is taken.
     """
     generations: dict[int, list[RunPlan]] = {}
     for plan in known:
@@ -269,7 +271,7 @@ def _agree(keys: list[str], plan: RunPlan) -> bool:
 
 
 def _keys_in_epochs(stages: Sequence[PlannedStage]) -> list[str]:
-    # An average at the end is another one when the run grows, and the run is the same.
+    # A longer run averages other checkpoints at its end: that alone makes no new generation.
     return [
         stage.key for stage in stages if stage.kind not in KINDS or KINDS[stage.kind].when != "end"
     ]
@@ -283,8 +285,8 @@ def shared_epochs(new: Sequence[PlannedStage], old: Sequence[PlannedStage]) -> i
         strict=False,
     )
     shared = 0
-    for one, other in pairs:
-        if one != other:
+    for new_key, old_key in pairs:
+        if new_key != old_key:
             break
         shared += 1
     return shared

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.stage_store.status import STARTED
 from epochal.tasks.planning.stage import Stage
-from epochal.tasks.runs.stage_schema import look_up
+from epochal.tasks.runs.lookup import look_up
 from epochal.tasks.stages.registry import loaded
 
 
@@ -52,7 +52,7 @@ def _pruned_and_needed(
     records: Mapping[str, StageRecord],
     pruned: Mapping[str, frozenset[str]],
 ) -> dict[str, list[str]]:
-    """Key → artifacts that retention has deleted, and a stage that is not done loads."""
+    """Key → artifacts that `gc` has deleted although a stage that is not done loads them."""
     return {
         parent.known_key: names
         for stage in stages

@@ -1,6 +1,6 @@
 """Where a run starts: the weights that `start.from` names, found, hashed and loaded.
 
-What is named and not there is an error before anything starts, never a start from scratch.
+Weights that are named but missing are an error before anything starts, never a start from scratch.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from epochal.data.store.open import open_store
 from epochal.tasks.checkpoints.warm_start import Weights, load_weights
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_view import RunView
+from epochal.tasks.runs.lookup import records_of
 from epochal.tasks.runs.run_plans import find_plan
-from epochal.tasks.runs.stage_schema import records_of
 from epochal.tasks.stages.registry import list_stages
 
 if TYPE_CHECKING:

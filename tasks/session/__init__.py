@@ -1,1 +1,1 @@
-"""A run at work: session, interruption, watch."""
+"""What the stages of a run share while they are computed: live state, signals, progress."""

@@ -21,7 +21,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Interruption:
-    """What came while a stage was at work."""
+    """The signal that came while a stage was at work, if one did."""
 
     def __init__(self) -> None:
         self._came: int | None = None
@@ -34,7 +34,7 @@ class Interruption:
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Inside the block signals are noted; at its end one that waits is obeyed.
+        """Inside the block signals are noted; at its end a noted signal is obeyed.
 
         A second signal is obeyed at once. Outside the main thread nothing changes.
         """
@@ -42,8 +42,10 @@ class Interruption:
             yield
             return
         before = {number: signal.getsignal(number) for number in SIGNALS}
-        # What is ignored stays so: a shell gives that to what it starts in the background.
-        self._before = {number: one for number, one in before.items() if one != signal.SIG_IGN}
+        # Ignored signals stay ignored: a shell sets that for commands in the background.
+        self._before = {
+            number: handler for number, handler in before.items() if handler != signal.SIG_IGN
+        }
         try:
             for number in self._before:
                 signal.signal(number, self._note)
@@ -53,7 +55,7 @@ class Interruption:
         self.obey()
 
     def obey(self) -> None:
-        """Does nothing unless a signal waits; else does what it would have done when it came.
+        """Hands a noted signal to the handler that was set before; without one does nothing.
 
         Raises what its handler raises: KeyboardInterrupt, Prefect's TerminationSignal; Interrupted
         where there was none.

@@ -45,7 +45,7 @@ class EpochPart:
 
 
 def _to_nobody(part: EpochPart) -> None:
-    """Where no tracker is told of an epoch at work."""
+    """Drops the part: used where there is no tracker."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""When the updates of a stage were: the side file of moments beside its record."""
+"""When the updates of a stage were: kept in a file beside its record."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def checked_times(value: Any) -> list[list[int]]:
         not isinstance(value, list)
         or not 0 < len(value) <= MAX_TIMES + MAX_TIMES
         or not all(isinstance(pair, list) and len(pair) == 2 for pair in value)  # noqa: PLR2004
-        or not all(type(one) is int and 0 <= one <= _LARGEST for pair in value for one in pair)
+        or not all(
+            type(number) is int and 0 <= number <= _LARGEST for pair in value for number in pair
+        )
     ):
         raise CorruptObject(f"anchors: found {value!r:.80}, expected pairs (updates, milliseconds)")
     return value

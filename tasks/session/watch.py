@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
 
 SHOW_EVERY_S = 0.2
-"""Between two looks at the device: an eye sees no more, a GPU is not kept waiting for less."""
+"""Between two readings of the loss from the device: each one makes the GPU wait a little."""
 
 
 class EpochWatch:

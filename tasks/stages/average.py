@@ -1,8 +1,8 @@
 """The stages after the last epoch: the mean of some checkpoints' weights, and its metrics.
 
-Neither has an epoch: a longer run has others in their place. Which epochs are the best is a pure
-function of the validations, so the key holds the keys of all that may be chosen and the rule: it is
-known before anything runs.
+Neither belongs to an epoch: a longer run has two others in their place. Which epochs are best
+follows from the validations alone, so the key holds the rule and the keys of all stages that may be
+chosen, and is known before anything runs.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ if TYPE_CHECKING:
 
 
 def _inputs(config: RunConfig) -> dict[str, Any]:
-    """The rule that chooses among the parents."""
+    """The rule that chooses which parents are averaged."""
     assert config.averaging is not None
     metrics = config.metrics
-    of = "ema" if metrics.best_metric.startswith(EMA) else "model"  # what that metric measures
+    of = "ema" if metrics.best_metric.startswith(EMA) else "model"  # what the metric measures
     inputs: dict[str, Any] = {"averaging": {**config.averaging.key_slice(), "of": of}}
     if config.averaging.last is None:
         inputs["metrics.best"] = [metrics.best_metric, metrics.best_direction]
-    if config.early_stopping is not None:  # it says which epochs there are to choose from
+    if config.early_stopping is not None:  # the choice depends on where it stops
         metric, mode = rule(config.early_stopping, metrics)
         resolved = config.early_stopping.model_copy(update={"metric": metric, "mode": mode})
         inputs["early_stopping"] = resolved.model_dump(mode="json")
@@ -62,7 +62,8 @@ def _inputs(config: RunConfig) -> dict[str, Any]:
 def _parents(config: RunConfig, stages: Sequence[Stage]) -> dict[str, Stage]:
     """The stages that the average depends on, by role: `train.3`, `validate.3`.
 
-    The best are chosen among all; the last are known, unless early stopping decides.
+    The best may be any epoch, so all are parents; the last are known beforehand, unless early
+    stopping decides.
     """
     assert config.averaging is not None
     last = config.averaging.last
@@ -83,9 +84,9 @@ def chosen_epochs(stage: Stage, records: Mapping[str, StageRecord]) -> tuple[int
     Fewer than asked for where the run has no more, or no more with a finite metric. They follow
     from what is in the stage's key; `is_decided` says whether they may still change.
     """
-    trained = [one.number for one in stage.parents.values() if one.kind == "train"]
+    trained = [parent.number for parent in stage.parents.values() if parent.kind == "train"]
     stopped = _stopped_after(stage, records)
-    epochs = sorted(one for one in trained if stopped is None or one <= stopped)
+    epochs = sorted(epoch for epoch in trained if stopped is None or epoch <= stopped)
     rule_of_stage = stage.inputs["averaging"]
     if "last" in rule_of_stage:
         return tuple(epochs[-rule_of_stage["last"] :])
@@ -101,9 +102,11 @@ def chosen_epochs(stage: Stage, records: Mapping[str, StageRecord]) -> tuple[int
 
 
 def is_decided(stage: Stage, records: Mapping[str, StageRecord]) -> bool:
-    """Whether every validation is recorded that says which epochs are averaged."""
-    asked = [one for one in stage.parents.values() if one.kind == "validate"]
-    return _stopped_after(stage, records) is not None or all(one.key in records for one in asked)
+    """Whether all validations that decide which epochs are averaged are recorded."""
+    asked = [parent for parent in stage.parents.values() if parent.kind == "validate"]
+    return _stopped_after(stage, records) is not None or all(
+        parent.key in records for parent in asked
+    )
 
 
 def _loads(stage: Stage, role: str, records: Mapping[str, StageRecord]) -> tuple[str, ...]:
@@ -118,16 +121,16 @@ def _loads(stage: Stage, role: str, records: Mapping[str, StageRecord]) -> tuple
 
 
 def _artifact(stage: Stage) -> str:
-    """Of a train stage: `model`, or `ema`."""
+    """The artifact of a train stage that is averaged: `model` or `ema`."""
     return str(stage.inputs["averaging"]["of"])
 
 
 def _last_of_run(stage: Stage, records: Mapping[str, StageRecord]) -> Stage:
     """The train stage that the run ended with."""
     stopped = _stopped_after(stage, records)
-    trained = [one for one in stage.parents.values() if one.kind == "train"]
-    own = [one for one in trained if stopped is None or one.number <= stopped]
-    return max(own, key=lambda one: one.number)
+    trained = [parent for parent in stage.parents.values() if parent.kind == "train"]
+    own = [parent for parent in trained if stopped is None or parent.number <= stopped]
+    return max(own, key=lambda parent: parent.number)
 
 
 def _measured(
@@ -145,7 +148,9 @@ def _stopped_after(stage: Stage, records: Mapping[str, StageRecord]) -> int | No
     assert config.metric is not None
     assert config.mode is not None
     values: list[float | None] = []
-    for epoch in sorted(one.number for one in stage.parents.values() if one.kind == "validate"):
+    for epoch in sorted(
+        parent.number for parent in stage.parents.values() if parent.kind == "validate"
+    ):
         metrics = _measured(stage, epoch, records)
         if metrics is None:
             break
@@ -225,7 +230,7 @@ def _plan_validation(listing: Listing, epoch: int | None) -> Planned | None:  # 
 def _validate(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
     """The metrics of the average over the validation data."""
     parent = session.run.record_of(stage.parents["parent"])
-    session.live_key = None  # from here on the live weights are no epoch's
+    session.live_key = None  # from here on the live weights belong to no epoch
     load_model(session.stage_store, parent, session.ready_components())
     result = measure(
         session,

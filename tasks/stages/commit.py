@@ -1,4 +1,4 @@
-"""What the bodies of all stages do alike: bring the state, read the plan of samples, commit."""
+"""What all stages do alike: load a state, read which samples are trained on, commit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def sample_table(session: Session, stage: Stage) -> SampleTable | None:
-    """The plan of who is trained on, or None where all are. Raises CorruptObject."""
+    """The table that says which samples are trained on; None: all. Raises CorruptObject."""
     from epochal.data.samples.table import read_plan
 
     if "samples" not in stage.parents:
@@ -36,7 +36,7 @@ def commit_stage(
     *,
     consumed: Mapping[str, str],
 ) -> StageRecord:
-    """Commits the stage; gives the record that then stands. Raises NotDeterministic.
+    """Commits the stage; gives the record that the store holds then. Raises NotDeterministic.
 
     consumed: `role/artifact` → sha256 of all that the stage read of its parents.
     """
@@ -60,12 +60,12 @@ def commit_stage(
 
 
 def put_moment(session: Session, stage: Stage) -> None:
-    """Notes that the stage was done now."""
+    """Writes down the present time as that of the stage."""
     session.stage_store.put_side_file(stage.known_key, TIMES, {"anchors": [[0, now_ms()]]})
 
 
 def bring_state(session: Session, stage: Stage) -> TrainingState:
-    """The live state with the checkpoint of `stage` in it; nothing is read if it is there."""
+    """The live state with the checkpoint of `stage`; reads nothing if it holds that already."""
     from epochal.engine.model.state import fresh_optimizer
 
     components = session.ready_components()
@@ -83,5 +83,5 @@ def bring_state(session: Session, stage: Stage) -> TrainingState:
 
 
 def number(value: float) -> float | None:
-    """`value` as a record holds it: None where it is not finite."""
+    """`value` as a record holds it: None if it is not finite."""
     return float(value) if math.isfinite(value) else None

@@ -30,7 +30,7 @@ def _plan(listing: Listing, epoch: int | None) -> Planned:  # noqa: ARG001 - as 
 def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
     from epochal.tasks.user_code.components import build_components
 
-    # Built anew unless nothing has touched it since it was built: the same seed, the same weights.
+    # Built again if anything has changed it since: the same seed gives the same weights.
     if session.components is None or session.live_key is not None:
         session.components = build_components(session.config, device=session.device)
     state = session.components.state

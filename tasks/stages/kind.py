@@ -1,4 +1,4 @@
-"""What a kind of stage is: all that the plan, the survey, the runner, the tracker and tables ask.
+"""What a kind of stage is: everything that planning, running, delivery and tables need of it.
 
 A kind is declared once, in the file that computes it; `tasks.stages.registry` lists them.
 """
@@ -36,8 +36,9 @@ class RecordValues(BaseModel):
 
 @dataclass(frozen=True)
 class Planned:
-    """A stage that belongs into the list. inputs: section → what of it acts here; None: unread.
+    """A stage that belongs into the list.
 
+    inputs: section → what of it changes this stage; None for data that was not yet read.
     parents: role → the stage that is consumed.
     """
 
@@ -87,7 +88,7 @@ class StageKind:
 
 
 class Listing:
-    """The stages of a run as they are listed: what a kind goes by to say which one is next."""
+    """The list of a run's stages while it is made: from it a kind tells its next stage."""
 
     def __init__(self, config: RunConfig, run_inputs: RunInputs) -> None:
         self.config = config

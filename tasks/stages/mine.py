@@ -1,4 +1,4 @@
-"""The mine stage: scores of all that was seen so far, and who trains in the next epoch."""
+"""The mine stage: scores of all samples seen so far, and which are trained on next."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def _plan(listing: Listing, epoch: int | None) -> Planned | None:
     }
     parents = {"observations": listing.checkpoint}
     scores, previous = listing.newest("score", epoch=epoch), listing.newest("mine")
-    if config.sampling.scoring is not None:  # without a pass after this epoch the old scores stand
+    # Without a score stage after this epoch the old scores are kept.
+    if config.sampling.scoring is not None:
         inputs["sampling.scoring"] = {"passed": scores is not None}
     if scores is not None:
         parents[SCORES] = scores
@@ -69,10 +70,10 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
     sampling, epoch = config.sampling, stage.number
     trained = session.run.record_of(stage.parents["observations"])
 
-    # What is the same whatever run has the stage: no name, no path and no time.
+    # Only what is the same in every run that has this stage: no name, no path, no time.
     settled = {
         "settings": json.dumps(
-            {name: one for name, one in stage.inputs.items() if name.startswith("sampling")},
+            {name: value for name, value in stage.inputs.items() if name.startswith("sampling")},
             sort_keys=True,
         ),
         "data": str(stage.inputs["train_data"]),

@@ -1,4 +1,4 @@
-"""The score stage: what the model of an epoch says of each sample, in a pass of its own."""
+"""The score stage: the model of an epoch is asked about each sample, in a separate pass."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 SCORES = "scores"
-"""The artifact, and its role as a parent of `mine`."""
+"""Name of the artifact, and of the role that the stage has as a parent of `mine`."""
 SCORING_DATA: Literal["sampling.scoring.data"] = "sampling.scoring.data"
-"""The config's field of a data set for it alone."""
+"""The config's field of a data set that only this stage reads."""
 
 
 class _Values(RecordValues):
@@ -77,7 +77,7 @@ def _loads(stage: Stage, role: str, records: Mapping[str, StageRecord]) -> tuple
 
 
 def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
-    """The table of scores of one checkpoint, of all samples; a pass that is broken is made anew."""
+    """The table of scores of one checkpoint, of all samples; a broken pass starts again."""
     from epochal.data.tables.writing import OBSERVATIONS, write_table
 
     trained = session.run.record_of(stage.parents["parent"])
@@ -133,7 +133,7 @@ def _scored(session: Session, stage: Stage) -> dict[str, npt.NDArray[Any]]:
         workers=config.loader.workers,
     )
     with ExitStack() as stack:
-        stack.enter_context(closing(batches))  # an error that is kept would keep its processes
+        stack.enter_context(closing(batches))  # else a stored error would keep its workers alive
         if average and state.ema is not None:
             stack.enter_context(state.ema.applied())
         return score_samples(

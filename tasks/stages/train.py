@@ -1,4 +1,4 @@
-"""The train stage: one epoch of updates, from its newest commit on."""
+"""The train stage: one epoch of updates, continued from its newest commit if there is one."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _plan(listing: Listing, epoch: int | None) -> Planned:
     if left is not None:
         inputs["max_updates"] = left
     elif config.max_updates is not None and run_inputs.train_data.num_samples is None:
-        inputs["max_updates"] = None  # which epoch it cuts is not yet known
+        inputs["max_updates"] = None  # not yet known which epoch it cuts
     parents = {"parent": listing.checkpoint}
     table = listing.newest("mine")
     if table is not None:
@@ -112,7 +112,7 @@ def _optimizer_inputs(config: RunConfig, run_inputs: RunInputs, epoch: int) -> d
 def _schedule_inputs(config: RunConfig, run_inputs: RunInputs, epoch: int) -> dict[str, Any]:
     by_epoch = in_epochs(config, run_inputs.train_data.num_samples)
     if by_epoch is None or (isinstance(by_epoch, CustomSchedule) and not run_inputs.schedule):
-        return {"schedule": None}  # how many updates an epoch has is not yet known
+        return {"schedule": None}  # not yet known how many updates an epoch has
     if isinstance(by_epoch, CustomSchedule):
         acting = {**target_inputs(by_epoch), "samples": run_inputs.schedule[epoch]}
         return with_source(run_inputs, "schedule", acting)
@@ -203,7 +203,7 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
         start=0 if resume is None else resume.micro_steps,
     )
     try:
-        with closing(batches):  # an error that is kept would keep its processes
+        with closing(batches):  # else a stored error would keep its workers alive
             result = train_epoch(
                 state,
                 batches,
@@ -251,7 +251,7 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
         consumed=consumed,
     )
     saver.clear()
-    # Where another environment's record won, the live state is not what the store now holds.
+    # If a record of another environment was there first, the store holds another state than this.
     session.live_key = stage.known_key if record.artifacts == artifacts else None
     return record
 
@@ -298,7 +298,7 @@ def _begin(
     identity: Mapping[str, Any],
     micro_batches: MicroBatchPlan,
 ) -> tuple[MidEpochState | None, StageTimes]:
-    """Brings the live state to where the epoch goes on: its newest commit, or its parent."""
+    """Loads the state from which the epoch goes on: of its newest commit, or of its parent."""
     from epochal.tasks.checkpoints.mid_epoch_restore import checked_restore
 
     def fits(body: Mapping[str, Any]) -> bool:
@@ -328,7 +328,7 @@ def _begin(
     ema = session.config.ema
     if ema is not None and ema.copy_at_epoch == stage.epoch and state.ema is not None:
         state.ema.copy_to_model()
-    session.live_key = None  # until the epoch is whole, the live state is nobody's checkpoint
+    session.live_key = None  # the live state is no stage's checkpoint until the epoch is whole
     return None, StageTimes()
 
 
@@ -358,7 +358,7 @@ def _deliver_part(
     part: MidEpochState,
     times: list[list[int]],
 ) -> None:
-    """Live curves of a long epoch: what is committed of it goes to MLflow."""
+    """Sends the committed part of a running epoch to MLflow, for live curves."""
     if part.updates:
         session.deliver_part(
             EpochPart(

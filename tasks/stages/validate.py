@@ -1,4 +1,4 @@
-"""The validate stage: the metrics of a checkpoint over the validation data, its average's too.
+"""The validate stage: metrics over the validation data, of the weights and their average.
 
 A train stage measures the same way between updates, by `validation.every_updates`.
 """
@@ -49,8 +49,8 @@ def measure(
 ) -> Measured:
     """The metrics of the live weights, and of their average if there is one and `with_ema`.
 
-    seed: of what the model may draw. on_batch: called after each batch; what it raises goes
-    through, with the weights as they were.
+    seed: for what the model may draw. on_batch: called after each batch; if it raises, the weights
+    are put back as they were and the error goes on.
     """
     result = _validated(session, seed=seed, on_batch=on_batch)
     values, matrices = dict(result.values), dict(result.matrices)
@@ -75,7 +75,7 @@ def _validated(session: Session, *, seed: int, on_batch: Callable[[], None]) -> 
         sample_ids_N=data.sample_ids_N,
         workers=config.loader.workers,
     )
-    with closing(batches):  # an error that is kept would keep its processes
+    with closing(batches):  # else a stored error would keep its workers alive
         return validate_epoch(
             components.state.model,
             batches,
@@ -113,13 +113,13 @@ def commit_measured(
 
 
 class _PutDownError(Exception):
-    """A signal came: the validation is left, and done again when the epoch goes on."""
+    """A signal came: the validation is broken off; it is repeated when the epoch goes on."""
 
 
 def mid_epoch_validation(
     config: ValidationConfig, session: Session, saver: MidEpochSaver, *, epoch: int
 ) -> MidEpochValidation | None:
-    """What `train_epoch` validates with between updates, or None where it does not.
+    """The validation that `train_epoch` does between updates, or None where there is none.
 
     A signal is obeyed between two batches, once the epoch so far is committed.
     """
@@ -152,7 +152,7 @@ class MeasuredValues(RecordValues):
 
 
 def validate_inputs(listing: Listing) -> dict[str, Any]:
-    """What acts when a checkpoint is measured."""
+    """All sections of the config that change the metrics of a checkpoint."""
     config, run_inputs = listing.config, listing.run_inputs
     return {**forward_inputs(config, run_inputs), **measuring_inputs(config, run_inputs)}
 
@@ -179,19 +179,23 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
 
 
 def metric_values(stage: Stage, record: StageRecord) -> dict[str, float | None]:
-    """The metrics of a validation in the config's order; a record's own order is the alphabet's.
+    """The metrics of a validation in the order of the config; a record sorts them by name.
 
-    The recalls that stand for a confusion matrix are left out: they are many, and `show --json` and
-    MLflow have them.
+    The recalls of a confusion matrix are left out: there are many, and `show --json` and MLflow
+    have them.
     """
     values: dict[str, float | None] = dict(record.values["metrics"])
-    names = [one if isinstance(one, str) else one["name"] for one in stage.inputs["metrics"]]
+    names = [
+        metric if isinstance(metric, str) else metric["name"] for metric in stage.inputs["metrics"]
+    ]
 
     def place(name: str) -> tuple[bool, int]:
         # A metric that gives several numbers names them `metric_part`.
         plain = name.removeprefix(EMA)
         known = [
-            index for index, one in enumerate(names) if plain == one or plain.startswith(f"{one}_")
+            index
+            for index, metric in enumerate(names)
+            if plain == metric or plain.startswith(f"{metric}_")
         ]
         return name.startswith(EMA), known[0] if known else len(names)
 

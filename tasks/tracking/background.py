@@ -1,7 +1,7 @@
-"""The MLflow ledger of one run: takes finished stages, delivers them on a thread of its own.
+"""The tracker of one run: takes finished stages and delivers them to MLflow on its own thread.
 
-Training never waits for MLflow and never fails by it. What cannot be delivered is said once and
-is delivered by the next command: the store knows what is missing (`tasks.exporter`).
+Training never waits for MLflow and never fails because of it. A failed delivery is reported once,
+and the next command delivers the rest: the store knows what is missing (`tasks.tracking.exporter`).
 """
 
 from __future__ import annotations
@@ -64,15 +64,15 @@ class _Finish:
 
 
 class _AbandonedError(Exception):
-    """Nobody waits for this thread any more: it may write nothing."""
+    """Raised in the thread once nobody waits for it any more, so that it writes nothing."""
 
 
 class Tracker:
     """One run's way to MLflow: `start`, `deliver` each stage, `finish`.
 
     params, tags, data, model, pictures: what MLflow shows of the run. log_every_updates and
-    per_group thin what is delivered. notice: told once if MLflow is away; called from another
-    thread.
+    per_group leave out part of what is delivered. notice: called once if MLflow is away, from
+    the tracker's thread.
     """
 
     def __init__(
@@ -105,13 +105,13 @@ class Tracker:
         self._model = model
         self._pictures = pictures
         self._queue: SimpleQueue[StageRecord | EpochPart | _Finish] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="epochal-ledger", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="epochal-tracker", daemon=True)
         self._settled = threading.Event()
         self._ended = threading.Event()
         self._moved = time.monotonic()
         self._abandoned = False
         self._computing = False
-        # Below: the thread's own.
+        # The attributes below belong to the thread.
         self._run: TrackedRun | None = None
         self._exporter: Exporter | None = None
         self._records: dict[str, StageRecord] = {}
@@ -143,7 +143,7 @@ class Tracker:
         self._queue.put(record)
 
     def deliver_part(self, part: EpochPart) -> None:
-        """Takes what is committed of an epoch at work; returns at once. Only the newest counts."""
+        """Takes the committed part of a running epoch; returns at once. A newer one replaces it."""
         self._queue.put(part)
 
     def finish(
@@ -225,7 +225,7 @@ class Tracker:
             self._failed(f"{type(error).__name__}: {error}")
 
     def _failed(self, problem: str) -> None:
-        # What the run holds by now is not known: the next try looks anew.
+        # What MLflow holds now is not known: the next try asks it again.
         self._exporter = None
         self._tell(problem.partition("\n")[0][:400])
 
@@ -243,14 +243,14 @@ class Tracker:
             return self._run, self._exporter
         client = connect(self._uri)
         self._may_write()
-        found = find_or_create_run(
+        mlflow_run = find_or_create_run(
             client,
             uri=self._uri,
             experiment=self._experiment,
             run=self._identity,
             tags=self._initial_tags,
         )
-        run = TrackedRun(client, found, may_write=self._may_write)
+        run = TrackedRun(client, mlflow_run, may_write=self._may_write)
         run.describe(self._params, self._data)
         if self._computing:
             run.begin()
@@ -268,15 +268,17 @@ class Tracker:
     def _finish_run(self, run: TrackedRun, finish: _Finish) -> None:
         tags = {**self._initial_tags, **finish.tags}
         if STOPPED_TAG not in tags and run.tag(STOPPED_TAG) is not None:
-            tags[STOPPED_TAG] = "no"  # it went on with more patience
+            tags[STOPPED_TAG] = "no"  # it has continued since, with more patience
         if finish.status == FINISHED and finish.best is not None:
             tags["epochal.best_epoch"] = str(finish.best.epoch)
         try:
             if finish.status == FINISHED:
-                trained = [one for one in self._records.values() if one.stage == "train"]
+                trained = [record for record in self._records.values() if record.stage == "train"]
                 log_links(run, trained, stages=self._stages)
                 best = finish.best
-                of_best = [one for one in trained if best is not None and one.epoch == best.epoch]
+                of_best = [
+                    record for record in trained if best is not None and record.epoch == best.epoch
+                ]
                 if best is not None and of_best and self._model is not None:
                     log_best_model(
                         run,
@@ -289,5 +291,5 @@ class Tracker:
                     )
                 if self._pictures is not None:
                     self._pictures(run, self._records, self._may_write)
-        finally:  # the status is right even if a file could not be uploaded
+        finally:  # the status is set even if a file could not be uploaded
             run.end(finish.status, tags)

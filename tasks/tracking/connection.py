@@ -151,7 +151,7 @@ def connect(uri: str) -> MlflowClient:
 
 @contextmanager
 def quiet(name: str) -> Iterator[None]:
-    """The logger `name` tells only warnings inside the block."""
+    """Inside the block the logger `name` logs nothing below warnings."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.WARNING)
@@ -228,7 +228,7 @@ def _experiment_id(client: MlflowClient, *, uri: str, name: str) -> str:
 
 
 def deleted_experiment(name: str, experiment_id: object) -> str:
-    """What is said of an experiment that somebody has deleted, and what to do."""
+    """The error text for an experiment that was deleted, with what to do."""
     return (
         f"tracking.experiment: {name!r} was deleted in MLflow; restore it (`mlflow experiments "
         f"restore -x {experiment_id}`) or name another one"
@@ -255,7 +255,7 @@ def _origin_tags() -> dict[str, str]:
 
 @contextmanager
 def tracker_lock() -> Iterator[None]:
-    """Held by one process of this machine at a time: who looks and then writes is not overtaken."""
+    """Held by one process of this machine at a time, from looking at MLflow to writing there."""
     lock = FileLock(tracking_home() / "mlflow.lock", mode=0o600)
     try:
         tracking_home().mkdir(mode=0o700, parents=True, exist_ok=True)

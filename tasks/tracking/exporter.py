@@ -1,10 +1,10 @@
-"""What a finished stage says in MLflow, and that it says so exactly once.
+"""What MLflow gets of a finished stage, each point exactly once.
 
     runs/<name>/delivered/<MLflow run id>/<stage key>.<every n>.json     written after the delivery
 
-A marked stage is not delivered again. One without a marker may have been delivered in part before
-a kill: what the run holds is left out, and what is sent twice all the same is one row, because a
-point's timestamp follows from the stage's write-once times. Knows no threads.
+A stage with such a marker is not delivered again. Without one it may have been delivered in part
+before a kill: points that MLflow holds are left out. A point that is sent twice nevertheless stays
+one row, because its timestamp comes from the stage's times, which are written once. No threads.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _GROUP = "gradients/norm/"
 
 @dataclass(frozen=True)
 class LogEvery:
-    """What of the step metrics is delivered: every n-th update; the norms of groups or not."""
+    """Which step metrics are delivered: every n-th update; with or without the groups' norms."""
 
     log_every_updates: int
     per_group: bool
 
     @property
     def suffix(self) -> str:
-        """How a marker's name says it."""
+        """Its part of a marker's name."""
         return f"every-{self.log_every_updates}{'-groups' if self.per_group else ''}"
 
 
@@ -70,14 +70,15 @@ class DeliveryReport:
 def update_times_ms(times: Sequence[Sequence[int]], num_updates: int) -> npt.NDArray[np.int64]:
     """The time of each update of an epoch, int64 of shape (U,), in ms since 1970.
 
-    anchors: pairs (updates done in the epoch, ms), at least one; between two of them time runs
-    evenly, outside it stands. Integers only: the same anchors give the same times everywhere.
+    times: pairs (updates done in the epoch, ms), at least one. Between two pairs the times are
+    interpolated linearly; before the first and after the last they are constant. Integers only, so
+    that the same pairs give the same times everywhere.
     """
     import numpy as np
 
     ordered = sorted({int(done): int(moment) for done, moment in times}.items())
     if not ordered:
-        message = "an epoch's times need at least one anchor"
+        message = "an epoch's times need at least one pair"
         raise ValueError(message)
     done_A, moment_A = np.array(ordered, dtype=np.int64).T
     update_U = np.clip(np.arange(1, num_updates + 1, dtype=np.int64), done_A[0], done_A[-1])
@@ -114,7 +115,7 @@ def step_metrics(
     wanted_N = step_N % log_every.log_every_updates == 0
     if whole:
         wanted_N |= step_N == updates_done
-    # What is measured now and then is not thinned; a commit's columns hold NaN in between.
+    # Metrics that are measured only at some updates are all sent; in a commit NaN stands between.
     inside_N = np.array([key.startswith(INSIDE) for key in key_N], dtype=bool)
     wanted_N = np.where(inside_N, ~np.isnan(value_N), wanted_N)
     if not log_every.per_group:
@@ -167,7 +168,7 @@ def epoch_metrics(record: StageRecord, *, timestamp_ms: int) -> tuple[Row, ...]:
     return tuple(
         Row(mlflow_name(name), int(record.values["updates_done"]), timestamp_ms, float(value))
         for name, value in points(record.values).items()
-        if value is not None  # records hold no NaN: it was not finite
+        if value is not None  # a record holds None for a value that was not finite
     )
 
 
@@ -199,8 +200,8 @@ class Exporter:
     def deliver(self, records: Sequence[StageRecord]) -> DeliveryReport:
         """Delivers the stages that are not, several in one request.
 
-        A stage whose table is damaged is left out and named. Raises what MLflow and the store
-        raise; what was marked by then stays so.
+        A stage whose table is damaged is left out and reported in `problems`. Raises what MLflow
+        and the store raise; stages marked before that stay marked.
         """
         problems: list[str] = []
         waiting: list[tuple[StageRecord, StageMetrics]] = []
@@ -270,7 +271,7 @@ class Exporter:
                 return checked_times(times.get("anchors"))
         except CorruptObject as error:
             self._stages.store.set_aside(side_path(key, TIMES), str(error))
-        # Lost: the moment of the first delivery stands for it from now on.
+        # The times are lost: the moment of this delivery takes their place from now on.
         now_ms = int(time.time() * 1000)
         times = self._stages.put_side_file(key, TIMES, {"anchors": [[0, now_ms]]})
         return checked_times(times.get("anchors"))

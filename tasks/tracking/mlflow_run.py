@@ -51,7 +51,7 @@ class DataEntry:
 
 
 def mlflow_name(text: str) -> str:
-    """`text` with what MLflow allows in no key replaced by `_`: one bad name fails a batch."""
+    """`text` with characters that MLflow forbids in keys as `_`: one bad name fails a batch."""
     parts = re.sub(r"[^\w.\- :/]", "_", text).split("/")
     return "/".join(part if part.strip(".") else f"_{part}" for part in parts)[:250]
 
@@ -101,7 +101,7 @@ class TrackedRun:
         return self._tags.get(name)
 
     def begin(self) -> None:
-        """Says that the run goes on: RUNNING from here to `end`, also after a kill."""
+        """Sets the status RUNNING, which stays until `end`, also after a kill."""
         self._may_write()
         if self._status != RUNNING:
             self._client.update_run(self.run_id, status=RUNNING)
@@ -137,13 +137,13 @@ class TrackedRun:
             self._client.log_inputs(self.run_id, datasets=[_data_input(entry) for entry in data])
 
     def refresh(self) -> None:
-        """Looks what the run holds by now: another process may have delivered meanwhile."""
+        """Reads again what the run holds: another process may have delivered meanwhile."""
         run = self._client.get_run(self.run_id)
         self._latest = {metric.key: metric.step for metric in run.data.to_proto().metrics}
         self._held = {}
 
     def is_new(self, row: Row) -> bool:
-        """Whether the step lies beyond all that the run holds of that key."""
+        """Whether the step is later than all points of that key that the run holds."""
         return bool(row.step > self._latest.get(row.key, -1))
 
     def holds(self, row: Row) -> bool:

@@ -34,9 +34,9 @@ def find_module(module: str, *, folder: Path) -> ModuleFile | None:
 
     Looks beside the config first, then on `sys.path` outside installed packages.
     """
-    found = _under(folder, module)
-    if found is not None:
-        return found
+    module_file = _under(folder, module)
+    if module_file is not None:
+        return module_file
     top = module.partition(".")[0]
     if top == "epochal" or top in sys.builtin_module_names or top in sys.stdlib_module_names:
         return None
@@ -89,9 +89,9 @@ def source_digests(module: str, *, folder: Path) -> dict[str, str]:
             raise TargetError(f"{file}: cannot be read as Python: {error}") from error
         digests[name] = bytes_sha256(data)
         for imported in _imports(tree, file=file, root=start.root):
-            found = _under(start.root, imported)
-            if found is not None:
-                waiting.extend([*found.parents, found.file])
+            module_file = _under(start.root, imported)
+            if module_file is not None:
+                waiting.extend([*module_file.parents, module_file.file])
     return dict(sorted(digests.items()))
 
 

@@ -33,22 +33,22 @@ def resolve_target(target: Target, *, field: str, folder: Path) -> Callable[...,
     """
     module_name, _, attribute = target.target.partition(":")
     module = _import(module_name, field=field, folder=folder)
-    found: Any = module
+    value: Any = module
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            names = [name for name in dir(found) if not name.startswith("_")]
+        if not hasattr(value, part):
+            names = [name for name in dir(value) if not name.startswith("_")]
             near = difflib.get_close_matches(part, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(names[:12])}"
             raise TargetError(
                 f"{field}.target: {target.target!r}: {module_name} has no {part!r}; {hint}"
             )
-        found = getattr(found, part)
-    if not callable(found):
+        value = getattr(value, part)
+    if not callable(value):
         raise TargetError(
-            f"{field}.target: {target.target!r} is a {type(found).__name__}, expected something "
+            f"{field}.target: {target.target!r} is a {type(value).__name__}, expected something "
             "that can be called: a class or a function"
         )
-    return found  # type: ignore[no-any-return]  # callable() narrows Any to an untyped callable
+    return value  # type: ignore[no-any-return]  # callable() narrows Any to an untyped callable
 
 
 def call_target(target: Target, *positional: Any, field: str, folder: Path, **more: Any) -> Any:

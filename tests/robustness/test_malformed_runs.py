@@ -16,7 +16,7 @@ from support.project import Project, environment
 from epochal.data.documents import dump_document
 from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.open import open_store
-from epochal.tasks.runs.stage_schema import look_up
+from epochal.tasks.runs.lookup import look_up
 
 EPOCHS = 2
 

@@ -660,8 +660,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "chosen-before-all-is-validated",
-            "or all(one.key in records for one in asked)",
-            "or any(one.key in records for one in asked)",
+            "or all(parent.key in records for parent in asked)",
+            "or any(parent.key in records for parent in asked)",
         ),
     ),
     *_of(
@@ -732,7 +732,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_of(
         "tasks/checkpoints/host_buffers.py",
         "test_host_buffers.py",
-        ("live-tensors-instead-of-copies", "found[name] = kept\n", "found[name] = tensor\n"),
+        ("live-tensors-instead-of-copies", "copies[name] = kept\n", "copies[name] = tensor\n"),
         ("end-of-large-tensors-not-copied", "while start < len(to):", "while start + 1 < len(to):"),
     ),
     *_of(
@@ -837,8 +837,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ("best-checkpoint-is-pruned", "kept |= {best.epoch for best in ranked}", "pass"),
         (
             "record-is-removed-last",
-            'not one.endswith("/record.json")',
-            'one.endswith("/record.json")',
+            'not name.endswith("/record.json")',
+            'name.endswith("/record.json")',
         ),
         (
             "lost-plan-loses-stages",

@@ -1,7 +1,7 @@
-"""What each kind of stage must have recorded, asked of each record that a store gives.
+"""Looks up which stages are done, and checks that each record is one of its stage.
 
-A record's own digest says that it was not changed; whether it is a record of this stage, with the
-artifacts and numbers that others go on to use, is asked here. No torch.
+A record's own digest shows that its bytes were not changed. Whether it belongs to this stage, with
+the artifacts and numbers that other stages use, is checked here. No torch.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from epochal.tasks.stages.registry import KINDS
 def look_up(
     stage_store: StageStore, keys: Iterable[str], *, stages: Iterable[Stage] = ()
 ) -> dict[str, StageStatus]:
-    """The status of each key; a record that cannot be of its stage is damage.
+    """The status of each key; a record that cannot belong to its stage counts as damaged.
 
-    stages: what the keys stand for, as far as it is known. Changes nothing.
+    stages: the stages that have these keys, as far as they are known. Changes nothing.
     """
     expected = {stage.key: (stage.kind, stage.epoch) for stage in stages if stage.key is not None}
-    found = stage_store.lookup(list(keys))
-    return {key: _judged(key, status, expected.get(key)) for key, status in found.items()}
+    statuses = stage_store.lookup(list(keys))
+    return {key: _judged(key, status, expected.get(key)) for key, status in statuses.items()}
 
 
 def records_of(statuses: Mapping[str, StageStatus]) -> dict[str, StageRecord]:
@@ -49,7 +49,7 @@ def _judged(key: str, status: StageStatus, expected: tuple[str, int | None] | No
 
 
 def _problem(record: StageRecord, expected: tuple[str, int | None] | None) -> str | None:
-    """Why nobody should go on from this record, or None."""
+    """Why this record cannot be used, or None."""
     own = (record.stage, record.epoch)
     if expected is not None and own != expected:
         return f"it is of {own}, expected one of {expected}"
@@ -66,8 +66,8 @@ def _problem(record: StageRecord, expected: tuple[str, int | None] | None) -> st
         _values(kind.values).validate_python(record.values)
     except ValidationError as error:
         return "; ".join(
-            f"values.{'.'.join(map(str, one['loc']))}: {one['msg']}"
-            for one in error.errors(include_url=False, include_input=False)
+            f"values.{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
         )
     return None
 
