@@ -142,7 +142,7 @@ def test_tensors_of_a_commit_that_do_not_fit_are_damage(interrupted, cut_session
 
 def test_a_damaged_commit_is_set_aside_and_an_older_one_gone_on_from(interrupted, whole):
     project, store, _, newest = interrupted
-    rewritten(store, newest, lambda manifest: manifest["body"].update(times=[["a"]]))
+    rewritten(store, newest, lambda manifest: manifest["body"].update(anchors=[["a"]]))
     run = BareRun(project.config)()
     assert run.digests == whole
     assert list(run.resumed.values()) == [5]
