@@ -17,7 +17,7 @@ from epochal.engine.checkpoint.serialize import load_tensors
 from epochal.tasks.checkpoints.mid_epoch_restore import checked_restore
 from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
 from epochal.tasks.stages.commit import sample_table
-from epochal.tasks.stages.train import _plan
+from epochal.tasks.stages.train import _micro_batches
 
 EPOCHS = 2
 
@@ -61,7 +61,7 @@ def cut_session(cut_off):
     """A session of the run that was cut off, and the micro-batches of its second epoch."""
     session = BareRun(cut_off.config).session
     stage = session.run.stage("train", 1)
-    return session, _plan(session, stage, sample_table(session, stage))
+    return session, _micro_batches(session, stage, sample_table(session, stage))
 
 
 def restored(interrupted, cut_session):
