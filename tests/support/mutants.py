@@ -690,7 +690,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "tasks/stages/average.py",
-        "test_average_rule.py test_average.py",
+        "test_registry.py test_average_rule.py",
         (
             "worst-epochs-are-averaged",
             'sign = 1 if direction == "min" else -1',
@@ -815,13 +815,17 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "tasks/tracking/exporter.py",
+        "test_background.py",
+        ("points-sent-twice", "if not self._run.holds(row)]", "if True]"),
+    ),
+    *_of(
+        "tasks/tracking/exporter.py",
         "test_exporter.py",
         (
             "last-update-thinned-out",
             "        wanted_N |= step_N == updates_done\n",
             "        pass\n",
         ),
-        ("points-sent-twice", "if not self._run.holds(row)]", "if True]"),
         (
             "steps-of-another-epoch",
             "if len(step_N) and not done - updates <",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.stage_keys import FACTS, all_of, changed, config, keys
 
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
-from epochal.tasks.stages.registry import list_stages, loaded
+from epochal.tasks.stages.registry import KINDS, list_stages, loaded
 
 EVERYTHING = {("initialise", None)} | all_of("train", "validate", "mine")
 
@@ -199,3 +199,10 @@ def test_a_stage_loads_of_its_parents_what_it_computes_with(weights, scored):
         ("average", "train.2"): {("model",)},
         ("validate_average", "parent"): {("model",)},
     }
+
+
+def test_a_mine_stage_tells_shares_of_the_samples():
+    values = {"kept": 30, "samples": 40, "kept_fraction": 0.75, "label_noise": 0.2, "suspects": 10}
+    assert KINDS["mine"].points(values) == {
+        "sampling/kept": 0.75, "sampling/label_noise": 0.2, "sampling/suspects": 0.25,
+    }  # fmt: skip
