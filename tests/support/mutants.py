@@ -73,7 +73,19 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "data/store/store.py",
-        "test_store.py test_store_contract.py",
+        "test_store.py test_store_intact_reads.py test_store_contract.py",
+        (
+            "wrong-at-the-first-read",
+            "if self._read_before(path, bytes_sha256(data), wrong):",
+            "if True:",
+        ),
+        ("other-wrong-bytes-are-damage-too", "if digest in wrong:", "if wrong:"),
+        (
+            "read-again-from-memory",
+            "            self._backend.forget(path)\n",
+            "            pass\n",
+        ),
+        ("reads-without-end", "if len(wrong) == MAX_READS:", "if False:"),
         ("overlong-object-is-read", "if len(data) > max_bytes:", "if len(data) > max_bytes + 1:"),
         (
             "old-probes-stay",
@@ -118,7 +130,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("s3-move-replaces", "if self.size(target) is not None:", "if False:"),
     ),
     *_of(
-        "data/store/documents.py",
+        "data/documents.py",
         "test_documents.py",
         ("document-digest-unchecked", "if expected != data:", "if len(expected) != len(data):"),
         ("document-of-too-many-levels", "if depth > MAX_DEPTH:", "if depth > MAX_DEPTH + 1:"),
@@ -182,7 +194,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "test_mid_epoch.py",
         ("one-commit-to-fall-back-to", "KEEP = 2 ", "KEEP = 1 "),
         ("later-commits-are-deleted", "if path < written and path", "if path"),
-        ("damaged-tensors-stand", "if not self._is_intact(blob, tensors.checksum):", "if False:"),
+        ("damaged-tensors-stand", "if not self._is_intact(tensors.checksum):", "if False:"),
         (
             "commit-under-another-number",
             "and f\"{manifest['micro_steps']:012d}.json\" == path",
@@ -319,10 +331,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "test_floor.py",
         (
             "floor-rounds-down",
-            "math.ceil(total * floor - 1e-9)",
-            "math.floor(total * floor + 1e-9)",
+            "np.ceil(self._total_C * self._floor - 1e-9)",
+            "np.floor(self._total_C * self._floor + 1e-9)",
         ),
-        ("easiest-come-back-first", "-loss_R.astype(np.float64),", "loss_R.astype(np.float64),"),
+        ("easiest-come-back-first", '-resting["loss"]', 'resting["loss"]'),
+        ("suspects-come-back-like-others", '                resting["last"],\n', ""),
     ),
     *_of(
         "data/policies/shared/revisit.py",
@@ -354,22 +367,37 @@ MUTANTS: tuple[Mutant, ...] = (
         "test_importance.py",
         (
             "credit-is-not-spent",
-            '+ columns["probability"] - columns["keep"]',
-            '+ columns["probability"]',
+            'grown_N - previous["keep"], 0.0',
+            "grown_N, 0.0",
         ),
     ),
     *_of(
         "data/policies/infobatch.py",
-        "test_published_defects.py",
-        ("hard-ones-are-left-out", "kept_R = ~learned_R | (coin_R", "kept_R = learned_R | (coin_R"),
+        "test_published_defects.py test_declarations.py",
+        ("hard-ones-are-left-out", "~learned_R | (coin_R <", "learned_R | (coin_R <"),
+        ("lots-and-returns-in-turn", "by_lot=True", "by_lot=False"),
+    ),
+    *_of(
+        "data/policies/shared/policy.py",
+        "../test_declarations.py",
+        (
+            "confidence-of-no-policy-in-particular",
+            "self.confidence or self.declaration.confidence",
+            "self.confidence or 0.9",
+        ),
+        (
+            "revisit-of-no-policy-in-particular",
+            "return own if isinstance(own, int) else own(self)",
+            "return own if isinstance(own, int) else 4",
+        ),
     ),
     *_of(
         "data/mining/plan.py",
         "test_plan.py",
         (
             "weight-of-who-came-back",
-            "probability_N[rested_N & keep_N] = 1",
-            "probability_N[rested_N & keep_N] *= 1",
+            "probability_N[choice.rest_Q[keep_N[choice.rest_Q]]] = 1",
+            "probability_N[choice.rest_Q[keep_N[choice.rest_Q]]] *= 1",
         ),
     ),
     # engine
@@ -427,7 +455,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "others-gradients-stay",
-            "[one for one in state.model.parameters() if one.requires_grad]",
+            "[parameter for parameter in state.model.parameters() if parameter.requires_grad]",
             "self._parameters",
         ),
         (
@@ -475,8 +503,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "test_recorder.py",
         (
             "groups-of-other-tensors",
-            "for one in self._updates])[:, self._by_group_P] ** 2",
-            "for one in self._updates]) ** 2",
+            "for update in self._updates])[:, self._by_group_P] ** 2",
+            "for update in self._updates]) ** 2",
         ),
         (
             "bad-update-since-the-last-read",
@@ -494,8 +522,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "test_epoch.py test_gradients.py",
         (
             "rate-at-the-start-of-an-update",
-            "factor = rate(epoch + (progress.updates + 0.5)",
-            "factor = rate(epoch + (progress.updates + 0.0)",
+            "factor = recipe.rate(epoch + (progress.updates + 0.5)",
+            "factor = recipe.rate(epoch + (progress.updates + 0.0)",
         ),
         (
             "mean-of-unequal-updates",
@@ -550,8 +578,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ("frozen-with-an-old-gradient", "named[name].grad = None", "pass"),
         (
             "half-frozen-modules-rest",
-            "any(id(one) in frozen for one in parameters) and not any(",
-            "any(id(one) in frozen for one in parameters) or not any(",
+            "any(id(parameter) in frozen for parameter in parameters) and not any(",
+            "any(id(parameter) in frozen for parameter in parameters) or not any(",
         ),
     ),
     *_of(
@@ -560,8 +588,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ("first-layers-learn-fastest", "(len(depth) - 1 - depth[layer])", "depth[layer]"),
         (
             "later-groups-win",
-            "left = [name for name in found if name not in taken]",
-            "left = found",
+            "left = [name for name in matched if name not in taken]",
+            "left = matched",
         ),
         ("attention-bias-decays", 'or name.endswith("bias")', ""),
     ),
@@ -636,7 +664,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "engine/checkpoint/safetensors_file.py",
         "test_safetensors_file.py",
         ("header-not-aligned", '    text += b" " * (-len(text) % _ALIGNMENT)\n', ""),
-        ("tensor-beyond-the-end", "_whole(offsets, most=end)", "_whole(offsets, most=end + 1)"),
+        (
+            "narrow-numbers-first",
+            "key=lambda item: (_RANK[item[1].dtype], item[0])",
+            "reverse=True",
+        ),
     ),
     # tasks
     *_of(
@@ -644,15 +676,25 @@ MUTANTS: tuple[Mutant, ...] = (
         "test_early_stopping.py",
         ("standing-still-improves", "> best + config.min_delta", ">= best + config.min_delta"),
         ("waits-from-the-first-epoch", "if epoch < config.start:", "if epoch <= config.start - 2:"),
-        (
-            "whole-run-was-stopped",
-            "last >= config.epochs - 1 else last",
-            "last >= config.epochs else last",
-        ),
     ),
     *_of(
-        "tasks/planning/averaging.py",
-        "test_averaging.py",
+        "tasks/planning/run_view.py",
+        "test_early_stopping.py ../stages/test_average.py",
+        (
+            "whole-run-was-stopped",
+            "last >= self.config.epochs - 1 else last",
+            "last >= self.config.epochs else last",
+        ),
+        (
+            "later-validations-decide",
+            "                if record is None:\n                    break\n",
+            "                if record is None:\n                    continue\n",
+        ),
+        ("worst-epoch-is-the-best", '== "min" else -1', '!= "min" else -1'),
+    ),
+    *_of(
+        "tasks/stages/average.py",
+        "test_registry.py test_average_rule.py",
         (
             "worst-epochs-are-averaged",
             'sign = 1 if direction == "min" else -1',
@@ -660,8 +702,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "chosen-before-all-is-validated",
-            "or all(parent.key in records for parent in asked)",
-            "or any(parent.key in records for parent in asked)",
+            "_stopped_after(stage, records) is not None or all(",
+            "_stopped_after(stage, records) is not None or any(",
+        ),
+        (
+            "averaged-model-is-not-consumed",
+            'loads=lambda stage, role, records: ("model",)',
+            "loads=lambda stage, role, records: ()",
         ),
     ),
     *_of(
@@ -684,15 +731,50 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *_of(
-        "tasks/planning/keys.py",
-        "test_keys.py",
+        "tasks/planning/inputs.py",
+        "../stages/test_registry.py",
+        ("metrics-source-in-no-key", 'if name.startswith("metrics.") and files:', "if False:"),
+    ),
+    *_of(
+        "tasks/stages/train.py",
+        "test_registry.py",
         ("drop-last-in-no-key", '            "drop_last": config.loader.drop_last,\n', ""),
+        ("optimizer-is-not-consumed", '("model", "optimizer", "state", "ema")', '("model", "ema")'),
+        ("batch-rule-in-no-key", 'inputs["sampling.batch"] = rule', "pass"),
+    ),
+    *_of(
+        "tasks/stages/validate.py",
+        "test_registry.py",
+        ("average-is-not-consumed", 'records: ("model", "ema")', 'records: ("model",)'),
+    ),
+    *_of(
+        "tasks/stages/mine.py",
+        "test_registry.py test_score.py",
         (
             "mined-for-the-epoch-before",
-            "config.sampling.phase(epoch + 1, epochs=config.epochs)",
-            "config.sampling.phase(epoch, epochs=config.epochs)",
+            "phase = config.sampling.phase(epoch + 1, epochs=config.epochs)",
+            "phase = config.sampling.phase(epoch, epochs=config.epochs)",
         ),
-        ("metrics-source-in-no-key", 'if name.startswith("metrics.") and files:', "if False:"),
+        (
+            "scores-of-an-older-pass",
+            'listing.newest("score", epoch=epoch)',
+            'listing.newest("score")',
+        ),
+        (
+            "share-of-suspects-is-a-count",
+            'values["suspects"] / values["samples"]',
+            'values["suspects"]',
+        ),
+    ),
+    *_of(
+        "tasks/stages/kind.py",
+        "test_registry.py",
+        (
+            "parents-in-no-key",
+            "[kind.version, epoch, inputs, keys]",
+            "[kind.version, epoch, inputs]",
+        ),
+        ("key-of-unread-data", "if not unread and all(", "if all("),
     ),
     *_of(
         "tasks/checkpoints/end_of_epoch.py",
@@ -737,13 +819,17 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "tasks/tracking/exporter.py",
+        "test_background.py",
+        ("points-sent-twice", "if not self._run.holds(row)]", "if True]"),
+    ),
+    *_of(
+        "tasks/tracking/exporter.py",
         "test_exporter.py",
         (
             "last-update-thinned-out",
             "        wanted_N |= step_N == updates_done\n",
             "        pass\n",
         ),
-        ("points-sent-twice", "if not self._run.holds(row)]", "if True]"),
         (
             "steps-of-another-epoch",
             "if len(step_N) and not done - updates <",
@@ -751,10 +837,21 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "marker-for-any-frequency",
-            'suffix = self._log_every.suffix if record.stage == "train" else "all"',
+            'suffix = self._log_every.suffix if "updates" in record.artifacts else "all"',
             'suffix = "all"',
         ),
         ("times-step-at-anchors", "* gone_U // whole_U", "* (gone_U // whole_U)"),
+    ),
+    *_of(
+        "tasks/running/run.py",
+        "../robustness/test_damaged_artifacts.py",
+        (
+            "repaired-without-end",
+            "if not lost or any(parent.known_key in repaired for parent in lost):",
+            "if not lost:",
+        ),
+        ("lost-stage-counts-twice", "self.outcomes[:] = [told", "_ = [told"),
+        ("repaired-from-a-used-model", "        self.session.components = None  #", "        #"),
     ),
     *_of(
         "tasks/runs/run_plans.py",
@@ -769,7 +866,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "max(plan.generation for plan in known) + 1",
             "max(plan.generation for plan in known)",
         ),
-        ("average-makes-a-generation", "if stage.kind not in END_KINDS]", "if stage.kind]"),
+        ("average-makes-a-generation", '.when != "end"', '.when != "epoch"'),
         ("source-outside-the-folder", 'or {"", ".", ".."} & {*name.split("/")}', ""),
     ),
     *_of(
@@ -780,17 +877,20 @@ MUTANTS: tuple[Mutant, ...] = (
             "                stage_store.store.delete(path)\n",
             "                pass\n",
         ),
-        ("tables-count-as-large", "if name not in TABLES and not reported:", "if not reported:"),
         (
-            "parents-artifacts-unhashed",
-            "            yield from _parents_artifacts(stage, records)\n",
-            "",
+            "pruned-and-needed-is-done",
+            "        if parent.known_key in records\n",
+            "        if False\n",
         ),
     ),
     *_of(
         "tasks/runs/warm_start.py",
         "test_warm_start.py",
-        ("pruned-weights-are-found", 'if "model" in found[record.key].pruned:', "if False:"),
+        ("pruned-weights-are-found", 'if "model" in statuses[record.key].pruned:', "if False:"),
+    ),
+    *_of(
+        "tasks/checkpoints/warm_start.py",
+        "../runs/test_warm_start.py",
         (
             "weights-changed-meanwhile",
             "if sha256 is not None and file_sha256(path) != sha256:",
@@ -827,12 +927,106 @@ MUTANTS: tuple[Mutant, ...] = (
         ("last-of-two-keys-wins", "        if key in data:\n", "        if False:\n"),
     ),
     *_of(
+        "tasks/report/figures.py",
+        "test_figures.py",
+        ("data-map-upside-down", "ylim=(-0.02, 1.02))", "ylim=(1.02, -0.02))"),
+        (
+            "shares-of-the-largest-state",
+            "{count / sum(count_S):.1%}",
+            "{count / max(count_S):.1%}",
+        ),
+        (
+            "class-named-by-its-place",
+            'label=f"class {shares.labels_C[place]}"',
+            'label=f"class {number}"',
+        ),
+        (
+            "left-out-instead-of-kept",
+            "shares.share_KC[:, place], color",
+            "1 - shares.share_KC[:, place], color",
+        ),
+        (
+            "least-kept-at-the-top",
+            "np.argsort(-_mean_of_known(share_CK",
+            "np.argsort(_mean_of_known(share_CK",
+        ),
+        (
+            "lacking-class-counts-as-zero",
+            ".sum(axis=axis) / np.maximum(count, 1)",
+            ".mean(axis=axis)",
+        ),
+    ),
+    *_of(
+        "tasks/report/tables.py",
+        "test_tables.py",
+        ("epoch-that-planned", "epochs_E=[epoch + 1 for", "epochs_E=[epoch for"),
+        ("share-of-all-samples", "/ count[has_samples]", "/ count.sum()"),
+    ),
+    *_of(
+        "tasks/report/contact_sheet.py",
+        "test_contact_sheet.py",
+        (
+            "images-upside-down",
+            "extent=(x - wide, x + wide, y - high, y + high)",
+            "extent=(x - wide, x + wide, y + high, y - high)",
+        ),
+        (
+            "texts-of-other-images",
+            "enumerate(zip(images, texts, strict=True))",
+            "enumerate(zip(images, texts[::-1], strict=True))",
+        ),
+    ),
+    *_of(
+        "tasks/report/landscape_figure.py",
+        "test_landscape_figure.py",
+        (
+            "directions-swapped",
+            "contourf(axis_P, axis_P, heights_PP,",
+            "contourf(axis_P, axis_P, heights_PP.T,",
+        ),
+        (
+            "ticks-say-logarithms",
+            'return f"{10**height if self.logarithmic else height:.3g}"',
+            'return f"{height:.3g}"',
+        ),
+    ),
+    *_of(
+        "tasks/report/svg_chart.py",
+        "test_svg_chart.py",
+        (
+            "chart-upside-down",
+            "return BOTTOM - share * (BOTTOM - TOP)",
+            "return TOP + share * (BOTTOM - TOP)",
+        ),
+        ("band-crosses-itself", "*reversed(low)", "*low"),
+        (
+            "line-of-the-highest-values",
+            "mean = _places(frame, curve.x, curve.mean)",
+            "mean = _places(frame, curve.x, curve.high)",
+        ),
+    ),
+    *_of(
+        "tasks/report/curves.py",
+        "test_curves.py",
+        (
+            "curve-an-epoch-late",
+            "curve.x.append(float(row.epoch))",
+            "curve.x.append(float(row.epoch + 1))",
+        ),
+    ),
+    *_of(
+        "tasks/report/page.py",
+        "test_page.py",
+        ("dark-where-it-is-light", "for png in (light, dark)", "for png in (dark, light)"),
+        ("nothing-escaped", "autoescape=True", "autoescape=False"),
+    ),
+    *_of(
         "tasks/upkeep.py",
         "test_upkeep.py",
         (
             "last-checkpoint-is-pruned",
-            "trained[-config.checkpoint.keep_last :]",
-            "trained[-config.checkpoint.keep_last : -1]",
+            "trained[-checkpoint.keep_last :]",
+            "trained[-checkpoint.keep_last : -1]",
         ),
         ("best-checkpoint-is-pruned", "kept |= {best.epoch for best in ranked}", "pass"),
         (

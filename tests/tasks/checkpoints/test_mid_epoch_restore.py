@@ -17,7 +17,7 @@ from epochal.engine.checkpoint.serialize import load_tensors
 from epochal.tasks.checkpoints.mid_epoch_restore import checked_restore
 from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
 from epochal.tasks.stages.commit import sample_table
-from epochal.tasks.stages.train import _plan
+from epochal.tasks.stages.train import _micro_batches
 
 EPOCHS = 2
 
@@ -61,7 +61,7 @@ def cut_session(cut_off):
     """A session of the run that was cut off, and the micro-batches of its second epoch."""
     session = BareRun(cut_off.config).session
     stage = session.run.stage("train", 1)
-    return session, _plan(session, stage, sample_table(session, stage))
+    return session, _micro_batches(session, stage, sample_table(session, stage))
 
 
 def restored(interrupted, cut_session):
@@ -142,7 +142,7 @@ def test_tensors_of_a_commit_that_do_not_fit_are_damage(interrupted, cut_session
 
 def test_a_damaged_commit_is_set_aside_and_an_older_one_gone_on_from(interrupted, whole):
     project, store, _, newest = interrupted
-    rewritten(store, newest, lambda manifest: manifest["body"].update(times=[["a"]]))
+    rewritten(store, newest, lambda manifest: manifest["body"].update(anchors=[["a"]]))
     run = BareRun(project.config)()
     assert run.digests == whole
     assert list(run.resumed.values()) == [5]

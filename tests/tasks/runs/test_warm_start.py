@@ -8,7 +8,8 @@ from support.project import Project, call
 from support.s3_server import BUCKET
 
 from epochal.data.errors import ConfigError, NotFound, TrainingFailed
-from epochal.tasks.runs.warm_start import load_weights, start_sha256
+from epochal.tasks.checkpoints.warm_start import load_weights
+from epochal.tasks.runs.warm_start import find_weights, start_sha256
 
 
 @pytest.fixture
@@ -69,10 +70,11 @@ def test_a_checkpoint_that_gc_has_removed_is_named(project):
 
 def test_weights_that_have_changed_since_the_keys_were_made_are_not_loaded(project, trained):
     session = BareRun(project.config, name="second", start="{from: first}").session
-    components, sha256 = session.ready_components(), start_sha256(session.config)
-    load_weights(session.config, components, sha256=sha256)
+    config, components = session.config, session.ready_components()
+    weights = find_weights(config)
+    load_weights(weights, config, components, sha256=start_sha256(config))
     with pytest.raises(TrainingFailed, match="has changed since this command began"):
-        load_weights(session.config, components, sha256="0" * 64)
+        load_weights(weights, config, components, sha256="0" * 64)
 
 
 def test_another_content_is_another_run_and_another_place_is_not(project, trained):

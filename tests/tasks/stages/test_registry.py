@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.stage_keys import FACTS, all_of, changed, keys
+from support.stage_keys import FACTS, all_of, changed, config, keys
 
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
+from epochal.tasks.stages.registry import KINDS, list_stages, loaded
 
 EVERYTHING = {("initialise", None)} | all_of("train", "validate", "mine")
 
@@ -172,3 +173,36 @@ def test_all_keys_of_a_run_differ(epochs):
 def test_the_source_of_a_metric_is_in_the_keys_of_what_it_measures_alone():
     sources = {**FACTS.sources, "metrics.own": {"own.py": "e" * 64}}
     assert changed(replace(FACTS, sources=sources)) == all_of("validate")
+
+
+@pytest.mark.parametrize(("weights", "scored"), [("model", ("model",)), ("ema", ("model", "ema"))])
+def test_a_stage_loads_of_its_parents_what_it_computes_with(weights, scored):
+    run = config(
+        epochs=3,
+        schedule={"kind": "constant"},
+        ema={"decay": 0.9},
+        averaging={"last": 1},
+        sampling={"policy": "importance", "scoring": {"weights": weights}},
+    )
+    loads = {}
+    for stage in list_stages(run, FACTS):
+        for role in stage.parents:
+            loads.setdefault((stage.kind, role), set()).add(loaded(stage, role, {}))
+    assert loads == {
+        ("train", "parent"): {("model", "optimizer", "state", "ema")},
+        ("train", "samples"): {("samples",)},
+        ("validate", "parent"): {("model", "ema")},
+        ("score", "parent"): {scored},
+        ("mine", "observations"): {("observations",)},
+        ("mine", "scores"): {("scores",)},
+        ("mine", "samples"): {("samples",)},
+        ("average", "train.2"): {("model",)},
+        ("validate_average", "parent"): {("model",)},
+    }
+
+
+def test_a_mine_stage_tells_shares_of_the_samples():
+    values = {"kept": 30, "samples": 40, "kept_fraction": 0.75, "label_noise": 0.2, "suspects": 10}
+    assert KINDS["mine"].points(values) == {
+        "sampling/kept": 0.75, "sampling/label_noise": 0.2, "sampling/suspects": 0.25,
+    }  # fmt: skip

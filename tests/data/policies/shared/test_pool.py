@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from epochal.data.config.sampling import SamplingConfig
 from epochal.data.policies.shared.pool import PlanContext, highest, make_pool
 
 
@@ -16,7 +15,6 @@ def test_who_was_never_seen_has_no_finite_loss_or_score_or_is_due_is_not_in_it()
     pool = make_pool(
         columns,
         PlanContext(epoch=1, full=False, seed=7, budget=0.5),
-        SamplingConfig(policy="random"),
         score_N=np.array([1, 1, np.nan, 1, 1, 1], np.float32),
         due_N=np.arange(6) == 3,
         suspect_N=np.arange(6) == 4,
