@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from epochal.flows.environment import importing
+from epochal.flows.flow_run.dead_runs import end_left_running
 from epochal.flows.servers import ServerHome, prefect_answers, read_note
 from epochal.tasks.http import ask
 
@@ -95,8 +96,6 @@ def _end_left_running(*, port: int) -> None:
         pass
     import httpx
     from prefect.client.orchestration import get_client
-
-    from epochal.flows.flow_run.dead_runs import end_left_running
 
     never = threading.Event()
     while True:

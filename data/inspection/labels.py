@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import ConfigError, DataError
+from epochal.data.inspection.item_reader import ItemReader
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +63,6 @@ def _targets_of(dataset: Any, count: int) -> npt.NDArray[np.int64] | None:
 
 
 def _read(dataset: Any, count: int, name: str) -> npt.NDArray[np.int64] | None:
-    from epochal.data.inspection.item_reader import ItemReader
     from epochal.data.loading.items import kept_generators
 
     started = time.monotonic()

@@ -8,8 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from epochal.data.errors import CorruptObject, ServerUnavailable
+from epochal.data.store.open import open_store
 from epochal.flows import console
 from epochal.flows.commands.options import AsJson, RunName, StoreOption
+from epochal.tasks.runs.find_run import find_run
+from epochal.tasks.upkeep import find_garbage, remove_garbage, verify_store
 
 StoreName = Annotated[str, typer.Argument(metavar="STORE", help="Where stages are kept.")]
 MAX_SHOWN = 20
@@ -27,9 +30,6 @@ def verify(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Read every object of a store and check its digest; change nothing without --set-aside."""
-    from epochal.data.store.open import open_store
-    from epochal.tasks.upkeep import verify_store
-
     opened = open_store(store, folder=Path.cwd())
     report = verify_store(opened, set_aside=set_aside)
     if as_json:
@@ -68,9 +68,6 @@ def gc(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Show what nothing needs in a store, and delete it with --yes."""
-    from epochal.data.store.open import open_store
-    from epochal.tasks.upkeep import find_garbage, remove_garbage
-
     opened = open_store(store, folder=Path.cwd())
     garbage = find_garbage(opened)
     if yes or garbage.problem is not None:
@@ -110,7 +107,6 @@ def sync(run: RunName, store: StoreOption = None, as_json: AsJson = False) -> No
     """Deliver to MLflow what it does not have of a run; compute nothing."""
     from epochal.flows.servers import local_mlflow_uri
     from epochal.tasks.running.tracked_run import sync_run
-    from epochal.tasks.runs.find_run import find_run
 
     stored_run = find_run(run, store=store)
     result = sync_run(stored_run, notice=console.say_note, local_mlflow=local_mlflow_uri())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from epochal.data.errors import ConfigError, DataError, EpochalError, TargetError, TrainingFailed
 from epochal.data.inspection.dataset import OpenDataset
 from epochal.data.inspection.describe import check_batch_size, check_labels
+from epochal.data.tables.schemas import OBSERVATIONS
 from epochal.data.types import seed_64
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.stages.score import SCORING_DATA
@@ -191,7 +192,6 @@ def check_own_policy(config: RunConfig) -> None:
     from epochal.data.mining.plan import plan_epoch
     from epochal.data.policies.shared.pool import PlanContext
     from epochal.data.samples.table import update
-    from epochal.data.tables.schemas import OBSERVATIONS
 
     ids_N = np.arange(POLICY_SAMPLES)
     seen = {

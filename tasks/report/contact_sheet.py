@@ -11,6 +11,7 @@ from epochal.data.errors import InputError
 from epochal.tasks.out_file import check_out, whole_file
 from epochal.tasks.report.figures import LIGHT, Theme, as_png, new_figure
 from epochal.tasks.report.samples import SHOWN_BY_DEFAULT, SampleView
+from epochal.tasks.run_data.sample_images import NoImage, open_images, read_images
 from epochal.tasks.runs.find_run import FoundRun
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ def draw_samples(
 
     Raises InputError if the training data has no images or `out` cannot be written.
     """
-    from epochal.tasks.run_data.sample_images import NoImage, open_images, read_images
-
     data = open_images(run, notice=notice)
     try:
         images = read_images(data, [sample["sample_id"] for sample in view.samples])

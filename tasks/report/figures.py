@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from epochal.data.samples.scores import STATES
 
 if TYPE_CHECKING:
@@ -95,8 +97,6 @@ def data_map_figure(places: DataMap, *, theme: Theme = LIGHT) -> Figure:
     Of more than 12,000 samples those with the smallest hash of the id are drawn; the margins and
     the legend count all.
     """
-    import numpy as np
-
     figure = new_figure(theme, width=6.6, height=5.3)
     panels = figure.subplot_mosaic(
         [["top", "legend"], ["map", "right"]], width_ratios=[5, 1.55], height_ratios=[1.25, 5]
@@ -145,8 +145,6 @@ def _margin(
     *, sideways: bool = False,
 ) -> None:  # fmt: skip
     """Counts of all samples along one axis of the map."""
-    import numpy as np
-
     base_B = np.zeros(BINS)
     for values_M, colour in zip(values, theme.states, strict=True):
         count_B, edges = np.histogram(values_M, bins=BINS, range=span)
@@ -241,7 +239,6 @@ def _all_line(panel: Any, shares: KeptShares, theme: Theme) -> None:
 
 def _kept_heat(shares: KeptShares, known: Sequence[int], theme: Theme) -> Figure:
     """A row for each class, those that are kept most at the top."""
-    import numpy as np
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     share_CK = shares.share_KC[:, known].T
@@ -282,8 +279,6 @@ def _kept_heat(shares: KeptShares, known: Sequence[int], theme: Theme) -> Figure
 
 def _mean_of_known(share_CK: npt.NDArray[Any], *, axis: int) -> npt.NDArray[Any]:
     """The mean of the values that are not NaN (a table may lack a class); NaN if there is none."""
-    import numpy as np
-
     known_CK = np.isfinite(share_CK)
     count = known_CK.sum(axis=axis)
     mean: npt.NDArray[Any] = np.where(known_CK, share_CK, 0.0).sum(axis=axis) / np.maximum(count, 1)

@@ -15,8 +15,11 @@ from epochal.data.stage_store.stages import StageRecord
 from epochal.data.types import seed_64
 from epochal.tasks.checkpoints.end_of_epoch import load_model
 from epochal.tasks.config.run import RunConfig
+from epochal.tasks.run_data.run_data import found_data, own_config
 from epochal.tasks.runs.find_run import FoundRun
+from epochal.tasks.runs.run_inputs import source_files
 from epochal.tasks.stages.commit import number
+from epochal.tasks.user_code.components import build_components, prepare_numerics
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -97,8 +100,6 @@ def compute_landscape(
 
     from epochal.engine import metrics_of, validate_epoch
     from epochal.engine.landscape import axis_of, loss_landscape
-    from epochal.tasks.run_data.run_data import own_config
-    from epochal.tasks.user_code.components import build_components, prepare_numerics
 
     config = own_config(run, "losses come out of model and data, and these are")
     _check_unchanged(config, run)
@@ -163,9 +164,6 @@ def _record(run: FoundRun, asked: Asked) -> StageRecord:
 def _validation_data(
     run: FoundRun, config: RunConfig, notice: Callable[[str], None]
 ) -> OpenDataset:
-    from epochal.tasks.run_data.run_data import found_data
-    from epochal.tasks.runs.run_inputs import source_files
-
     sources, planned = source_files(config), run.plan.sources
     for name in ("model", "loss", "step"):
         if sources.get(name, {}) != planned.get(name, {}):

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from epochal.data.errors import EpochalError
 from epochal.engine.config.mid_epoch import INSIDE
 from epochal.engine.config.numerics import EMA
 from epochal.tasks.report.curves import epoch_curves, update_curves
+from epochal.tasks.report.samples import view_samples
 from epochal.tasks.report.svg_chart import Chart, line_chart
 from epochal.tasks.report.tables import MAX_PICTURE_ROWS, RunTables
 from epochal.tasks.runs.find_run import FoundRun
@@ -260,8 +262,6 @@ class _Report:
         )
 
     def _samples(self, order: str, title: str) -> Iterator[Section]:
-        from epochal.tasks.report.samples import view_samples
-
         if not self._tables.trained:
             return
         view = view_samples(self._run, order=order, count=SHEET_SAMPLES, tables=self._tables)
@@ -327,7 +327,5 @@ def _count(value: int | None) -> str:
 
 def _yaml(config: Mapping[str, Any]) -> str:
     """The config as text; a password in an address is left out."""
-    import yaml
-
     text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100)
     return re.sub(r"(\w://[^\s:/@]*):[^\s/@]+@", r"\1:…@", text)

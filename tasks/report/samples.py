@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -249,8 +250,6 @@ def _tables(run: FoundRun) -> list[TablePaths]:
 
 
 def _plain(value: Any) -> Any:
-    import math
-
     plain = value.item() if hasattr(value, "item") else value
     if isinstance(plain, float):
         return plain if math.isfinite(plain) else None

@@ -182,8 +182,6 @@ def found_data(
     config: names the target, which is called. changed: the notice to give if the content is not
     that of the run any more. Raises what `open_data` raises.
     """
-    from epochal.tasks.runs.run_inputs import source_files
-
     data = open_data(
         config,
         field,

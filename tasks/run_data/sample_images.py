@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import DataError, EpochalError, InputError, StateMismatch
+from epochal.data.hashing import hash_u64
+from epochal.tasks.run_data.run_data import found_data, own_config
 from epochal.tasks.runs.find_run import FoundRun
 
 if TYPE_CHECKING:
@@ -32,8 +34,6 @@ def open_images(run: FoundRun, *, notice: Callable[[str], None]) -> OpenDataset:
 
     Raises InputError where it was named in another way, and what `open_data` raises.
     """
-    from epochal.tasks.run_data.run_data import found_data, own_config
-
     return found_data(
         run,
         "train_data",
@@ -52,7 +52,6 @@ def read_images(data: OpenDataset, sample_ids: Sequence[int]) -> list[npt.NDArra
     """
     import numpy as np
 
-    from epochal.data.hashing import hash_u64
     from epochal.data.loading.items import kept_generators, seed_generators
 
     ids_Q = np.asarray(sample_ids, dtype=np.int64)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib import metadata
 from typing import Any
 
 from epochal.data.documents import dump_document
@@ -106,12 +111,6 @@ def _check_lost(session: Session) -> None:
 
 def _log_attempt(run: Run) -> None:
     """Writes down where and with which versions this command computes, in a file of its own."""
-    import os
-    import socket
-    import time
-    import uuid
-    from importlib import metadata
-
     session = run.session
     body: dict[str, Any] = {
         "started_ms": int(time.time() * 1000),

@@ -15,6 +15,8 @@ from epochal.data.store.retry import RetryPolicy
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_length import with_epochs
 from epochal.tasks.planning.run_view import RunView
+from epochal.tasks.preflight.disk_space import check_space
+from epochal.tasks.preflight.forward_pass import check_before_start
 from epochal.tasks.reporting import Reporter, SilentReporter
 from epochal.tasks.run_data.run_data import read_run_inputs
 from epochal.tasks.running.run import Run
@@ -23,6 +25,7 @@ from epochal.tasks.runs.survey import survey
 from epochal.tasks.runs.warm_start import check_start, find_weights
 from epochal.tasks.session.session import Session
 from epochal.tasks.stages.registry import list_stages
+from epochal.tasks.user_code.components import prepare_numerics
 
 
 def open_run(
@@ -44,9 +47,6 @@ def open_run(
 
 def _open(config: RunConfig, reporter: Reporter, before_start: Callable[[], None]) -> Run:
     from epochal.engine.environment import numerics_environment
-    from epochal.tasks.preflight.disk_space import check_space
-    from epochal.tasks.preflight.forward_pass import check_before_start
-    from epochal.tasks.user_code.components import prepare_numerics
 
     store = open_store(config.store, folder=Path(config.folder))
     device = prepare_numerics(config)

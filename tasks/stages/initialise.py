@@ -12,6 +12,7 @@ from epochal.tasks.planning.stage import Stage
 from epochal.tasks.session.session import Session
 from epochal.tasks.stages.commit import commit_stage
 from epochal.tasks.stages.kind import TENSORS, Count, Listing, Planned, RecordValues, StageKind
+from epochal.tasks.user_code.components import build_components
 
 
 class _Values(RecordValues):
@@ -28,8 +29,6 @@ def _plan(listing: Listing, epoch: int | None) -> Planned:  # noqa: ARG001 - as 
 
 
 def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
-    from epochal.tasks.user_code.components import build_components
-
     # Built again if anything has changed it since: the same seed gives the same weights.
     if session.components is None or session.live_key is not None:
         session.components = build_components(session.config, device=session.device)

@@ -23,6 +23,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from epochal.data.types import Target
 from epochal.tasks.user_code.targets import call_target, resolved_args
 
@@ -49,8 +51,6 @@ def write_model_folder(
     folder: Path, *, weights: Path, source: ModelSource, model_id: str, run_id: str
 ) -> None:
     """Writes the folder that MLflow loads, with a copy of `weights` (safetensors)."""
-    import yaml
-
     data = folder / "data"
     data.mkdir(parents=True)
     shutil.copyfile(weights, data / _WEIGHTS)
