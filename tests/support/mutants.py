@@ -675,7 +675,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "tasks/planning/run_view.py",
-        "test_early_stopping.py ../stages/test_average.py",
+        "test_run_view.py",
         (
             "whole-run-was-stopped",
             "last >= self.config.epochs - 1 else last",
