@@ -745,7 +745,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "tasks/stages/mine.py",
-        "test_registry.py test_score.py",
+        "test_registry.py",
         (
             "mined-for-the-epoch-before",
             "phase = config.sampling.phase(epoch + 1, epochs=config.epochs)",
