@@ -679,7 +679,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "tasks/planning/run_view.py",
-        "test_early_stopping.py ../stages/test_average.py",
+        "test_run_view.py",
         (
             "whole-run-was-stopped",
             "last >= self.config.epochs - 1 else last",
@@ -749,7 +749,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "tasks/stages/mine.py",
-        "test_registry.py test_score.py",
+        "test_registry.py",
         (
             "mined-for-the-epoch-before",
             "phase = config.sampling.phase(epoch + 1, epochs=config.epochs)",

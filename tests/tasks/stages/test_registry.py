@@ -206,3 +206,14 @@ def test_a_mine_stage_tells_shares_of_the_samples():
     assert KINDS["mine"].points(values) == {
         "sampling/kept": 0.75, "sampling/label_noise": 0.2, "sampling/suspects": 0.25,
     }  # fmt: skip
+
+
+def test_scores_are_mined_in_the_epoch_of_their_pass_alone():
+    scoring = {"weights": "model", "every": 2}
+    run = config(epochs=6, sampling={"policy": "easy_skip", "final_full": 0, "scoring": scoring})
+    mined = {
+        stage.epoch: stage.parents["scores"].epoch if "scores" in stage.parents else None
+        for stage in list_stages(run, FACTS)
+        if stage.kind == "mine"
+    }
+    assert {epoch: mined[epoch] for epoch in range(5)} == {0: None, 1: 1, 2: None, 3: 3, 4: None}
