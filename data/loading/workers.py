@@ -14,8 +14,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Generator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -113,18 +113,35 @@ def _begin_worker(reader: int, _: int) -> None:
 def _end(batches: Any, processes: list[BaseProcess]) -> None:
     if _exiting.is_set():  # no thread can start any more; `_exit` has killed all workers
         return
-    timer = threading.Timer(GRACE_S, _kill, args=(processes,))
-    timer.daemon = True
-    timer.start()
+    with _no_raising_at_deaths():
+        timer = threading.Timer(GRACE_S, _kill, args=(processes,))
+        timer.daemon = True
+        timer.start()
+        try:
+            with suppress(RuntimeError):  # torch's, when it sees that the timer killed a worker
+                batches._shutdown_workers()  # noqa: SLF001 - else only when it is collected
+        finally:
+            timer.cancel()
+            _kill(processes)
+            for process in processes:
+                process.join()
+            _running.difference_update(processes)
+
+
+@contextmanager
+def _no_raising_at_deaths() -> Iterator[None]:
+    """Inside the block torch does not raise when a worker ends.
+
+    Its handler of SIGCHLD raises wherever the main thread is, also while that starts a thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    torchs = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        with suppress(RuntimeError):  # torch's, when it sees that the timer killed a worker
-            batches._shutdown_workers()  # noqa: SLF001 - else only when it is collected
+        yield
     finally:
-        timer.cancel()
-        _kill(processes)
-        for process in processes:
-            process.join()
-        _running.difference_update(processes)
+        signal.signal(signal.SIGCHLD, torchs)
 
 
 def _kill(processes: Sequence[BaseProcess] | set[BaseProcess]) -> None:
