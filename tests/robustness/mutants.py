@@ -2,9 +2,9 @@
 
 `make mutants` runs all of it. A mutant is one text of one file replaced by another in a copy of the
 source; then the quick tests of the folder of that file run, the likeliest ones first, until one
-fails. First they run without any fault: where they fail then, nothing is said about their mutants.
-Prints who found what, and fails for a mutant that survived, and for one whose text is no longer
-exactly once in its file.
+fails. The same tests run once without any fault: where they fail then, nothing is said about their
+mutants. Prints who found what, and fails for a mutant that survived, and for one whose text is no
+longer exactly once in its file.
 """
 
 import argparse
@@ -16,7 +16,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -135,7 +137,7 @@ class Trees:
             self._free.put(Tree(folder / str(number)))
 
     @contextmanager
-    def one(self) -> Iterator[Tree]:
+    def free(self) -> Iterator[Tree]:
         """A copy that nobody else has."""
         tree = self._free.get()
         try:
@@ -144,67 +146,72 @@ class Trees:
             self._free.put(tree)
 
 
-def unmutated(trees: Trees, selection: tuple[str, ...]) -> Result:
-    """The tests as they are."""
-    with trees.one() as tree:
-        result = tree.test(selection)
-    state = "pass" if result.found is None else f"FAIL: {result.found}"
-    print(f"  {' '.join(selection):<60} {state}  ({result.seconds:.0f} s)", flush=True)
-    if result.found is not None:
-        print(result.text[-3000:])
-    return result
+class Baselines:
+    """The tests without a fault, each selection once, when the first mutant asks for it."""
+
+    def __init__(self, trees: Trees) -> None:
+        self._trees = trees
+        self._locks: defaultdict[tuple[str, ...], threading.Lock] = defaultdict(threading.Lock)
+        self._results: dict[tuple[str, ...], Result] = {}
+
+    def __call__(self, selection: tuple[str, ...]) -> Result:
+        """What became of these tests."""
+        with self._locks[selection]:
+            if selection not in self._results:
+                with self._trees.free() as tree:
+                    result = tree.test(selection)
+                if result.found is not None:
+                    print(f"  {' '.join(selection)} FAIL without a fault: {result.found}")
+                    print(result.text[-3000:], flush=True)
+                self._results[selection] = result
+            return self._results[selection]
 
 
-def tried(trees: Trees, mutant: Mutant, *, limit_s: float) -> Result:
-    """Whether the tests find the mutant."""
+FOUND, SURVIVED, STALE, UNTOLD = "found", "SURVIVED", "STALE", "NOT TRIED"
+
+
+def tried(trees: Trees, baselines: Baselines, mutant: Mutant) -> str:
+    """Whether the tests find the mutant; prints by which and how fast."""
+    if problem := mutant.problem(ROOT):
+        return told(mutant, STALE, problem)
     seconds = 0.0
-    result = Result(None, 0.0)
-    with trees.one() as tree, tree.planted(mutant):
-        for selection in mutant.selections:
-            result = tree.test(selection, limit_s=limit_s)
-            seconds += result.seconds
-            if result.found is not None:
-                break
-    state = "SURVIVED" if result.found is None else result.found.removeprefix("tests/")
-    print(f"  {mutant.name:<36} {state}  ({seconds:.0f} s)", flush=True)
-    return Result(result.found, seconds)
+    for selection in mutant.selections:
+        before = baselines(selection)
+        if before.found is not None:
+            return told(mutant, UNTOLD, f"{before.found} fails without it")
+        with trees.free() as tree, tree.planted(mutant):
+            result = tree.test(selection, limit_s=LEAST_LIMIT_S + 4 * before.seconds)
+        seconds += result.seconds
+        if result.found is not None:
+            return told(mutant, FOUND, f"{result.found.removeprefix('tests/')}  ({seconds:.0f} s)")
+    return told(mutant, SURVIVED, f"({seconds:.0f} s)")
+
+
+def told(mutant: Mutant, state: str, text: str) -> str:
+    """Prints what became of a mutant; gives the state."""
+    print(f"  {mutant.name:<40} {state:<9} {text}", flush=True)
+    return state
 
 
 def run(mutants: Sequence[Mutant], *, workers: int) -> bool:
     """Whether each of the mutants is found."""
     started = time.monotonic()
-    stale = {mutant.name: problem for mutant in mutants if (problem := mutant.problem(ROOT))}
-    for name, problem in stale.items():
-        print(f"  {name:<36} STALE: {problem}")
-    mutants = [mutant for mutant in mutants if mutant.name not in stale]
+    print(f"{len(mutants)} mutants", flush=True)
     with (
         tempfile.TemporaryDirectory(prefix="epochal-mutants-") as folder,
         ThreadPoolExecutor(workers) as pool,
     ):
         trees = Trees(Path(folder), workers=workers)
-        whole = list(dict.fromkeys(mutant.selections[-1] for mutant in mutants))
-        print(f"{len(whole)} folders of tests without a fault", flush=True)
-        before = dict(zip(whole, pool.map(lambda one: unmutated(trees, one), whole), strict=True))
-        red = [mutant for mutant in mutants if before[mutant.selections[-1]].found is not None]
-        mutants = [mutant for mutant in mutants if mutant not in red]
-        print(f"{len(mutants)} mutants", flush=True)
-
-        def limit_s(mutant: Mutant) -> float:
-            return LEAST_LIMIT_S + 4 * before[mutant.selections[-1]].seconds
-
-        results = pool.map(lambda one: tried(trees, one, limit_s=limit_s(one)), mutants)
-        survived = [
-            mutant.name
-            for mutant, result in zip(mutants, results, strict=True)
-            if result.found is None
-        ]
-    print(
-        f"{len(mutants) - len(survived)} found, {len(survived)} survived, {len(stale)} stale, "
-        f"{len(red)} not tried for tests that fail without them; {time.monotonic() - started:.0f} s"
+        baselines = Baselines(trees)
+        states = list(pool.map(lambda mutant: tried(trees, baselines, mutant), mutants))
+    counts = ", ".join(
+        f"{states.count(state)} {state}" for state in (FOUND, SURVIVED, STALE, UNTOLD)
     )
-    if survived:
-        print(f"survived: {', '.join(survived)}")
-    return not (survived or stale or red)
+    print(f"{counts}; {time.monotonic() - started:.0f} s")
+    for mutant, state in zip(mutants, states, strict=True):
+        if state != FOUND:
+            print(f"{state}: {mutant.name}")
+    return set(states) == {FOUND}
 
 
 def main() -> None:
