@@ -44,8 +44,9 @@ def save_checkpoint(state: TrainingState, folder: Path | str) -> None:
 def load_checkpoint(state: TrainingState, folder: Path | str) -> None:
     """Puts what `save_checkpoint` wrote into the state, in place.
 
-    Raises FileNotFoundError if a file of it is missing, CorruptObject if one is damaged, and
-    StateMismatch if it is of another model or optimizer; the state is then of no use.
+    Raises FileNotFoundError if a file of it is missing, CorruptObject if `state.json` is damaged or
+    another is no safetensors file, and StateMismatch if it is of another model or optimizer; the
+    state is then of no use. A changed bit of a weight is not noticed: only a store has digests.
     """
     folder = Path(folder)
     names = ("model", "optimizer", *(() if state.ema is None else ("ema",)))
