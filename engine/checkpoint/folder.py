@@ -38,7 +38,9 @@ def save_checkpoint(state: TrainingState, folder: Path | str) -> None:
             if name != "ema" or state.ema is not None:
                 _write(_tensors(written, name), safetensors_pieces(getattr(parts, name)))
         _write(written / _DOCUMENT, [dump_document(parts.document)])
+        _sync(written)
         written.rename(folder)
+    _sync(folder.parent)
 
 
 def load_checkpoint(state: TrainingState, folder: Path | str) -> None:
@@ -65,5 +67,13 @@ def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     with path.open("xb") as stream:
         for piece in pieces:
             stream.write(piece)
-        stream.flush()
-        os.fsync(stream.fileno())
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Returns when a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
