@@ -1,7 +1,6 @@
 """For loops of one's own: batches of any iterable, a step of a loss, metrics by their names.
 
-    step, batches = supervised_step(nn.CrossEntropyLoss), as_batches(loader)
-    train_epoch(state, batches, epoch=0, num_updates=batches.num_updates, step=step)
+    train_epoch(state, as_batches(loader), Recipe(supervised_step(nn.CrossEntropyLoss)), epoch=0)
 
 No files, no network, no clock; knows nothing of configs in files, of stages or of a store.
 """
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from epochal.data.errors import TargetError
 from epochal.data.types import Batch, Window
 from epochal.engine.config.numerics import MetricsConfig, MetricTarget
+from epochal.engine.loop.mixing import MixedStep
 from epochal.engine.measure.metrics import ValidationMetrics
 from epochal.engine.model.build import Loss, build_loss
 from epochal.engine.model.step import DefaultStep
@@ -133,8 +133,8 @@ def _sizes(data: Any) -> Iterator[int]:
             yield from _sizes(part)
 
 
-def supervised_step(loss: Any, **args: Any) -> DefaultStep:
-    """`loss(model(input), target)`, per sample where the loss can give that.
+def supervised_step(loss: Any, **args: Any) -> MixedStep:
+    """`loss(model(input), target)`, per sample where the loss can give that; of mixed batches too.
 
     loss: a class such as `nn.CrossEntropyLoss`, with its args; a function of (output, target); or
     a module, which is copied, its `reduction` set to none: an update's loss is the mean over its
@@ -143,7 +143,7 @@ def supervised_step(loss: Any, **args: Any) -> DefaultStep:
     Raises TargetError for a loss that sums, or that is none.
     """
     if not isinstance(loss, nn.Module):
-        return DefaultStep(build_loss(loss, args))
+        return MixedStep(DefaultStep(build_loss(loss, args)))
     if args:
         raise TargetError(
             f"supervised_step: {type(loss).__name__} is made already, and {', '.join(args)} came "
@@ -161,7 +161,7 @@ def supervised_step(loss: Any, **args: Any) -> DefaultStep:
         # torch's stubs take a module's attributes for tensors and modules.
         module.reduction = _PER_SAMPLE  # type: ignore[assignment]
     ignored = getattr(loss, "ignore_index", None)
-    return DefaultStep(Loss(module, reduction is not None, ignored, module))
+    return MixedStep(DefaultStep(Loss(module, reduction is not None, ignored, module)))
 
 
 def metrics_of(*names: str, **own: Callable[[], Any]) -> ValidationMetrics:

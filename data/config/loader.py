@@ -1,4 +1,4 @@
-"""Config of data, batches and sampling. Pure pydantic; no torch, no pyarrow."""
+"""Config of the loader; those of data sets and of sampling beside it. Pure pydantic; no torch."""
 
 from __future__ import annotations
 

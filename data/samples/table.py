@@ -26,6 +26,9 @@ NEVER = -1
 FLAG_NON_FINITE = 1
 """Bit of `flags`: the last loss was NaN or infinite."""
 
+FLAG_SUSPECT = 2
+"""Bit of `flags`: its label seems to be wrong; it is left out, unless the floor needs it."""
+
 _SCORES = ("loss", "confidence", "p_true", "margin", "el2n")
 Rows = npt.NDArray[np.int64] | slice
 _MAX_COUNT = np.iinfo(np.int16).max
@@ -219,13 +222,6 @@ def _rows_of(
             "the data set changed under one `version`?"
         )
     return rows_Q
-
-
-FLAG_SUSPECT = 2
-"""Bit of `flags`: its label seems to be wrong; it is left out, unless the floor needs it."""
-
-
-# N samples known by then, S of them seen in an epoch
 
 
 def table_of_all(

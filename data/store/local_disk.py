@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -84,6 +85,7 @@ def use_disk(other: Disk) -> Disk:
 
 
 _SUFFIX = ".lock"
+_NAME = re.compile(r"[0-9a-f]{16}")  # of a private folder: no path and nobody else's file
 
 
 @contextmanager
@@ -107,6 +109,8 @@ def private_folder(parent: Path) -> Iterator[Path]:
 def sweep(parent: Path) -> None:
     """Removes what processes that have died left below `parent`."""
     for path in parent.glob(f"*{_SUFFIX}"):
+        if _NAME.fullmatch(path.name.removesuffix(_SUFFIX)) is None:
+            continue
         with suppress(FileNotFoundError, BlockingIOError):  # swept by another, or in use
             lock = os.open(path, os.O_RDWR)
             try:

@@ -189,7 +189,8 @@ class Store:
         wrong: set[str] = set()
         while True:
             with self.fetch(path) as local:
-                actual = digest(local)
+                with self._told("read", path):
+                    actual = digest(local)
                 if actual == expected:
                     yield local
                     return

@@ -38,14 +38,17 @@ def save_checkpoint(state: TrainingState, folder: Path | str) -> None:
             if name != "ema" or state.ema is not None:
                 _write(_tensors(written, name), safetensors_pieces(getattr(parts, name)))
         _write(written / _DOCUMENT, [dump_document(parts.document)])
+        _sync(written)
         written.rename(folder)
+    _sync(folder.parent)
 
 
 def load_checkpoint(state: TrainingState, folder: Path | str) -> None:
     """Puts what `save_checkpoint` wrote into the state, in place.
 
-    Raises FileNotFoundError if a file of it is missing, CorruptObject if one is damaged, and
-    StateMismatch if it is of another model or optimizer; the state is then of no use.
+    Raises FileNotFoundError if a file of it is missing, CorruptObject if `state.json` is damaged or
+    another is no safetensors file, and StateMismatch if it is of another model or optimizer; the
+    state is then of no use. A changed bit of a weight is not noticed: only a store has digests.
     """
     folder = Path(folder)
     names = ("model", "optimizer", *(() if state.ema is None else ("ema",)))
@@ -64,5 +67,13 @@ def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     with path.open("xb") as stream:
         for piece in pieces:
             stream.write(piece)
-        stream.flush()
-        os.fsync(stream.fileno())
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Returns when a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from epochal.data.errors import TargetError
 from epochal.engine import (
+    MixingConfig,
     Recipe,
     as_batches,
     metrics_of,
@@ -19,6 +20,7 @@ from epochal.engine import (
     train_epoch,
     validate_epoch,
 )
+from epochal.engine.loop.mixing import MixedStep
 
 PAGE = (Path(__file__).parents[2] / "docs" / "library.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
@@ -95,6 +97,17 @@ def test_a_loss_that_is_given_stays_as_it_was():
     loss = nn.CrossEntropyLoss(weight=torch.rand(4), ignore_index=2)
     supervised_step(loss)
     assert loss.reduction == "mean"
+
+
+def test_a_recipe_that_mixes_trains_as_the_step_of_a_run_does():
+    x, y = samples(24)
+    mixing = MixingConfig(mixup=0.5, label_smoothing=0.1)
+    state, other = new_state(), new_state()
+    run_epoch(state, x, y, batch_size=8, mixing=mixing, step=MixedStep(cross_entropy()))
+    step = supervised_step(nn.CrossEntropyLoss)
+    run_epoch(other, x, y, batch_size=8, mixing=mixing, step=step)
+    for name, tensor in state.model.state_dict().items():
+        assert torch.equal(other.model.state_dict()[name], tensor), name
 
 
 def test_metrics_are_named_or_made():

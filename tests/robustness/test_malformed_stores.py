@@ -111,6 +111,25 @@ def test_a_linked_scratch_folder_fails_the_preflight(store, root, outside):
     assert (outside / "one.lock").exists()
 
 
+@pytest.mark.parametrize("name", [".", "..", "kept"])
+def test_the_preflight_deletes_no_folder_that_a_planted_lock_names(store, root, name):
+    store.put_new("a", b"1")
+    (root / "tmp" / "kept").mkdir(parents=True)
+    (root / "tmp" / f"{name}.lock").write_text("")
+    open_store(f"file://{root}").preflight()
+    assert store.read("a") == b"1"
+    assert (root / "tmp" / "kept").is_dir()
+
+
+def test_the_preflight_deletes_nothing_through_a_planted_link(store, root, outside):
+    store.put_new("a", b"1")
+    (outside / "file").write_text("theirs")
+    link(root / "tmp" / ("0" * 16), outside)
+    (root / "tmp" / ("0" * 16 + ".lock")).write_text("")
+    open_store(f"file://{root}").preflight()
+    assert (outside / "file").read_text() == "theirs"
+
+
 def test_commits_in_a_linked_folder_delete_nothing_outside(store, stages, root, outside):
     (outside / "000000000003.json").write_text("{}")
     before = sorted(path.name for path in outside.iterdir())

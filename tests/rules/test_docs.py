@@ -2,6 +2,8 @@
 
 import ast
 import re
+import shlex
+import shutil
 from typing import get_args
 
 import pytest
@@ -206,6 +208,27 @@ def test_the_readmes_first_project_passes_the_checks_before_the_start(tmp_path):
     session = open_run(load_config(tmp_path / "points.yaml")).session
     assert len(session.run.stages) == 11
     assert session.data["train_data"].info.num_samples == 2000
+
+
+PLANS = [block for block in blocks(README, "text") if block.startswith("$ epochal plan examples/")]
+"""Those of data that no machine draws another way: torch's normal numbers are a processor's own."""
+
+
+@pytest.mark.parametrize("block", PLANS, ids=lambda block: block.splitlines()[0])
+def test_the_keys_that_the_readme_shows_are_those_of_its_runs(block, tmp_path):
+    from epochal.tasks.running.open import open_run
+
+    command, *lines = block.splitlines()
+    _, _, _, path, _, override = shlex.split(command)
+    shutil.copytree(ROOT / "examples" / "digits", tmp_path / "examples" / "digits")
+    shutil.rmtree(tmp_path / "examples" / "digits" / "store", ignore_errors=True)
+    session = open_run(load_config(tmp_path / path, overrides=[override])).session
+    keys = {(stage.kind, stage.epoch): stage.key[:8] for stage in session.run.stages}
+    line = re.compile(r"(\w+)(?: · epoch (\d+))? +(?:done|would run) +([0-9a-f]{8})")
+    shown = [match.groups() for match in map(line.match, lines) if match is not None]
+    assert len(shown) >= 3
+    for kind, epoch, key in shown:
+        assert keys[kind, None if epoch is None else int(epoch)] == key, (kind, epoch)
 
 
 @pytest.fixture(scope="module")

@@ -36,9 +36,6 @@ def score_of(columns: Columns, score: str) -> npt.NDArray[np.floating]:
     return score_N
 
 
-# N samples
-
-
 def inverse_weights(
     probability_N: npt.NDArray[np.float32], keep_N: npt.NDArray[np.bool_], *, highest: float
 ) -> npt.NDArray[np.float32]:

@@ -1,5 +1,7 @@
 """One bad read damages nothing: only the same wrong bytes, read twice, are called damage."""
 
+import errno
+
 import pytest
 
 from epochal.data.errors import CorruptObject, StoreUnavailable
@@ -67,6 +69,20 @@ def test_a_page_that_memory_has_wrong_is_read_from_the_disk_again(tmp_path, expe
     )
     monkeypatch.setattr(LocalBackend, "forget", lambda self, path: memory.pop(path))
     assert store.read_intact("a", load) == DATA
+
+
+def test_a_file_that_the_disk_cannot_read_names_the_object_and_is_no_damage(store_url, expected):
+    def unreadable(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    store = open_store(store_url)
+    store.put_new("a", DATA)
+    with (
+        pytest.raises(StoreUnavailable, match="/a: .*Input/output error.*check the disk"),
+        store.fetch_intact("a", digest=unreadable, expected=expected),
+    ):
+        pass
+    assert store.listing() == {"a": len(DATA)}
 
 
 def test_forgetting_changes_no_object(store_url):

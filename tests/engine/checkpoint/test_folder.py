@@ -1,5 +1,8 @@
 """Checkpoints in a folder: bytes of a run, whole or absent, refused where they do not fit."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from support.bare_run import BareRun
@@ -49,6 +52,20 @@ def test_no_checkpoint_is_written_over(tmp_path):
     with pytest.raises(FileExistsError, match="no checkpoint is written over"):
         save_checkpoint(trained(seed=2), tmp_path / "saved")
     assert {path: path.read_bytes() for path in (tmp_path / "saved").iterdir()} == before
+
+
+def test_the_folder_appears_when_its_files_and_their_names_are_on_the_disk(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+
+    def noted(descriptor):
+        place = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append((place.relative_to(tmp_path).name, (tmp_path / "saved").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    save_checkpoint(trained(), tmp_path / "saved")
+    names = ("model.safetensors", "optimizer.safetensors", "state.json", "saved")
+    assert synced == [*((name, False) for name in names), ("", True)]
 
 
 def test_what_fails_in_the_middle_leaves_nothing(tmp_path, monkeypatch):
