@@ -137,11 +137,12 @@ def _no_raising_at_deaths() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    torchs = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         yield
     finally:
-        signal.signal(signal.SIGCHLD, torchs)
+        if before is not None:  # one that was not set from Python cannot be set from there
+            signal.signal(signal.SIGCHLD, before)
 
 
 def _kill(processes: Sequence[BaseProcess] | set[BaseProcess]) -> None:
