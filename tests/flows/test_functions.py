@@ -29,6 +29,21 @@ def test_a_run_is_trained_once_and_its_plan_and_samples_are_those_of_the_command
     assert project("train").json["weights_sha256"] == first["weights_sha256"]
 
 
+@pytest.mark.server
+def test_a_run_that_stops_early_still_averages_the_epochs_that_it_has(
+    tmp_path, tracker, prefect_api
+):
+    project = Project(
+        tmp_path / "project",
+        epochs=4,
+        averaging={"best": 2},
+        early_stopping={"metric": "accuracy", "patience": 1, "min_delta": 1},
+    )
+    result = epochal.train(project.config)
+    assert result["stopped_early"] == 1
+    assert [one["stage"] for one in result["stages"]][-2:] == ["average", "validate_average"]
+
+
 def test_a_plan_is_that_of_the_command_and_starts_nothing(project):
     plan = epochal.plan(str(project.config))
     assert set(plan) == DONE
