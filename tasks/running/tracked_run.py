@@ -29,9 +29,6 @@ from epochal.tasks.tracking.connection import tracking_uri
 from epochal.tasks.tracking.mlflow_run import TrackedRun
 
 if TYPE_CHECKING:
-    from epochal.tasks.report.page import Images
-
-if TYPE_CHECKING:
     from epochal.data.config.loader import DataConfig
     from epochal.tasks.report.page import Images
 
