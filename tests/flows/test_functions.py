@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from support.bare_run import BareRun
 from support.project import Project, call
 
@@ -67,3 +68,11 @@ def test_samples_are_those_of_the_command(project):
 def test_what_samples_cannot_be_asked_for_is_named(asked, words, project):
     with pytest.raises(epochal.InputError, match=words):
         epochal.samples(project.config, **asked)
+
+
+def test_the_threads_of_one_config_are_not_those_of_the_next_run(tmp_path, home):
+    before = torch.get_num_threads()
+    project = Project(tmp_path / "project", threads=before + 1, model={"target": "nowhere:Net"})
+    with pytest.raises(epochal.TargetError, match="nowhere"):
+        epochal.train(project.config)
+    assert torch.get_num_threads() == before
