@@ -34,7 +34,7 @@ def train(config: RunConfig | Path | str) -> dict[str, Any]:
     """
     prepare_environment()
     loaded = _loaded(config)
-    with _threads_kept(), console.ProgressReporter(epochs=loaded.epochs) as reporter:
+    with _threads_kept(), console.ProgressReporter() as reporter:
         return run_training(loaded, reporter=reporter, given=f"{loaded.name}.yaml").result
 
 

@@ -145,7 +145,6 @@ def make_tracker(
         ),
         params=parameters(config),
         tags={"epochs": str(config.epochs), "epochal.store": stages.store.url, **(tags or {})},
-        store=stages.store,
         stages=stages,
         log_every_updates=config.tracking.log_every_updates,
         per_group=config.gradients.per_group,
