@@ -40,12 +40,9 @@ class ProgressReporter:
     terminal, only the lines are written.
     """
 
-    def __init__(self, *, epochs: int, quiet: bool = False) -> None:
-        self._epochs = epochs
-        self._quiet = quiet
+    def __init__(self) -> None:
         self._cached = 0
         self._task: TaskID | None = None
-        self._epoch: int | None = None
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -55,7 +52,7 @@ class ProgressReporter:
             TimeRemainingColumn(compact=True),
             console=err,
             transient=True,
-            disable=quiet or not err.is_terminal,
+            disable=not err.is_terminal,
         )
 
     def __enter__(self) -> Self:
@@ -96,7 +93,7 @@ class ProgressReporter:
             return
         self._clear()
         numbers = " · ".join([*_numbers(outcome), f"[dim]{outcome.seconds:.1f} s[/]"])
-        self._line(f"[green]✓[/] {outcome.stage.label:<20} {numbers}")
+        err.print(f"[green]✓[/] {outcome.stage.label:<20} {numbers}")
 
     def notice(self, text: str) -> None:
         """Writes a warning."""
@@ -110,12 +107,8 @@ class ProgressReporter:
     def _say_cached(self) -> None:
         if self._cached:
             noun = "stage" if self._cached == 1 else "stages"
-            self._line(f"[cyan]=[/] {self._cached} {noun} cached")
+            err.print(f"[cyan]=[/] {self._cached} {noun} cached")
             self._cached = 0
-
-    def _line(self, text: str) -> None:
-        if not self._quiet:
-            err.print(text)
 
     def _bar(self, label: str, *, total: int | None, numbers: str) -> None:
         self._clear()

@@ -5,6 +5,8 @@ Each returns what its command prints with `--json`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -32,7 +34,7 @@ def train(config: RunConfig | Path | str) -> dict[str, Any]:
     """
     prepare_environment()
     loaded = _loaded(config)
-    with console.ProgressReporter(epochs=loaded.epochs) as reporter:
+    with _threads_kept(), console.ProgressReporter() as reporter:
         return run_training(loaded, reporter=reporter, given=f"{loaded.name}.yaml").result
 
 
@@ -69,3 +71,15 @@ def samples(
 
 def _loaded(config: RunConfig | Path | str) -> RunConfig:
     return config if isinstance(config, RunConfig) else load_config(config)
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Puts torch's number of threads back at the end: a config's `threads` is set for a process."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

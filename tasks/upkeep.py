@@ -89,7 +89,7 @@ def verify_store(store: Store, *, set_aside: bool = False) -> VerifyReport:
             problems.append(status.problem)
             for path in status.damaged if set_aside else ():
                 store.set_aside(path, status.problem)
-        problems += _side_problems(stage_store, key, sizes)
+        problems += _side_problems(stage_store, key, sizes, set_aside=set_aside)
     for name in run_names(sizes):
         readable = {entry.number for entry in read_plans(store, name, set_aside=set_aside)}
         lost = sorted(set(plan_numbers(sizes, name)) - readable)
@@ -104,12 +104,16 @@ def verify_store(store: Store, *, set_aside: bool = False) -> VerifyReport:
     )
 
 
-def _side_problems(stage_store: StageStore, key: str, sizes: Mapping[str, int]) -> Iterator[str]:
+def _side_problems(
+    stage_store: StageStore, key: str, sizes: Mapping[str, int], *, set_aside: bool
+) -> Iterator[str]:
     for name in ("times.json", PRUNED):
         if side_path(key, name) in sizes:
             try:
                 stage_store.read_side_file(key, name)
             except CorruptObject as error:
+                if set_aside:
+                    stage_store.store.set_aside(side_path(key, name), str(error))
                 yield str(error)
 
 

@@ -39,7 +39,7 @@ from epochal.tasks.stages.average import average_text
 def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
     """Run or resume: what the store has is not computed again."""
     loaded = load_config(config, overrides=overrides or ())
-    with console.ProgressReporter(epochs=loaded.epochs) as reporter:
+    with console.ProgressReporter() as reporter:
         given = shlex.join([str(config), *(f"--set={override}" for override in overrides or ())])
         finished = run_training(loaded, reporter=reporter, given=given)
     if as_json:

@@ -130,11 +130,11 @@ def check_space(
     if whole > free:
         notice(
             f"the disk of {folder} has {free:,} bytes free, and the {epochs} epochs to come may "
-            f"need {whole:,}: {size} for each. {_log_every(config, epochs)}"
+            f"need {whole:,}: {size} for each. {_how_to_go_on(config, epochs)}"
         )
 
 
-def _log_every(config: RunConfig, epochs: int) -> str:
+def _how_to_go_on(config: RunConfig, epochs: int) -> str:
     checkpoint = config.checkpoint
     if checkpoint.keep_last is None:
         return (

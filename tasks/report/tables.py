@@ -66,15 +66,10 @@ class RunTables:
 
     @classmethod
     def of_run(cls, run: FoundRun) -> RunTables:
-        """Of the run's records those that have tables."""
+        """The stages of the run that have tables; none after the epoch that ended it early."""
 
         def by_epoch(kind: str) -> dict[int, StageRecord]:
-            of_kind = [record for record in run.records.values() if record.stage == kind]
-            return {
-                record.epoch: record
-                for record in sorted(of_kind, key=_epoch)
-                if record.epoch is not None
-            }
+            return {stage.number: record for stage, record in run.of_kind(kind)}
 
         return cls(run.stage_store, by_epoch("train"), by_epoch("mine"), run.config.sampling)
 
@@ -181,7 +176,3 @@ def spread(values: Sequence[int], *, most: int) -> list[int]:
         return list(values)
     last = len(values) - 1
     return [values[round(place * last / (most - 1))] for place in range(most)]
-
-
-def _epoch(record: StageRecord) -> int:
-    return -1 if record.epoch is None else record.epoch

@@ -66,7 +66,9 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
     Raises InputError before anything is computed if config, data or store are wrong, CorruptObject
     at the end if delivering to MLflow has found a damaged artifact.
     """
-    run = prepared_run() or prepare(config, reporter=current_reporter(), local_mlflow=local_mlflow)
+    run = prepared_run()
+    if run is None or run.tracker is not None:  # used: by an earlier try, or by the run around this
+        run = prepare(config, reporter=current_reporter(), local_mlflow=local_mlflow)
     session, view = run.session, run.view
     tracker = make_tracker(
         view.config,

@@ -52,6 +52,13 @@ _TASKS = {kind.name: _task_of(kind) for kind in KINDS.values()}
 
 
 def run_stage_task(stage: Stage, done: Mapping[str, StageRef]) -> StageRef:
-    """Runs the task of a stage. done: key → what the task of each stage before it gave."""
-    parents = {role: done[parent.known_key] for role, parent in stage.parents.items()}
+    """Runs the task of a stage. done: key → what the task of each stage before it gave.
+
+    An average has all planned epochs for parents; those after an early end have no task.
+    """
+    parents = {
+        role: done[parent.known_key]
+        for role, parent in stage.parents.items()
+        if parent.known_key in done
+    }
     return _TASKS[stage.kind](stage.epoch, parents)

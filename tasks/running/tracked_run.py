@@ -29,9 +29,6 @@ from epochal.tasks.tracking.connection import tracking_uri
 from epochal.tasks.tracking.mlflow_run import TrackedRun
 
 if TYPE_CHECKING:
-    from epochal.tasks.report.page import Images
-
-if TYPE_CHECKING:
     from epochal.data.config.loader import DataConfig
     from epochal.tasks.report.page import Images
 
@@ -148,7 +145,6 @@ def make_tracker(
         ),
         params=parameters(config),
         tags={"epochs": str(config.epochs), "epochal.store": stages.store.url, **(tags or {})},
-        store=stages.store,
         stages=stages,
         log_every_updates=config.tracking.log_every_updates,
         per_group=config.gradients.per_group,

@@ -15,7 +15,6 @@ from typing import Literal
 
 from epochal.data.errors import EpochalError
 from epochal.data.stage_store.stages import StageRecord, StageStore
-from epochal.data.store.store import Store
 from epochal.tasks.planning.run_view import BestEpoch
 from epochal.tasks.session.session import EpochPart
 from epochal.tasks.tracking.connection import RunIdentity, connect, find_or_create_run, unreachable
@@ -83,7 +82,6 @@ class Tracker:
         run: RunIdentity,
         params: Mapping[str, str],
         tags: Mapping[str, str],
-        store: Store,
         stages: StageStore,
         log_every_updates: int,
         per_group: bool,
@@ -97,7 +95,6 @@ class Tracker:
         self._identity = run
         self._params = dict(params)
         self._initial_tags = dict(tags)
-        self._store = store
         self._stages = stages
         self._log_every = LogEvery(log_every_updates=log_every_updates, per_group=per_group)
         self._notice = notice

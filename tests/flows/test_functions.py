@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from support.bare_run import BareRun
 from support.project import Project, call
 
@@ -29,6 +30,21 @@ def test_a_run_is_trained_once_and_its_plan_and_samples_are_those_of_the_command
     assert project("train").json["weights_sha256"] == first["weights_sha256"]
 
 
+@pytest.mark.server
+def test_a_run_that_stops_early_still_averages_the_epochs_that_it_has(
+    tmp_path, tracker, prefect_api
+):
+    project = Project(
+        tmp_path / "project",
+        epochs=4,
+        averaging={"best": 2},
+        early_stopping={"metric": "accuracy", "patience": 1, "min_delta": 1},
+    )
+    result = epochal.train(project.config)
+    assert result["stopped_early"] == 1
+    assert [one["stage"] for one in result["stages"]][-2:] == ["average", "validate_average"]
+
+
 def test_a_plan_is_that_of_the_command_and_starts_nothing(project):
     plan = epochal.plan(str(project.config))
     assert set(plan) == DONE
@@ -52,3 +68,11 @@ def test_samples_are_those_of_the_command(project):
 def test_what_samples_cannot_be_asked_for_is_named(asked, words, project):
     with pytest.raises(epochal.InputError, match=words):
         epochal.samples(project.config, **asked)
+
+
+def test_the_threads_of_one_config_are_not_those_of_the_next_run(tmp_path, home):
+    before = torch.get_num_threads()
+    project = Project(tmp_path / "project", threads=before + 1, model={"target": "nowhere:Net"})
+    with pytest.raises(epochal.TargetError, match="nowhere"):
+        epochal.train(project.config)
+    assert torch.get_num_threads() == before

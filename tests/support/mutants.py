@@ -843,8 +843,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ("times-step-at-anchors", "* gone_U // whole_U", "* (gone_U // whole_U)"),
     ),
     *_of(
+        "tasks/running/lifecycle.py",
+        "test_lifecycle.py",
+        ("prepared-run-is-used-twice", "run is None or run.tracker is not None:", "run is None:"),
+    ),
+    *_of(
         "tasks/running/run.py",
-        "../robustness/test_damaged_artifacts.py",
+        "../../robustness/test_damaged_artifacts.py",
         (
             "repaired-without-end",
             "if not lost or any(parent.known_key in repaired for parent in lost):",

@@ -98,7 +98,6 @@ class Finished:
             run=RunIdentity("digits", 2, "digits@1", 3, digest("test-run", self.store.url)),
             params=more.pop("params", {"optimizer.args.lr": "0.1"}),
             tags=more.pop("tags", {"epochs": str(len(self.records) // 3)}),
-            store=self.store,
             stages=self.stages,
             log_every_updates=log_every_updates,
             per_group=per_group,

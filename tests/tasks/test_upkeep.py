@@ -60,6 +60,15 @@ def test_every_damaged_file_is_found_and_nothing_is_changed(project):
     assert call("verify", str(project.store)).code == 0
 
 
+def test_damaged_times_are_set_aside_when_asked(project):
+    BareRun(project.config)()
+    times = next(project.store.glob("stages/*/times.json"))
+    times.write_bytes(b"x")
+    assert call("verify", str(project.store), "--set-aside").code == 75
+    assert not times.exists()
+    assert call("verify", str(project.store)).code == 0
+
+
 def test_a_record_goes_before_its_artifacts_so_that_no_kill_leaves_half_a_stage(monkeypatch):
     store = open_store(f"memory://{uuid.uuid4().hex}/store")
     stages = StageStore(store)

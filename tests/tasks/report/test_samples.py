@@ -159,3 +159,13 @@ def test_without_a_mine_stage_the_observations_of_all_epochs_give_the_order(proj
         assert {one["n_seen"] for one in done.json["samples"]} == {3}
     plain = call(*place, "--hardest", "4").json["samples"][0]
     assert "n_seen" not in plain
+
+
+def test_of_a_run_that_ended_early_no_later_epoch_is_shown(tmp_path, home):
+    project = Project(tmp_path / "project", epochs=3)
+    BareRun(project.config)()
+    stop = "{metric: accuracy, patience: 1, min_delta: 1}"
+    BareRun(project.config, early_stopping=stop)()
+    shown = call("samples", "blobs", "--store", str(project.store), "--json").json
+    assert shown["epoch"] == 1
+    assert max(sample["epoch_seen"] for sample in shown["samples"]) == 1
