@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.s3_server import BUCKET, s3_server
+from support.stores.s3_server import BUCKET, s3_server
 
 _LONG = [
     Path(__file__).parent / name
@@ -127,7 +127,7 @@ def tracker(empty_mlflow, home, tmp_path, monkeypatch):
 @pytest.fixture
 def database(empty_mlflow, tmp_path, monkeypatch):
     """An empty MLflow store of this test, to look into."""
-    from support.tracking_store import Database
+    from support.stores.tracking_store import Database
 
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     path = tmp_path / "mlflow.db"
@@ -176,7 +176,11 @@ def empty_prefect(prefect_server):
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory, empty_prefect, empty_mlflow):
     """A machine on which all servers run and a project is deployed."""
-    from support.machine import Deployed, Machine, free_port  # it imports MLflow: 2 s of each start
+    from support.runs.machine import (  # it imports MLflow: 2 s of each start
+        Deployed,
+        Machine,
+        free_port,
+    )
 
     machine = Machine(
         tmp_path_factory.mktemp("deployed"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.tiny_model import Net, cross_entropy, new_state, run_epoch, samples
+from support.numbers.tiny_model import Net, cross_entropy, new_state, run_epoch, samples
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 

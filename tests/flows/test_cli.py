@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import typer
-from support.project import Project, call
+from support.runs.project import Project, call
 
 from epochal.data import errors
 from epochal.flows import cli, console

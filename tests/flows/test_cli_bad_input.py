@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from support.project import Project, environment
+from support.runs.project import Project, environment
 
 BAD_DATA = """
     import torch

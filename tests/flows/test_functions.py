@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from support.bare_run import BareRun
-from support.project import Project, call
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, call
 
 import epochal
 

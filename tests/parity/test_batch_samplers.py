@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from support.tiny_model import NUM_CLASSES, cross_entropy, new_state
+from support.numbers.tiny_model import NUM_CLASSES, cross_entropy, new_state
 from torch import nn
 from torch.nn.functional import interpolate
 from torch.utils.data import TensorDataset

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.bare_run import BareRun
-from support.evaluation import metrics
-from support.project import Project
-from support.tiny_model import Net, batches, cross_entropy, new_state, run_epoch, samples
+from support.numbers.evaluation import metrics
+from support.numbers.tiny_model import Net, batches, cross_entropy, new_state, run_epoch, samples
+from support.runs.bare_run import BareRun
+from support.runs.project import Project
 
 from epochal.data.errors import NotFound
 from epochal.engine.config.numerics import MetricsConfig

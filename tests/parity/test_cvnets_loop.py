@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.tiny_model import Net, cross_entropy, new_state, run_epoch, samples
+from support.numbers.tiny_model import Net, cross_entropy, new_state, run_epoch, samples
 
 from epochal.data.errors import Interrupted, NonFinite
 from epochal.data.loading.order import epoch_order

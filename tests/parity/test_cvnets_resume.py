@@ -5,10 +5,10 @@ The numbers are those of the list in test_cvnets_defects_all.py.
 
 import pytest
 import torch
-from support.bare_run import BareRun
-from support.evaluation import metrics
-from support.project import Project, environment
-from support.tiny_model import Net, batches, cross_entropy, new_state, run_epoch, samples
+from support.numbers.evaluation import metrics
+from support.numbers.tiny_model import Net, batches, cross_entropy, new_state, run_epoch, samples
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, environment
 
 from epochal.data.errors import TrainingFailed
 from epochal.data.store.open import open_store

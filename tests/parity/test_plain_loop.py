@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from support.tiny_model import batches, cross_entropy, new_state, num_updates, samples
+from support.numbers.tiny_model import batches, cross_entropy, new_state, num_updates, samples
 from torch import nn
 
 from epochal.data.types import seed_64

@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from support.forked_runs import Count, Lives
-from support.proof_policies import POLICIES, policy_lives
-from support.proof_project import proof_project
-from support.s3_server import BUCKET, s3_process
+from support.runs.forked_runs import Count, Lives
+from support.runs.proof_policies import POLICIES, policy_lives
+from support.runs.proof_project import proof_project
+from support.stores.s3_server import BUCKET, s3_process
 
 from epochal.data.testing.plan import FaultPlan
 from epochal.flows.servers import down
@@ -185,7 +185,7 @@ class _Run:
 
     def found(self) -> dict:
         """What must be equal: every stage's record, the result, every point in MLflow."""
-        from support.command import points
+        from support.runs.command import points
 
         result = json.loads(self.out.read_text().splitlines()[-1])
         records = {

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.bare_run import BareRun
-from support.planted_files import plant
-from support.project import Project
-from support.tiny_model import save_tensors
+from support.numbers.tiny_model import save_tensors
+from support.runs.bare_run import BareRun
+from support.runs.project import Project
+from support.stores.planted_files import plant
 
 from epochal.data.errors import (
     ConfigError,

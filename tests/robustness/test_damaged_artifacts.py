@@ -3,10 +3,10 @@
 import shutil
 
 import pytest
-from support.bare_run import BareRun
-from support.malformed_bytes import replaced
-from support.planted_files import stage, undo
-from support.project import Project, call, environment
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, call, environment
+from support.stores.malformed_bytes import replaced
+from support.stores.planted_files import stage, undo
 
 from epochal.data.errors import CorruptObject, PreflightFailed
 from epochal.data.store.open import open_store

@@ -2,7 +2,7 @@
 
 import pytest
 from robustness.proof import LEVEL, SWEEPS, WRITES, lives, own_threads
-from support.proof_policies import POLICIES, policy_lives
+from support.runs.proof_policies import POLICIES, policy_lives
 
 from epochal.data.testing.plan import FaultPlan
 

@@ -4,9 +4,9 @@ import signal
 
 import httpx
 import pytest
-from support.command import Command, Unbroken, alive
-from support.machine import wait_for
-from support.project import Project
+from support.runs.command import Command, Unbroken, alive
+from support.runs.machine import wait_for
+from support.runs.project import Project
 
 pytestmark = pytest.mark.server
 

@@ -4,8 +4,8 @@ import os
 import signal
 
 import pytest
-from support.kills import CONFIG, HostedRun, Runner, Unbroken, Worker, result_of
-from support.machine import wait_for
+from support.runs.kills import CONFIG, HostedRun, Runner, Unbroken, Worker, result_of
+from support.runs.machine import wait_for
 
 pytestmark = pytest.mark.server
 

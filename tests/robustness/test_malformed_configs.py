@@ -8,8 +8,8 @@ import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.malformed_bytes import mangled, mutated, told
-from support.project import CONFIG
+from support.runs.project import CONFIG
+from support.stores.malformed_bytes import mangled, mutated, told
 
 from epochal.data.errors import BadStore, ConfigError
 from epochal.data.store.addresses import normalise_store

@@ -6,7 +6,8 @@ import uuid
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.malformed_bytes import (
+from support.numbers.stage_keys import FACTS, config
+from support.stores.malformed_bytes import (
     STRANGE,
     document,
     mangled,
@@ -15,8 +16,7 @@ from support.malformed_bytes import (
     single_changes,
     told,
 )
-from support.stage_keys import FACTS, config
-from support.stage_records import KEY, make_record
+from support.stores.stage_records import KEY, make_record
 
 from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import BadStore, CorruptObject
@@ -194,7 +194,7 @@ def test_anchors_of_an_epoch_are_pairs_of_counts_or_damage():
 
 
 def manifest(store):
-    from support.mid_epoch_commits import commit
+    from support.stores.mid_epoch_commits import commit
 
     commit(store, 3)
     path = f"stages/{'a' * 64}/partial/000000000003.json"

@@ -8,10 +8,10 @@ import shutil
 
 import numpy as np
 import pytest
-from support.bare_run import BareRun
-from support.malformed_bytes import replaced, rewritten, safetensors_bytes
-from support.planted_files import plant, stage, undo
-from support.project import Project, environment
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, environment
+from support.stores.malformed_bytes import replaced, rewritten, safetensors_bytes
+from support.stores.planted_files import plant, stage, undo
 
 from epochal.data.documents import dump_document
 from epochal.data.stage_store.stages import StageStore

@@ -3,8 +3,8 @@
 import os
 
 import pytest
-from support.malformed_bytes import replaced
-from support.stage_records import KEY, MODEL, make_record
+from support.stores.malformed_bytes import replaced
+from support.stores.stage_records import KEY, MODEL, make_record
 
 from epochal.data.errors import BadStore, CorruptObject, PreflightFailed
 from epochal.data.stage_store.mid_epoch import MidEpochStore

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.malformed_bytes import mangled, told
-from support.random_observations import observations
+from support.numbers.random_observations import observations
+from support.stores.malformed_bytes import mangled, told
 
 from epochal.data.errors import BadStore, CorruptObject
 from epochal.data.samples.table import update

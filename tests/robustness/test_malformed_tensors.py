@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.malformed_bytes import (
+from support.numbers.tiny_model import bits, new_state, run_epoch, samples, save_tensors
+from support.stores.malformed_bytes import (
     STRANGE,
     mangled,
     mutated,
@@ -17,7 +18,6 @@ from support.malformed_bytes import (
     single_changes,
     told,
 )
-from support.tiny_model import bits, new_state, run_epoch, samples, save_tensors
 
 from epochal.data.errors import CorruptObject, StateMismatch
 from epochal.engine.checkpoint.serialize import (

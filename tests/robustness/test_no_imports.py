@@ -4,10 +4,10 @@ import ast
 import sys
 
 import pytest
-from support.bare_run import BareRun
-from support.malformed_bytes import rewritten
-from support.project import Project, call
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, call
 from support.source_tree import ROOT, files
+from support.stores.malformed_bytes import rewritten
 
 from epochal.data.store.open import open_store
 

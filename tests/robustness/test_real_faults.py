@@ -10,9 +10,9 @@ import time
 from urllib.parse import urlsplit
 
 import pytest
-from support.bare_run import BareRun
-from support.project import Project, call, environment
-from support.s3_server import BUCKET
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, call, environment
+from support.stores.s3_server import BUCKET
 
 from epochal.data.store.retry import RetryingBackend
 from epochal.tasks.session.watch import EpochWatch

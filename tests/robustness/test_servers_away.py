@@ -1,9 +1,9 @@
 """Servers that are away, at the start, in the middle, at the end: training is not lost."""
 
 import pytest
-from support.command import Command, Unbroken
-from support.machine import Machine, free_port
-from support.project import MODEL, Project, environment
+from support.runs.command import Command, Unbroken
+from support.runs.machine import Machine, free_port
+from support.runs.project import MODEL, Project, environment
 
 pytestmark = pytest.mark.server
 

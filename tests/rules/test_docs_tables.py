@@ -7,7 +7,7 @@ import duckdb
 import numpy as np
 import pytest
 from support.pages import DOCS, README, blocks, rows
-from support.sample_files import read_samples, write_samples
+from support.stores.sample_files import read_samples, write_samples
 
 from epochal.data.samples.table import update
 from epochal.data.tables.schemas import OBSERVATIONS, SAMPLES, UPDATES

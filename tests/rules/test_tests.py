@@ -29,10 +29,12 @@ def test_a_test_lies_in_the_folder_of_its_source_and_begins_with_its_name(path):
 
 def test_a_helper_of_one_file_lives_in_that_file():
     used = Counter()
+    support = ROOT / "tests" / "support"
+    helpers = [path for path in support.rglob("*.py") if path.parent.name != "mutants"]
     for path in (ROOT / "tests").rglob("*.py"):
         text = path.read_text()
-        for helper in (ROOT / "tests" / "support").glob("*.py"):
-            used[helper.stem] += f"support.{helper.stem} " in text and helper != path
+        for helper in helpers:
+            used[helper.stem] += f".{helper.stem} import" in text and helper != path
     assert [name for name, count in used.items() if count < 2] == []
 
 

@@ -4,9 +4,9 @@ import json
 import uuid
 
 import pytest
-from support.bare_run import BareRun
-from support.project import Project, call, environment
-from support.stage_records import KEY, make_record
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, call, environment
+from support.stores.stage_records import KEY, make_record
 
 from epochal.data.errors import TrainingFailed
 from epochal.data.stage_store.stages import StageStore

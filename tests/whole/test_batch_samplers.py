@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from support.bare_run import BareRun
-from support.project import Project, environment
-from support.stage_keys import FACTS, config, keys
+from support.numbers.stage_keys import FACTS, config, keys
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, environment
 
 from epochal.data.errors import ConfigError, DataError, TargetError, TrainingFailed
 from epochal.data.tables.schemas import OBSERVATIONS

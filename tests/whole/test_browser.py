@@ -4,11 +4,11 @@ import shutil
 from contextlib import suppress
 
 import pytest
-from support.bare_run import BareRun
-from support.command import Unbroken
-from support.kills import CONFIG, HostedRun, Runner, Worker, result_of
-from support.machine import wait_for
-from support.project import Project, call
+from support.runs.bare_run import BareRun
+from support.runs.command import Unbroken
+from support.runs.kills import CONFIG, HostedRun, Runner, Worker, result_of
+from support.runs.machine import wait_for
+from support.runs.project import Project, call
 
 pytestmark = [pytest.mark.server, pytest.mark.browser]
 

@@ -4,8 +4,8 @@ import time
 
 import mlflow
 import pytest
-from support.command import Command, points
-from support.project import Project
+from support.runs.command import Command, points
+from support.runs.project import Project
 
 pytestmark = pytest.mark.server
 

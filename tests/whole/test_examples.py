@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.project import call
+from support.runs.project import call
 
 from epochal.tasks.config.load import load_config
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.bare_run import BareRun
+from support.runs.bare_run import BareRun
 
 from epochal.tasks.runs.find_run import find_run
 from epochal.tasks.upkeep import verify_store

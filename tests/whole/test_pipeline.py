@@ -12,8 +12,8 @@ import mlflow
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from support.machine import wait_for
-from support.project import Project, call, environment
+from support.runs.machine import wait_for
+from support.runs.project import Project, call, environment
 
 pytestmark = pytest.mark.server
 

@@ -1,11 +1,11 @@
 """Policies in whole runs: tables, records, keys, batches and a user's own function."""
 
 import pytest
-from support.bare_run import BareRun
-from support.project import Project
-from support.proof_policies import OWN
-from support.sample_files import read_samples
-from support.stage_keys import FACTS, keys
+from support.numbers.stage_keys import FACTS, keys
+from support.runs.bare_run import BareRun
+from support.runs.project import Project
+from support.runs.proof_policies import OWN
+from support.stores.sample_files import read_samples
 
 from epochal.data.errors import ConfigError, TargetError
 from epochal.data.tables.schemas import SAMPLES

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.drawing_data import COUNT, Drawing, batches, few_processors, plain
+from support.numbers.drawing_data import COUNT, Drawing, batches, few_processors, plain
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from epochal.data.errors import DataError, TrainingFailed

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.drawing_data import COUNT, Drawing, Slow, batches, few_processors, plain
-from support.machine import wait_for
+from support.numbers.drawing_data import COUNT, Drawing, Slow, batches, few_processors, plain
+from support.runs.machine import wait_for
 
 from epochal.data.errors import TrainingFailed
 from epochal.data.loading import workers as workers_module
@@ -100,7 +100,7 @@ def test_a_killed_worker_is_an_error_that_says_what_to_do():
 SCRIPT = """
 import sys, time
 import numpy as np
-from support.drawing_data import Drawing, Slow, batches
+from support.numbers.drawing_data import Drawing, Slow, batches
 found = batches({dataset}, workers=2, batch_size=11)
 {use}
 """

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from support.policy_runs import config_of, context_of, mined, planned
-from support.random_observations import observations
+from support.numbers.random_observations import observations
+from support.runs.policy_runs import config_of, context_of, mined, planned
 
 
 def test_who_is_kept_for_the_floor_alone_weighs_as_one_who_had_to_train():

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.policy_runs import POLICIES, config_of, context_of, learned, own, planned
-from support.sample_files import read_samples, write_samples
+from support.runs.policy_runs import POLICIES, config_of, context_of, learned, own, planned
+from support.stores.sample_files import read_samples, write_samples
 
 from epochal.data.errors import CorruptObject, StateMismatch
 from epochal.data.mining.plan import updated

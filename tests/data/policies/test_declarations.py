@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from support.policy_runs import config_of, context_of, learned, mined, planned
+from support.runs.policy_runs import config_of, context_of, learned, mined, planned
 
 from epochal.data.config.loader import SamplingConfig
 from epochal.data.mining.shards import mine_files

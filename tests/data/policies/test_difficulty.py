@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.policy_runs import config_of, context_of, mined, planned
-from support.random_observations import observations
+from support.numbers.random_observations import observations
+from support.runs.policy_runs import config_of, context_of, mined, planned
 
 from epochal.data.policies.shared.difficulty import SCORE_COLUMNS, score_of
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.random_observations import observations, without_classes
+from support.numbers.random_observations import observations, without_classes
 
 from epochal.data.config.loader import SamplingConfig
 from epochal.data.mining.plan import plan_epoch

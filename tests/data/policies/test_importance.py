@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from support.policy_runs import config_of, context_of, course, learned, mined, planned
-from support.random_observations import observations
+from support.numbers.random_observations import observations
+from support.runs.policy_runs import config_of, context_of, course, learned, mined, planned
 
 from epochal.data.config.loader import SamplingConfig
 from epochal.data.errors import TargetError

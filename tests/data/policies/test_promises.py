@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.policy_runs import (
+from support.numbers.random_observations import observations
+from support.runs.policy_runs import (
     POLICIES,
     WEIGHTED,
     config_of,
@@ -16,7 +17,6 @@ from support.policy_runs import (
     mined,
     planned,
 )
-from support.random_observations import observations
 
 from epochal.data.policies.shared.pool import PlanContext
 from epochal.data.samples.table import FLAG_SUSPECT, SampleTable

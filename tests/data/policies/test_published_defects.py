@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from support.policy_runs import config_of, context_of, course, learned, mined, planned
-from support.random_observations import observations
-from support.sample_files import read_samples, write_samples
+from support.numbers.random_observations import observations
+from support.runs.policy_runs import config_of, context_of, course, learned, mined, planned
+from support.stores.sample_files import read_samples, write_samples
 
 from epochal.data.policies.shared.pool import PlanContext
 from epochal.engine.measure.observe import Observer

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.random_observations import observations
+from support.numbers.random_observations import observations
 
 from epochal.data.samples.scores import STATES, data_map, never_right, states, variability
 from epochal.data.samples.table import table_of_all

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.random_observations import observations, without_classes
-from support.sample_files import read_samples, write_samples
+from support.numbers.random_observations import observations, without_classes
+from support.stores.sample_files import read_samples, write_samples
 
 from epochal.data.errors import StateMismatch
 from epochal.data.samples.table import (

@@ -5,9 +5,9 @@ import signal
 
 import numpy as np
 import pytest
-from support.bare_run import BareRun
-from support.mid_epoch_commits import KEY, commit
-from support.project import Project, environment
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, environment
+from support.stores.mid_epoch_commits import KEY, commit
 
 from epochal.data.documents import dump_document
 from epochal.data.errors import Interrupted, TrainingFailed

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from support.stage_records import KEY, MODEL, OTHER, TABLE, make_record
+from support.stores.stage_records import KEY, MODEL, OTHER, TABLE, make_record
 
 from epochal.data.documents import dump_document
 from epochal.data.errors import BadStore, CorruptObject, NotDeterministic, NotFound

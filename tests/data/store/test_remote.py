@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from support.s3_server import BUCKET
+from support.stores.s3_server import BUCKET
 
 from epochal.data.errors import PreflightFailed, StoreUnavailable
 from epochal.data.store import remote as backend_object

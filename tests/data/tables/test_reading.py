@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from support.random_observations import observations
+from support.numbers.random_observations import observations
 
 from epochal.data.errors import CorruptObject
 from epochal.data.tables import reading

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.random_observations import observations, without_classes
+from support.numbers.random_observations import observations, without_classes
 
 from epochal.data.errors import BadStore, CorruptObject
 from epochal.data.tables import reading as table_reading

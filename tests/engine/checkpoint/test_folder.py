@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.bare_run import BareRun
-from support.project import Project
-from support.tiny_model import Net, bits, new_state, run_epoch, samples
+from support.numbers.tiny_model import Net, bits, new_state, run_epoch, samples
+from support.runs.bare_run import BareRun
+from support.runs.project import Project
 
 from epochal.data.errors import CorruptObject, StateMismatch
 from epochal.engine import EmaConfig, WeightAverage, load_checkpoint, save_checkpoint

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from support.tiny_model import Net, bits, new_state, run_epoch, samples, save_tensors
+from support.numbers.tiny_model import Net, bits, new_state, run_epoch, samples, save_tensors
 from torch import nn
 
 from epochal.data.documents import dump_document, load_document

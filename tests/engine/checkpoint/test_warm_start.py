@@ -3,7 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.tiny_model import Net, new_state
+from support.numbers.tiny_model import Net, new_state
 from torch import nn
 
 from epochal.data.errors import StateMismatch

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.tiny_model import (
+from support.numbers.tiny_model import (
     Net,
     batches,
     bits,

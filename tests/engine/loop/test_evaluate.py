@@ -8,8 +8,8 @@ import torch
 import torchmetrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.evaluation import metrics, validate
-from support.tiny_model import Net, bits, cross_entropy, new_state, samples
+from support.numbers.evaluation import metrics, validate
+from support.numbers.tiny_model import Net, bits, cross_entropy, new_state, samples
 from torch import nn
 
 from epochal.data.errors import TargetError

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from support.tiny_model import (
+from support.numbers.tiny_model import (
     Net,
     bits,
     new_state,

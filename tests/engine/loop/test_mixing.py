@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from support.bare_run import BareRun
-from support.project import Project, environment
-from support.tiny_model import Net, cross_entropy, new_state, run_epoch, samples
+from support.numbers.tiny_model import Net, cross_entropy, new_state, run_epoch, samples
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, environment
 from torch import nn
 
 from epochal.data.errors import ConfigError, TargetError, TrainingFailed

@@ -7,10 +7,10 @@ import signal
 import pytest
 import torch
 from mlflow import MlflowClient
-from support.bare_run import BareRun
-from support.evaluation import metrics, validate
-from support.project import Project, environment
-from support.tiny_model import batches, bits, cross_entropy, new_state, run_epoch, samples
+from support.numbers.evaluation import metrics, validate
+from support.numbers.tiny_model import batches, bits, cross_entropy, new_state, run_epoch, samples
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, environment
 
 from epochal.data.errors import Interrupted, TrainingFailed
 from epochal.data.tables.writing import UPDATES, read_table

@@ -9,8 +9,8 @@ import torchmetrics.regression
 import torchmetrics.text
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.bare_run import BareRun
-from support.project import Project
+from support.runs.bare_run import BareRun
+from support.runs.project import Project
 
 from epochal.data.errors import TargetError
 from epochal.engine.config.numerics import BUILT_IN_METRICS, MetricsConfig

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 from pydantic import ValidationError
-from support.bare_run import BareRun
-from support.project import Project, environment
-from support.stage_keys import changed, keys
-from support.tiny_model import Net, new_state, run_epoch, samples
+from support.numbers.stage_keys import changed, keys
+from support.numbers.tiny_model import Net, new_state, run_epoch, samples
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, environment
 from torch import nn
 
 from epochal.data.errors import TargetError, TrainingFailed

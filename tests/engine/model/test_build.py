@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from support.tiny_model import Net
+from support.numbers.tiny_model import Net
 from torch import nn
 
 from epochal.data.errors import TargetError

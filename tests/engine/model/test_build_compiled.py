@@ -6,9 +6,9 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.bare_run import BareRun
-from support.project import Project
-from support.tiny_model import Net, bits, new_state, run_epoch, samples
+from support.numbers.tiny_model import Net, bits, new_state, run_epoch, samples
+from support.runs.bare_run import BareRun
+from support.runs.project import Project
 
 from epochal.engine.checkpoint.serialize import load_state, split_state
 from epochal.engine.config.numerics import PrecisionConfig

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.bare_run import BareRun
-from support.project import Project, call
-from support.tiny_model import Net, bits, new_state, run_epoch, samples
+from support.numbers.tiny_model import Net, bits, new_state, run_epoch, samples
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, call
 from torch import nn
 
 from epochal.data.errors import StateMismatch, TargetError

@@ -3,11 +3,19 @@
 import pytest
 import torch
 from pydantic import ValidationError
-from support.bare_run import BareRun
-from support.project import Project, environment
-from support.stage_keys import changed, keys
-from support.tiny_model import Net, bits, cross_entropy, new_state, num_updates, run_epoch, samples
-from support.tiny_model import batches as batches_of
+from support.numbers.stage_keys import changed, keys
+from support.numbers.tiny_model import (
+    Net,
+    bits,
+    cross_entropy,
+    new_state,
+    num_updates,
+    run_epoch,
+    samples,
+)
+from support.numbers.tiny_model import batches as batches_of
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, environment
 from torch import nn
 
 from epochal.data.errors import TargetError, TrainingFailed

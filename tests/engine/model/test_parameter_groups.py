@@ -3,10 +3,10 @@
 import pytest
 import torch
 from pydantic import ValidationError
-from support.bare_run import BareRun
-from support.project import Project
-from support.stage_keys import all_of, changed, keys
-from support.tiny_model import Net, cross_entropy, new_state, run_epoch, samples
+from support.numbers.stage_keys import all_of, changed, keys
+from support.numbers.tiny_model import Net, cross_entropy, new_state, run_epoch, samples
+from support.runs.bare_run import BareRun
+from support.runs.project import Project
 from torch import nn
 
 from epochal.data.errors import TargetError
@@ -276,7 +276,7 @@ def test_the_order_of_kinds_without_decay_is_in_no_key():
 
 
 def test_a_run_in_groups_resumes_to_the_same_bytes_and_records_each_rate(tmp_path, home):
-    from support.project import environment
+    from support.runs.project import environment
 
     from epochal.data.errors import TrainingFailed
 

@@ -5,8 +5,8 @@ import json
 import httpx
 import pytest
 import yaml
-from support.machine import free_port, wait_for
-from support.project import CONFIG, Project, call
+from support.runs.machine import free_port, wait_for
+from support.runs.project import CONFIG, Project, call
 
 from epochal.flows.deployment import cron
 from epochal.tasks.config.load import load_config

@@ -2,7 +2,7 @@
 
 import httpx
 import pytest
-from support.machine import wait_for
+from support.runs.machine import wait_for
 
 pytestmark = pytest.mark.server
 

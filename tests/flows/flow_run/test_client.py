@@ -8,8 +8,8 @@ import time
 
 import httpx
 import pytest
-from support.machine import Machine, free_port, wait_for
-from support.project import environment
+from support.runs.machine import Machine, free_port, wait_for
+from support.runs.project import environment
 
 from epochal.data.errors import Interrupted, ServerUnavailable
 from epochal.flows.flow_run.client import server_errors, talking_to

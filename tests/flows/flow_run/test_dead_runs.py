@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.states import Cancelling, Crashed, Failed, Pending, Running, Scheduled
-from support.command import Command, Unbroken
-from support.machine import Machine, wait_for
-from support.project import Project, call
+from support.runs.command import Command, Unbroken
+from support.runs.machine import Machine, wait_for
+from support.runs.project import Project, call
 
 from epochal.flows.flow_run import dead_runs as left_running
 from epochal.flows.flow_run.client import talking_to

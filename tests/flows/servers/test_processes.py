@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.machine import wait_for
+from support.runs.machine import wait_for
 
 from epochal.data.errors import InputError
 from epochal.flows.servers.home import NoteDamagedError, ServerHome

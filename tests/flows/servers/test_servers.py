@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from support.machine import (
+from support.runs.machine import (
     USUAL_PORTS,
     Machine,
     family,

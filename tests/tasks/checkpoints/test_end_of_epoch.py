@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from support.stage_records import KEY, OTHER
-from support.tiny_model import bits, new_state, run_epoch, samples
+from support.numbers.tiny_model import bits, new_state, run_epoch, samples
+from support.stores.stage_records import KEY, OTHER
 
 from epochal.data.errors import CorruptObject
 from epochal.data.stage_store.records import StageRecord

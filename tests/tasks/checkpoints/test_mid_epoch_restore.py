@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 import torch
-from support.bare_run import BareRun
-from support.malformed_bytes import rewritten
-from support.project import Project, environment
-from support.tiny_model import save_tensors
+from support.numbers.tiny_model import save_tensors
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, environment
+from support.stores.malformed_bytes import rewritten
 
 from epochal.data.errors import CorruptObject, TrainingFailed
 from epochal.data.hashing import file_checksum

@@ -4,9 +4,9 @@ import threading
 
 import pytest
 import torch
-from support.bare_run import BareRun
-from support.project import Project
-from support.tiny_model import bits, new_state, run_epoch, samples
+from support.numbers.tiny_model import bits, new_state, run_epoch, samples
+from support.runs.bare_run import BareRun
+from support.runs.project import Project
 
 from epochal.data.errors import StoreUnavailable
 from epochal.data.stage_store.mid_epoch import MidEpochStore

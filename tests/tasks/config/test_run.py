@@ -2,7 +2,7 @@
 
 import pytest
 from pydantic import ValidationError
-from support.stage_keys import config
+from support.numbers.stage_keys import config
 
 UPDATES = {"kind": "constant", "warmup": 10, "unit": "updates"}
 PLAIN = {"sampling": {"policy": "none"}, "schedule": {"kind": "constant"}}

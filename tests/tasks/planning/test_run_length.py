@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
-from support.bare_run import BareRun
-from support.project import Project, environment
-from support.stage_keys import FACTS, config
-from support.tiny_model import batches, cross_entropy, new_state, samples
+from support.numbers.stage_keys import FACTS, config
+from support.numbers.tiny_model import batches, cross_entropy, new_state, samples
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, environment
 
 from epochal.data.errors import ConfigError, TrainingFailed
 from epochal.data.loading.order import micro_batches

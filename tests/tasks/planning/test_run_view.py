@@ -1,7 +1,7 @@
 """What follows from the records of a run: its best epoch, and the one that it was stopped with."""
 
 import pytest
-from support.stage_keys import FACTS, config
+from support.numbers.stage_keys import FACTS, config
 
 from epochal.data.stage_store.records import StageRecord
 from epochal.tasks.planning.run_view import RunView

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from support.bare_run import BareRun
-from support.project import Project
-from support.tiny_model import new_state, run_epoch, samples
+from support.numbers.tiny_model import new_state, run_epoch, samples
+from support.runs.bare_run import BareRun
+from support.runs.project import Project
 
 from epochal.data.errors import PreflightFailed
 from epochal.data.store.open import open_store

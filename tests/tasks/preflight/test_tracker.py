@@ -9,7 +9,7 @@ import threading
 from contextlib import closing
 
 import pytest
-from support.project import Project
+from support.runs.project import Project
 
 from epochal.data.errors import PreflightFailed
 from epochal.tasks.preflight.tracker import check_tracker, schema_revisions

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from support.bare_run import BareRun
-from support.project import Project, call
-from support.tiny_model import Net, batches, cross_entropy, new_state, samples
+from support.numbers.tiny_model import Net, batches, cross_entropy, new_state, samples
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, call
 from torch import nn
 
 from epochal.data.errors import TargetError

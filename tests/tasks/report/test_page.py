@@ -12,8 +12,8 @@ import yaml
 from jinja2 import UndefinedError
 from matplotlib.colors import to_rgb
 from PIL import Image
-from support.bare_run import BareRun
-from support.project import Project, call
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, call
 
 from epochal.tasks.report.figures import DARK, LIGHT
 from epochal.tasks.report.page import render, report_html

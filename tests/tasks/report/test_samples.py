@@ -4,8 +4,8 @@ import shutil
 
 import numpy as np
 import pytest
-from support.bare_run import BareRun
-from support.project import Project, call
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, call
 
 from epochal.data.errors import InputError
 from epochal.data.samples.scores import (

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from support.bare_run import BareRun
-from support.project import Project
-from support.tracking_store import Database
+from support.runs.bare_run import BareRun
+from support.runs.project import Project
+from support.stores.tracking_store import Database
 
 from epochal.tasks.running.tracked_run import DATA_MAP, KEPT, NO_DATA, REPORT, sync_run
 from epochal.tasks.runs.find_run import find_run

@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from support.bare_run import BareRun
-from support.project import Project, call
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, call
 
 from epochal.tasks.run_data.sample_images import NoImage, image_of
 

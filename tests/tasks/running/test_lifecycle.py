@@ -1,7 +1,7 @@
 """The life of a run: which one a flow works on."""
 
 import pytest
-from support.project import Project
+from support.runs.project import Project
 
 from epochal.tasks.config.load import load_config
 from epochal.tasks.running.lifecycle import active_run, prepare

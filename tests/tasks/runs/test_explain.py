@@ -1,7 +1,7 @@
 """Why a stage would run: the field, from what to what; root causes, not their echoes."""
 
 import pytest
-from support.stage_keys import FACTS, config
+from support.numbers.stage_keys import FACTS, config
 
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 from epochal.tasks.runs.explain import Comparison

@@ -3,7 +3,7 @@
 import uuid
 
 import pytest
-from support.stage_keys import FACTS, config
+from support.numbers.stage_keys import FACTS, config
 
 from epochal.data.documents import dump_document
 from epochal.data.errors import NotFound

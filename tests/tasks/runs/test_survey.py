@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
-from support.bare_run import BareRun
-from support.project import Project, environment
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, environment
 
 from epochal.data.store import open as opening
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.bare_run import BareRun
-from support.project import Project, call
-from support.s3_server import BUCKET
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, call
+from support.stores.s3_server import BUCKET
 
 from epochal.data.errors import ConfigError, NotFound, TrainingFailed
 from epochal.tasks.checkpoints.warm_start import load_weights

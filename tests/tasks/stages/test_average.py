@@ -6,8 +6,8 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.bare_run import BareRun
-from support.project import Project, call
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, call
 
 from epochal.data.hashing import file_sha256
 from epochal.data.testing.faults import injected

@@ -1,7 +1,7 @@
 """Which epochs are averaged: a pure function of the validations, decided once all are there."""
 
 import pytest
-from support.stage_keys import FACTS, config
+from support.numbers.stage_keys import FACTS, config
 
 from epochal.data.stage_store.records import StageRecord
 from epochal.tasks.stages.average import chosen_epochs, is_decided

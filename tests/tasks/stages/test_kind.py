@@ -1,8 +1,8 @@
 """A kind of stage is one declaration: whoever asks for kinds finds a made-up one as well."""
 
 import pytest
-from support.bare_run import BareRun
-from support.project import Project, call
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, call
 
 from epochal.data.documents import dump_document
 from epochal.tasks.runs.find_run import find_run

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.stage_keys import FACTS, all_of, changed, config, keys
+from support.numbers.stage_keys import FACTS, all_of, changed, config, keys
 
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 from epochal.tasks.stages.registry import KINDS, list_stages, loaded

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from support.bare_run import BareRun
-from support.project import Project, call
-from support.sample_files import read_samples
+from support.runs.bare_run import BareRun
+from support.runs.project import Project, call
+from support.stores.sample_files import read_samples
 
 from epochal.data.errors import ConfigError, DataError, Interrupted
 from epochal.data.tables.writing import OBSERVATIONS, read_table

@@ -2,7 +2,7 @@
 
 import threading
 
-from support.tracking_store import Finished, expected_keys_and_steps, keys_and_steps
+from support.stores.tracking_store import Finished, expected_keys_and_steps, keys_and_steps
 
 from epochal.tasks.tracking.background import DataEntry
 from epochal.tasks.tracking.connection import connect

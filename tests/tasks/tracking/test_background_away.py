@@ -3,7 +3,7 @@
 import socket
 import time
 
-from support.tracking_store import Finished, expected_keys_and_steps, keys_and_steps
+from support.stores.tracking_store import Finished, expected_keys_and_steps, keys_and_steps
 
 from epochal.tasks.tracking import background as ledger_module
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from support.tracking_store import Finished
+from support.stores.tracking_store import Finished
 
 from epochal.data.errors import ServerUnavailable
 from epochal.data.types import Target

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support.tracking_store import Finished, expected_keys_and_steps, keys_and_steps
+from support.stores.tracking_store import Finished, expected_keys_and_steps, keys_and_steps
 
 from epochal.data.errors import CorruptObject
 from epochal.tasks.tracking.exporter import _check_steps

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.tracking_store import Finished
+from support.stores.tracking_store import Finished
 
 from epochal.data.types import Target
 from epochal.tasks.tracking.background import ModelSource

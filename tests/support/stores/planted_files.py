@@ -1,7 +1,7 @@
 """Files planted in a store and taken away again."""
 
-from support.bare_run import BareRun
-from support.malformed_bytes import rewritten
+from support.runs.bare_run import BareRun
+from support.stores.malformed_bytes import rewritten
 
 from epochal.data.hashing import bytes_sha256
 

@@ -12,8 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.command import STEP_SECONDS, Unbroken, alive, children, wait_for_commit
-from support.machine import wait_for
+from support.runs.command import STEP_SECONDS, Unbroken, alive, children, wait_for_commit
+from support.runs.machine import wait_for
 
 # Processes of the loader read the data: they must not be left behind, either.
 CONFIG = {

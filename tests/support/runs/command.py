@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
-from support.project import Project, environment
+from support.runs.project import Project, environment
 
 OPTIONS = ("--set", "epochs=2", "--set", "checkpoint.every_updates=1")
 STEP_SECONDS = "0.15"

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import httpx
-from support.command import children
-from support.project import MODEL, Project, call, environment
+from support.runs.command import children
+from support.runs.project import MODEL, Project, call, environment
 
 USUAL_PORTS = (4200, 5000)
 

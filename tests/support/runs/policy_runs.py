@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from support.random_observations import observations
+from support.numbers.random_observations import observations
 
 from epochal.data.config.loader import SamplingConfig
 from epochal.data.mining import plan as mining

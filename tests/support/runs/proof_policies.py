@@ -6,8 +6,8 @@ has, and so must the plans that follow from it.
 
 from pathlib import Path
 
-from support.forked_runs import Lives
-from support.project import Project
+from support.runs.forked_runs import Lives
+from support.runs.project import Project
 
 OWN = """
     import numpy as np

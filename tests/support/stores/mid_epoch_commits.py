@@ -1,7 +1,7 @@
 """A commit inside an epoch, made by hand."""
 
 import torch
-from support.tiny_model import save_tensors
+from support.numbers.tiny_model import save_tensors
 
 from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.store.hashed_files import write_checksummed

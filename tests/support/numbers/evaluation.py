@@ -1,6 +1,6 @@
 """Evaluation of a tiny model: the metrics that the tests compare."""
 
-from support.tiny_model import batches, cross_entropy
+from support.numbers.tiny_model import batches, cross_entropy
 
 from epochal.engine.config.numerics import MetricsConfig
 from epochal.engine.loop.evaluate import validate_epoch

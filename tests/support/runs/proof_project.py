@@ -8,7 +8,7 @@ inside that tail, mining, early stopping, averaging of checkpoints, retention.
 
 from pathlib import Path
 
-from support.project import Project
+from support.runs.project import Project
 
 MODEL = """
     import os

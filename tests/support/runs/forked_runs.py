@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from support.bare_run import BareRun
-from support.proof_project import commits_here
+from support.runs.bare_run import BareRun
+from support.runs.proof_project import commits_here
 
 from epochal.data.errors import EpochalError
 from epochal.data.testing.faults import injected

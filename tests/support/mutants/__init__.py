@@ -1,0 +1,8 @@
+"""The faults of `make mutants`: small changes of the source that its tests must find."""
+
+from support.mutants import of_data, of_engine, of_tasks
+from support.mutants.mutant import PARTS, ROOT, Mutant
+
+__all__ = ["MUTANTS", "PARTS", "ROOT", "Mutant"]
+
+MUTANTS = (*of_data.MUTANTS, *of_engine.MUTANTS, *of_tasks.MUTANTS)

@@ -1,0 +1,354 @@
+"""Faults of data/."""
+
+from support.mutants.mutant import Mutant, of
+
+MUTANTS: tuple[Mutant, ...] = (
+    *of(
+        "data/hashing.py",
+        "test_hashing.py",
+        ("digest-without-its-kind", '["epochal", kind, value]', '["epochal", value]'),
+        ("digest-of-one-digit-more", "SIGNIFICANT_DIGITS = 12", "SIGNIFICANT_DIGITS = 13"),
+        ("content-parts-not-framed", "{len(tag)}:{tag}:{view.nbytes}:", "{tag}:"),
+        ("second-draw-like-the-first", "again = repeats_N > 0", "again = repeats_N > 1"),
+    ),
+    *of(
+        "data/store/retry.py",
+        "test_retry.py",
+        ("pause-never-grows", "min(2 * pause_s, MAX_PAUSE_S)", "min(pause_s, MAX_PAUSE_S)"),
+        (
+            "hurry-waits-as-long",
+            "if self.hurried() else self.seconds",
+            "if False else self.seconds",
+        ),
+        ("lost-answer-of-a-file", "and not source.exists():", "and source.exists():"),
+    ),
+    *of(
+        "data/store/store.py",
+        "test_store.py test_store_intact_reads.py test_store_contract.py",
+        (
+            "wrong-at-the-first-read",
+            "if self._read_before(path, bytes_sha256(data), wrong):",
+            "if True:",
+        ),
+        ("other-wrong-bytes-are-damage-too", "if digest in wrong:", "if wrong:"),
+        (
+            "read-again-from-memory",
+            "            self._backend.forget(path)\n",
+            "            pass\n",
+        ),
+        ("reads-without-end", "if len(wrong) == MAX_READS:", "if False:"),
+        ("overlong-object-is-read", "if len(data) > max_bytes:", "if len(data) > max_bytes + 1:"),
+        (
+            "old-probes-stay",
+            "time.time() - int(left[1]) > PROBE_S",
+            "time.time() - int(left[1]) < -PROBE_S",
+        ),
+        (
+            "store-without-exclusive-puts",
+            "            pass\n        else:\n            raise BadStore(",
+            "            pass\n        if False:\n            raise BadStore(",
+        ),
+    ),
+    *of(
+        "data/store/local.py",
+        "test_local.py test_store_contract.py",
+        ("put-replaces", "disk().link(source, target)\n", "os.replace(source, target)\n"),
+        (
+            "name-not-synced",
+            "            raise\n        disk().sync(target.parent)",
+            "            raise",
+        ),
+        (
+            "bytes-not-synced",
+            "            disk().sync(temporary)\n            self._link",
+            "            self._link",
+        ),
+        (
+            "handed-over-file-stays",
+            "            disk().unlink(source)  # a second",
+            "            # a",
+        ),
+    ),
+    *of(
+        "data/store/remote.py",
+        "test_remote.py test_store_contract.py",
+        (
+            "s3-put-replaces",
+            'self._files.pipe_file(key, source, mode="create", **self._upload)',
+            "self._files.pipe_file(key, source, **self._upload)",
+        ),
+        ("s3-conflict-is-an-error", "not in _CONFLICT or not left:", "not in _CONFLICT or left:"),
+        ("s3-move-replaces", "if self.size(target) is not None:", "if False:"),
+    ),
+    *of(
+        "data/documents.py",
+        "test_documents.py",
+        ("document-digest-unchecked", "if expected != data:", "if len(expected) != len(data):"),
+        ("document-of-too-many-levels", "if depth > MAX_DEPTH:", "if depth > MAX_DEPTH + 1:"),
+    ),
+    *of(
+        "data/store/hashed_files.py",
+        "test_hashed_files.py",
+        (
+            "small-pieces-at-the-end-lost",
+            "    if gathered:\n        yield memoryview(gathered)\n\n\ndef _write",
+            "\n\ndef _write",
+        ),
+        ("checksum-without-the-end", "checksum.update(view[:filled])", "pass"),
+        ("short-write-goes-on-at-its-start", "block = block[count:]", "block = block[:0]"),
+    ),
+    *of(
+        "data/stage_store/stages.py",
+        "test_stages.py",
+        (
+            "artifact-digest-unchecked",
+            "if bytes_sha256(data) != artifact.sha256:",
+            "if len(data) != artifact.size:",
+        ),
+        (
+            "record-of-other-parents-stands",
+            "if standing.consumed != record.consumed:",
+            "if len(standing.consumed) != len(record.consumed):",
+        ),
+        (
+            "other-result-stands",
+            "if dump_record(standing) == dump_record(record):",
+            "if standing.artifacts == record.artifacts:",
+        ),
+        (
+            "rejected-record-stays",
+            'for damaged_path in (f"{stage_folder(record.key)}/{RECORD}", path):',
+            "for damaged_path in (path,):",
+        ),
+    ),
+    *of(
+        "data/stage_store/status.py",
+        "test_stages.py",
+        ("short-artifact-is-done", "elif size != artifact.size:", "elif size > artifact.size:"),
+        (
+            "missing-artifact-is-pruned",
+            "for name in absent if name not in pruned]",
+            "for name in absent if not pruned]",
+        ),
+    ),
+    *of(
+        "data/stage_store/records.py",
+        "test_stages.py",
+        (
+            "record-of-another-stage",
+            "stored_format != FORMAT or record.key != key",
+            "stored_format != FORMAT",
+        ),
+    ),
+    *of(
+        "data/stage_store/mid_epoch.py",
+        "test_mid_epoch.py",
+        ("one-commit-to-fall-back-to", "KEEP = 2 ", "KEEP = 1 "),
+        ("later-commits-are-deleted", "if path < written and path", "if path"),
+        ("damaged-tensors-stand", "if not self._is_intact(tensors.checksum):", "if False:"),
+        (
+            "commit-under-another-number",
+            "and f\"{manifest['micro_steps']:012d}.json\" == path",
+            "and f\"{manifest['micro_steps']:012d}.json\" >= path",
+        ),
+    ),
+    *of(
+        "data/tables/writing.py",
+        "test_writing.py",
+        ("pages-without-checksums", "write_page_checksum=True", "write_page_checksum=False"),
+        ("last-of-each-row", "is_first[1:] = sorted_N", "is_first[:-1] = sorted_N"),
+        ("numbers-wrap-around", 'if wanted.kind in "iu" and not', 'if wanted.kind in "u" and not'),
+        (
+            "rows-of-full-groups-only",
+            "whole = rows if all_rows else",
+            "whole = 0 * rows if all_rows else",
+        ),
+    ),
+    *of(
+        "data/tables/reading.py",
+        "test_reading.py test_writing.py",
+        ("unsorted-pieces", "self._last is None or ids_N[0] > self._last", "True"),
+        ("take-through-stops-before", 'side="right")) for ids_B', 'side="left")) for ids_B'),
+    ),
+    *of(
+        "data/tables/checks.py",
+        "test_writing.py",
+        ("newer-table-is-read", "if int(version) > schema.version:", "if False:"),
+        (
+            "wrong-column-type",
+            "if kind != arrow_type(column):",
+            "if str(kind) < str(arrow_type(column)):",
+        ),
+    ),
+    *of(
+        "data/samples/table.py",
+        "test_table.py",
+        ("streak-survives-a-mistake", "np.where(easy_S, streak_S, 0)", "streak_S"),
+        (
+            "learning-counts-as-forgetting",
+            "was_correct_S & ~correct_S",
+            "was_correct_S ^ correct_S",
+        ),
+        ("scored-samples-count-as-trained", 'table["epoch_seen"] = epoch_seen_N', "pass"),
+        (
+            "label-of-the-data-set-wins",
+            'np.where(table["label"] < 0, stated_N',
+            "np.where(stated_N >= 0, stated_N",
+        ),
+    ),
+    *of(
+        "data/samples/scores.py",
+        "test_scores.py",
+        ("variability-of-the-mean", "- mean_N**2", "- mean_N"),
+        ("forgotten-are-never-right", '& (columns["forget_count"] == 0)', ""),
+    ),
+    *of(
+        "data/loading/order.py",
+        "test_order.py",
+        (
+            "small-epoch-is-dropped",
+            "end = whole if drop_last and whole else",
+            "end = whole if drop_last else",
+        ),
+        (
+            "tail-counts-as-a-whole-update",
+            "num_samples=self._offsets[end] - self._offsets[first]",
+            "num_samples=self.accumulate * self._offsets[1]",
+        ),
+        (
+            "ties-in-buckets-as-they-stand",
+            "if len(equal_B):  # runs",
+            "if len(equal_B) > len(rows_B):  # runs",
+        ),
+        (
+            "last-update-not-counted",
+            "-(-self.num_micro_steps // self.accumulate)",
+            "self.num_micro_steps // self.accumulate",
+        ),
+    ),
+    *of(
+        "data/loading/batch_sampler.py",
+        "test_batch_sampler.py",
+        ("first-classes-have-the-rest", "count_C[luck_C[:rest]] += 1", "count_C[:rest] += 1"),
+        ("resolutions-alike-in-all-epochs", '"sampler", seed, epoch)', '"sampler", seed)'),
+        (
+            "unlabelled-are-a-class",
+            "order_K[labels_N[order_K] >= 0]",
+            "order_K[labels_N[order_K] >= -1]",
+        ),
+    ),
+    *of(
+        "data/loading/items.py",
+        "test_loader.py",
+        (
+            "repeats-draw-alike",
+            'hash_repeated(ids_B, repeats_B, "item"',
+            'hash_repeated(ids_B, None, "item"',
+        ),
+        ("generators-left-seeded", "        np.random.set_state(numpy_state)", "        pass"),
+        (
+            "subset-as-its-data-set",
+            "np.asarray(dataset.indices, dtype=np.int64)[order_K]",
+            "order_K",
+        ),
+    ),
+    *of(
+        "data/loading/loader.py",
+        "test_loader.py",
+        (
+            "weights-left-out",
+            "np.all(weights_N[plan.order_K] == 1)",
+            "np.any(weights_N[plan.order_K] == 1)",
+        ),
+    ),
+    *of(
+        "data/loading/workers.py",
+        "test_workers.py",
+        ("global-generator-is-drawn-from", "torch.Generator().manual_seed(0)", "None"),
+        (
+            "workers-end-at-sigterm",
+            "for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):",
+            "for number in (signal.SIGINT, signal.SIGHUP):",
+        ),
+    ),
+    *of(
+        "data/policies/shared/pool.py",
+        "test_pool.py",
+        ("hidden-samples-without-a-loss", '& np.isfinite(columns["loss"]) & ~due_N', "& ~due_N"),
+        ("ties-by-the-order-of-rows", "chosen_R[equal_T[lot_T < last]] = True", "pass"),
+    ),
+    *of(
+        "data/policies/shared/floor.py",
+        "test_floor.py",
+        (
+            "floor-rounds-down",
+            "np.ceil(self._total_C * self._floor - 1e-9)",
+            "np.floor(self._total_C * self._floor + 1e-9)",
+        ),
+        ("easiest-come-back-first", '-resting["loss"]', 'resting["loss"]'),
+        ("suspects-come-back-like-others", '                resting["last"],\n', ""),
+    ),
+    *of(
+        "data/policies/shared/revisit.py",
+        "test_revisit.py",
+        (
+            "absent-for-an-epoch-more",
+            "epoch_seen_E.astype(np.int64) < revisit",
+            "epoch_seen_E.astype(np.int64) <= revisit",
+        ),
+        ("no-phases", '"revisit", seed) % period != due', '"revisit", seed) % period != period'),
+    ),
+    *of(
+        "data/policies/shared/label_noise.py",
+        "test_label_noise.py",
+        (
+            "noise-of-the-unsure",
+            "chosen_S = confidence_S >= limit",
+            "chosen_S = confidence_S <= limit",
+        ),
+        ("suspects-of-highest-margin", "highest(-mean_S, lot_S", "highest(mean_S, lot_S"),
+    ),
+    *of(
+        "data/policies/shared/difficulty.py",
+        "test_difficulty.py",
+        ("weights-above-one-on-average", "raw_K / stable_mean(raw_K)", "raw_K"),
+    ),
+    *of(
+        "data/policies/importance.py",
+        "test_importance.py",
+        (
+            "credit-is-not-spent",
+            'grown_N - previous["keep"], 0.0',
+            "grown_N, 0.0",
+        ),
+    ),
+    *of(
+        "data/policies/infobatch.py",
+        "test_published_defects.py test_declarations.py",
+        ("hard-ones-are-left-out", "~learned_R | (coin_R <", "learned_R | (coin_R <"),
+        ("lots-and-returns-in-turn", "by_lot=True", "by_lot=False"),
+    ),
+    *of(
+        "data/policies/shared/policy.py",
+        "../test_declarations.py",
+        (
+            "confidence-of-no-policy-in-particular",
+            "self.confidence or self.declaration.confidence",
+            "self.confidence or 0.9",
+        ),
+        (
+            "revisit-of-no-policy-in-particular",
+            "return own if isinstance(own, int) else own(self)",
+            "return own if isinstance(own, int) else 4",
+        ),
+    ),
+    *of(
+        "data/mining/plan.py",
+        "test_plan.py",
+        (
+            "weight-of-who-came-back",
+            "probability_N[choice.rest_Q[keep_N[choice.rest_Q]]] = 1",
+            "probability_N[choice.rest_Q[keep_N[choice.rest_Q]]] *= 1",
+        ),
+    ),
+)
