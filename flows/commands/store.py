@@ -51,7 +51,7 @@ def verify(
             console.out.print(f"[red]✗[/] {console.escape(problem)}")
     if report.problems:
         raise CorruptObject(
-            f"{len(report.problems)} of the objects are damaged; "
+            f"found damaged: {len(report.problems)}; "
             + (
                 "they were moved to damaged/, and `epochal train` computes their stages again"
                 if set_aside

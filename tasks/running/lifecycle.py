@@ -45,7 +45,7 @@ class ActiveRun:
             "mlflow_tracking_uri": self._mlflow_uri,
             "weights_sha256": view.weights_sha256,
             "metrics": flat_metrics(view),
-            "stages": stage_lines(self.run.outcomes),
+            "stages": stage_lines(view, self.run.outcomes),
             **stopping_line(view),
         }
 

@@ -46,8 +46,12 @@ def flat_metrics(run: RunView) -> dict[str, float | None]:
     return metrics
 
 
-def stage_lines(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """The stages of this command for `--json`, in order."""
+def stage_lines(run: RunView, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """The stages of this command for `--json`, in the plan's order.
+
+    A stage that was found damaged is computed after some that come behind it.
+    """
+    place = {stage.key: number for number, stage in enumerate(run.stages)}
     return [
         {
             "stage": outcome.stage.kind,
@@ -57,7 +61,7 @@ def stage_lines(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             "resumed_at": outcome.resumed_at,
             "seconds": round(outcome.seconds, 3),
         }
-        for outcome in outcomes
+        for outcome in sorted(outcomes, key=lambda outcome: place[outcome.stage.key])
     ]
 
 

@@ -12,6 +12,7 @@ from epochal.data.errors import CorruptObject, PreflightFailed
 from epochal.data.store.open import open_store
 from epochal.data.testing.faults import FaultyBackend, injected
 from epochal.data.testing.plan import FaultPlan
+from epochal.tasks.runs.summary import stage_lines
 
 PARTS = {
     "epochs": 3,
@@ -88,6 +89,8 @@ def test_a_damaged_artifact_is_made_again_by_the_command_whose_stage_loads_it(
     run = BareRun(project.config)()
     assert run.digests == finished[1]
     assert computed(run) == [made, loads]
+    told = [line["key"] for line in stage_lines(run.view, run.outcomes)]
+    assert told == [planned.key for planned in run.view.stages]
     assert any(path in text and text.endswith("computed again") for text in run.notices)
     assert list(store.listing("damaged")) == [f"damaged/{path}.0"]
     assert call("verify", str(project.store)).code == 0
