@@ -13,7 +13,6 @@ from epochal.data.inspection.dataset import DatasetInfo, OpenDataset
 from epochal.data.inspection.describe import describe
 from epochal.data.store.store import Store
 from epochal.tasks.config.run import RunConfig
-from epochal.tasks.planning.run_length import sample_digests, with_epochs
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 from epochal.tasks.reporting import Reporter, SilentReporter
 from epochal.tasks.runs.find_run import FoundRun
@@ -21,12 +20,12 @@ from epochal.tasks.runs.run_inputs import (
     DataField,
     data_fields,
     description_path,
+    make_run_inputs,
     read_known,
     source_files,
     stated_fingerprint,
     write_known,
 )
-from epochal.tasks.runs.warm_start import start_sha256
 from epochal.tasks.stages.score import SCORING_DATA
 from epochal.tasks.user_code.targets import call_target
 
@@ -118,7 +117,7 @@ def read_run_inputs(
 ) -> tuple[RunInputs, dict[str, OpenDataset]]:
     """The inputs of the keys, made from the data as it is now, and the open data sets."""
     sources = source_files(config)
-    data: dict[str, OpenDataset] = {
+    data: dict[DataField, OpenDataset] = {
         name: open_data(
             config,
             name,
@@ -132,16 +131,11 @@ def read_run_inputs(
     scored = data.get(SCORING_DATA)
     if scored is not None:
         check_same_samples(data["train_data"], scored)
-    num_samples = data["train_data"].info.num_samples
-    run_inputs = RunInputs(
-        sources=sources,
-        train_data=DatasetFacts(data["train_data"].fingerprint, num_samples),
-        validation_data=DatasetFacts(data["validation_data"].fingerprint),
-        schedule=sample_digests(with_epochs(config, num_samples=num_samples), num_samples),
-        start=start_sha256(config),
-        scoring_data=None if scored is None else DatasetFacts(scored.fingerprint),
-    )
-    return run_inputs, data
+    data_sets = {
+        name: DatasetFacts(dataset.fingerprint, dataset.info.num_samples)
+        for name, dataset in data.items()
+    }
+    return make_run_inputs(config, sources, data_sets), dict(data.items())
 
 
 class _Told(SilentReporter):

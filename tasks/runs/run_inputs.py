@@ -126,7 +126,7 @@ def stated_fingerprint(data: DataConfig) -> str | None:
 def remembered_run_inputs(config: RunConfig, store: Store) -> RunInputs:
     """The inputs as far as the store knows them: for `plan`, which reads no data."""
     sources = source_files(config)
-    run_inputs: dict[str, DatasetFacts] = {}
+    data_sets: dict[DataField, DatasetFacts] = {}
     for name, data in data_fields(config).items():
         fingerprint = stated_fingerprint(data)
         known = None
@@ -137,13 +137,22 @@ def remembered_run_inputs(config: RunConfig, store: Store) -> RunInputs:
         if fingerprint is None and known is not None:
             fingerprint = known.fingerprint
         num_samples = None if known is None else known.num_samples
-        run_inputs[name] = DatasetFacts(fingerprint=fingerprint, num_samples=num_samples)
-    num_samples = run_inputs["train_data"].num_samples
+        data_sets[name] = DatasetFacts(fingerprint=fingerprint, num_samples=num_samples)
+    return make_run_inputs(config, sources, data_sets)
+
+
+def make_run_inputs(
+    config: RunConfig,
+    sources: Mapping[str, Mapping[str, str]],
+    data_sets: Mapping[DataField, DatasetFacts],
+) -> RunInputs:
+    """What keys need beyond the config. sources: of `source_files`; data_sets: as far as known."""
+    num_samples = data_sets["train_data"].num_samples
     return RunInputs(
         sources=sources,
-        train_data=run_inputs["train_data"],
-        validation_data=run_inputs["validation_data"],
+        train_data=data_sets["train_data"],
+        validation_data=data_sets["validation_data"],
         schedule=sample_digests(with_epochs(config, num_samples=num_samples), num_samples),
         start=start_sha256(config),
-        scoring_data=run_inputs.get(SCORING_DATA),
+        scoring_data=data_sets.get(SCORING_DATA),
     )
