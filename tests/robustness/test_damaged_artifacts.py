@@ -180,3 +180,16 @@ def test_an_object_of_which_all_reads_differ_is_left_as_it_is(project, store):
     ):
         BareRun(project.config)
     assert not store.listing("damaged")
+
+
+def test_initial_weights_are_built_anew_where_a_checkpoint_has_touched_the_model(
+    project, store, finished
+):
+    begun, _ = stage(project, "initialise", None)
+    trained, _ = stage(project, "train", 0)
+    undo(store, project, ("validate", 0))  # it loads the weights, and then finds their average bad
+    flip(store, trained, "ema")
+    flip(store, begun, "model")
+    run = BareRun(project.config)()
+    assert computed(run)[:3] == [("initialise", None), ("train", 0), ("validate", 0)]
+    assert run.digests == finished[1]

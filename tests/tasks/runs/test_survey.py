@@ -8,6 +8,7 @@ import pytest
 from support.runs.bare_run import BareRun
 from support.runs.project import Project, environment
 
+from epochal.data.stage_store.status import PRUNED
 from epochal.data.store import open as opening
 
 EPOCHS = 12
@@ -126,3 +127,16 @@ def test_commits_inside_a_finished_epoch_are_deleted(project):
     assert not left.exists()
     assert again.view.is_whole
     assert again.notices == []
+
+
+def test_what_gc_has_removed_and_a_stage_needs_is_told_before_anything_is_computed(tmp_path, home):
+    project = Project(tmp_path / "project", epochs=2, sampling={"policy": "none"})
+    run = BareRun(project.config)()
+    trained, folder = run.view.record("train", 0), run.session.stage_store
+    folder.put_side_file(trained.key, PRUNED, {"artifacts": ["optimizer"]})
+    folder.store.delete(f"stages/{trained.key}/{trained.artifacts['optimizer'].file}")
+    folder.store.delete(f"stages/{run.view.stage('train', 1).key}/record.json")
+    again = BareRun(project.config)
+    assert not again.view.is_done(again.view.stage("train", 0))
+    (told,) = again.notices
+    assert "`epochal gc` has removed its optimizer, which a later stage needs" in told
