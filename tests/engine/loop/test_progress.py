@@ -3,6 +3,7 @@
 import copy
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -147,3 +148,21 @@ def test_the_tracker_gets_them_at_their_updates_however_thinned(tmp_path, tracke
     assert all(0 <= point.value <= 1 for point in history)
     losses = client.get_metric_history(run_id, "train/loss")
     assert [point.step for point in losses] == [5, 6]
+
+
+def test_nothing_is_measured_within_an_update():
+    asked = []
+    validation = MidEpochValidation(2, lambda progress: asked.append(progress.updates) or {})
+
+    def after(partial_loss):
+        return SimpleNamespace(
+            updates=2,
+            num_updates=6,
+            validations={},
+            recorder=SimpleNamespace(partial_loss=lambda: partial_loss),
+        )
+
+    validation.when_due(after([0.5]))
+    assert asked == []
+    validation.when_due(after(None))
+    assert asked == [2]
