@@ -90,8 +90,8 @@ def _carry(
     *,
     epoch: int,  # noqa: ARG001 - all epochs add in the same way
     seed: int,
-    settings: ImportanceFields,  # noqa: ARG001
-    scored: bool | None,  # noqa: ARG001
+    settings: ImportanceFields,  # noqa: ARG001 - as a policy is called
+    scored: bool | None,  # noqa: ARG001 - as a policy is called
 ) -> dict[str, npt.NDArray[Any]]:
     """Credit after the epoch that `previous` planned, and a probability of one until the next plan.
 

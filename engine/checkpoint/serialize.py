@@ -131,7 +131,7 @@ def check_tensors(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> N
         elif stored.dtype != tensor.dtype:
             problems.append(f"{name}: stored {stored.dtype}, the model wants {tensor.dtype}")
     if problems:
-        shown = "; ".join(problems[:5]) + ("; …" if len(problems) > 5 else "")  # noqa: PLR2004
+        shown = "; ".join(problems[:5]) + ("; …" if len(problems) > 5 else "")  # noqa: PLR2004 - a short message
         raise StateMismatch(f"{shown}; was the model or model.args changed?")
 
 
@@ -280,4 +280,4 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 def _shown(groups: list[list[str]]) -> str:
     text = " | ".join(", ".join(names) for names in groups)
-    return text if len(text) <= 200 else f"{text[:199]}…"  # noqa: PLR2004
+    return text if len(text) <= 200 else f"{text[:199]}…"  # noqa: PLR2004 - a line

@@ -20,7 +20,7 @@ def checked_times(value: Any) -> list[list[int]]:
     if (
         not isinstance(value, list)
         or not 0 < len(value) <= MAX_TIMES + MAX_TIMES
-        or not all(isinstance(pair, list) and len(pair) == 2 for pair in value)  # noqa: PLR2004
+        or not all(isinstance(pair, list) and len(pair) == 2 for pair in value)  # noqa: PLR2004 - a pair
         or not all(
             type(number) is int and 0 <= number <= _LARGEST for pair in value for number in pair
         )
