@@ -17,6 +17,11 @@ from epochal.engine.model.build import Loss
 # B samples of a micro-batch, C classes; … further dimensions
 
 _TOTALS = ("loss", "total_loss", "total")
+_OF_NUMBERS: tuple[type[nn.Module], ...] = (
+    *(nn.BCEWithLogitsLoss, nn.BCELoss, nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss),
+    *(nn.MultiLabelSoftMarginLoss, nn.SoftMarginLoss, nn.PoissonNLLLoss),
+)
+"""Losses between numbers, not classes: torch refuses whole numbers as their targets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class DefaultStep:
 
     def __init__(self, loss: Loss) -> None:
         self._loss = loss
+        self._of_numbers = isinstance(loss.module, _OF_NUMBERS)
 
     def __call__(self, model: nn.Module, batch: Any) -> StepOutput:
         """batch: `(input, target)`, or a dict with `input` or `image`, `target` or `label`."""
@@ -61,6 +67,8 @@ class DefaultStep:
 
     def losses(self, outputs: Any, target: Any) -> tuple[Tensor, dict[str, Tensor] | None]:
         """The loss, per sample where it can be, and its parts if it has some."""
+        if self._of_numbers:
+            target = _as_numbers(target, outputs)
         result = self._loss.function(outputs, target)
         parts = None
         if isinstance(result, Mapping):
@@ -71,6 +79,18 @@ class DefaultStep:
             _check_shapes(loss, outputs, target)
             loss = _sample_means(loss, target, ignore_index=self._loss.ignore_index)
         return loss, parts
+
+
+def _as_numbers(target: Any, outputs: Any) -> Any:
+    """Whole numbers and truth values as numbers of the outputs' type; anything else as it is."""
+    if (
+        isinstance(target, Tensor)
+        and isinstance(outputs, Tensor)
+        and not target.is_floating_point()
+        and not target.is_complex()
+    ):
+        return target.to(outputs.dtype)
+    return target
 
 
 def _of_parts(named: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
