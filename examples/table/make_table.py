@@ -11,10 +11,8 @@ FILE = Path(__file__).parent / "tumours.parquet"
 
 def main() -> None:
     loaded = load_breast_cancer()
-    columns = {
-        name.replace(" ", "_"): loaded.data[:, place]
-        for place, name in enumerate(loaded.feature_names)
-    }
+    names = [name.replace(" ", "_") for name in loaded.feature_names]
+    columns = dict(zip(names, loaded.data.T, strict=True))
     parquet.write_table(pa.table({**columns, "malignant": loaded.target == 0}), FILE)
 
 

@@ -37,7 +37,9 @@ _PRELOADED = (
 def require_packages(example: str) -> None:
     """Skips the test where a package of that example is missing, or does not fit to torch."""
     for name in PACKAGES.get(example, ()):
-        reason = f"the example {example} needs {name}: pip install -c constraints.txt -e '.[jobs]'"
+        reason = (
+            f"the example {example} needs {name}: pip install -c constraints.txt -e '.[examples]'"
+        )
         try:
             importlib.import_module(name)
         except (ImportError, RuntimeError) as error:
