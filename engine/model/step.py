@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from epochal.data.errors import TargetError
 from epochal.engine.model.batches import split_batch
@@ -21,7 +22,12 @@ _OF_NUMBERS: tuple[type[nn.Module], ...] = (
     *(nn.BCEWithLogitsLoss, nn.BCELoss, nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss),
     *(nn.MultiLabelSoftMarginLoss, nn.SoftMarginLoss, nn.PoissonNLLLoss),
 )
-"""Losses between numbers, not classes: torch refuses whole numbers as their targets."""
+_FUNCTIONS_OF_NUMBERS: frozenset[Any] = frozenset({
+    *(functional.binary_cross_entropy_with_logits, functional.binary_cross_entropy),
+    *(functional.mse_loss, functional.l1_loss, functional.smooth_l1_loss, functional.huber_loss),
+    *(functional.multilabel_soft_margin_loss, functional.soft_margin_loss),
+    functional.poisson_nll_loss,
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ class DefaultStep:
 
     def __init__(self, loss: Loss) -> None:
         self._loss = loss
-        self._of_numbers = isinstance(loss.module, _OF_NUMBERS)
+        self._of_numbers = is_between_numbers(loss)
 
     def __call__(self, model: nn.Module, batch: Any) -> StepOutput:
         """batch: `(input, target)`, or a dict with `input` or `image`, `target` or `label`."""
@@ -79,6 +85,12 @@ class DefaultStep:
             _check_shapes(loss, outputs, target)
             loss = _sample_means(loss, target, ignore_index=self._loss.ignore_index)
         return loss, parts
+
+
+def is_between_numbers(loss: Loss) -> bool:
+    """Whether its targets are numbers, not classes. torch refuses whole numbers as such targets."""
+    function = getattr(loss.function, "func", loss.function)
+    return isinstance(loss.module, _OF_NUMBERS) or function in _FUNCTIONS_OF_NUMBERS
 
 
 def _as_numbers(target: Any, outputs: Any) -> Any:
@@ -118,7 +130,8 @@ def _check_shapes(loss: Tensor, outputs: Any, target: Any) -> None:
     if shapes and tuple(loss.shape) not in shapes:
         raise TargetError(
             f"loss: outputs of shape {shapes[0]} against targets of shape {shapes[-1]} give losses "
-            f"of shape {tuple(loss.shape)}, of neither's shape; give both the same shape"
+            f"of shape {tuple(loss.shape)}, of neither's shape; give both the same shape, by "
+            "outputs.squeeze(-1) in the model or target.unsqueeze(-1) in the data set"
         )
 
 
