@@ -22,6 +22,7 @@ from epochal.engine.config.numerics import MetricsConfig, MetricTarget
 from epochal.engine.loop.mixing import MixedStep
 from epochal.engine.measure.metrics import ValidationMetrics
 from epochal.engine.model.build import Loss, build_loss
+from epochal.engine.model.denominators import class_weights
 from epochal.engine.model.step import DefaultStep
 
 # B samples of a batch
@@ -137,8 +138,8 @@ def supervised_step(loss: Any, **args: Any) -> MixedStep:
     """`loss(model(input), target)`, per sample where the loss can give that; of mixed batches too.
 
     loss: a class such as `nn.CrossEntropyLoss`, with its args; a function of (output, target); or
-    a module, which is copied, its `reduction` set to none: an update's loss is the mean over its
-    samples, also where the losses of classes are weighted.
+    a module, which is copied, its `reduction` set to none: an update's loss is the mean that torch
+    defines over all of its samples, also where classes are weighted or targets ignored.
 
     Raises TargetError for a loss that sums, or that is none.
     """
@@ -161,7 +162,10 @@ def supervised_step(loss: Any, **args: Any) -> MixedStep:
         # torch's stubs take a module's attributes for tensors and modules.
         module.reduction = _PER_SAMPLE  # type: ignore[assignment]
     ignored = getattr(loss, "ignore_index", None)
-    return MixedStep(DefaultStep(Loss(module, reduction is not None, ignored, module)))
+    weights = class_weights(module, {})
+    return MixedStep(
+        DefaultStep(Loss(module, reduction is not None, ignored, module, class_weights=weights))
+    )
 
 
 def metrics_of(*names: str, **own: Callable[[], Any]) -> ValidationMetrics:

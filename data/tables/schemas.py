@@ -63,6 +63,7 @@ OBSERVATIONS = Schema(
         Column("el2n", "float32", "split"),
         Column("correct", "bool", "plain"),
         Column("weight", "float32", "dictionary", required=False),
+        Column("denominator", "float32", "dictionary", required=False),
     ),
 )
 """What one training epoch saw of each sample.
@@ -70,7 +71,10 @@ OBSERVATIONS = Schema(
 sample_id; label: -1 where unknown; loss: of this sample alone; confidence: the highest probability
 of a class; p_true: the probability of the label; margin: the label's logit minus the largest other
 one (AUM, Pleiss et al. 2020); el2n: norm of probabilities minus one-hot label (Paul et al. 2021);
-correct: the most probable class is the label; weight: of the loss, 1 where the column is missing.
+correct: the most probable class is the label; weight: of the loss, 1 where the column is missing;
+denominator: what the sample adds to the denominator of its update's mean loss (the number of its
+targets that count, the weight of its class), 1 where the column is missing; loss × denominator is
+then its numerator.
 NaN where the model gives no logits of classes; `correct` is false there.
 """
 

@@ -32,10 +32,11 @@ from epochal.engine.loop.progress import (
 )
 from epochal.engine.loop.recorder import CLIPPED, LOSS, NORM, READ_EVERY
 from epochal.engine.loop.resize import resized
-from epochal.engine.measure.observe import Columns, Observer
+from epochal.engine.measure.observe import Columns, Observer, denominators_of, mean_of
 from epochal.engine.model.batch_norm import annealed
 from epochal.engine.model.batches import target_of, to_device
 from epochal.engine.model.freezing import freeze, set_training_mode
+from epochal.engine.model.optimizer_modes import to_evaluate, to_train
 from epochal.engine.model.precision import Precision
 from epochal.engine.model.state import TrainingState
 from epochal.engine.model.step import Step, check_output
@@ -86,7 +87,8 @@ class Recipe:
 class EpochResult:
     """What an epoch of training gave.
 
-    mean_loss: over the samples; NaN where the loss is not per sample and there was no update.
+    mean_loss: over the samples, as the loss defines its mean; NaN where the loss is not per sample
+    and there was no update.
     accuracy: share of right predictions in training mode, or None without classes.
     observations: column → array of shape (N,), in order of training.
     updates: metric → float64 of shape (U,). first_update: its number over the run, from 1.
@@ -138,11 +140,11 @@ def train_epoch(
     progress = _start(
         state, gradients, recipe.gradients, epoch=epoch, num_updates=num_updates, resume=resume
     )
-    recorder, observer, device = progress.recorder, progress.observer, state.device
+    recorder, observer, loss_weights = progress.recorder, progress.observer, progress.loss_weights
+    device = state.device
     precision = Precision(recipe.precision, device)
     mixer = None if recipe.mixing is None else Mixer(recipe.mixing, seed=recipe.seed, epoch=epoch)
     first_update = state.updates_tried - progress.updates + 1
-    loss_weights = LossWeights(device, state.scaler)
     further_rates = tuple(state.further_rates.values())
     set_training_mode(state, frozen)
     if validation is not None:
@@ -159,10 +161,10 @@ def train_epoch(
             data = precision.place(data)
             with precision.autocast():
                 output = check_output(recipe.step(state.module, data), num_samples=num_samples)
-            share = loss_weights.backward(output.loss_B, batch)
+            share = loss_weights.backward(output, batch)
             parts = (output.parts or {}).items()
             recorder.add_loss(
-                share, {name: loss_weights.of(part.detach(), batch) for name, part in parts}
+                share, {name: loss_weights.of(part.detach(), output, batch) for name, part in parts}
             )
             target = target_of(data) if output.target is None else output.target
             observer.take(batch.sample_ids_B, output, target)
@@ -171,10 +173,12 @@ def train_epoch(
             if batch.window.last:
                 factor = recipe.rate(epoch + (progress.updates + 0.5) / updates_per_epoch)
                 state.set_rate_factor(factor)
+                correction = loss_weights.end()
                 recorder.end_update(
-                    gradients.update(recorder.loss),
+                    gradients.update(recorder.loss, correction=correction),
                     rate=state.base_rates[0] * factor,
                     further=[base * factor for base in further_rates],
+                    correction=correction,
                 )
                 progress.updates += 1
                 progress.update_ends.append(progress.rows)
@@ -185,8 +189,7 @@ def train_epoch(
             if on_progress is not None:
                 on_progress(progress)
     progress.check_finite()
-    freeze(state, ())
-    state.set_rate_factor(1.0)  # a checkpoint's bytes do not depend on the schedule's last value
+    _put_down(state)
     return _result(progress, first_update=first_update)
 
 
@@ -211,8 +214,16 @@ def _start(
     resume: MidEpochState | None,
 ) -> Progress:
     recorder, observer = new_recorder(state, gradients, config), Observer()
+    to_train(state.optimizer)
     gradients.begin()
-    progress = Progress(state, epoch, num_updates, recorder=recorder, observer=observer)
+    progress = Progress(
+        state,
+        epoch,
+        num_updates,
+        recorder=recorder,
+        observer=observer,
+        loss_weights=LossWeights(state.device, state.scaler),
+    )
     if resume is None:
         return progress
     progress.validations = validations_of(resume.metrics)
@@ -220,6 +231,7 @@ def _start(
         without_validations(resume.metrics), partial_loss=resume.partial_loss, device=state.device
     )
     observer.restore(resume.observations)
+    progress.loss_weights.restore(resume.denominators)
     named = state.named_parameters()
     for name, gradient in resume.gradients.items():
         named[name].grad = gradient.to(named[name].device, copy=True)
@@ -229,6 +241,13 @@ def _start(
     return progress
 
 
+def _put_down(state: TrainingState) -> None:
+    """What held for the epoch alone ends, so that a checkpoint's bytes do not depend on it."""
+    freeze(state, ())
+    to_evaluate(state.optimizer)
+    state.set_rate_factor(1.0)
+
+
 def _result(progress: Progress, *, first_update: int) -> EpochResult:
     if progress.updates != progress.num_updates:
         raise TrainingFailed(
@@ -236,11 +255,12 @@ def _result(progress: Progress, *, first_update: int) -> EpochResult:
             f"{progress.num_updates}"
         )
     observations, updates = progress.observer.columns(), progress.columns()
-    losses_N = observations["loss"].astype(np.float64)
-    mean_loss = float(losses_N.mean()) if len(losses_N) else math.nan
+    mean_loss = mean_of(observations)
     if math.isnan(mean_loss) and progress.updates:  # one loss per batch: from the updates
-        sizes_U = np.diff([0, *progress.update_ends])
-        mean_loss = float(np.average(updates[LOSS], weights=sizes_U))
+        starts_U = [0, *progress.update_ends[:-1]]
+        sizes_U = np.add.reduceat(denominators_of(observations), starts_U)
+        if sizes_U.any():
+            mean_loss = float(np.average(updates[LOSS], weights=sizes_U))
     labelled_N = observations["label"] >= 0
     skipped_U = updates.get(SKIPPED, np.zeros(progress.updates)) > 0
     clipped_U = updates[CLIPPED] < updates[NORM]

@@ -62,25 +62,26 @@ def validate_epoch(
     for metric in measured.values():
         if isinstance(metric, nn.Module):
             metric.to(device)
-    losses: list[Tensor] = []
-    parts: dict[str, list[Tensor]] = {}
-    sizes: list[int] = []
+    mean_loss = _Mean()
+    parts: dict[str, _Mean] = {}
+    num_samples = 0
     seed = seed_64(seed, "validate")
     with evaluating(model, step, seed=seed, precision=precision, forward=forward) as output_of:
         for batch in batches:
             output = output_of(batch)
-            losses.append(output.loss_B)
+            mean_loss.take(output.loss_B, output.denominator_B, count=batch.num_samples)
             for name, part in (output.parts or {}).items():
-                parts.setdefault(name, []).append(part)
-            sizes.append(batch.num_samples)
+                sums = output.denominator_B if part.ndim == output.loss_B.ndim else None
+                parts.setdefault(name, _Mean()).take(part, sums, count=batch.num_samples)
+            num_samples += batch.num_samples
             for metric in measured.values():
                 metric.update(output.outputs, output.target)
             if on_batch is not None:
                 on_batch()
-        values = metrics.values(measured, loss=_mean_loss(losses, sizes))
-        values |= {f"loss/{name}": _mean_loss(part, sizes) for name, part in parts.items()}
+        values = metrics.values(measured, loss=mean_loss.value())
+        values |= {f"loss/{name}": mean.value() for name, mean in parts.items()}
     return ValidationResult(
-        num_samples=sum(sizes), values=values, matrices=metrics.matrices(measured)
+        num_samples=num_samples, values=values, matrices=metrics.matrices(measured)
     )
 
 
@@ -118,19 +119,38 @@ def evaluating(
         model.train(was_training)
 
 
-def _mean_loss(losses: list[Tensor], sizes: list[int]) -> float:
-    """Over the samples, in float64; a loss per batch counts by the batch's size."""
-    total = sum(sizes)
-    if not total:
-        return math.nan
-    if all(loss.ndim for loss in losses):
-        return float(torch.cat(losses).double().mean())
-    return (
-        math.fsum(
-            float(loss.double().mean()) * size for loss, size in zip(losses, sizes, strict=True)
-        )
-        / total
-    )
+class _Mean:
+    """A mean loss over batches, as the loss defines it, in float64; reads the device at the end."""
+
+    def __init__(self) -> None:
+        self._losses: list[Tensor] = []
+        self._denominators: list[Tensor | None] = []
+        self._counts: list[int] = []
+
+    def take(self, loss_B: Tensor, denominator_B: Tensor | None, *, count: int) -> None:
+        """count: samples of the batch, by which a loss of shape () counts that is a mean itself."""
+        self._losses.append(loss_B)
+        self._denominators.append(denominator_B)
+        self._counts.append(count)
+
+    def value(self) -> float:
+        """NaN where nothing counted."""
+        if not sum(self._counts):
+            return math.nan
+        plain = all(denominator is None for denominator in self._denominators)
+        if plain and all(loss.ndim for loss in self._losses):
+            return float(torch.cat(self._losses).double().mean())
+        sums, totals = [], []
+        batches = zip(self._losses, self._denominators, self._counts, strict=True)
+        for loss, denominator, count in batches:
+            if denominator is None:
+                sums.append(float(loss.double().mean()) * count)
+                totals.append(float(count))
+            else:
+                sums.append(float(loss.double().sum()))
+                totals.append(float(denominator.double().sum()))
+        total = math.fsum(totals)
+        return math.fsum(sums) / total if total else math.nan
 
 
 def score_samples(

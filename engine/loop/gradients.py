@@ -23,8 +23,8 @@ MAX_SKIPPED = 50  # updates in a row; more are no accident, and no scale is low 
 RATIO = "gradients/update_ratio"
 SCALE = "gradients/scale"
 SKIPPED = "gradients/skipped"
+_DOUBLE = {torch.float64, torch.complex128}
 _EPSILON = 1e-6  # as torch.nn.utils.clip_grad_norm_ has it
-_NORM_DTYPE = torch.float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,10 @@ class Update:
     """What one update measured, on the device; numbers where that is the CPU.
 
     total and clipped: L2 norms before and after the clip, shape (). tensor_P: of each tensor before
-    the clip, float32 of shape (P,), zero where a parameter got no gradient. extras: in the order of
+    the clip, of shape (P,), zero where a parameter got no gradient. extras: in the order of
     `Gradients.extras`, what the config asks for beside them: `gradients/update_ratio`, ‖Δw‖ / ‖w‖
     over all weights; `gradients/scale` of a float16 loss; `gradients/skipped`, 1 where nothing was
-    changed.
+    changed. Norms are float32, and float64 where a parameter is.
     """
 
     total: Tensor | float
@@ -55,6 +55,8 @@ class Gradients:
         # Those that the optimizer does not hold get gradients too, which nobody else would clear.
         self._all = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
         self._on_cpu = state.device.type == "cpu"
+        wide = any(parameter.dtype in _DOUBLE for parameter in self._parameters)
+        self._norm_dtype = torch.float64 if wide else torch.float32
         self._skipped_in_a_row = 0
         tops = [".".join(name.split(".")[:-1][: config.depth]) or name for name in named]
         self.groups: tuple[str, ...] = tuple(dict.fromkeys(tops))
@@ -96,16 +98,20 @@ class Gradients:
             parameter.grad = None
 
     @torch.no_grad()
-    def update(self, loss: Tensor) -> Update:
-        """Unscales, measures, clips, steps the optimizer and zeroes.
+    def update(self, loss: Tensor, *, correction: Tensor | float | None = None) -> Update:
+        """Unscales, corrects, measures, clips, steps the optimizer and zeroes.
 
-        loss: of this update, shape (). Raises NonFinite after 50 skipped updates in a row.
+        loss: of this update, shape (). correction: what gradients are multiplied by first.
+
+        Raises NonFinite after 50 skipped updates in a row.
         """
         scaler, optimizer = self._state.scaler, self._state.optimizer
         scale = None if scaler is None else scaler.get_scale()
         if scaler is not None:
             scaler.unscale_(optimizer)
         dense = self._dense()
+        if correction is not None and dense:
+            torch._foreach_mul_(dense, correction)
         total, tensor_P = self._measured(dense)
         skipped = self.may_skip and not _are_finite(total, loss)
         clipped = total if skipped else self._clip(dense, total)
@@ -145,7 +151,7 @@ class Gradients:
 
     def _measured(self, dense: list[Tensor]) -> tuple[Tensor | float, Tensor]:
         if not dense:
-            zero = torch.zeros((), device=self._parameters[0].device)
+            zero = torch.zeros((), dtype=self._norm_dtype, device=self._parameters[0].device)
             return self._number(zero), zero.expand(self.num_tensors)
         tensor_P = tensor_norms(dense)
         total = self._number(torch.linalg.vector_norm(tensor_P))
@@ -172,12 +178,13 @@ class Gradients:
             factor = (limit / (norm + _EPSILON)).clamp(max=1.0)
             torch._foreach_mul_(dense, factor)
             return norm * factor
-        # In float32 and in the order of torch's operations: the same bits as there.
-        number = np.float32(norm)
-        scalar = np.float32(1) / (number + np.float32(_EPSILON)) * np.float32(limit)
+        # In the norm's type and in the order of torch's operations: the same bits as there.
+        kind = np.float64 if self._norm_dtype == torch.float64 else np.float32
+        number = kind(norm)
+        scalar = kind(1) / (number + kind(_EPSILON)) * kind(limit)
         if scalar >= 1:  # times one changes no bit
             return norm
-        torch._foreach_mul_(dense, torch.scalar_tensor(float(scalar)))  # of float32, as `total`
+        torch._foreach_mul_(dense, torch.scalar_tensor(float(scalar), dtype=self._norm_dtype))
         return float(number * scalar)
 
     def _spread(self, norm_Q: Tensor) -> Tensor:
@@ -190,13 +197,13 @@ class Gradients:
         return tensor_P
 
     def _weights(self) -> list[Tensor]:
-        return [parameter.detach().clone() for parameter in self._parameters]
+        return [as_real(parameter.detach()).clone() for parameter in self._parameters]
 
     def _ratio(self, before: list[Tensor] | None) -> Tensor | None:
         if before is None:
             return None
         norm: Tensor = torch.linalg.vector_norm(tensor_norms(before))
-        torch._foreach_sub_(before, [parameter.detach() for parameter in self._parameters])
+        torch._foreach_sub_(before, [as_real(weight.detach()) for weight in self._parameters])
         moved: Tensor = torch.linalg.vector_norm(tensor_norms(before))
         return moved / norm.clamp(min=_EPSILON)
 
@@ -209,16 +216,30 @@ def _are_finite(norm: Tensor | float, loss: Tensor) -> bool:
 
 
 def _values(parameter: nn.Parameter) -> Tensor:
-    """The stored numbers of the parameter's gradient, which share its memory."""
+    """The stored numbers of the parameter's gradient, which share its memory.
+
+    Of complex numbers their parts, shape (…, 2): norm, clip and factor are the same of these.
+    """
     gradient = parameter.grad
     assert gradient is not None
-    if not gradient.is_sparse:
-        return gradient
-    parameter.grad = gradient.coalesce()  # an index that stands twice would be measured twice
-    return parameter.grad._values()  # noqa: SLF001 - the public values() is a detached view too
+    if gradient.is_sparse:
+        # An index that stands twice would be measured twice.
+        gradient = parameter.grad = gradient.coalesce()
+        gradient = gradient._values()  # noqa: SLF001 - the public values() is a detached view too
+    return as_real(gradient)
+
+
+def as_real(tensor: Tensor) -> Tensor:
+    """A complex tensor as its real and imaginary parts, shape (…, 2); others as they are."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def tensor_norms(dense: list[Tensor]) -> Tensor:
-    """float32 of shape (Q,). Half precision is summed in float32."""
-    norms = torch._foreach_norm(dense, 2.0, dtype=_NORM_DTYPE)  # noqa: SLF001 - get_total_norm's own
+    """Of shape (Q,), real tensors': float64 where one of them has that, else float32.
+
+    Half precision is summed in float32.
+    """
+    wide = any(tensor.dtype == torch.float64 for tensor in dense)
+    dtype = torch.float64 if wide else torch.float32
+    norms = torch._foreach_norm(dense, 2.0, dtype=dtype)  # noqa: SLF001 - get_total_norm's own
     return torch.stack(norms)

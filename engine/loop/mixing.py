@@ -22,7 +22,7 @@ from epochal.data.errors import TargetError
 from epochal.data.types import as_uniform, hash_repeated
 from epochal.engine.config.mixing import MixingConfig
 from epochal.engine.model.batches import described, split_batch
-from epochal.engine.model.step import DefaultStep, StepOutput
+from epochal.engine.model.step import DefaultStep, Losses, StepOutput
 
 # B samples of a micro-batch, C classes, H and W of an image; … further dimensions
 
@@ -236,8 +236,10 @@ class MixedStep:
     """The default step for mixed batches; of others it makes what the default step makes.
 
     Classes: share · loss(target) + (1 − share) · loss(partner's target), for any loss with one
-    number per sample; with smoothing, the loss of the mixed and smoothed probabilities. Targets of
-    floating-point numbers are mixed themselves.
+    number per sample; with smoothing, the loss of the mixed and smoothed probabilities. What the
+    mean divides by is mixed in the same way, so that with one share for all it is the mean of
+    share · mean(target) + (1 − share) · mean(partner's target). Targets of floating-point numbers
+    are mixed themselves.
     """
 
     takes_mixed_batches = True
@@ -253,24 +255,52 @@ class MixedStep:
         if batch.target.is_floating_point():
             share = _per_row(batch.share_B, batch.target).to(batch.target.dtype)
             target = batch.target * share + batch.partner_target * (1 - share)
-            loss, parts = self._plain.losses(outputs, target)
+            losses = self._plain.losses(outputs, target)
         elif batch.label_smoothing:
-            loss, parts = self._plain.losses(outputs, soft_targets(batch, outputs))
+            losses = self._smoothed(outputs, batch)
         else:
-            loss, parts = self._mixture(outputs, batch)
-        return StepOutput(_each(loss), outputs, target=batch.target, parts=parts)
+            losses = self._mixture(outputs, batch)
+        return StepOutput(
+            _each(losses.loss_B),
+            outputs,
+            target=batch.target,
+            parts=losses.parts,
+            denominator_B=losses.denominator_B,
+        )
 
-    def _mixture(self, outputs: Any, batch: MixedBatch) -> tuple[Tensor, dict[str, Tensor] | None]:
-        own, own_parts = self._plain.losses(outputs, batch.target)
-        partner, partner_parts = self._plain.losses(outputs, batch.partner_target)
-        own, partner, share_B = _each(own), _each(partner), batch.share_B
-        if own_parts is None or partner_parts is None:
-            return own * share_B + partner * (1 - share_B), None
-        parts = {}
-        for name, part in own_parts.items():
-            share = share_B if part.ndim else share_B.mean()
-            parts[name] = part * share + partner_parts[name] * (1 - share)
-        return own * share_B + partner * (1 - share_B), parts
+    def _smoothed(self, outputs: Any, batch: MixedBatch) -> Losses:
+        losses = self._plain.losses(outputs, soft_targets(batch, outputs))
+        if losses.denominator_B is not None:
+            return losses
+        # Its probabilities stand for classes: the mean divides by what these count.
+        own_B, partner_B = (
+            self._plain.denominators(target, losses.loss_B)
+            for target in (batch.target, batch.partner_target)
+        )
+        return losses._replace(denominator_B=_denominator(own_B, partner_B, batch.share_B))
+
+    def _mixture(self, outputs: Any, batch: MixedBatch) -> Losses:
+        own = self._plain.losses(outputs, batch.target)
+        partner = self._plain.losses(outputs, batch.partner_target)
+        share_B, parts = batch.share_B, None
+        if own.parts is not None and partner.parts is not None:
+            parts = {}
+            for name, part in own.parts.items():
+                share = share_B if part.ndim else share_B.mean()
+                parts[name] = part * share + partner.parts[name] * (1 - share)
+        return Losses(
+            _each(own.loss_B) * share_B + _each(partner.loss_B) * (1 - share_B),
+            _denominator(own.denominator_B, partner.denominator_B, share_B),
+            parts,
+        )
+
+
+def _denominator(own_B: Tensor | None, partner_B: Tensor | None, share_B: Tensor) -> Tensor | None:
+    if own_B is None and partner_B is None:
+        return None
+    one = torch.ones_like(share_B)
+    own_B = one if own_B is None else own_B
+    return own_B * share_B + (one if partner_B is None else partner_B) * (1 - share_B)
 
 
 def _each(loss: Tensor) -> Tensor:

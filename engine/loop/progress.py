@@ -18,7 +18,8 @@ from epochal.data.errors import NonFinite
 from epochal.engine.config.mid_epoch import INSIDE
 from epochal.engine.config.numerics import GradientsConfig
 from epochal.engine.loop.gradients import Gradients
-from epochal.engine.loop.recorder import LOSS, NORM, UpdateRecorder
+from epochal.engine.loop.loss_weights import LossWeights
+from epochal.engine.loop.recorder import LOSS, NORM, Number, UpdateRecorder
 from epochal.engine.measure.observe import Columns, Observer
 from epochal.engine.model.state import TrainingState
 
@@ -43,14 +44,15 @@ class MidEpochState:
     """An epoch up to a micro-step, beside the state: all that `train_epoch` needs to go on.
 
     micro_steps, updates: done in this epoch. gradients: parameter → gradient of the update under
-    way. partial_loss: loss and parts of that update so far, or None between two. update_ends:
-    samples trained on by the end of each update.
+    way. partial_loss: loss and parts of that update so far, or None between two; denominators: what
+    `LossWeights.state` gives of it. update_ends: samples trained on by the end of each update.
     """
 
     micro_steps: int
     updates: int
     gradients: Mapping[str, Tensor]
-    partial_loss: Sequence[float] | None
+    partial_loss: Sequence[Number] | None
+    denominators: tuple[float, float] | None
     metrics: Mapping[str, Column]
     observations: Columns
     update_ends: tuple[int, ...]
@@ -74,6 +76,7 @@ class Progress:
     validations: dict[int, dict[str, float]] = field(default_factory=dict)
     recorder: UpdateRecorder = field(repr=False, kw_only=True)
     observer: Observer = field(repr=False, kw_only=True)
+    loss_weights: LossWeights = field(repr=False, kw_only=True)
 
     def live(self) -> LiveMetrics | None:
         """The last update's numbers, or None before the first; waits for the device.
@@ -99,6 +102,7 @@ class Progress:
             updates=self.updates,
             gradients=gradients,
             partial_loss=self.recorder.partial_loss(),
+            denominators=self.loss_weights.state(),
             metrics=self.columns(),
             observations=self.observer.columns(),
             update_ends=tuple(self.update_ends),

@@ -28,6 +28,8 @@ CLIPPED = "gradients/norm_clipped"
 PARTS = "train/loss/"
 
 Column = npt.NDArray[np.float64]
+Number = tuple[float, str]
+"""A number of a device, and its type there: `float32` or `float64`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +113,24 @@ class UpdateRecorder:
             shares if before is None else tuple(a + b for a, b in zip(before, shares, strict=True))
         )
 
-    def end_update(self, update: Update, *, rate: float, further: Sequence[float] = ()) -> None:
-        """Ends the update; rate: of the first parameter group; further: in the order of `rates`."""
+    def end_update(
+        self,
+        update: Update,
+        *,
+        rate: float,
+        further: Sequence[float] = (),
+        correction: Tensor | float | None = None,
+    ) -> None:
+        """Ends the update; rate: of the first parameter group; further: in the order of `rates`.
+
+        correction: what its loss and parts are multiplied by, as `LossWeights.end` says.
+        """
         assert self._partial is not None
-        self._loss.append(self._partial[0])
-        self._parts.append(self._partial[1:])
+        shares = self._partial
+        if correction is not None:
+            shares = tuple(share * correction for share in shares)
+        self._loss.append(shares[0])
+        self._parts.append(shares[1:])
         self._updates.append(update)
         self._rates.append((rate, *further))
         self._partial = None
@@ -172,15 +187,17 @@ class UpdateRecorder:
             for name in self.names
         }
 
-    def partial_loss(self) -> list[float] | None:
+    def partial_loss(self) -> list[Number] | None:
         """Loss and parts of the update under way, or None between two updates."""
-        return None if self._partial is None else [float(part) for part in self._partial]
+        if self._partial is None:
+            return None
+        return [(float(part), str(part.dtype).removeprefix("torch.")) for part in self._partial]
 
     def restore(
         self,
         columns: Mapping[str, Any],
         *,
-        partial_loss: Sequence[float] | None,
+        partial_loss: Sequence[Number] | None,
         device: torch.device,
     ) -> None:
         """Goes on from what `columns` and `partial_loss` gave. Raises StateMismatch."""
@@ -199,8 +216,19 @@ class UpdateRecorder:
                     f"numbers, expected one and {len(parts)} parts"
                 )
             self._partial = tuple(
-                torch.tensor(number, dtype=torch.float32, device=device) for number in partial_loss
+                torch.tensor(number, dtype=_dtype(name), device=device)
+                for number, name in partial_loss
             )
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = {"float32": torch.float32, "float64": torch.float64}.get(name)
+    if dtype is None:
+        raise StateMismatch(
+            f"step metrics: the loss of the update under way is {name!r:.40}, expected float32 or "
+            "float64"
+        )
+    return dtype
 
 
 def _host(numbers: Sequence[Tensor | float]) -> Column:

@@ -6,6 +6,7 @@ columns, so that a step pays for a few references only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ MAX_WAITING = 1 << 20  # numbers in the logits that wait, 4 MiB in float32
 FEW_CLASSES, LANES = 128, 64
 FLOATS = ("loss", "confidence", "p_true", "margin", "el2n")
 OVERRIDES = (*FLOATS[1:], "correct", "label")
+DENOMINATOR = "denominator"
 _CLASSES, _ROWS = 2, 1  # dimensions of logits and of labels
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -35,7 +37,9 @@ class Observer:
     def __init__(self) -> None:
         self._ids: list[npt.NDArray[np.int64]] = []
         self._columns: dict[str, list[Tensor]] = {name: [] for name in (*FLOATS, *OVERRIDES[-2:])}
+        self._columns[DENOMINATOR] = []
         self._loss: list[Tensor] = []
+        self._denominator: list[Tensor | None] = []
         self._logits: list[Tensor] = []
         self._labels: list[Tensor] = []
         self._given: list[Mapping[str, Tensor]] = []
@@ -62,8 +66,9 @@ class Observer:
             self.flush()
             self._form = form
         self._ids.append(ids_B)
-        loss = output.loss_B.detach()
-        self._loss.append(loss if loss.ndim else loss.new_full((size,), torch.nan))
+        loss, denominator = _own_losses(output, size)
+        self._loss.append(loss)
+        self._denominator.append(denominator)
         if classes:
             self._logits.append(logits.detach())
             self._labels.append(labels)
@@ -77,7 +82,7 @@ class Observer:
         if not self._loss:
             return
         loss_R = torch.cat(self._loss).float()
-        columns = _unknown(loss_R)
+        columns = {**_unknown(loss_R), DENOMINATOR: self._denominators()}
         if self._logits:
             columns |= _of_logits(torch.cat(self._logits).float(), torch.cat(self._labels).long())
         if self._given:
@@ -85,7 +90,18 @@ class Observer:
         for name, column in columns.items():
             self._columns[name].append(column)
         self._loss, self._logits, self._labels, self._given = [], [], [], []
+        self._denominator = []
         self._waiting = 0
+
+    def _denominators(self) -> Tensor:
+        """Of the rows that wait, float32 of shape (R,)."""
+        pairs = zip(self._loss, self._denominator, strict=True)
+        return torch.cat(
+            [
+                torch.ones_like(loss, dtype=torch.float32) if denominator is None else denominator
+                for loss, denominator in pairs
+            ]
+        ).float()
 
     def _overrides(self, rows: int) -> dict[str, Tensor]:
         names = list(self._given[0])
@@ -110,7 +126,10 @@ class Observer:
         return overrides
 
     def columns(self) -> Columns:
-        """Name → array of shape (N,), of all samples so far; waits for the device."""
+        """Name → array of shape (N,), of all samples so far; waits for the device.
+
+        `denominator` is among them where some is not 1.
+        """
         self.flush()
         types = {"label": np.int64, "correct": np.bool_}
         columns: Columns = {
@@ -124,16 +143,51 @@ class Observer:
                 name: np.concatenate([self._restored[name], column])
                 for name, column in columns.items()
             }
+        if bool((columns[DENOMINATOR] == 1).all()):
+            del columns[DENOMINATOR]
         return columns
 
     def restore(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Goes on from what `columns` gave. Raises StateMismatch."""
         names = {"sample_id", *self._columns}
-        if set(columns) != names:
+        if set(columns) | {DENOMINATOR} != names:
             raise StateMismatch(
                 f"observations: stored are {sorted(columns)}, expected {sorted(names)}"
             )
-        self._restored = dict(columns)
+        self._restored = {DENOMINATOR: denominators_of(columns).astype(np.float32), **columns}
+
+
+def _own_losses(output: StepOutput, size: int) -> tuple[Tensor, Tensor | None]:
+    """Each sample's own loss and denominator, shape (B,); NaN where there is one for the batch."""
+    loss, denominator = output.loss_B.detach(), output.denominator_B
+    if denominator is not None:
+        denominator = denominator.detach()
+        if denominator.ndim == 0:
+            denominator = (denominator / size).expand(size)
+        else:
+            loss = torch.where(denominator == 0, loss, loss / denominator)
+    return loss if loss.ndim else loss.new_full((size,), torch.nan), denominator
+
+
+def denominators_of(columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+    """What each row adds to the denominator of a mean loss, float64 of shape (N,)."""
+    denominator_N = columns.get(DENOMINATOR)
+    if denominator_N is None:
+        return np.ones(len(columns["sample_id"]))
+    return denominator_N.astype(np.float64)
+
+
+def mean_of(columns: Mapping[str, npt.NDArray[Any]]) -> float:
+    """The mean loss over all rows, as the loss defines it; NaN where nothing counts."""
+    losses_N = columns["loss"].astype(np.float64)
+    if not len(losses_N):
+        return math.nan
+    if DENOMINATOR not in columns:
+        return float(losses_N.mean())
+    denominator_N = denominators_of(columns)
+    numerator_N = losses_N * np.where(denominator_N == 0, 1.0, denominator_N)
+    total = float(denominator_N.sum())
+    return float(numerator_N.sum()) / total if total else math.nan
 
 
 def _unknown(loss_R: Tensor) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,12 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.optim import Optimizer
 
 from epochal.data.errors import EpochalError, TargetError
+from epochal.engine.model.denominators import class_weights
 from epochal.engine.randomness import seeded
 
 # B samples of a micro-batch; … further dimensions
 
-_SUMS = {"sum", "batchmean"}
+_MEAN, _BATCHMEAN = "mean", "batchmean"
 _BY_HAND = "`reduction: none` is set by epochal, for one loss per sample"
 
 
@@ -27,12 +29,18 @@ class Loss:
 
     per_sample: whether it gives one number per sample, shape (B,) or (B, …), or one for the batch.
     ignore_index: targets that count nothing, or None. module: to be moved to the device, or None.
+    class_weights: as `denominators.class_weights` gives them. per_sample_sum: whether a sample's
+    loss is the sum over its elements, and not their mean (`reduction: batchmean`). own_mean: the
+    loss with the mean over a batch that it defines itself, or None where that is not to be told.
     """
 
     function: Callable[[Any, Any], Tensor]
     per_sample: bool
     ignore_index: int | None = None
     module: nn.Module | None = None
+    class_weights: Callable[[], Tensor | None] | None = None
+    per_sample_sum: bool = False
+    own_mean: Callable[[Any, Any], Tensor] | None = None
 
 
 def build_model(make: Callable[[], Any], *, seed: int) -> nn.Module:
@@ -63,14 +71,16 @@ def build_model(make: Callable[[], Any], *, seed: int) -> nn.Module:
 def build_loss(factory: Callable[..., Any], args: Mapping[str, Any]) -> Loss:
     """The loss of a module's class, of a factory without positional arguments, or of a function.
 
-    Where it takes `reduction`, it is called with `none`. Raises TargetError.
+    Where it takes `reduction`, it is called with `none`; `batchmean` is the mean over the samples
+    of sums over their elements. Raises TargetError.
     """
-    if args.get("reduction") in _SUMS:
+    if args.get("reduction") == "sum":
         raise TargetError(
             f"loss.args.reduction: found {args['reduction']!r}; the loss of an update is the mean "
             f"over its samples; leave it out ({_BY_HAND})"
         )
-    per_sample = "reduction" not in args and _takes(factory, "reduction")
+    of_sums = args.get("reduction") == _BATCHMEAN
+    per_sample = (of_sums or "reduction" not in args) and _takes(factory, "reduction")
     given = {**args, "reduction": "none"} if per_sample else dict(args)
     per_sample = per_sample or args.get("reduction") == "none"
     if inspect.isclass(factory) or _num_positional(factory, given) == 0:
@@ -91,9 +101,37 @@ def build_loss(factory: Callable[..., Any], args: Mapping[str, Any]) -> Loss:
         # torch's own have no hooks to be called; looking for some takes a quarter of their time.
         own = module is not None and type(made).__module__ == nn.CrossEntropyLoss.__module__
         function = made.forward if own else made
-        return Loss(function, per_sample, _ignored(made, given), module)
-    function = partial(factory, **given)
-    return Loss(function, per_sample, _ignored(factory, given))
+        return Loss(
+            function,
+            per_sample,
+            _ignored(made, given),
+            module,
+            class_weights=class_weights(made, given),
+            per_sample_sum=of_sums,
+            own_mean=_own_mean(factory, made) if "reduction" not in args else None,
+        )
+    return Loss(
+        partial(factory, **given),
+        per_sample,
+        _ignored(factory, given),
+        class_weights=class_weights(factory, given),
+        per_sample_sum=of_sums,
+        own_mean=partial(factory, **args) if _means(factory) and "reduction" not in args else None,
+    )
+
+
+def _own_mean(factory: Callable[..., Any], made: Any) -> Callable[[Any, Any], Tensor] | None:
+    """A module with `reduction: mean`, which shares all it holds with the one that was made."""
+    if not _means(factory) or getattr(made, "reduction", None) != "none":
+        return None
+    own = copy.copy(made)
+    own.reduction = _MEAN
+    return own if callable(own) else None
+
+
+def _means(factory: Callable[..., Any]) -> bool:
+    parameter = _parameters(factory).get("reduction")
+    return parameter is not None and parameter.default == _MEAN
 
 
 def _takes(function: Callable[..., Any], name: str) -> bool:
@@ -124,6 +162,8 @@ def _ignored(loss: Any, given: Mapping[str, Any]) -> int | None:
     if index is None and not isinstance(loss, nn.Module):
         parameter = _parameters(loss).get("ignore_index")
         index = None if parameter is None else parameter.default
+    if index is None and isinstance(loss, nn.LinearCrossEntropyLoss):
+        index = nn.CrossEntropyLoss().ignore_index  # what its None stands for
     return index if isinstance(index, int) and not isinstance(index, bool) else None
 
 

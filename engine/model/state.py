@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,11 +40,14 @@ class TrainingState:
     base_rates: tuple[float, ...] = field(init=False)
     parameter_names: tuple[tuple[str, ...], ...] = field(init=False)
     trainable: tuple[str, ...] = field(init=False)
+    _built_options: list[dict[str, Any]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.base_rates = tuple(_rate(group) for group in self.optimizer.param_groups)
         if len(self.rate_names) != len(self.base_rates):  # a user's optimizer makes its own groups
             self.rate_names = tuple(f"group_{index}" for index in range(len(self.base_rates)))
+        # Some optimizers count in their groups: what they were built with is needed to begin anew.
+        self._built_options = [_options(group) for group in self.optimizer.param_groups]
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
         self.parameter_names = tuple(
             tuple(_name(names, parameter) for parameter in group["params"])
@@ -82,6 +86,13 @@ class TrainingState:
         named = dict(zip(self.rate_names, self.base_rates, strict=True))
         return {name: rate for name, rate in named.items() if name != self.rate_names[0]}
 
+    def forget_groups(self) -> None:
+        """Gives each parameter group the options that it was built with."""
+        for group, built in zip(self.optimizer.param_groups, self._built_options, strict=True):
+            parameters = group["params"]
+            group.clear()
+            group.update({"params": parameters, **copy.deepcopy(built)})
+
     def set_rate_factor(self, factor: float) -> None:
         """Gives each parameter group its base rate times `factor`."""
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
@@ -98,6 +109,10 @@ def _rate(group: dict[str, Any]) -> float:
     return float(rate)
 
 
+def _options(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: copy.deepcopy(value) for name, value in group.items() if name != "params"}
+
+
 def _name(names: dict[int, str], parameter: nn.Parameter) -> str:
     if id(parameter) not in names:
         raise TargetError(
@@ -110,6 +125,7 @@ def _name(names: dict[int, str], parameter: nn.Parameter) -> str:
 def fresh_optimizer(state: TrainingState) -> None:
     """Forgets what optimizer and average have gathered: the state before the first update."""
     state.optimizer.state.clear()
+    state.forget_groups()
     state.updates_done = state.updates_skipped = 0
     if state.scaler is not None:
         state.scaler = torch.amp.GradScaler(state.device.type)

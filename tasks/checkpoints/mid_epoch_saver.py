@@ -142,12 +142,13 @@ class MidEpochSaver:
         copied = self._buffers.copy(tensors)
         # Else the thread would keep the live gradients in memory.
         captured = replace(captured, gradients={})
-        loss = captured.partial_loss
+        loss, counts = captured.partial_loss, captured.denominators
         times = self._times(progress.updates)
         body = {
             **self._identity,
             "updates": captured.updates,
-            "partial_loss": None if loss is None else [value.hex() for value in loss],
+            "partial_loss": None if loss is None else [[value.hex(), kind] for value, kind in loss],
+            "denominators": None if counts is None else [value.hex() for value in counts],
             "document": document,
             "anchors": times,
         }
@@ -219,13 +220,23 @@ def _arrays(partial: MidEpochState) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def _numbers(texts: Any) -> list[float] | None:
+def _numbers(texts: Any) -> list[tuple[float, str]] | None:
     if texts is None:
         return None
     if not isinstance(texts, list) or not texts:
         message = f"partial_loss: {texts!r:.100}"
         raise ValueError(message)
-    return [float.fromhex(text) for text in texts]
+    return [(float.fromhex(text), str(kind)) for text, kind in texts]
+
+
+def _denominators(texts: Any) -> tuple[float, float] | None:
+    if texts is None:
+        return None
+    estimate, total = (float.fromhex(text) for text in texts)
+    if not estimate:
+        message = f"denominators: {texts!r:.100}"
+        raise ValueError(message)
+    return estimate, total
 
 
 def restore(commit: MidEpochCommit, state: TrainingState) -> MidEpochState:
@@ -258,6 +269,7 @@ def restore(commit: MidEpochCommit, state: TrainingState) -> MidEpochState:
         updates=int(body["updates"]),
         gradients=of(_GRADIENT),
         partial_loss=_numbers(loss),
+        denominators=_denominators(body["denominators"]),
         metrics={name: column.numpy() for name, column in of(_METRIC).items()},
         observations={name: column.numpy() for name, column in of(_OBSERVED).items()},
         update_ends=tuple(tensors[_ENDS].tolist()),

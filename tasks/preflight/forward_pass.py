@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,7 @@ def check_before_start(
 
     output, target = _probe(config, components, train, scan=scan)
     _check_losses(config, output, target)
+    check_mean(config, components, output, target)
     check_own_policy(config)
     if config.sampling.policy != "none" and config.sampling.scoring is not None:
         # The scoring pass sees the items at their own resolution and unmixed, unlike training.
@@ -213,6 +215,44 @@ def _check_losses(config: RunConfig, output: StepOutput, target: Any) -> None:
             f"output is {described(output.outputs)} for targets {described(target)}, expected "
             f"logits of shape (B, C); use a step that returns the observations {names}, a policy "
             "that goes by losses alone, or `policy: none`"
+        )
+
+
+_MEANS_DIFFER = 1e-4  # relative; the same numbers are added in another order
+
+
+def check_mean(config: RunConfig, components: Components, output: StepOutput, target: Any) -> None:
+    """Raises TargetError for a loss whose mean is not the one that training would follow.
+
+    A loss of the user's may divide by what only it knows, such as its own weights.
+    """
+    import torch
+
+    from epochal.engine.model.step import DefaultStep, as_target
+    from epochal.engine.randomness import seeded
+
+    own_mean, outputs = components.loss.own_mean, output.outputs
+    if config.step is not None or own_mean is None or output.parts is not None:
+        return
+    if isinstance(outputs, torch.Tensor) and outputs.is_floating_point():
+        outputs = outputs.float() if outputs.itemsize < torch.float32.itemsize else outputs
+    with torch.no_grad():
+        with seeded(seed_64(config.seed, "probe")):
+            losses = DefaultStep(components.loss).losses(outputs, target)
+        with seeded(seed_64(config.seed, "probe")):
+            own = float(own_mean(outputs, as_target(components.loss, target, outputs)))
+    denominator = losses.denominator_B
+    total = float(losses.loss_B.numel() if denominator is None else denominator.sum())
+    if not total:
+        return
+    ours = float(losses.loss_B.double().sum()) / total
+    finite = math.isfinite(own) and math.isfinite(ours)  # else the first update tells
+    if finite and not math.isclose(own, ours, rel_tol=_MEANS_DIFFER, abs_tol=_MEANS_DIFFER):
+        raise TargetError(
+            f"loss: over the first samples the mean of {config.loss.target} is {own:.6g}, but that "
+            f"of what it gives with `reduction: none` is {ours:.6g}: it divides by something that "
+            "Epochal does not know. Set loss.args.reduction to `mean`, for one loss a batch, or "
+            "give a `step` that returns loss_B and denominator_B"
         )
 
 

@@ -79,10 +79,11 @@ def _loads(stage: Stage, role: str, records: Mapping[str, StageRecord]) -> tuple
 def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
     """The table of scores of one checkpoint, of all samples; a broken pass starts again."""
     from epochal.data.tables.writing import OBSERVATIONS, write_table
+    from epochal.engine.measure.observe import mean_of
 
     trained = session.run.record_of(stage.parents["parent"])
     columns = _scored(session, stage)
-    losses_N, correct_N = columns["loss"], columns["correct"][columns["label"] >= 0]
+    correct_N = columns["correct"][columns["label"] >= 0]
     with session.store.scratch() as scratch:
         path = scratch / "scores.parquet"
         metadata = {
@@ -100,9 +101,9 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
         stage,
         {SCORES: artifact},
         {
-            "samples": len(losses_N),
-            "extra_forwards": len(losses_N),
-            "loss": number(float(losses_N.astype("float64").mean())),
+            "samples": len(columns["loss"]),
+            "extra_forwards": len(columns["loss"]),
+            "loss": number(mean_of(columns)),
             "accuracy": number(float(correct_N.mean())) if len(correct_N) else None,
             "updates_done": trained.values["updates_done"],
         },
@@ -153,7 +154,7 @@ def _metrics(values: Mapping[str, Any]) -> dict[str, float | None]:
 
 SCORE = StageKind(
     name="score",
-    version=1,
+    version=2,
     when="epoch",
     field="sampling.scoring",
     plan=_plan,

@@ -372,7 +372,7 @@ def _deliver_part(
 
 TRAIN = StageKind(
     name="train",
-    version=2,
+    version=3,
     when="epoch",
     plan=_plan,
     values=_Values,

@@ -124,6 +124,7 @@ def mid_epoch_validation(
     A signal is obeyed between two batches, once the epoch so far is committed.
     """
     from epochal.engine.loop.progress import MidEpochValidation
+    from epochal.engine.model.optimizer_modes import evaluation_weights
 
     def on_batch() -> None:
         if session.interruption.came:
@@ -132,7 +133,8 @@ def mid_epoch_validation(
     def values_of(progress: Progress) -> Mapping[str, float]:
         seed = seed_64(session.config.seed, "validate_inside", epoch, progress.updates)
         try:
-            return measure(session, seed=seed, on_batch=on_batch).values
+            with evaluation_weights(progress.state):
+                return measure(session, seed=seed, on_batch=on_batch).values
         except _PutDownError:
             saver.now(progress)
             session.interruption.obey()
@@ -214,7 +216,7 @@ def _metrics(values: Mapping[str, Any]) -> dict[str, float | None]:
 
 VALIDATE = StageKind(
     name="validate",
-    version=2,
+    version=3,
     when="epoch",
     plan=_plan,
     values=MeasuredValues,

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from support.numbers.tiny_model import (
+    NUM_CLASSES,
+    WIDTH,
     Net,
     bits,
     new_state,
@@ -15,6 +17,8 @@ from support.numbers.tiny_model import (
 from torch import nn
 
 from epochal.data.errors import NonFinite, TargetError
+from epochal.data.types import seed_64
+from epochal.engine.checkpoint.folder import load_checkpoint, save_checkpoint
 from epochal.engine.checkpoint.serialize import load_state, split_state
 from epochal.engine.config.numerics import EmaConfig, GradientsConfig, PrecisionConfig
 from epochal.engine.loop.epoch import spikes
@@ -258,3 +262,134 @@ def test_parts_must_be_the_same_for_each_batch():
 
     with pytest.raises(TargetError, match="its parts were ce, l2, now they are ce"):
         run_epoch(new_state(), *samples(40), step=step)
+
+
+class Complex(nn.Module):
+    """Complex weights beside real ones: a transform of the input, whose size goes into a head."""
+
+    def __init__(self, dtype=torch.complex64):
+        super().__init__()
+        self.mix = nn.Linear(WIDTH, 8, dtype=dtype)
+        self.head = nn.Linear(8, NUM_CLASSES, dtype=dtype.to_real())
+
+    def forward(self, x_BD):
+        return self.head(self.mix(x_BD.to(self.mix.weight.dtype)).abs())
+
+
+class Mixed(nn.Module):
+    """A part in float64 between two in float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(WIDTH, 8), nn.Linear(8, NUM_CLASSES)
+        self.middle = nn.Linear(8, 8, dtype=torch.float64)
+
+    def forward(self, x_BD):
+        return self.head(self.middle(self.body(x_BD).double()).float())
+
+
+class Sparse(nn.Module):
+    """An embedding with sparse gradients in float64."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.EmbeddingBag(16, 8, sparse=True, dtype=torch.float64)
+        self.head = nn.Linear(8, NUM_CLASSES, dtype=torch.float64)
+
+    def forward(self, x_BD):
+        return self.head(self.embed((x_BD.abs() * 4).long().clamp(max=15)))
+
+
+NUMBER_TYPES = {
+    "float64": (lambda: Net().double(), torch.float64, torch.optim.AdamW, {}),
+    "bfloat16": (lambda: Net(norm=False).bfloat16(), torch.bfloat16, torch.optim.AdamW, {}),
+    "complex64": (Complex, torch.float32, torch.optim.AdamW, {}),
+    "complex128": (lambda: Complex(torch.complex128), torch.float64, torch.optim.SGD, {}),
+    "sparse": (Sparse, torch.float64, torch.optim.SGD, {}),
+    "mixed": (Mixed, torch.float32, torch.optim.AdamW, {}),
+}
+
+
+@pytest.mark.parametrize("clip", [{}, {"clip_norm": 0.05}, {"clip_value": 0.002}])
+@pytest.mark.parametrize("kind", NUMBER_TYPES)
+def test_every_type_of_number_trains_as_in_a_loop_by_hand(kind, clip):
+    make, dtype, optimizer, options = NUMBER_TYPES[kind]
+    x, y = samples(40)
+    x = x.to(dtype)
+    ours, theirs = (new_state(make, optimizer, **options) for _ in range(2))
+    result = run_epoch(ours, x, y, gradients={"update_ratio": True}, **clip)
+    norms, clipped = [], []
+    theirs.model.train()
+    with torch.random.fork_rng():
+        for index, low in enumerate(range(0, 40, 8)):
+            torch.manual_seed(seed_64(5, "step", 0, index))
+            loss = nn.functional.cross_entropy(theirs.model(x[low : low + 8]), y[low : low + 8])
+            loss.float().backward() if loss.dtype == torch.bfloat16 else loss.backward()
+            parameters = list(theirs.model.parameters())
+            norms.append(wide_norm(parameters))
+            if "clip_norm" in clip:
+                factor = min(1.0, clip["clip_norm"] / (norms[-1] + 1e-6))
+                for parameter in parameters:
+                    parameter.grad.mul_(factor)
+            if "clip_value" in clip:
+                for parameter in parameters:
+                    if parameter.grad.is_sparse:
+                        parameter.grad = parameter.grad.coalesce()
+                    grad = parameter.grad
+                    grad = grad._values() if grad.is_sparse else grad
+                    parts = torch.view_as_real(grad) if grad.is_complex() else grad
+                    parts.clamp_(-clip["clip_value"], clip["clip_value"])
+            clipped.append(wide_norm(parameters))
+            theirs.optimizer.step()
+            theirs.optimizer.zero_grad()
+    low_precision = kind == "bfloat16"
+    rtol = 2e-2 if low_precision else 1e-5
+    np.testing.assert_allclose(result.updates["gradients/norm"], norms, rtol=rtol)
+    np.testing.assert_allclose(result.updates["gradients/norm_clipped"], clipped, rtol=rtol)
+    assert np.isfinite(result.updates["gradients/update_ratio"]).all()
+    for name, tensor in theirs.model.state_dict().items():
+        torch.testing.assert_close(
+            ours.model.state_dict()[name], tensor, rtol=rtol, atol=1e-2 if low_precision else 1e-5
+        )
+
+
+def wide_norm(parameters):
+    """The norm of all gradients, in float64."""
+    total = 0.0
+    for parameter in parameters:
+        grad = parameter.grad
+        grad = grad.coalesce()._values() if grad.is_sparse else grad
+        wide = torch.complex128 if grad.is_complex() else torch.float64
+        total += float(grad.to(wide).abs().square().sum())
+    return total**0.5
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_norms_of_float64_gradients_are_float64(size):
+    """In float32 the square of such a gradient is 0 or infinite, and its last digits are lost."""
+    model = nn.Linear(3, 1, dtype=torch.float64)
+    state = TrainingState(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.0))
+    gradients = Gradients(state, GradientsConfig())
+    gradients.begin()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, (1 + 1e-12) * size)
+    update = gradients.update(torch.zeros(()))
+    assert update.total == pytest.approx((1 + 1e-12) * size * 2, rel=1e-15)
+
+
+@pytest.mark.parametrize("kind", ["float64", "bfloat16", "complex64", "sparse"])
+def test_checkpoints_and_averages_of_every_type_of_number_have_its_bits(kind, tmp_path):
+    make, dtype, optimizer, options = NUMBER_TYPES[kind]
+    x, y = samples(40)
+    whole, again = (new_state(make, optimizer, **options) for _ in range(2))
+    for state in (whole, again):
+        state.ema = WeightAverage(state.model, EmaConfig(decay=0.9))
+    run_epoch(whole, x.to(dtype), y)
+    save_checkpoint(whole, tmp_path / "first")
+    run_epoch(whole, x.to(dtype), y, epoch=1)
+    load_checkpoint(again, tmp_path / "first")
+    run_epoch(again, x.to(dtype), y, epoch=1)
+    save_checkpoint(whole, tmp_path / "whole")
+    save_checkpoint(again, tmp_path / "again")
+    for name in ("model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()

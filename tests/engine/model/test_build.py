@@ -86,14 +86,14 @@ def test_a_summed_loss_is_refused():
         build_loss(nn.CrossEntropyLoss, {"reduction": "sum"})
 
 
-def test_a_loss_over_positions_is_a_mean_per_sample_without_the_ignored():
+def test_a_loss_over_positions_is_a_sum_and_a_count_without_the_ignored():
     logits, labels = torch.randn(3, 4, 5), torch.randint(4, (3, 5))
     labels[1, 2:] = -100
-    step = DefaultStep(build_loss(nn.CrossEntropyLoss, {}))
-    found = step(nn.Identity(), (logits, labels)).loss_B
+    output = DefaultStep(build_loss(nn.CrossEntropyLoss, {}))(nn.Identity(), (logits, labels))
+    assert output.denominator_B.tolist() == [5, 2, 5]
     for row in range(3):
         expected = nn.functional.cross_entropy(logits[row : row + 1], labels[row : row + 1])
-        torch.testing.assert_close(found[row], expected)
+        torch.testing.assert_close(output.loss_B[row] / output.denominator_B[row], expected)
 
 
 def test_losses_that_broadcast_are_an_error_instead_of_a_warning():

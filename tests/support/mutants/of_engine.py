@@ -68,17 +68,42 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *of(
         "engine/loop/loss_weights.py",
-        "test_gradients.py test_epoch.py",
+        "test_gradients.py test_epoch.py test_loss_weights.py",
         (
             "batch-loss-counts-once",
-            "counts = batch.num_samples if value.ndim == 0 else 1",
-            "counts = 1",
+            "  counts = batch.num_samples\n",
+            "  counts = 1\n",
         ),
         (
             "tail-weighs-as-a-whole-update",
-            "batch.num_samples, batch.window.num_samples, value.dtype)",
-            "batch.num_samples, 0, value.dtype)",
+            "counts, batch.window.num_samples, value.dtype)",
+            "counts, 0, value.dtype)",
         ),
+        ("estimate-never-corrected", "else estimate / total", "else None"),
+        ("correction-upside-down", "else estimate / total", "else total / estimate"),
+        (
+            "estimate-forgotten-by-a-resume",
+            "self._estimate, self._sum = state",
+            "self._estimate, self._sum = state[1], state[1]",
+        ),
+        (
+            "policy-weights-in-the-denominator",
+            "denominator_B.detach().sum(dtype=self._wide)",
+            "(denominator_B.detach() * (1 if batch.weights_B is None else batch.weights_B)).sum()",
+        ),
+    ),
+    *of(
+        "engine/model/denominators.py",
+        "../loop/test_loss_weights.py",
+        ("classes-count-one", "return lambda: loss.weight", "return None"),
+        ("ignored-count", "weight = weight * counted", "pass"),
+        ("elements-count-one", "return None if like.ndim == 1 else", "return None if True else"),
+    ),
+    *of(
+        "engine/model/optimizer_modes.py",
+        "test_optimizer_modes.py",
+        ("trained-weights-rounded", "torch._foreach_copy_(parameters, trained)", "pass"),
+        ("never-evaluated", "_modes(optimizer).eval()", "pass"),
     ),
     *of(
         "engine/loop/mixing.py",
@@ -96,8 +121,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "targets-are-not-mixed",
-            "return own * share_B + partner * (1 - share_B), None",
-            "return own, None",
+            "_each(own.loss_B) * share_B + _each(partner.loss_B) * (1 - share_B),",
+            "_each(own.loss_B),",
         ),
     ),
     *of(
@@ -145,12 +170,12 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *of(
         "engine/loop/evaluate.py",
-        "test_evaluate.py",
+        "test_evaluate.py test_loss_weights.py",
         ("training-mode-afterwards", "model.train(was_training)", "model.train()"),
         (
             "mean-of-unequal-batches",
-            "float(loss.double().mean()) * size for",
-            "float(loss.double().mean()) * total / len(sizes) for",
+            "float(loss.double().mean()) * count)",
+            "float(loss.double().mean()))",
         ),
     ),
     *of(
@@ -172,7 +197,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *of(
         "engine/model/batch_norm.py",
         "test_batch_norm.py",
-        ("momentum-stays-changed", "            layer.momentum = own\n", "            pass\n"),
+        ("momentum-stays-changed", "            layer.momentum = own\n", "  counts = 1\n"),
     ),
     *of(
         "engine/model/freezing.py",
@@ -197,8 +222,12 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *of(
         "engine/model/step.py",
-        "test_build.py",
-        ("ignored-targets-count", "flat.sum(1) / counted.clamp(min=1)", "flat.mean(1)"),
+        "test_build.py ../loop/test_loss_weights.py",
+        (
+            "one-mean-counts-by-samples",
+            "return Losses(loss * denominator, denominator, parts)",
+            "return Losses(loss, None, parts)",
+        ),
     ),
     *of(
         "engine/measure/observe.py",
