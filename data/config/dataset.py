@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from typing import Annotated
 
-from epochal.data.types import Target
+from pydantic import Field, StrictInt, StrictStr, field_validator
+
+from epochal.data.types import Frozen, Target
 
 
 class DataConfig(Target):
@@ -33,3 +35,18 @@ class DataConfig(Target):
             if not name.strip() or "\0" in name:
                 raise ValueError(f"{name!r} names no file")
         return files
+
+
+PartName = Annotated[StrictStr, Field(min_length=1)] | Annotated[StrictInt, Field(ge=0)]
+
+
+class BatchNames(Frozen):
+    """Which parts of an item the default step takes."""
+
+    input: PartName = Field(
+        description="what the model is given: an item's key, or its place in a tuple, from 0",
+        examples=["samples", 0],
+    )
+    target: PartName = Field(
+        description="what the loss compares the output with", examples=["targets", 2]
+    )

@@ -49,8 +49,12 @@ def open_data(
     """
     data: DataConfig = data_fields(config)[field]
     folder = Path(config.folder)
-    path = description_path(data, sources=sources, folder=folder)
+    path = description_path(data, names=config.batch, sources=sources, folder=folder)
     dataset = call_target(data, field=field, folder=folder)
+    if config.batch is not None:
+        from epochal.data.loading.named_items import named
+
+        dataset = named(dataset, config.batch, field=field)
     known = read_known(store, path)
     if known is not None and known.seconds > QUICK_READ_S and _is_of(known, dataset):
         notice.notice(
@@ -61,7 +65,7 @@ def open_data(
             field=field,
             dataset=dataset,
             info=known,
-            fingerprint=stated_fingerprint(data) or known.fingerprint,
+            fingerprint=stated_fingerprint(data, names=config.batch) or known.fingerprint,
             read_ids_N=None,
             labels_N=None,
         )
@@ -84,7 +88,7 @@ def open_data(
         field=field,
         dataset=dataset,
         info=read,
-        fingerprint=stated_fingerprint(data) or read.fingerprint,
+        fingerprint=stated_fingerprint(data, names=config.batch) or read.fingerprint,
         read_ids_N=description.sample_ids,
         labels_N=description.labels,
     )
