@@ -12,7 +12,7 @@ from torch import Tensor
 from epochal.data.errors import TargetError
 from epochal.engine.config.numerics import MetricsConfig, MetricTarget
 from epochal.engine.measure import built_in as built_in_metrics
-from epochal.engine.model.batches import described
+from epochal.engine.model.batches import described, without_ignored
 
 # B samples of a batch, C classes; … further dimensions
 
@@ -115,24 +115,28 @@ class ValidationMetrics:
         self._make = make
         self.fresh()  # what cannot be built is found now
 
-    def fresh(self) -> dict[str, Metric]:
-        """Name → a metric that has seen nothing; the loss is not among them."""
+    def fresh(self, *, ignore_index: int | None = None) -> dict[str, Metric]:
+        """Name → a metric that has seen nothing; the loss is not among them.
+
+        ignore_index: targets that count in none of the built-in ones.
+        """
         metrics: dict[str, Metric] = {}
         for metric in self._config.validation:
             if not isinstance(metric, str):
                 metrics[metric.name] = _checked(metric, self._make(metric))
             elif metric in TOP_K:
-                metrics[metric] = TopKAccuracy(metric, TOP_K[metric])
+                metrics[metric] = _Ignoring(TopKAccuracy(metric, TOP_K[metric]), ignore_index)
             elif metric != "loss":
-                metrics[metric] = built_in_metrics.make(metric)
+                metrics[metric] = _Ignoring(built_in_metrics.make(metric), ignore_index)
         return metrics
 
     def matrices(self, metrics: Mapping[str, Metric]) -> dict[str, list[list[int]]]:
         """Name → confusion matrix of the metrics that have one of a size to be kept."""
         made = {
-            name: metric.matrix()
+            name: metric.built_in.matrix()
             for name, metric in metrics.items()
-            if isinstance(metric, built_in_metrics.ConfusionMatrix)
+            if isinstance(metric, _Ignoring)
+            and isinstance(metric.built_in, built_in_metrics.ConfusionMatrix)
         }
         return {name: matrix for name, matrix in made.items() if matrix is not None}
 
@@ -145,6 +149,20 @@ class ValidationMetrics:
             else:
                 values |= _numbers(name, metrics[name].compute())
         return values
+
+
+class _Ignoring:
+    """A built-in metric that does not see the targets that the loss ignores."""
+
+    def __init__(self, built_in: Any, ignore_index: int | None) -> None:
+        self.built_in = built_in
+        self._ignore_index = ignore_index
+
+    def update(self, outputs: Any, target: Any) -> None:
+        self.built_in.update(outputs, without_ignored(target, self._ignore_index))
+
+    def compute(self) -> Any:
+        return self.built_in.compute()
 
 
 def build_metrics(config: MetricsConfig, make: Callable[[MetricTarget], Any]) -> ValidationMetrics:

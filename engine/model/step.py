@@ -66,6 +66,11 @@ class DefaultStep:
     def __init__(self, loss: Loss) -> None:
         self._loss = loss
 
+    @property
+    def ignore_index(self) -> int | None:
+        """Targets that count nothing, neither in the loss nor in what is measured."""
+        return self._loss.ignore_index
+
     def __call__(self, model: nn.Module, batch: Any) -> StepOutput:
         """batch: `(input, target)`, or a dict with `input` or `image`, `target` or `label`."""
         model_input, target = split_batch(batch)

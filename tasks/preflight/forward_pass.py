@@ -200,7 +200,8 @@ def _check_metrics(components: Components, output: StepOutput, target: Any) -> N
     """Raises TargetError if a metric does not take what the step gives."""
     from epochal.engine.model.batches import described
 
-    for name, metric in components.metrics.fresh().items():
+    ignored = getattr(components.step, "ignore_index", None)
+    for name, metric in components.metrics.fresh(ignore_index=ignored).items():
         try:
             getattr(metric, "to", lambda _: None)(components.device)
             metric.update(output.outputs, target)
