@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from epochal.data.errors import BadStore, CorruptObject
+from epochal.data.errors import BadStore, CorruptObject, StoreUnavailable
 from epochal.data.stage_store.stages import StageRecord, StageStatus, StageStore
 from epochal.data.stage_store.status import PARTIAL, PRUNED, side_path, stage_folder
-from epochal.data.store.backend import DAMAGED
+from epochal.data.store.backend import DAMAGED, TEMPORARY, UnfinishedUpload
 from epochal.data.store.store import Store
 from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.runs.lookup import look_up, records_of
@@ -23,6 +23,9 @@ from epochal.tasks.stages.average import chosen_epochs
 from epochal.tasks.stages.registry import list_stages
 
 _LOST_PLAN = re.compile(rf"{DAMAGED}/runs/[^/]+/plans/")
+UPLOAD_QUIET_S = 24 * 3600.0
+"""An upload of which no part has come for so long is nobody's: a running one sends all the time."""
+_FOLDERS = frozenset({"stages", "runs", "fingerprints", DAMAGED, TEMPORARY})
 CHECKPOINT = ("model", "optimizer", "state", "ema")
 
 
@@ -44,18 +47,23 @@ class Garbage:
     what was set aside. pruned: stage key → artifacts of checkpoints that the runs' `checkpoint:`
     does not keep. problem: why nothing may be removed, or None. lost_plans: damaged plans that were
     set aside; while there is one, stages that no plan has are kept too: they may have been its own.
+    uploads: parts on S3 of objects that were never completed; no_uploads: why they could not be
+    listed, or None.
     """
 
     objects: Mapping[str, int]
     pruned: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     problem: str | None = None
     lost_plans: tuple[str, ...] = ()
+    uploads: tuple[UnfinishedUpload, ...] = ()
+    no_uploads: str | None = None
 
     @property
     def bytes(self) -> int:
         """Bytes of everything that would be removed."""
         checkpoints = sum(size for files in self.pruned.values() for size in files.values())
-        return sum(self.objects.values()) + checkpoints
+        parts = sum(upload.bytes for upload in self.uploads)
+        return sum(self.objects.values()) + checkpoints + parts
 
 
 def stage_keys(listing: Iterable[str]) -> list[str]:
@@ -145,7 +153,24 @@ def find_garbage(store: Store) -> Garbage:
         if (parts[1] not in needed and not lost) or (done and parts[2] == PARTIAL):
             objects[path] = size
     pruned = _prunable(plans, statuses, sizes)
-    return Garbage(dict(sorted(objects.items())), pruned, lost_plans=lost)
+    uploads, no_uploads = _unfinished_uploads(store)
+    return Garbage(
+        dict(sorted(objects.items())),
+        pruned,
+        lost_plans=lost,
+        uploads=uploads,
+        no_uploads=no_uploads,
+    )
+
+
+def _unfinished_uploads(store: Store) -> tuple[tuple[UnfinishedUpload, ...], str | None]:
+    """The uploads, and why they could not be listed: that takes a permission of its own."""
+    try:
+        uploads = store.unfinished_uploads(quiet_s=UPLOAD_QUIET_S)
+    except StoreUnavailable as error:
+        return (), str(error)
+    # A store may be a whole bucket, with uploads of others in it.
+    return tuple(one for one in uploads if one.path.split("/")[0] in _FOLDERS), None
 
 
 def _prunable(
@@ -215,6 +240,8 @@ def remove_garbage(store: Store, garbage: Garbage) -> None:
     """
     if garbage.problem is not None:
         raise BadStore(f"{store.url}: nothing is removed: {garbage.problem}")
+    for upload in garbage.uploads:
+        store.abort_upload(upload)
     statuses = StageStore(store).lookup(list(garbage.pruned))
     for key, files in garbage.pruned.items():
         record = statuses[key].record

@@ -77,12 +77,18 @@ def gc(
             f"{opened.address(path)} is a damaged plan: stages that no other plan has are kept "
             "while that file is there"
         )
+    if garbage.no_uploads is not None:
+        console.say_note(f"unfinished uploads are not looked at: {garbage.no_uploads}")
     if as_json:
         body: dict[str, Any] = {
             "store": opened.url,
             "deleted": yes,
             "bytes": garbage.bytes,
             "objects": dict(garbage.objects),
+            "uploads": [
+                {"path": upload.path, "id": upload.id, "bytes": upload.bytes}
+                for upload in garbage.uploads
+            ],
             "thinned": {key: dict(files) for key, files in garbage.pruned.items()},
         }
         console.print_json(body)
@@ -96,7 +102,12 @@ def gc(
         console.out.print(f"{console.escape(path)}  {console.size(number)}")
     if len(garbage.objects) > MAX_SHOWN:
         console.out.print(f"… and {len(garbage.objects) - MAX_SHOWN} more objects")
-    if not garbage.bytes and not garbage.objects:
+    for upload in garbage.uploads:
+        console.out.print(
+            f"upload of {console.escape(upload.path)}  {console.size(upload.bytes)}  "
+            f"not completed, nothing has come for {upload.quiet_s / 3600:.0f} h"
+        )
+    if not garbage.bytes and not garbage.objects and not garbage.uploads:
         console.out.print(f"{opened.url}: everything is needed")
         return
     what = "deleted" if yes else "can be deleted; `epochal gc … --yes` does it"
