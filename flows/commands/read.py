@@ -10,7 +10,7 @@ import typer
 from epochal.data.errors import InputError, NotFound
 from epochal.flows import console
 from epochal.flows.commands.options import AsJson, OfAverage, RunName, StoreOption
-from epochal.tasks.runs.find_run import FoundRun, find_run
+from epochal.tasks.runs.find_run import FoundRun, find_run, stored_runs
 from epochal.tasks.runs.summary import epoch_rows, flat_metrics, stopping_line
 from epochal.tasks.stages.average import average_text
 
@@ -26,18 +26,13 @@ def runs(
 ) -> None:
     """List the runs of a store with their epochs and metrics."""
     from epochal.data.store.open import open_store
-    from epochal.tasks.runs.run_plans import generations, run_names
 
     opened = open_store(store, folder=Path.cwd())
-    stored_runs = [
-        find_run(reference, store=opened.url)
-        for name in run_names(opened.listing("runs"))
-        for reference in generations(opened, name)
-    ]
+    found = stored_runs(opened, notice=console.say_note)
     if as_json:
-        console.print_json({"store": opened.url, "runs": [_summary(run) for run in stored_runs]})
+        console.print_json({"store": opened.url, "runs": [_summary(run) for run in found]})
         return
-    if not stored_runs:
+    if not found:
         console.out.print(f"{opened.url} has no run yet")
         return
     rows = [
@@ -49,7 +44,7 @@ def runs(
             (run.weights_sha256 or console.NOTHING)[:SHORT],
             run.plan.branched_from or console.NOTHING,
         ]
-        for run in stored_runs
+        for run in found
     ]
     columns = ["run", "epochs", "best", "weights sha256", "branched from"]
     console.print_whole(console.plain_table(columns, rows))

@@ -48,6 +48,8 @@ FORMER_NAMES = {"sampler": "batches"}
 def _absolute(folder: str) -> str:
     if not Path(folder).is_absolute():
         raise ValueError(f"{folder!r} is not an absolute path")
+    if "\0" in folder:
+        raise ValueError(f"{folder!r} holds a NUL character, which no path can")
     return folder
 
 

@@ -11,10 +11,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from epochal.data.errors import BadStore
 from epochal.tasks.config.run import RunConfig, flatten
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.runs.run_plans import RunPlan
-from epochal.tasks.stages.registry import KINDS, list_stages
+from epochal.tasks.stages.registry import KINDS
 
 MAX_VALUE_CHARS = 60
 SHORT_DIGEST = 8
@@ -56,11 +57,12 @@ class Comparison:
         self._new_config = dict(flatten(config.model_dump(mode="json")))
         plain = plan.config if old_config is None else old_config.model_dump(mode="json")
         self._old_config = dict(flatten(plain))
-        self._old: dict[tuple[str, int | None], Stage] = {}
-        if old_config is not None:
-            listed = list_stages(old_config, plan.run_inputs())
-            self._old = {(stage.kind, stage.epoch): stage for stage in listed}
         self._readable = old_config is not None
+        try:
+            listed = [] if old_config is None else plan.listed_stages(old_config)
+        except BadStore:
+            listed, self._readable = [], False
+        self._old = {(stage.kind, stage.epoch): stage for stage in listed}
         self._reasons: dict[tuple[str, int | None], tuple[str, ...]] = {}
         self.shared = sum(self.same(stage) for stage in stages)
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from epochal.data.errors import EpochalError, NotFound
+from epochal.data.errors import CorruptObject, EpochalError, InputError, NotFound
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.store.open import open_store
 from epochal.data.store.store import Store
@@ -19,8 +20,7 @@ from epochal.tasks.config.load import load_config
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.runs.lookup import look_up, records_of
-from epochal.tasks.runs.run_plans import RunPlan, find_plan
-from epochal.tasks.stages.registry import list_stages
+from epochal.tasks.runs.run_plans import RunPlan, find_plan, generations, run_names
 
 MAX_STORES = 50
 MAX_NAMED_STORES = 3
@@ -44,7 +44,7 @@ def found_run(
     plan: RunPlan, config: RunConfig, stage_store: StageStore, records: dict[str, StageRecord]
 ) -> FoundRun:
     """The run of that plan. config: that of the plan."""
-    run = RunView(config, list_stages(config, plan.run_inputs()), records)
+    run = RunView(config, plan.listed_stages(config), records)
     return FoundRun(
         config, run.needed, records, store=stage_store.store, stage_store=stage_store, plan=plan
     )
@@ -80,13 +80,19 @@ def remember_store(url: str) -> None:
 def find_run(reference: str, *, store: str | None = None) -> FoundRun:
     """The run that `reference` names: `config.yaml`, `name`, `name@2` or `STORE/name`.
 
+    store: where it is; else where the config says, or where names are looked up.
+
     Raises NotFound, saying where it was looked for.
     """
     here = Path.cwd()
     path = Path(reference)
     if path.suffix in {".yaml", ".yml"}:
         config = load_config(path)
-        opened = open_store(config.store, folder=Path(config.folder))
+        opened = (
+            open_store(config.store, folder=Path(config.folder))
+            if store is None
+            else open_store(store, folder=here)
+        )
         return replace(_found(opened, find_plan(opened, config.name)), own=config)
     if store is not None or "EPOCHAL_STORE" in os.environ:
         opened = open_store(store or os.environ["EPOCHAL_STORE"], folder=here)
@@ -96,6 +102,25 @@ def find_run(reference: str, *, store: str | None = None) -> FoundRun:
         opened = open_store(place, folder=here)
         return _found(opened, find_plan(opened, name))
     return _search(reference)
+
+
+def stored_runs(store: Store, *, notice: Callable[[str], None]) -> list[FoundRun]:
+    """Each generation of each run of the store; `notice` is told of those that cannot be read."""
+    runs = []
+    for name in run_names(store.listing("runs")):
+        try:
+            references = generations(store, name)
+            if not references:
+                notice(f"run {name} is passed over: it has no plan that can be read")
+        except CorruptObject as error:
+            notice(f"run {name} is passed over: {error}")
+            continue
+        for reference in references:
+            try:
+                runs.append(_found(store, find_plan(store, reference)))
+            except (InputError, CorruptObject) as error:
+                notice(f"run {reference} is passed over: {error}")
+    return runs
 
 
 def _search(reference: str) -> FoundRun:
@@ -128,6 +153,6 @@ def _found(store: Store, plan: RunPlan) -> FoundRun:
             "does not read; use that version"
         )
     stage_store = StageStore(store)
-    stages = list_stages(config, plan.run_inputs())
+    stages = plan.listed_stages(config)
     statuses = look_up(stage_store, [stage.known_key for stage in stages], stages=stages)
     return found_run(plan, config, stage_store, records_of(statuses))

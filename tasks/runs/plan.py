@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from epochal.data.errors import CorruptObject
 from epochal.data.stage_store.stages import StageStatus, StageStore
 from epochal.data.store.open import open_store
 from epochal.data.store.store import Store
@@ -135,8 +137,12 @@ def _comparison(config: RunConfig, stages: Sequence[Stage], store: Store) -> Com
     # The plan of these very stages, which `train` notes as it starts, explains nothing.
     plans = [plan for plan in own if [stage.key for stage in plan.stages] != keys]
     if not own:
-        others = (newest_plan(store, name) for name in run_names(store.listing("runs")))
-        plans = [plan for plan in others if plan is not None][:MAX_COMPARED]
+        plans = []
+        for name in run_names(store.listing("runs")):
+            with suppress(CorruptObject):  # another run's folder may be anything
+                if (plan := newest_plan(store, name)) is not None:
+                    plans.append(plan)
+        plans = plans[:MAX_COMPARED]
     return most_similar(config, stages, plans)
 
 

@@ -227,7 +227,7 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
                 resume=resume,
             )
     finally:
-        saver.wait()
+        saver.wait(notice=session.reporter.notice)
     artifacts = _put_artifacts(session, stage, result)
     session.stage_store.put_side_file(
         stage.known_key, TIMES, {"anchors": times.until(result.num_updates)}
