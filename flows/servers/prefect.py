@@ -29,6 +29,13 @@ IDLE_S = 3600.0
 # ones.
 START_TIMEOUT_S = 240.0
 HEALTH = "/api/health"
+_PAGES = {
+    # Relative to the page, which a tunnel may show at another port.
+    "PREFECT_UI_API_URL": "/api",
+    # The newer UI refuses to save a schedule, and to run at once, where a parameter is required.
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+}
 
 
 @dataclass(frozen=True)
@@ -141,9 +148,9 @@ def _start(
                 **server_environment(),
                 "PREFECT_HOME": str(home.folder),
                 "PREFECT_API_URL": url,
-                "PREFECT_UI_API_URL": url,  # without it the UI asks port 4200
                 "PREFECT_SERVER_API_HOST": "127.0.0.1",
                 "PREFECT_SERVER_API_PORT": str(bound),
+                **_PAGES,
             },
         )
 

@@ -54,7 +54,7 @@ def start_detached(
 ) -> ServerRecord:
     """Starts `command` in a session of its own, its output in a log file.
 
-    It inherits no descriptor but `listening`, whose number replaces `{fd}` in the command.
+    It inherits no descriptor but `listening`, whose number replaces the word `{fd}`.
     owner_only: whether its files are to be read by nobody else; else by whom the umask lets.
     """
     server = Server(
@@ -69,7 +69,7 @@ def start_detached(
     home.log(name).touch(mode=0o600)
     with home.log(name).open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own command
-            [part.format(fd=handed[0]) if handed else part for part in command],
+            [str(*handed) if part == "{fd}" else part for part in command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
