@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from epochal.data.config.batches import BatchesConfig
 from epochal.data.config.loader import DataConfig, LoaderConfig, SamplingConfig
-from epochal.data.types import Frozen, Target
+from epochal.data.types import Frozen, Target, TargetName
 from epochal.engine.config.batch_norm import BatchNormConfig
 from epochal.engine.config.mid_epoch import ValidationConfig
 from epochal.engine.config.mixing import MixingConfig
@@ -154,6 +154,12 @@ class RunConfig(Frozen):
         default="warn",
         description="what to do with stages from another numerics environment: use and say so, "
         "or refuse",
+    )
+    targets_allowed: tuple[TargetName, ...] = Field(
+        default=(),
+        description="targets that a run of the deployment may name beside those of the deployed "
+        "config; what counts is what `epochal deploy` was given, not the form. In no stage key",
+        examples=[["torch.nn:L1Loss", "model:Wide"]],
     )
     folder: Annotated[str, AfterValidator(_absolute)] = Field(
         default_factory=lambda: str(Path.cwd()),

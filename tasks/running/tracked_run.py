@@ -113,7 +113,7 @@ NO_DATA = "the data set was not opened for this page; `epochal report` opens it"
 _NOT_PARAMETERS = (
     "name", "epochs", "max_updates", "early_stopping", "averaging", "store", "checkpoint",
     "tracking", "device", "threads", "reproducibility",
-    "folder", "loader.workers", "gradients.per_group", "metrics.best", "sampling.final_full",
+    "folder", "targets_allowed", "loader.workers", "gradients.per_group", "metrics.best", "sampling.final_full",
 )  # fmt: skip
 """Fields that may change within a generation: MLflow refuses a parameter that changes."""
 
