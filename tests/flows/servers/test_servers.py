@@ -127,7 +127,11 @@ def test_no_web_page_but_its_own_opens_a_websocket(up, path):
     own = up["prefect_ui"]
     assert status_of(own, path, **WEBSOCKET, Origin=own) == 101
     assert status_of(own, path, **WEBSOCKET) == 101
-    for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}):
+    for headers in (
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Host": "evil.example"},
+    ):
         assert status_of(own, path, **WEBSOCKET, **headers) == 403
 
 
