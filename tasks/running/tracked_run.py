@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import InputError
 from epochal.data.hashing import digest
+from epochal.data.secrets import masked
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.tasks.config.parts import TrackingConfig
 from epochal.tasks.config.run import RunConfig, flatten
@@ -116,7 +117,8 @@ NO_DATA = "the data set was not opened for this page; `epochal report` opens it"
 _NOT_PARAMETERS = (
     "name", "epochs", "max_updates", "early_stopping", "averaging", "store", "checkpoint",
     "tracking", "device", "threads", "reproducibility",
-    "folder", "targets_allowed", "loader.workers", "gradients.per_group", "metrics.best", "sampling.final_full",
+    "folder", "targets_allowed", "loader.workers", "gradients.per_group", "metrics.best",
+    "sampling.final_full",
 )  # fmt: skip
 """Fields that may change within a generation: MLflow refuses a parameter that changes."""
 
@@ -252,8 +254,9 @@ def _without_address(run: FoundRun, local_mlflow: str | None) -> TrackingConfig:
     tracking = stored.model_copy(update={"uri": None})
     if stored.uri not in (None, tracking_uri(tracking, local_server=local_mlflow)):
         raise InputError(
-            f"{run.plan.reference}: the plan in the store names MLflow at {stored.uri!r:.200}, and "
-            "a store does not say where your deliveries and your credentials go: give the run's "
-            "config (`epochal sync CONFIG`), or set MLFLOW_TRACKING_URI"
+            f"{run.plan.reference}: the plan in the store names MLflow at "
+            f"{masked(stored.uri)!r:.200}, and a store does not say where your deliveries and your "
+            "credentials go: give the run's config (`epochal sync CONFIG`), or set "
+            "MLFLOW_TRACKING_URI"
         )
     return tracking
