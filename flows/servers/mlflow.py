@@ -17,6 +17,7 @@ from epochal.flows.servers.processes import (
     reserve_port,
     start_detached,
 )
+from epochal.tasks.private_files import close_to_others
 from epochal.tasks.tracking.connection import make_database, tracking_home
 
 PREFERRED_PORT = 5000
@@ -80,6 +81,8 @@ def begin_mlflow_server(*, port: int | None = None) -> tuple[ServerRecord, bool]
 def _start(home: ServerHome, *, port: int | None) -> ServerRecord:
     mlflow = MlflowHome.current()
     make_database(mlflow.database)
+    for own in (mlflow.folder, *mlflow.folder.glob("mlflow.db*")):  # made before, by whatever umask
+        close_to_others(own)
     others = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
     environment = {n: value for n, value in server_environment().items() if n not in others}
     with reserve_port(port or PREFERRED_PORT, required=port is not None) as reserved:

@@ -22,6 +22,7 @@ from epochal.flows.servers.processes import (
     start_detached,
     wait_until_answers,
 )
+from epochal.tasks.private_files import close_to_others
 
 PREFERRED_PORT = 4200
 IDLE_S = 3600.0
@@ -129,6 +130,8 @@ def server_environment() -> dict[str, str]:
 def _start(
     home: ServerHome, *, stops_when_idle: bool, port: int | None, idle_s: float
 ) -> ServerRecord:
+    for database in home.folder.glob("prefect.db*"):  # made before, by whatever umask
+        close_to_others(database)
     with reserve_port(port or PREFERRED_PORT, required=port is not None) as reserved:
         bound = port_of(reserved)
         url = f"http://127.0.0.1:{bound}/api"

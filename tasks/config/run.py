@@ -168,6 +168,16 @@ class RunConfig(Frozen):
 
     @model_validator(mode="before")
     @classmethod
+    def _sections_as_usual(cls, data: Any) -> Any:
+        """A section without a value is as usual: `batches:` in YAML, a choice in the form."""
+        if not isinstance(data, dict):
+            return data
+        return {
+            name: value for name, value in data.items() if value is not None or name not in SECTIONS
+        }
+
+    @model_validator(mode="before")
+    @classmethod
     def _former_names(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
@@ -265,6 +275,14 @@ class RunConfig(Frozen):
             raise ValueError(
                 f"early_stopping.metric: {metric!r} is not measured; there is {', '.join(measured)}"
             )
+
+
+SECTIONS: dict[str, Frozen] = {
+    name: field.default
+    for name, field in RunConfig.model_fields.items()
+    if isinstance(field.default, Frozen)
+}
+"""Groups of fields that need not be given, and what they are then."""
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
