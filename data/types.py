@@ -32,7 +32,11 @@ class Frozen(BaseModel):
     """A part of the config: immutable, refuses unknown keys, finite numbers only."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # Prefect logs the text of an error; our own shows the field's
     )
 
 

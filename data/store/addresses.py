@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from epochal.data.errors import BadStore
+from epochal.data.secrets import INSTEAD, has_secret
 
 FORMS = "write ./folder, ../folder, /folder or scheme://place, for example s3://bucket/prefix"
 MAX_PATH_CHARACTERS = 900  # S3 allows 1024 bytes for the prefix and the path together
@@ -44,6 +45,8 @@ def normalise_store(text: str, *, folder: Path) -> str:
     chains with `::`, passwords, unknown schemes and schemes whose package is not installed.
     """
     assert folder.is_absolute()
+    if has_secret(text):
+        raise BadStore(f"the store's address holds a password; {INSTEAD}")
     if not text or text != text.strip() or _UNPRINTABLE.search(text):
         raise BadStore(f"store {text!r} is empty or has spaces around it; {FORMS}")
     if text.startswith("/") or text.split("/", 1)[0] in {".", ".."}:
@@ -65,7 +68,6 @@ def normalise_store(text: str, *, folder: Path) -> str:
                 f"for a folder beside the config write ./{place}"
             )
         return _file_address(os.path.normpath(place), text)
-    _check_password(place)
     _check_scheme(scheme, text)
     return f"{scheme}://{_place(scheme, place, text)}"
 
@@ -173,15 +175,6 @@ def _known_schemes() -> list[str]:
     from fsspec.registry import known_implementations
 
     return sorted(set(known_implementations) - _NO_STORES - set(_ALIASES))
-
-
-def _check_password(place: str) -> None:
-    user, at, _ = place.partition("/")[0].rpartition("@")
-    if at and ":" in user:
-        raise BadStore(
-            "the store's address holds a password; leave it out and give it by the environment or "
-            "fsspec's configuration: addresses are printed and stored"
-        )
 
 
 def _place(scheme: str, place: str, text: str) -> str:

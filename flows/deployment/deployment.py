@@ -14,6 +14,7 @@ from uuid import UUID
 
 from epochal.data.errors import InputError
 from epochal.flows.deployment.cron import Schedule
+from epochal.flows.deployment.form import form_schema, form_values
 from epochal.flows.environment import DEFAULTS, importing
 from epochal.flows.servers import WORK_POOL
 from epochal.tasks.config.run import RunConfig
@@ -83,8 +84,10 @@ def put_deployment(
             pull_steps=[],
             work_pool_name=WORK_POOL,
             job_variables=_job_variables(),
-            parameters={"config": config.model_dump(mode="json")},
-            parameter_openapi_schema=parameter_schema(train).model_dump(exclude_unset=True),
+            parameters={"config": form_values(config)},
+            parameter_openapi_schema=form_schema(
+                parameter_schema(train).model_dump(exclude_unset=True), config
+            ),
             enforce_parameter_schema=True,
             paused=paused,
             schedules=_schedules(schedule),

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from epochal.data.errors import ConfigError
+from epochal.data.secrets import INSTEAD, masked, secret_places
 from epochal.tasks.config.run import FORMER_NAMES, RunConfig
 from epochal.tasks.config.yaml_reader import parse_yaml, read_yaml_mapping
 
@@ -39,7 +40,7 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     parts = name.strip().split(".")
     if not equals or not all(parts):
         raise ConfigError(
-            f"--set {override}: expected path=value, for example optimizer.args.lr=0.01"
+            f"--set {masked(override)}: expected path=value, for example optimizer.args.lr=0.01"
         )
     former = next((old for old, new in FORMER_NAMES.items() if parts[0] in {old, new}), None)
     if former is not None:  # the file may give it one name, the command line the other
@@ -51,18 +52,26 @@ def apply_override(data: dict[str, Any], override: str) -> None:
         node = node.setdefault(part, {}) if isinstance(node, dict) else node
         if node is None or not isinstance(node, dict):
             raise ConfigError(
-                f"--set {override}: {'.'.join(parts[: depth + 1])} is not a group of fields"
+                f"--set {name}: {'.'.join(parts[: depth + 1])} is not a group of fields"
             )
     node[parts[-1]] = parse_yaml(text, name=f"--set {name}")
 
 
 def build_config(data: dict[str, Any], *, name: str) -> RunConfig:
     """Validates `data`; `name` stands in the error."""
+    refuse_secrets(data, name=name)
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
         lines = [f"{name}: {_sentence(problem)}" for problem in error.errors(include_url=False)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def refuse_secrets(data: dict[str, Any], *, name: str) -> None:
+    """Raises ConfigError if a password stands anywhere in a config; never repeats it."""
+    lines = [f"{name}: {place}: holds a password; {INSTEAD}" for place in secret_places(data)]
+    if lines:
+        raise ConfigError("\n".join(lines))
 
 
 def _sentence(problem: ErrorDetails) -> str:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from epochal.data.config.batches import BatchesConfig
 from epochal.data.config.loader import DataConfig, LoaderConfig, SamplingConfig
-from epochal.data.types import Frozen, Target
+from epochal.data.types import Frozen, Target, TargetName
 from epochal.engine.config.batch_norm import BatchNormConfig
 from epochal.engine.config.mid_epoch import ValidationConfig
 from epochal.engine.config.mixing import MixingConfig
@@ -157,10 +157,26 @@ class RunConfig(Frozen):
         description="what to do with stages from another numerics environment: use and say so, "
         "or refuse",
     )
+    targets_allowed: tuple[TargetName, ...] = Field(
+        default=(),
+        description="targets that a run of the deployment may name beside those of the deployed "
+        "config; what counts is what `epochal deploy` was given, not the form. In no stage key",
+        examples=[["torch.nn:L1Loss", "model:Wide"]],
+    )
     folder: Annotated[str, AfterValidator(_absolute)] = Field(
         default_factory=lambda: str(Path.cwd()),
         description="absolute folder of the user's modules and relative paths; in no stage key",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sections_as_usual(cls, data: Any) -> Any:
+        """A section without a value is as usual: `batches:` in YAML, a choice in the form."""
+        if not isinstance(data, dict):
+            return data
+        return {
+            name: value for name, value in data.items() if value is not None or name not in SECTIONS
+        }
 
     @model_validator(mode="before")
     @classmethod
@@ -261,6 +277,14 @@ class RunConfig(Frozen):
             raise ValueError(
                 f"early_stopping.metric: {metric!r} is not measured; there is {', '.join(measured)}"
             )
+
+
+SECTIONS: dict[str, Frozen] = {
+    name: field.default
+    for name, field in RunConfig.model_fields.items()
+    if isinstance(field.default, Frozen)
+}
+"""Groups of fields that need not be given, and what they are then."""
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -12,6 +12,7 @@ from epochal.data.hashing import digest
 from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.open import open_store
 from epochal.data.store.retry import RetryPolicy
+from epochal.tasks.config.load import refuse_secrets
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_length import with_epochs
 from epochal.tasks.planning.run_view import RunView
@@ -36,9 +37,12 @@ def open_run(
 ) -> Run:
     """Reads the data, lists the stages, looks up which are done, and checks before computing.
 
+    A config that did not come from a file is refused here if it holds a password.
+
     before_start: the caller's own checks, called if something is to be computed.
     Nothing has started when it raises: InputError for what is wrong with config, data or store.
     """
+    refuse_secrets(config.model_dump(mode="json"), name=config.name)
     try:
         return _open(config, reporter or SilentReporter(), before_start)
     except StoreUnavailable as error:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from epochal.data.errors import BadStore
+from epochal.data.secrets import masked
 from epochal.tasks.config.run import RunConfig, flatten
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.runs.run_plans import RunPlan
@@ -40,7 +41,7 @@ def shown(value: Any) -> str:
     """A value in one short line."""
     if value is None:
         return "not set"
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = masked(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 1]}…"
 
 

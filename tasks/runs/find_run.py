@@ -19,6 +19,7 @@ from epochal.data.store.store import Store
 from epochal.tasks.config.load import load_config
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_view import RunView
+from epochal.tasks.private_files import private_file, private_folder
 from epochal.tasks.runs.lookup import look_up, records_of
 from epochal.tasks.runs.run_plans import RunPlan, find_plan, generations, run_names
 
@@ -71,8 +72,8 @@ def remember_store(url: str) -> None:
         return
     urls = [url, *(other for other in known if other != url)][:MAX_STORES]
     path = stores_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    private_folder(path.parent)
+    temporary = private_file(path.with_name(f"{path.name}.{os.getpid()}"))
     temporary.write_text(json.dumps(urls, indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)
 

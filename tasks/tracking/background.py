@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Literal
 
 from epochal.data.errors import EpochalError
+from epochal.data.secrets import masked
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.tasks.planning.run_view import BestEpoch
 from epochal.tasks.session.session import EpochPart
@@ -47,7 +48,8 @@ LogPictures = Callable[[TrackedRun, Mapping[str, StageRecord], Callable[[], None
 class TrackerResult:
     """How the delivery ended.
 
-    run_id: MLflow's, or None while nothing could be delivered. problem: what is left, or None.
+    run_id: MLflow's, or None while nothing could be delivered. uri: without a password.
+    problem: what is left, or None.
     """
 
     run_id: str | None
@@ -120,8 +122,8 @@ class Tracker:
 
     @property
     def uri(self) -> str:
-        """Where MLflow is."""
-        return self._uri
+        """Where MLflow is, to be shown."""
+        return masked(self._uri)
 
     def start(self, *, computing: bool = False, forks: bool = False) -> None:
         """Starts the thread and returns at once.
@@ -171,7 +173,7 @@ class Tracker:
                 self._tell("it does not answer")
                 break
         run = self._run
-        return TrackerResult(None if run is None else run.run_id, self._uri, self._problem)
+        return TrackerResult(None if run is None else run.run_id, self.uri, self._problem)
 
     def _work(self) -> None:
         self._attempt()
@@ -227,7 +229,7 @@ class Tracker:
         self._tell(problem.partition("\n")[0][:400])
 
     def _tell(self, problem: str) -> None:
-        self._problem = f"MLflow at {self._uri}: {problem}"
+        self._problem = masked(f"MLflow at {self._uri}: {problem}")
         if not self._told:
             self._told = True
             self._notice(
