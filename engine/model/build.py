@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.optim import Optimizer
 
-from epochal.data.errors import EpochalError, TargetError
+from epochal.data.errors import TargetError, passes_through
 from epochal.engine.randomness import seeded
 
 # B samples of a micro-batch; … further dimensions
@@ -76,9 +76,9 @@ def build_loss(factory: Callable[..., Any], args: Mapping[str, Any]) -> Loss:
     if inspect.isclass(factory) or _num_positional(factory, given) == 0:
         try:
             made = factory(**given)
-        except EpochalError:
-            raise
-        except (Exception, SystemExit) as error:  # a user's loss may raise anything
+        except BaseException as error:  # a user's loss may raise anything
+            if passes_through(error):
+                raise
             raise TargetError(
                 f"loss: its target raised {type(error).__name__}: {error}; args: {dict(args)}"
             ) from error

@@ -9,7 +9,7 @@ import typer
 
 from epochal.data.errors import InputError, NotFound
 from epochal.flows import console
-from epochal.flows.commands.options import AsJson, OfAverage, RunName, StoreOption
+from epochal.flows.commands.options import AsJson, Debug, OfAverage, RunName, StoreOption
 from epochal.tasks.runs.find_run import FoundRun, find_run
 from epochal.tasks.runs.summary import epoch_rows, flat_metrics, stopping_line
 from epochal.tasks.stages.average import average_text
@@ -99,6 +99,7 @@ def samples(
     ] = None,
     store: StoreOption = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+    _debug: Debug = False,  # noqa: FBT002
 ) -> None:
     """Show what training saw of the samples, and where the tables are."""
     from epochal.tasks.report.contact_sheet import check_pictures, draw_samples

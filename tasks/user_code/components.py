@@ -14,6 +14,7 @@ from epochal.tasks.user_code.targets import call_target, resolve_target, resolve
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from epochal.engine.model.build import Loss
     from epochal.engine.model.state import TrainingState
@@ -29,6 +30,12 @@ class Components:
     step: Step
     loss: Loss
     metrics: Any
+
+    @property
+    def modules(self) -> dict[str, nn.Module | None]:
+        """The modules of the user's by the config's field, as errors name their parts."""
+        step: Any = self.step if hasattr(self.step, "named_modules") else None
+        return {"model": self.state.model, "loss": self.loss.module, "step": step}
 
 
 def choose_device(name: str) -> torch.device:

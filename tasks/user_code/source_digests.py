@@ -16,8 +16,7 @@ from pathlib import Path
 
 from epochal.data.errors import TargetError
 from epochal.data.hashing import bytes_sha256
-
-INSTALLED = ("site-packages", "dist-packages")
+from epochal.data.traces import INSTALLED
 
 
 @dataclass(frozen=True)
