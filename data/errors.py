@@ -109,8 +109,8 @@ class Interrupted(Unavailable):
 def passes_through(error: BaseException) -> bool:
     """Whether an error is not what the user's code has raised, where that was called.
 
-    It is one of ours, Ctrl-C, or what a signal's handler raised (Prefect's has the same name as ours;
-    this file imports neither). All else is the user's: `sys.exit()` and other BaseExceptions too.
+    It is one of ours, Ctrl-C, or what a signal's handler raised (Prefect's class has the name of
+    ours). All else is the user's: `sys.exit()` and other BaseExceptions too.
     """
     return isinstance(error, EpochalError | KeyboardInterrupt) or (
         type(error).__name__ == "TerminationSignal"

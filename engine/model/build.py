@@ -52,6 +52,11 @@ def build_model(make: Callable[[], Any], *, seed: int) -> nn.Module:
                 f"model: {name} of {type(model).__name__} has no shape yet; give lazy layers their "
                 "sizes, or run one batch through the model in its target"
             )
+        if tensor.is_meta:
+            raise TargetError(
+                f"model: {name} of {type(model).__name__} is on the device `meta`, which holds no "
+                "numbers; build the model on the CPU, or give it its weights in the target"
+            )
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise TargetError(
             f"model: {type(model).__name__} has no parameter that requires a gradient: there is "

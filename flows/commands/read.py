@@ -195,7 +195,8 @@ def _epoch_number(run: FoundRun, epoch: str | None, *, ema: bool) -> int:
         of_ema = ema and run.config.ema is not None
         best = run.best_of_ema if of_ema else run.best
         if best is None:
-            raise NotFound(f"{run.plan.reference} has no validated epoch yet")
+            why = run.why_no_best(run.metrics_of_ema if of_ema else None)
+            raise NotFound(f"{run.plan.reference} has no best epoch: {why}")
         return best.epoch
     if epoch is not None and not epoch.isdigit():
         raise InputError(f"--epoch: found {epoch!r}; expected a number from 0, or `best`")

@@ -179,6 +179,10 @@ def _check_metrics(components: Components, output: StepOutput, target: Any) -> N
         _check_value(name, metric)
 
 
+_OF_SAMPLES = (ValueError, ArithmeticError, LookupError, RuntimeError, TypeError, AssertionError)
+"""What a metric may raise of too few samples."""
+
+
 def _check_value(name: str, metric: Any) -> None:
     """Raises TargetError if the metric computes something else than numbers.
 
@@ -190,12 +194,14 @@ def _check_value(name: str, metric: Any) -> None:
         warnings.simplefilter("ignore")  # such as those of a class that no sample has
         try:
             value = metric.compute()
-        except Exception:  # noqa: BLE001 - a metric of the user's may raise anything
-            return
-        except BaseException as error:
+        except BaseException as error:  # a metric of the user's may raise anything
             if passes_through(error):
                 raise
-            raise TargetError(f"metrics.{name}: compute() raised {in_one_line(error)}") from error
+            if isinstance(error, _OF_SAMPLES):
+                return
+            raise TargetError(
+                f"metrics.{name}: compute() raised {in_one_line(error)}{users_line(error)}"
+            ) from error
         numbers_of(name, value)
 
 
