@@ -40,16 +40,22 @@ class Frozen(BaseModel):
     )
 
 
+_MAX_NAME = 200  # with the suffix of a file: file systems take 255 bytes
+
+
 def _check_target_name(name: str) -> str:
     module, colon, attribute = name.partition(":")
     parts = [*module.split("."), *attribute.split(".")]
     if not colon or not all(part.isidentifier() for part in parts):
         message = f"{name!r} is not of the form 'package.module:attribute'"
         raise ValueError(message)
+    if max(map(len, parts)) > _MAX_NAME:
+        message = f"a name in it has more than {_MAX_NAME} characters"
+        raise ValueError(message)
     return name
 
 
-TargetName = Annotated[str, AfterValidator(_check_target_name)]
+TargetName = Annotated[str, Field(max_length=500), AfterValidator(_check_target_name)]
 
 
 class Target(Frozen):

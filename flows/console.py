@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from epochal.data.errors import TrainingFailed
+from epochal.data.traces import users_trace, whole_trace
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.reporting import Live, Outcome
 from epochal.tasks.runs.plan import PlanReport
@@ -98,6 +100,9 @@ class ProgressReporter:
     def notice(self, text: str) -> None:
         """Writes a warning."""
         say_note(text)
+
+    def failed(self, error: TrainingFailed) -> None:
+        """Shows nothing: the command ends with the error, and prints it below all else."""
 
     def done(self) -> None:
         """Says what was cached at the end."""
@@ -232,10 +237,24 @@ def say_error(text: str) -> None:
     err.print(f"[bold red]error:[/] {escape(text)}")
 
 
+def say_trace(error: BaseException, *, all_frames: bool) -> None:
+    """Where the error was raised, on standard error: in the user's own files, if it was there."""
+    trace = whole_trace(error) if all_frames else users_trace(error)
+    if trace is None:
+        return
+    err.print(escape(trace.rstrip()))
+    if not all_frames:
+        err.print("[dim]the frames of your own files, and the last one; --debug shows all[/]")
+
+
 def print_json(body: Mapping[str, object]) -> None:
-    """One object on one line, the last on standard output."""
+    """One object on one line, the last on standard output.
+
+    In an encoding without Unicode its characters are escaped: none may be lost there.
+    """
     import json
 
     out.file.flush()
-    sys.stdout.write(json.dumps(body, allow_nan=False, ensure_ascii=False) + "\n")
+    is_unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    sys.stdout.write(json.dumps(body, allow_nan=False, ensure_ascii=not is_unicode) + "\n")
     sys.stdout.flush()

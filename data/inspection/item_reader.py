@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from epochal.data.errors import DataError, EpochalError
+from epochal.data.errors import DataError, passes_through
 from epochal.data.hashing import ContentDigest, hash_u64
+from epochal.data.traces import in_one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,12 +63,12 @@ class ItemReader:
         seed_generators(self._seeds[position])
         try:
             return self._dataset[position]
-        except EpochalError:
-            raise
-        except Exception as error:  # a user's data set may raise anything
+        except BaseException as error:  # a user's data set may raise anything
+            if passes_through(error):
+                raise
             raise DataError(
                 f"{self._name}: reading item {position} of {self._count} raised "
-                f"{type(error).__name__}: {error}; every item is to be readable: mend the data, "
+                f"{in_one_line(error)}; every item is to be readable: mend the data, "
                 "or leave the item out of the data set"
             ) from error
 

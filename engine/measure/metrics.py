@@ -147,7 +147,7 @@ class ValidationMetrics:
             if name == "loss":
                 values[name] = loss
             else:
-                values |= _numbers(name, metrics[name].compute())
+                values |= numbers_of(name, metrics[name].compute())
         return values
 
 
@@ -182,12 +182,13 @@ def _checked(target: MetricTarget, metric: Any) -> Metric:
     return metric  # type: ignore[no-any-return]  # it has what the protocol asks for
 
 
-def _numbers(name: str, value: Any) -> dict[str, float]:
+def numbers_of(name: str, value: Any) -> dict[str, float]:
+    """What a metric computed as numbers by name. Raises TargetError."""
     if isinstance(value, Mapping):
         return {
             part_name: number
             for part, item in value.items()
-            for part_name, number in _numbers(f"{name}_{part}", item).items()
+            for part_name, number in numbers_of(f"{name}_{part}", item).items()
         }
     if isinstance(value, Tensor) and value.numel() == 1:
         return {name: float(value)}

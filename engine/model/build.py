@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.optim import Optimizer
 
-from epochal.data.errors import EpochalError, TargetError
+from epochal.data.errors import TargetError, passes_through
 from epochal.engine.model.denominators import class_weights
 from epochal.engine.randomness import seeded
 
@@ -60,6 +60,11 @@ def build_model(make: Callable[[], Any], *, seed: int) -> nn.Module:
                 f"model: {name} of {type(model).__name__} has no shape yet; give lazy layers their "
                 "sizes, or run one batch through the model in its target"
             )
+        if tensor.is_meta:
+            raise TargetError(
+                f"model: {name} of {type(model).__name__} is on the device `meta`, which holds no "
+                "numbers; build the model on the CPU, or give it its weights in the target"
+            )
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise TargetError(
             f"model: {type(model).__name__} has no parameter that requires a gradient: there is "
@@ -86,9 +91,9 @@ def build_loss(factory: Callable[..., Any], args: Mapping[str, Any]) -> Loss:
     if inspect.isclass(factory) or _num_positional(factory, given) == 0:
         try:
             made = factory(**given)
-        except EpochalError:
-            raise
-        except (Exception, SystemExit) as error:  # a user's loss may raise anything
+        except BaseException as error:  # a user's loss may raise anything
+            if passes_through(error):
+                raise
             raise TargetError(
                 f"loss: its target raised {type(error).__name__}: {error}; args: {dict(args)}"
             ) from error

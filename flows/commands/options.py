@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+@dataclass
+class ErrorsShown:
+    """How errors of the present command are shown. all_frames: those of libraries too."""
+
+    all_frames: bool = False
+
+
+def _show_all_frames(context: typer.Context, value: bool) -> None:  # noqa: FBT001 - typer's way
+    shown = context.find_object(ErrorsShown)
+    if shown is not None:  # None where the command is not called by `cli.run`
+        shown.all_frames = value
+
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML config of the run.")]
 Overrides = Annotated[
@@ -16,6 +31,14 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
+]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        callback=_show_all_frames,
+        help="On an error show all frames, not only those of your own files.",
+    ),
 ]
 RunName = Annotated[
     str,

@@ -9,7 +9,7 @@ import typer
 
 from epochal.data.errors import InputError, NotFound
 from epochal.flows import console
-from epochal.flows.commands.options import AsJson, OfAverage, RunName, StoreOption
+from epochal.flows.commands.options import AsJson, Debug, OfAverage, RunName, StoreOption
 from epochal.tasks.runs.find_run import FoundRun, find_run, stored_runs
 from epochal.tasks.runs.summary import epoch_rows, flat_metrics, stopping_line
 from epochal.tasks.stages.average import average_text
@@ -94,6 +94,7 @@ def samples(
     ] = None,
     store: StoreOption = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+    _debug: Debug = False,  # noqa: FBT002
 ) -> None:
     """Show what training saw of the samples, and where the tables are."""
     from epochal.tasks.report.contact_sheet import check_pictures, draw_samples
@@ -189,7 +190,8 @@ def _epoch_number(run: FoundRun, epoch: str | None, *, ema: bool) -> int:
         of_ema = ema and run.config.ema is not None
         best = run.best_of_ema if of_ema else run.best
         if best is None:
-            raise NotFound(f"{run.plan.reference} has no validated epoch yet")
+            why = run.why_no_best(run.metrics_of_ema if of_ema else None)
+            raise NotFound(f"{run.plan.reference} has no best epoch: {why}")
         return best.epoch
     if epoch is not None and not epoch.isdigit():
         raise InputError(f"--epoch: found {epoch!r}; expected a number from 0, or `best`")

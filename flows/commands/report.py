@@ -17,7 +17,7 @@ from rich.progress import (
 
 from epochal.data.errors import EpochalError, InputError, NotFound
 from epochal.flows import console
-from epochal.flows.commands.options import AsJson, OfAverage, RunName, StoreOption
+from epochal.flows.commands.options import AsJson, Debug, OfAverage, RunName, StoreOption
 from epochal.tasks.out_file import check_out, whole_file
 from epochal.tasks.runs.find_run import FoundRun, find_run
 from epochal.tasks.stages.commit import number
@@ -33,6 +33,7 @@ def report(
     ] = Path("report.html"),
     store: StoreOption = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+    _debug: Debug = False,  # noqa: FBT002
 ) -> None:
     """Write a run's curves, kept samples, data map and hardest samples as one HTML page."""
     from epochal.tasks.report.page import report_html
@@ -81,6 +82,7 @@ def landscape(
     ema: OfAverage = False,  # noqa: FBT002 - typer's way of a flag
     store: StoreOption = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+    _debug: Debug = False,  # noqa: FBT002
 ) -> None:
     """Draw the validation loss around a checkpoint, along two random directions."""
     from epochal.tasks.report.landscape import Asked, compute_landscape, write_grid

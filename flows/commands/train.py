@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from epochal.data.errors import Interrupted
 from epochal.flows import console
-from epochal.flows.commands.options import AsJson, ConfigPath, Overrides
+from epochal.flows.commands.options import AsJson, ConfigPath, Debug, Overrides
 from epochal.flows.environment import importing
 from epochal.flows.flow_run.log import FlowLog
 from epochal.flows.servers import (
@@ -25,6 +19,7 @@ from epochal.flows.servers import (
     mlflow_ui_of,
     touch_servers,
 )
+from epochal.flows.termination import told_of_termination
 from epochal.tasks.config.load import load_config
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.reporting import reporting_to
@@ -36,7 +31,12 @@ from epochal.tasks.runs.summary import EpochRow, epoch_rows
 from epochal.tasks.stages.average import average_text
 
 
-def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
+def train(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+    _debug: Debug = False,  # noqa: FBT002
+) -> None:
     """Run or resume: what the store has is not computed again."""
     loaded = load_config(config, overrides=overrides or ())
     with console.ProgressReporter() as reporter:
@@ -52,7 +52,12 @@ def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
         console.out.print(line)
 
 
-def plan(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
+def plan(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+    _debug: Debug = False,  # noqa: FBT002
+) -> None:
     """Print every stage: done, or would run and why. Starts nothing."""
     report = make_plan(load_config(config, overrides=overrides or ()))
     if as_json:
@@ -115,16 +120,17 @@ def run_training(
     Raises InputError before the flow starts if something that was given is wrong.
     """
     told = FlowLog(reporter)
-    # If it finds a mistake, nothing has been started.
-    run = prepare(config, reporter=told, local_mlflow=local_mlflow_uri())
-    store_url = run.session.store.url
-    remember_store(store_url)
-    server = begin_prefect_server().wait()
-    if server.started:
-        reporter.notice(f"started a Prefect server in the background; its UI: {server.ui_url}")
-    touch_servers()
-    with reporting_to(told), working_on(run), _told_of_termination():
-        result = _call_flow(config, api_url=server.api_url, reporter=reporter)
+    with told_of_termination():
+        # If it finds a mistake, nothing has been started.
+        run = prepare(config, reporter=told, local_mlflow=local_mlflow_uri())
+        store_url = run.session.store.url
+        remember_store(store_url)
+        server = begin_prefect_server().wait()
+        if server.started:
+            reporter.notice(f"started a Prefect server in the background; its UI: {server.ui_url}")
+        touch_servers()
+        with reporting_to(told), working_on(run):
+            result = _call_flow(config, api_url=server.api_url, reporter=reporter)
     reporter.done()
     return FinishedRun(
         result=result,
@@ -138,26 +144,6 @@ def run_training(
             average=average_text(run.view),
         ),
     )
-
-
-@contextmanager
-def _told_of_termination() -> Iterator[None]:
-    """Inside the block SIGTERM, which Prefect passes on to this handler, raises Interrupted."""
-
-    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as `signal` calls it
-        raise Interrupted(
-            f"{signal.Signals(number).name} came; what was committed is intact, run the same "
-            "command to go on"
-        )
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _call_flow(

@@ -91,10 +91,12 @@ def _sentence(problem: ErrorDetails) -> str:
             return f"{field}.kind: found {kind!r}; expected one of {_tags(problem)}"
     expected = problem["msg"].removeprefix("Value error, ")
     expected = expected[:1].lower() + expected[1:] if expected.startswith("Input ") else expected
-    shown = repr(problem["input"])
-    if len(shown) > MAX_SHOWN_CHARS:
-        shown = shown[: MAX_SHOWN_CHARS - 1] + "…"
+    shown = _shown(repr(problem["input"]))
     return f"{field}: found {shown}; {expected}; {_help(location)}"
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 1] + "…"
 
 
 def _of_several_fields(text: str, field: str) -> str:
@@ -172,5 +174,5 @@ def _field_name(location: Sequence[int | str]) -> str:
         is_tag = any(_kind_of(model) == part for model in models) and len(models) > 1
         models = _step(models, part)
         if not is_tag:
-            parts.append(f"[{part}]" if isinstance(part, int) else str(part))
+            parts.append(f"[{part}]" if isinstance(part, int) else _shown(str(part)))
     return ".".join(parts).replace(".[", "[")

@@ -75,6 +75,7 @@ class RunConfig(Frozen):
     )
     store: str = Field(
         default="./store",
+        max_length=2000,
         description="where stages are kept: ./x, ../x, /x or scheme://x; relative to `folder`",
         examples=["./store", "s3://bucket/prefix"],
     )

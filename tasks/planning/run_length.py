@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from epochal.data.errors import ConfigError, TargetError
+from epochal.data.errors import ConfigError, TargetError, passes_through
 from epochal.data.hashing import digest
+from epochal.data.traces import in_one_line, users_line
 from epochal.engine.schedule import schedule
 from epochal.engine.schedule.kinds import CustomSchedule
 from epochal.engine.schedule.schedule import ScheduleConfig
@@ -78,10 +79,12 @@ def _function(config: RunConfig, schedule_config: ScheduleConfig) -> Callable[[f
 def _called(function: Callable[..., Any], args: dict[str, Any], t: float) -> Any:
     try:
         return function(t, **args)
-    except Exception as error:  # the user's function may raise anything
+    except BaseException as error:  # the user's function may raise anything
+        if passes_through(error):
+            raise
         raise TargetError(
-            f"schedule: its target raised {type(error).__name__} at epoch {t:g}: {error}; it is "
-            f"called with the fractional epoch and args: {args}"
+            f"schedule: its target raised at epoch {t:g} {in_one_line(error)}"
+            f"{users_line(error)}; it is called with the fractional epoch and args: {args}"
         ) from error
 
 

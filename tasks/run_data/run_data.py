@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from epochal.data.config.loader import DataConfig
-from epochal.data.errors import DataError, InputError
+from epochal.data.errors import DataError, InputError, passes_through
 from epochal.data.inspection.dataset import DatasetInfo, OpenDataset
 from epochal.data.inspection.describe import describe
 from epochal.data.store.store import Store
@@ -93,7 +93,9 @@ def _is_of(known: DatasetInfo, dataset: Any) -> bool:
     """Whether the remembered description fits this data set, judged without reading the data."""
     try:
         count = len(dataset)
-    except Exception:  # noqa: BLE001 - a user's __len__ may raise anything; `describe` says it
+    except BaseException as error:  # a user's __len__ may raise anything; `describe` says it
+        if passes_through(error):
+            raise
         return False
     return known.index_ids and count == known.num_samples
 

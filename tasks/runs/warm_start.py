@@ -84,7 +84,9 @@ def _of_run(named: str, config: RunConfig) -> Weights:
         trained = {epoch: record for epoch, record in trained.items() if epoch <= last}
     epoch = match["epoch"]
     if epoch == "best":
-        number = None if view.best is None else view.best.epoch
+        if view.best is None:
+            raise NotFound(f"start.from: {plan.reference} has no best epoch: {view.why_no_best()}")
+        number = view.best.epoch
     else:
         number = max(trained, default=None) if epoch is None else int(epoch)
     if number not in trained:

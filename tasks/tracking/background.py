@@ -30,6 +30,10 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 STOPPED_TAG = "epochal.stopped_early"
 """The epoch that early stopping ended the run with."""
+ERROR_TAG = "epochal.error"
+"""What a run failed with, and where in the user's own files."""
+MAX_TAG = 5000
+"""Characters that every MLflow's database takes for a tag."""
 AWAY_S = 8.0
 """How long `finish` waits for a tracker that no longer answers."""
 STUCK_S = 60.0
@@ -268,6 +272,8 @@ class Tracker:
         tags = {**self._initial_tags, **finish.tags}
         if STOPPED_TAG not in tags and run.tag(STOPPED_TAG) is not None:
             tags[STOPPED_TAG] = "no"  # it has continued since, with more patience
+        if ERROR_TAG not in tags and run.tag(ERROR_TAG) is not None:
+            tags[ERROR_TAG] = "none"  # it has gone on since
         if finish.status == FINISHED and finish.best is not None:
             tags["epochal.best_epoch"] = str(finish.best.epoch)
         try:
