@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from epochal.data.errors import CorruptObject, ServerUnavailable
-from epochal.data.store.open import open_store
 from epochal.flows import console
-from epochal.flows.commands.options import AsJson, RunName, StoreOption
-from epochal.tasks.runs.find_run import find_run
+from epochal.flows.commands.options import AsJson, OfConfig, RunName, StoreName, StoreOption
+from epochal.tasks.runs.find_run import find_run, named_store
 from epochal.tasks.upkeep import find_garbage, remove_garbage, verify_store
 
-StoreName = Annotated[str, typer.Argument(metavar="STORE", help="Where stages are kept.")]
 MAX_SHOWN = 20
 
 
@@ -30,7 +27,7 @@ def verify(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Read every object of a store and check its digest; change nothing without --set-aside."""
-    opened = open_store(store, folder=Path.cwd())
+    opened = named_store(store)
     report = verify_store(opened, set_aside=set_aside)
     if as_json:
         console.print_json(
@@ -68,7 +65,7 @@ def gc(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Show what nothing needs in a store, and delete it with --yes."""
-    opened = open_store(store, folder=Path.cwd())
+    opened = named_store(store)
     garbage = find_garbage(opened)
     if yes or garbage.problem is not None:
         remove_garbage(opened, garbage)
@@ -103,12 +100,17 @@ def gc(
     console.out.print(f"{console.size(garbage.bytes)} {what}")
 
 
-def sync(run: RunName, store: StoreOption = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
+def sync(
+    run: RunName,
+    overrides: OfConfig = None,
+    store: StoreOption = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+) -> None:
     """Deliver to MLflow what it does not have of a run; compute nothing."""
     from epochal.flows.servers import local_mlflow_uri
     from epochal.tasks.running.tracked_run import sync_run
 
-    stored_run = find_run(run, store=store)
+    stored_run = find_run(run, store=store, overrides=overrides or (), notice=console.say_note)
     result = sync_run(stored_run, notice=console.say_note, local_mlflow=local_mlflow_uri())
     if as_json:
         console.print_json(

@@ -48,7 +48,7 @@ def draw_samples(
         images = read_images(data, [sample["sample_id"] for sample in view.samples])
     except NoImage as error:
         raise InputError(f"--pictures: {error}; leave the option out") from error
-    title = f"{view.run}: {view.order or 'samples by id'}, epoch {view.epoch}"
+    title = f"{run.plan.reference}: {view.order or 'samples by id'}, epoch {view.epoch}"
     with whole_file(out, option="--pictures") as file:
         file.write_bytes(sheet_png(images, captions(view), title=title))
 

@@ -102,6 +102,7 @@ def report_html(
         "page.html",
         title=run.plan.reference,
         heading=run.plan.run,
+        generation=run.plan.generation,
         facts=report.facts(),
         config=_yaml(run.plan.config),
         sections=list(report.sections()),

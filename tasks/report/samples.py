@@ -104,8 +104,8 @@ def view_samples(
         run=run.plan.run,
         epoch=trained if mined is None else mined,
         order=order,
-        caption=f"{len(chosen)} of {len(columns['sample_id'])} samples, {order or 'by id'}; "
-        f"scores of {what}",
+        caption=f"{run.plan.reference}: {len(chosen)} of {len(columns['sample_id'])} samples, "
+        f"{order or 'by id'}; scores of {what}",
         notes=_notes(columns, order, ranked=len(ranked)),
         columns=_shown(names, order),
         samples=[{name: _plain(columns[name][row]) for name in names} for row in chosen],
