@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from epochal.data.errors import InputError
 from epochal.tasks.out_file import check_out, whole_file
 from epochal.tasks.report.figures import LIGHT, Theme, as_png, new_figure
-from epochal.tasks.report.samples import SHOWN_BY_DEFAULT, SampleView
+from epochal.tasks.report.samples import BY_LOSS, SHOWN_BY_DEFAULT, SampleView
 from epochal.tasks.run_data.sample_images import NoImage, open_images, read_images
 from epochal.tasks.runs.find_run import FoundRun
 
@@ -55,8 +55,16 @@ def draw_samples(
 
 def captions(view: SampleView) -> list[str]:
     """Three lines for each sample: id, label, and what it was sorted by."""
+    column, shown_as = {
+        "suspects": ("mean_margin", "AUM"),
+        "easiest": ("p_true", "p_true"),
+    }.get(view.order or "", ("loss", "loss"))
+    if view.order in BY_LOSS and all(sample[column] is None for sample in view.samples):
+        # The other one has made the order.
+        column = shown_as = "p_true" if column == "loss" else "loss"
     return [
-        f"{sample['sample_id']}\n{_label(sample)}\n{_score(sample, view.order)}"
+        f"{sample['sample_id']}\n{_label(sample)}\n"
+        + (_forgotten(sample) if view.order == "forgotten" else _score(sample[column], shown_as))
         for sample in view.samples
     ]
 
@@ -66,14 +74,11 @@ def _label(sample: Mapping[str, Any]) -> str:
     return "label not known" if label < 0 else f"label {label}"
 
 
-def _score(sample: Mapping[str, Any], order: str | None) -> str:
-    if order == "forgotten":
-        return "never right" if sample["never_right"] else f"forgotten {sample['forget_count']}×"
-    column, shown_as = {
-        "suspects": ("mean_margin", "AUM"),
-        "easiest": ("p_true", "p_true"),
-    }.get(order or "", ("loss", "loss"))
-    value = sample[column]
+def _forgotten(sample: Mapping[str, Any]) -> str:
+    return "never right" if sample["never_right"] else f"forgotten {sample['forget_count']}×"
+
+
+def _score(value: float | None, shown_as: str) -> str:
     return f"{shown_as} –" if value is None else f"{shown_as} {value:.3g}"
 
 
