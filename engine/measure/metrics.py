@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -141,9 +141,10 @@ class ValidationMetrics:
         values: dict[str, float] = {}
         for name in self._config.names:
             if name == "loss":
-                values[name] = loss
+                _put(values, name, loss)
             else:
-                values |= _numbers(name, metrics[name].compute())
+                for part, number in _numbers(name, metrics[name].compute()):
+                    _put(values, part, number)
         return values
 
 
@@ -164,17 +165,23 @@ def _checked(target: MetricTarget, metric: Any) -> Metric:
     return metric  # type: ignore[no-any-return]  # it has what the protocol asks for
 
 
-def _numbers(name: str, value: Any) -> dict[str, float]:
+def _put(values: dict[str, float], name: str, number: float) -> None:
+    if name in values:
+        raise TargetError(
+            f"metrics.validation: two numbers are called {name!r}; a dict that compute() gives "
+            "adds its keys to the metric's name: give the metric or the key another name"
+        )
+    values[name] = number
+
+
+def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
     if isinstance(value, Mapping):
-        return {
-            part_name: number
-            for part, item in value.items()
-            for part_name, number in _numbers(f"{name}_{part}", item).items()
-        }
-    if isinstance(value, Tensor) and value.numel() == 1:
-        return {name: float(value)}
-    if isinstance(value, int | float):
-        return {name: float(value)}
-    raise TargetError(
-        f"metrics.{name}: compute() gave {described(value)}, expected a number or a dict of numbers"
-    )
+        for part, item in value.items():
+            yield from _numbers(f"{name}_{part}", item)
+    elif (isinstance(value, Tensor) and value.numel() == 1) or isinstance(value, int | float):
+        yield name, float(value)
+    else:
+        raise TargetError(
+            f"metrics.{name}: compute() gave {described(value)}, expected a number or a dict of "
+            "numbers"
+        )

@@ -6,7 +6,6 @@ Called again with the same, nothing is written. Knows nothing of stages or of th
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,13 @@ from pydantic import JsonValue
 
 from epochal.data.hashing import digest
 from epochal.tasks.tracking.connection import quiet_end
+from epochal.tasks.tracking.names import mlflow_name, mlflow_names
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+__all__ = ["DataEntry", "Row", "TrackedRun", "mlflow_name", "param_value"]
 
 MAX_ROWS = 1000
 """MLflow's limit for the metrics of one request."""
@@ -48,12 +50,6 @@ class DataEntry:
     name: str
     fingerprint: str
     source: Mapping[str, JsonValue]
-
-
-def mlflow_name(text: str) -> str:
-    """`text` with characters that MLflow forbids in keys as `_`: one bad name fails a batch."""
-    parts = re.sub(r"[^\w.\- :/]", "_", text).split("/")
-    return "/".join(part if part.strip(".") else f"_{part}" for part in parts)[:250]
 
 
 def param_value(text: str) -> str:
@@ -115,7 +111,8 @@ class TrackedRun:
         """
         from mlflow.entities import Param
 
-        wanted = {mlflow_name(name): param_value(value) for name, value in params.items()}
+        names = mlflow_names(params)
+        wanted = {names[name]: param_value(value) for name, value in params.items()}
         held = self._run.data.params
         missing = [Param(name, value) for name, value in wanted.items() if name not in held]
         changed = {
