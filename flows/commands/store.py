@@ -45,7 +45,7 @@ def verify(
             f"{console.size(report.bytes)}"
         )
         for problem in report.problems:
-            console.out.print(f"[red]✗[/] {console.escape(problem)}")
+            console.out.print(console.line(("✗", "red"), f" {problem}"))
     if report.problems:
         raise CorruptObject(
             f"found damaged: {len(report.problems)}; "
@@ -56,7 +56,7 @@ def verify(
             )
         )
     if not as_json:
-        console.out.print("[green]✓[/] every digest is right")
+        console.out.print(console.line(("✓", "green"), " every digest is right"))
 
 
 def gc(
@@ -90,7 +90,7 @@ def gc(
             "not kept by `checkpoint:`"
         )
     for path, number in list(garbage.objects.items())[:MAX_SHOWN]:
-        console.out.print(f"{console.escape(path)}  {console.size(number)}")
+        console.out.print(f"{path}  {console.size(number)}")
     if len(garbage.objects) > MAX_SHOWN:
         console.out.print(f"… and {len(garbage.objects) - MAX_SHOWN} more objects")
     if not garbage.bytes and not garbage.objects:

@@ -215,7 +215,9 @@ def _where_to_look(
     if config.max_updates is not None:
         more = f"max_updates={2 * config.max_updates}"
     longer = f"{program} plan {given} --set {more}"
-    hardest = f"{program} samples {reference} --store {shown_store(store)} --hardest 10"
+    hardest = (
+        f"{program} samples {reference} --store {shlex.quote(shown_store(store))} --hardest 10"
+    )
     return [
         f"Prefect  {ui_url}",
         f"MLflow   {mlflow}",

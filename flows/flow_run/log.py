@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from epochal.flows.console import outcome_text
 from epochal.tasks.planning.stage import Stage
+from epochal.tasks.printable import printable
 from epochal.tasks.reporting import (
     Live,
     Outcome,
@@ -62,7 +63,7 @@ class FlowLog:
         except MissingContextError:
             logger = self.flow_logger
         if logger is not None:
-            logger.log(level, "%s", text)
+            logger.log(level, "%s", printable(text))
 
 
 @contextmanager

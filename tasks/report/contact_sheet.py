@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import InputError
 from epochal.tasks.out_file import check_out, whole_file
-from epochal.tasks.report.figures import LIGHT, Theme, as_png, new_figure
+from epochal.tasks.report.figures import LIGHT, Theme, as_png, drawable, new_figure
 from epochal.tasks.report.samples import BY_LOSS, SHOWN_BY_DEFAULT, SampleView
 from epochal.tasks.run_data.sample_images import NoImage, open_images, read_images
 from epochal.tasks.runs.find_run import FoundRun
@@ -128,12 +128,12 @@ def sheet_figure(
             interpolation="nearest" if small else "antialiased",
         )  # fmt: skip
         panel.text(
-            x, y - CELL / 2 - 0.03, text, ha="center", va="top", fontsize=7, color=theme.ink,
-            linespacing=1.15,
+            x, y - CELL / 2 - 0.03, drawable(text), ha="center", va="top", fontsize=7,
+            color=theme.ink, linespacing=1.15, parse_math=False,
         )  # fmt: skip
     if title:
         panel.text(
-            width / 2, height - MARGIN - 0.05, title, ha="center", va="top", fontsize=9,
+            width / 2, height - MARGIN - 0.05, drawable(title), ha="center", va="top", fontsize=9,
             color=theme.ink, parse_math=False,
         )  # fmt: skip
     panel.set(xlim=(0, width), ylim=(0, height))

@@ -54,6 +54,7 @@ def landscape_figure(computed: Computed) -> Figure:
         f"{computed.landscape.num_samples} samples · {computed.landscape.centre:.4g} at the "
         f"checkpoint{gaps}",
         fontsize=12,
+        parse_math=False,
     )
     return figure
 

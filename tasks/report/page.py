@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from epochal.data.errors import EpochalError
 from epochal.engine.config.mid_epoch import INSIDE
 from epochal.engine.config.numerics import EMA
+from epochal.tasks.printable import printable
 from epochal.tasks.report.curves import epoch_curves, update_curves
 from epochal.tasks.report.samples import view_samples
 from epochal.tasks.report.svg_chart import Chart, line_chart
@@ -47,6 +48,7 @@ Images = Callable[[Sequence[int]], "list[npt.NDArray[np.float32]]"]
 _TEMPLATES = Environment(
     loader=PackageLoader("epochal.tasks.report"),
     autoescape=True,
+    finalize=lambda value: printable(value) if isinstance(value, str) else value,
     undefined=StrictUndefined,
     trim_blocks=True,
 )

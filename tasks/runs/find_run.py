@@ -163,7 +163,7 @@ def _as_described(store: Store, config: RunConfig, notice: Callable[[str], None]
 def _search(reference: str) -> FoundRun:
     tried = []
     beside = Path.cwd() / "store"
-    urls = ([beside.as_uri()] if beside.is_dir() else []) + known_stores()
+    urls = ([f"file://{beside}"] if beside.is_dir() else []) + known_stores()
     for url in dict.fromkeys(urls):
         try:
             opened = open_store(url, folder=Path.cwd())

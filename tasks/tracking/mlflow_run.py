@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import JsonValue
 
 from epochal.data.hashing import digest
+from epochal.tasks.printable import printable
 from epochal.tasks.tracking.connection import quiet_end
 from epochal.tasks.tracking.names import mlflow_name, mlflow_names
 
@@ -54,6 +55,7 @@ class DataEntry:
 
 def param_value(text: str) -> str:
     """`text`, or its beginning and its digest if it is too long for every MLflow."""
+    text = printable(text)
     if len(text) <= MAX_PARAM_CHARS:
         return text
     tail = f"… sha256 {digest('param', text)[:16]}"
@@ -170,6 +172,7 @@ class TrackedRun:
         """Writes the tags that differ."""
         from mlflow.entities import RunTag
 
+        tags = {name: printable(value) for name, value in tags.items()}
         differing = self._differing(tags)
         if differing:
             self._may_write()
