@@ -131,6 +131,10 @@ def _usage_error(error: BaseException) -> int | None:
     code = getattr(error, "exit_code", None)
     if show_usage is None or not isinstance(code, int):
         return None
+    from epochal.tasks.printable import printable
+
+    if isinstance(message := getattr(error, "message", None), str):
+        error.message = printable(message)  # type: ignore[attr-defined]  # as click has it
     show_usage()  # click's own errors: an unknown option or command, a missing argument
     return code
 

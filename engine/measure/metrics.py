@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -145,9 +145,10 @@ class ValidationMetrics:
         values: dict[str, float] = {}
         for name in self._config.names:
             if name == "loss":
-                values[name] = loss
+                _put(values, name, loss)
             else:
-                values |= numbers_of(name, metrics[name].compute())
+                for part, number in numbers_of(name, metrics[name].compute()).items():
+                    _put(values, part, number)
         return values
 
 
@@ -184,16 +185,29 @@ def _checked(target: MetricTarget, metric: Any) -> Metric:
 
 def numbers_of(name: str, value: Any) -> dict[str, float]:
     """What a metric computed as numbers by name. Raises TargetError."""
+    values: dict[str, float] = {}
+    for part, number in _numbers(name, value):
+        _put(values, part, number)
+    return values
+
+
+def _put(values: dict[str, float], name: str, number: float) -> None:
+    if name in values:
+        raise TargetError(
+            f"metrics.validation: two numbers are called {name!r}; a dict that compute() gives "
+            "adds its keys to the metric's name: give the metric or the key another name"
+        )
+    values[name] = number
+
+
+def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
     if isinstance(value, Mapping):
-        return {
-            part_name: number
-            for part, item in value.items()
-            for part_name, number in numbers_of(f"{name}_{part}", item).items()
-        }
-    if isinstance(value, Tensor) and value.numel() == 1:
-        return {name: float(value)}
-    if isinstance(value, int | float):
-        return {name: float(value)}
-    raise TargetError(
-        f"metrics.{name}: compute() gave {described(value)}, expected a number or a dict of numbers"
-    )
+        for part, item in value.items():
+            yield from _numbers(f"{name}_{part}", item)
+    elif (isinstance(value, Tensor) and value.numel() == 1) or isinstance(value, int | float):
+        yield name, float(value)
+    else:
+        raise TargetError(
+            f"metrics.{name}: compute() gave {described(value)}, expected a number or a dict of "
+            "numbers"
+        )

@@ -44,7 +44,22 @@ RunName = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        help="A config's path, a run's name (NAME or NAME@GENERATION), or STORE/NAME.",
+        help="A config's path, which means the run that it describes, a run's name (NAME, the "
+        "last that was planned, or NAME@GENERATION), or STORE/NAME.",
+    ),
+]
+OfConfig = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Where RUN is a config: the run that it describes with another value for one field.",
+    ),
+]
+StoreName = Annotated[
+    str,
+    typer.Argument(
+        metavar="STORE", help="Where stages are kept; a config's path means the store of it."
     ),
 ]
 StoreOption = Annotated[

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from epochal.data.errors import CorruptObject, ServerUnavailable
-from epochal.data.store.open import open_store
 from epochal.data.store.store import Store
 from epochal.flows import console
-from epochal.flows.commands.options import AsJson, RunName, StoreOption
-from epochal.tasks.runs.find_run import find_run
+from epochal.flows.commands.options import AsJson, OfConfig, RunName, StoreName, StoreOption
+from epochal.tasks.runs.find_run import find_run, named_store
 from epochal.tasks.upkeep import Garbage, VerifyReport, find_garbage, remove_garbage, verify_store
 
-StoreName = Annotated[str, typer.Argument(metavar="STORE", help="Where stages are kept.")]
 MAX_SHOWN = 20
 
 
@@ -32,7 +29,7 @@ def verify(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Read every object of a store and check its digest; change nothing without --set-aside."""
-    opened = open_store(store, folder=Path.cwd())
+    opened = named_store(store)
     report = verify_store(opened, set_aside=set_aside)
     if as_json:
         console.print_json(
@@ -51,7 +48,7 @@ def verify(
             f"{console.size(report.bytes)}"
         )
         for problem in report.problems:
-            console.out.print(f"[red]✗[/] {console.escape(problem)}")
+            console.out.print(console.line(("✗", "red"), f" {problem}"))
     for kept in report.kept:
         console.say_note(f"not moved to damaged/: {kept}")
     if report.problems:
@@ -62,7 +59,7 @@ def verify(
             "`epochal train` computes them again"
         )
     if not as_json:
-        console.out.print("[green]✓[/] every digest is right")
+        console.out.print(console.line(("✓", "green"), " every digest is right"))
 
 
 def _what_now(report: VerifyReport) -> str:
@@ -80,7 +77,7 @@ def gc(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Show what nothing needs in a store, and delete it with --yes."""
-    opened = open_store(store, folder=Path.cwd())
+    opened = named_store(store)
     garbage = find_garbage(opened)
     if yes or garbage.problem is not None:
         remove_garbage(opened, garbage)
@@ -106,12 +103,12 @@ def gc(
             "not kept by `checkpoint:`"
         )
     for path, number in list(garbage.objects.items())[:MAX_SHOWN]:
-        console.out.print(f"{console.escape(path)}  {console.size(number)}")
+        console.out.print(f"{path}  {console.size(number)}")
     if len(garbage.objects) > MAX_SHOWN:
         console.out.print(f"… and {len(garbage.objects) - MAX_SHOWN} more objects")
     for upload in garbage.uploads:
         console.out.print(
-            f"upload of {console.escape(upload.path)}  {console.size(upload.bytes)}  "
+            f"upload of {upload.path}  {console.size(upload.bytes)}  "
             f"not completed, nothing has come for {upload.quiet_s / 3600:.0f} h"
         )
     if not garbage.bytes and not garbage.objects and not garbage.uploads:
@@ -134,12 +131,17 @@ def _notes(store: Store, garbage: Garbage) -> Iterator[str]:
         yield f"unfinished uploads are not looked at: {garbage.no_uploads}"
 
 
-def sync(run: RunName, store: StoreOption = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
+def sync(
+    run: RunName,
+    overrides: OfConfig = None,
+    store: StoreOption = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+) -> None:
     """Deliver to MLflow what it does not have of a run; compute nothing."""
     from epochal.flows.servers import local_mlflow_uri
     from epochal.tasks.running.tracked_run import sync_run
 
-    stored_run = find_run(run, store=store)
+    stored_run = find_run(run, store=store, overrides=overrides or (), notice=console.say_note)
     result = sync_run(stored_run, notice=console.say_note, local_mlflow=local_mlflow_uri())
     if as_json:
         console.print_json(

@@ -46,7 +46,7 @@ def train(
         console.print_json(finished.result)
         return
     console.out.print()
-    console.print_whole(console.epochs_table(finished.rows, title=f"run {loaded.name}"))
+    console.print_whole(console.epochs_table(finished.rows, title=f"run {finished.reference}"))
     console.out.print()
     for line in finished.where_to_look:
         console.out.print(line)
@@ -103,8 +103,9 @@ def plan_object(report: PlanReport) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What the command prints."""
+    """What the command prints. reference: `name@generation`."""
 
+    reference: str
     result: dict[str, Any]
     rows: list[EpochRow]
     where_to_look: list[str]
@@ -133,12 +134,14 @@ def run_training(
             result = _call_flow(config, api_url=server.api_url, reporter=reporter)
     reporter.done()
     return FinishedRun(
+        reference=run.plan.reference,
         result=result,
         rows=epoch_rows(run.view, run.outcomes),
         where_to_look=_where_to_look(
             run.view.config,
             result,
             server.ui_url,
+            reference=run.plan.reference,
             store=store_url,
             given=given,
             average=average_text(run.view),
@@ -186,6 +189,7 @@ def _where_to_look(
     result: dict[str, Any],
     ui_url: str,
     *,
+    reference: str,
     store: str,
     given: str,
     average: str | None,
@@ -197,7 +201,9 @@ def _where_to_look(
     if config.max_updates is not None:
         more = f"max_updates={2 * config.max_updates}"
     longer = f"{program} plan {given} --set {more}"
-    hardest = f"{program} samples {config.name} --store {shown_store(store)} --hardest 10"
+    hardest = (
+        f"{program} samples {reference} --store {shlex.quote(shown_store(store))} --hardest 10"
+    )
     return [
         f"Prefect  {ui_url}",
         f"MLflow   {mlflow}",

@@ -18,6 +18,7 @@ from epochal.flows.deployment.form import form_schema, form_values
 from epochal.flows.environment import DEFAULTS, importing
 from epochal.flows.servers import WORK_POOL
 from epochal.tasks.config.run import RunConfig
+from epochal.tasks.printable import markdown_code
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -173,6 +174,7 @@ def _length(config: RunConfig) -> str:
 def _description(config: RunConfig, source: Path) -> str:
     return (
         f"Trains `{config.name}` for {_length(config)}: `{config.model.target}` on "
-        f"`{config.train_data.target}`.\n\nDeployed from `{source.name}` in `{config.folder}`. "
+        f"`{config.train_data.target}`.\n\nDeployed from {markdown_code(source.name)} in "
+        f"{markdown_code(config.folder)}. "
         "Epochs that the store already has are not computed again."
     )

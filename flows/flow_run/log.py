@@ -12,6 +12,7 @@ from epochal.data.errors import TrainingFailed
 from epochal.data.traces import failure_text
 from epochal.flows.console import outcome_text
 from epochal.tasks.planning.stage import Stage
+from epochal.tasks.printable import printable
 from epochal.tasks.reporting import (
     Live,
     Outcome,
@@ -69,7 +70,7 @@ class FlowLog:
         except MissingContextError:
             logger = self.flow_logger
         if logger is not None:
-            logger.log(level, "%s", text)
+            logger.log(level, "%s", printable(text))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ No torch, no Prefect, no MLflow.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -289,9 +290,15 @@ SECTIONS: dict[str, Frozen] = {
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested mappings as (dotted path, value); lists are leaves."""
+    """Leaves of nested mappings as (dotted path, value); lists are leaves.
+
+    A key of a user's own that holds a dot stands in quotes: no two leaves have the same path.
+    """
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
-            yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))
+            name = str(key)
+            if not name or "." in name or '"' in name:
+                name = json.dumps(name, ensure_ascii=False)
+            yield from flatten(item, f"{prefix}.{name}" if prefix else name)
     else:
         yield prefix, value

@@ -18,6 +18,7 @@ from epochal.data.errors import EpochalError
 from epochal.data.secrets import masked
 from epochal.engine.config.mid_epoch import INSIDE
 from epochal.engine.config.numerics import EMA
+from epochal.tasks.printable import printable
 from epochal.tasks.report.curves import epoch_curves, update_curves
 from epochal.tasks.report.samples import view_samples
 from epochal.tasks.report.svg_chart import Chart, line_chart
@@ -47,6 +48,7 @@ Images = Callable[[Sequence[int]], "list[npt.NDArray[np.float32]]"]
 _TEMPLATES = Environment(
     loader=PackageLoader("epochal.tasks.report"),
     autoescape=True,
+    finalize=lambda value: printable(value) if isinstance(value, str) else value,
     undefined=StrictUndefined,
     trim_blocks=True,
 )
@@ -102,6 +104,7 @@ def report_html(
         "page.html",
         title=run.plan.reference,
         heading=run.plan.run,
+        generation=run.plan.generation,
         facts=report.facts(),
         config=_yaml(run.plan.config),
         sections=list(report.sections()),

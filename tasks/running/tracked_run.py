@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 PICTURES_TAG = "epochal.pictures"
-PICTURES_VERSION = 2
+PICTURES_VERSION = 3
 """Raised when the same run would get other pictures."""
 DATA_MAP, KEPT, REPORT = "figures/data_map.png", "figures/kept.png", "report.html"
 

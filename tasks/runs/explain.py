@@ -105,7 +105,7 @@ class Comparison:
 
     def _section(self, section: str, before: Any, now: Any) -> Iterator[str]:
         if section.endswith(".source"):
-            yield from _source_changes(section, before or {}, now or {})
+            yield from source_changes(section, before or {}, now or {})
             return
         fields = list(self._fields(_FIELDS_OF_SECTION.get(section, (section,))))
         if fields:
@@ -130,9 +130,10 @@ def _short(fingerprint: Any) -> str:
     return "not yet read" if fingerprint is None else str(fingerprint)[:SHORT_DIGEST]
 
 
-def _source_changes(
+def source_changes(
     section: str, before: Mapping[str, str], now: Mapping[str, str]
 ) -> Iterator[str]:
+    """A change for each of the files whose digests differ."""
     for file in sorted({**before, **now}):
         if before.get(file) != now.get(file):
             old = before.get(file, "not there")[:SHORT_DIGEST]
