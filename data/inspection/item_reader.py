@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import DataError, passes_through
 from epochal.data.hashing import ContentDigest, hash_u64
+from epochal.data.inspection.item_form import form
 from epochal.data.traces import in_one_line
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class Description:
     sample_ids: int64 of shape (N,) by position; None: they are the positions.
     labels: int64 of shape (N,), where every target is one whole number; else None.
     label_min, label_max: of the labels.
+    unequal_at: position of the first item that has not the form of the one before all, so that they
+    cannot be put into one batch; None: there is none, or they were not read.
     """
 
     fingerprint: str
@@ -43,6 +46,7 @@ class Description:
     labels: npt.NDArray[np.int64] | None = None
     label_min: int | None = None
     label_max: int | None = None
+    unequal_at: int | None = None
 
 
 class ItemReader:
@@ -80,8 +84,13 @@ class ItemReader:
         content.add("items", str(self._count).encode())
         labels: list[int] = []
         ids: list[int] = []
+        first, unequal_at = None, None
         for position in range(self._count):
             item = self.item(position)
+            if position == 0:
+                first = form(item)
+            elif unequal_at is None and form(item) != first:
+                unequal_at = position
             if stated is None:
                 self._add(content, item, position)
             if (label := _whole_number(_target(item))) is not None:
@@ -96,7 +105,8 @@ class ItemReader:
                 f"{self._name}: only {len(ids)} of {self._count} items have a {_SAMPLE_ID!r}; "
                 "give all items one, or none"
             )
-        return self._description(stated or content.hexdigest(), ids_N, labels)
+        description = self._description(stated or content.hexdigest(), ids_N, labels)
+        return replace(description, unequal_at=unequal_at)
 
     def _description(
         self, fingerprint: str, ids_N: npt.NDArray[np.int64] | None, labels: list[int]

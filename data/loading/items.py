@@ -116,7 +116,7 @@ class ItemSource:
         self._plan = plan
         self._sample_ids_N = sample_ids_N
         self._stream = stream
-        self._item_at_size = None if plan.sizes_M2 is None else _item_at_size(dataset)
+        self._item_at_size = None if plan.sizes_M2 is None else item_at_size(dataset)
         by_batch = self._item_at_size is None and _reads_batches(dataset)
         self._read = self._by_batch if by_batch else self._by_item
 
@@ -166,10 +166,10 @@ def _reads_batches(dataset: Any) -> bool:
     return callable(getattr(dataset, "__getitems__", None))
 
 
-def _item_at_size(dataset: Any) -> Callable[..., Any] | None:
+def item_at_size(dataset: Any) -> Callable[..., Any] | None:
     """The data set's method for an item at a resolution, also through Subsets; None without."""
     if type(dataset) is Subset:
-        within = _item_at_size(dataset.dataset)
+        within = item_at_size(dataset.dataset)
         if within is None:
             return None
         indices = dataset.indices

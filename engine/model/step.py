@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from epochal.data.errors import TargetError
 from epochal.engine.model.batches import split_batch
@@ -18,6 +19,16 @@ from epochal.engine.model.denominators import of_batch, of_elements
 # B samples of a micro-batch, C classes; … further dimensions
 
 _TOTALS = ("loss", "total_loss", "total")
+_OF_NUMBERS: tuple[type[nn.Module], ...] = (
+    *(nn.BCEWithLogitsLoss, nn.BCELoss, nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss),
+    *(nn.MultiLabelSoftMarginLoss, nn.SoftMarginLoss, nn.PoissonNLLLoss),
+)
+_FUNCTIONS_OF_NUMBERS: frozenset[Any] = frozenset({
+    *(functional.binary_cross_entropy_with_logits, functional.binary_cross_entropy),
+    *(functional.mse_loss, functional.l1_loss, functional.smooth_l1_loss, functional.huber_loss),
+    *(functional.multilabel_soft_margin_loss, functional.soft_margin_loss),
+    functional.poisson_nll_loss,
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,7 @@ class DefaultStep:
 
     def __init__(self, loss: Loss) -> None:
         self._loss = loss
+        self._of_numbers = is_between_numbers(loss)
 
     @property
     def ignore_index(self) -> int | None:
@@ -86,6 +98,8 @@ class DefaultStep:
 
     def losses(self, outputs: Any, target: Any) -> Losses:
         """The loss, per sample where it can be, what its mean divides by, and its parts."""
+        if self._of_numbers:
+            target = _as_numbers(target, outputs)
         result = self._loss.function(outputs, target)
         parts = None
         if isinstance(result, Mapping):
@@ -124,6 +138,24 @@ class DefaultStep:
         return Losses(loss * denominator, denominator, parts)
 
 
+def is_between_numbers(loss: Loss) -> bool:
+    """Whether its targets are numbers, not classes. torch refuses whole numbers as such targets."""
+    function = getattr(loss.function, "func", loss.function)
+    return isinstance(loss.module, _OF_NUMBERS) or function in _FUNCTIONS_OF_NUMBERS
+
+
+def _as_numbers(target: Any, outputs: Any) -> Any:
+    """Whole numbers and truth values as numbers of the outputs' type; anything else as it is."""
+    if (
+        isinstance(target, Tensor)
+        and isinstance(outputs, Tensor)
+        and not target.is_floating_point()
+        and not target.is_complex()
+    ):
+        return target.to(outputs.dtype)
+    return target
+
+
 def _of_parts(named: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss that a dict stands for, and its parts; more dimensions than one are averaged."""
     for name, part in named.items():
@@ -150,7 +182,8 @@ def _check_shapes(loss: Tensor, outputs: Any, target: Any) -> None:
     if shapes and tuple(loss.shape) not in shapes + without_classes:
         raise TargetError(
             f"loss: outputs of shape {shapes[0]} against targets of shape {shapes[-1]} give losses "
-            f"of shape {tuple(loss.shape)}, of neither's shape; give both the same shape"
+            f"of shape {tuple(loss.shape)}, of neither's shape; give both the same shape, by "
+            "outputs.squeeze(-1) in the model or target.unsqueeze(-1) in the data set"
         )
 
 

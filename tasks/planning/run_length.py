@@ -18,7 +18,7 @@ from epochal.engine.schedule import schedule
 from epochal.engine.schedule.kinds import CustomSchedule
 from epochal.engine.schedule.schedule import ScheduleConfig
 from epochal.tasks.config.run import MAX_EPOCHS, RunConfig
-from epochal.tasks.user_code.targets import resolve_target, resolved_args
+from epochal.tasks.user_code.targets import built_args, resolve_target
 
 
 def in_epochs(config: RunConfig, num_samples: int | None) -> ScheduleConfig | None:
@@ -71,7 +71,7 @@ def _function(config: RunConfig, schedule_config: ScheduleConfig) -> Callable[[f
         custom = partial(
             _called,
             resolve_target(schedule_config, field="schedule", folder=folder),
-            resolved_args(schedule_config.args, folder=folder),
+            built_args(schedule_config, field="schedule", folder=folder),
         )
     return schedule.factor_function(schedule_config, epochs=config.epochs, custom=custom)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -20,8 +21,9 @@ from epochal.tasks.user_code.failures import failed_module
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
-    from epochal.engine.model.step import StepOutput
+    from epochal.engine.model.step import Step, StepOutput
 
 PROBE_SAMPLES = 2  # more than one, so that outputs without a batch dimension are seen
 
@@ -33,7 +35,8 @@ def check_before_start(
 
     Raises ConfigError, TargetError or DataError, naming the field.
     """
-    from epochal.tasks.run_data.probe_batches import all_sizes, check_last_batch
+    from epochal.engine.model.step import is_between_numbers
+    from epochal.tasks.run_data.probe_batches import all_sizes, check_forms, check_last_batch
 
     train, validation = data["train_data"], data["validation_data"]
     check_batch_size(
@@ -43,10 +46,11 @@ def check_before_start(
     )
     if config.batches.class_balanced:
         _ = train.classes_N
+    check_forms(config, train, validation)
     components = build_components(config, device=device)
 
     def scan(outputs: Any) -> None:
-        num_classes = _num_classes(outputs)
+        num_classes = None if is_between_numbers(components.loss) else _num_classes(outputs)
         for dataset in (train, validation):
             if num_classes is not None and dataset.info.label_min is not None:
                 check_labels(
@@ -71,6 +75,11 @@ def check_before_start(
         _probe(config, components, train, mixed=config.mixing is not None, size_HW=size_HW)
     _check_metrics(components, output, target)
     check_last_batch(config, components, train)
+    copies = _copies(components.state.model, components.step)
+    if copies is not None:  # statistics, counters and queues of the real ones stay as they are
+        size_HW = next(iter(all_sizes(config)), None)
+        mixed = config.mixing is not None
+        _probe(config, components, train, mixed=mixed, size_HW=size_HW, copies=copies)
     return components
 
 
@@ -82,11 +91,13 @@ def _probe(
     scan: Callable[[Any], None] = lambda _: None,
     mixed: bool = False,
     size_HW: tuple[int, int] | None = None,
+    copies: tuple[nn.Module, Step] | None = None,
 ) -> tuple[StepOutput, Any]:
-    """The step's output and the target of the first samples, in evaluation mode.
+    """The step's output and the target of the first samples, in evaluation mode or as in training.
 
     scan: takes the model's outputs, before any loss where the default step gives them. mixed: of a
     mixture of them, as training sees it. size_HW: of images at that resolution of `batches`.
+    copies: of model and step: these are tried in training mode, with gradients.
     """
     import torch
 
@@ -97,19 +108,26 @@ def _probe(
     from epochal.tasks.run_data.probe_batches import first_batch
 
     count = min(PROBE_SAMPLES, data.info.num_samples)
-    model = components.state.model
-    was_training = model.training
-    model.eval()
+    model, step = components.state.model, components.step
+    tried: dict[str, Any] = {}
+    was_training, training = model.training, copies is not None
+    if copies is not None:
+        model, step = copies
     try:
-        with torch.no_grad(), seeded(seed_64(config.seed, "probe")):
+        model.train(training)
+        with torch.set_grad_enabled(training), seeded(seed_64(config.seed, "probe")):
             batch, moved = first_batch(config, data, components, count=count, size_HW=size_HW)
             # First the labels: on a GPU one that is no class would kill the process.
             if config.step is None and not mixed:
-                scan(model(split_batch(moved)[0]))
+                tried["input"], tried["target"] = split_batch(moved)
+                tried["outputs"] = model(tried["input"])
+                scan(tried["outputs"])
             if mixed and config.mixing is not None:
                 mixer = Mixer(config.mixing, seed=config.seed, epoch=0)
                 moved = mixer(moved, batch.sample_ids_B)
-            output = check_output(components.step(model, moved), num_samples=count)
+            output = check_output(step(model, moved), num_samples=count)
+            if training:
+                _check_gradient(config, output)
             if config.step is not None:
                 scan(output.outputs)
             return output, target_of(moved) if output.target is None else output.target
@@ -119,23 +137,65 @@ def _probe(
         if passes_through(error):
             raise
         told = f"{in_one_line(error)}{users_line(error)}{failed_module(error, components.modules)}"
-        raise TargetError(
-            _probe_message(config, batch_of=data, size_HW=size_HW, told=told)
-        ) from error
+        where = f"{data.field}{_sized(size_HW)}{' in training mode' if training else ''}"
+        message = _probe_message(config, where=where, told=told, is_sized=size_HW is not None)
+        raise TargetError(f"{message}{_found(model, tried)}") from error
     finally:
-        model.train(was_training)
+        components.state.model.train(was_training)
 
 
-def _probe_message(
-    config: RunConfig, *, batch_of: OpenDataset, size_HW: tuple[int, int] | None, told: str
-) -> str:
+def _copies(model: nn.Module, step: Step) -> tuple[nn.Module, Step] | None:
+    """Model and step with buffers and attributes of their own, and the same weights.
+
+    None for those that hold what cannot be copied, such as an open file.
+    """
+    shared: dict[int, Any] = {id(one): one for one in model.parameters()}
+    try:
+        return copy.deepcopy(model, shared), copy.deepcopy(step, shared)
+    except Exception:  # noqa: BLE001 - a user's __deepcopy__ may raise anything
+        return None
+
+
+def _check_gradient(config: RunConfig, output: StepOutput) -> None:
+    if not output.loss_B.requires_grad:
+        part = "loss" if config.step is None else "step"
+        raise TargetError(
+            f"{part}: its loss depends on no parameter that trains, so there is no gradient: was "
+            "it computed under torch.no_grad(), from outputs.detach(), or from NumPy's numbers?"
+        )
+
+
+def _sized(size_HW: tuple[int, int] | None) -> str:
+    return "" if size_HW is None else f" at {size_HW[0]} x {size_HW[1]} pixels of `batches`"
+
+
+def _probe_message(config: RunConfig, *, where: str, told: str, is_sized: bool) -> str:
     step = "loss(model(input), target)" if config.step is None else config.step.target
-    sized = "" if size_HW is None else f" at {size_HW[0]} x {size_HW[1]} pixels of `batches`"
     return (
-        f"model, loss, train_data{sized and ', batches'}: trying {step} on the first samples of "
-        f"{batch_of.field}{sized} raised {told}; model.target is "
+        f"model, loss, train_data{', batches' if is_sized else ''}: trying {step} on the first "
+        f"samples of {where} raised {told}; model.target is "
         f"{config.model.target!r}, loss.target is {config.loss.target!r}"
     )
+
+
+def _found(model: nn.Module, tried: Mapping[str, Any]) -> str:
+    """Shapes of what the default step had in hand when it failed, and what to do about it."""
+    from epochal.engine.model.batches import described
+    from epochal.tasks.preflight import advice
+
+    if "outputs" in tried:
+        found = [f"{name} {described(tried[name])}" for name in ("outputs", "target")]
+        cure = advice.of_loss(tried["outputs"], tried["target"])
+    elif "input" in tried:
+        found = [f"input {described(tried['input'])}"]
+        cure = advice.of_input(tried["input"], model)
+    else:
+        return ""
+    return f"; found {', '.join(found)}{_then(cure)}"
+
+
+def _then(cure: str) -> str:
+    return f"; {cure}" if cure else ""
 
 
 def _check_losses(config: RunConfig, output: StepOutput, target: Any) -> None:
@@ -203,6 +263,7 @@ def check_mean(config: RunConfig, components: Components, output: StepOutput, ta
 def _check_metrics(components: Components, output: StepOutput, target: Any) -> None:
     """Raises TargetError if a metric does not take what the step gives."""
     from epochal.engine.model.batches import described
+    from epochal.tasks.preflight import advice
 
     ignored = getattr(components.step, "ignore_index", None)
     for name, metric in components.metrics.fresh(ignore_index=ignored).items():
@@ -216,6 +277,7 @@ def _check_metrics(components: Components, output: StepOutput, target: Any) -> N
                 f"metrics.validation: {name!r} does not take the outputs "
                 f"({described(output.outputs)}) and targets ({described(target)}) of the first "
                 f"samples: {in_one_line(error)}"
+                f"{_then(advice.of_metric(metric, output.outputs, target))}"
             ) from error
         _check_value(name, metric)
 

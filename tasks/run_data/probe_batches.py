@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from epochal.data.errors import ConfigError, EpochalError
+from epochal.data.errors import ConfigError, DataError, EpochalError
 from epochal.data.inspection.dataset import OpenDataset
+from epochal.data.inspection.item_form import difference, form
+from epochal.data.inspection.item_reader import ItemReader
 from epochal.data.loading.batch_sampler import sampler_cut
+from epochal.data.loading.items import item_at_size, kept_generators
 from epochal.data.loading.loader import train_batches
 from epochal.data.loading.order import MicroBatchPlan
 from epochal.data.types import Batch, seed_64
@@ -54,6 +57,30 @@ def all_sizes(config: RunConfig) -> list[tuple[int, int]]:
     """Every resolution of the run, smallest first; none where images are as they are."""
     turns = [0, *(epoch for epoch in config.batches.grow_at if epoch < config.epochs)]
     return sorted({size for epoch in turns for size in config.batches.sizes_in(epoch)})
+
+
+def check_forms(config: RunConfig, train: OpenDataset, validation: OpenDataset) -> None:
+    """Raises DataError if items cannot be put into one batch, since their shapes differ."""
+    loader = config.loader
+    sizes = {
+        train.field: (train, loader.batch_size),
+        validation.field: (validation, loader.validation_batch_size or loader.batch_size),
+    }
+    if all_sizes(config) and item_at_size(train.dataset) is not None:
+        del sizes[train.field]  # training takes its items from that method, at one size
+    for data, batch_size in sizes.values():
+        position = data.info.unequal_at
+        if position is None or batch_size == 1:
+            continue
+        with kept_generators():
+            found = [form(ItemReader(data.dataset, position + 1, data.field).item(0))]
+            found.append(form(ItemReader(data.dataset, position + 1, data.field).item(position)))
+        where = difference(*found) or "their shapes differ from reading to reading"
+        raise DataError(
+            f"{data.field}: items 0 and {position} cannot be put into one batch: {where}; give all "
+            "items one shape: crop, resize or pad them in the data set (texts to the longest "
+            "length, with a mask), or set loader.batch_size: 1"
+        )
 
 
 ONE_SAMPLE = "Expected more than 1 value per channel"

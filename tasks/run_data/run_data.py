@@ -75,6 +75,7 @@ def open_data(
         index_ids=description.sample_ids is None,
         label_min=description.label_min,
         label_max=description.label_max,
+        unequal_at=description.unequal_at,
     )
     if read != known:
         before_write()

@@ -29,7 +29,7 @@ from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 from epochal.tasks.runs.warm_start import start_sha256
 from epochal.tasks.stages.score import SCORING_DATA, own_data
 from epochal.tasks.user_code.source_digests import source_digests
-from epochal.tasks.user_code.targets import resolved_args
+from epochal.tasks.user_code.targets import resolved_args, with_nested
 
 MAX_DESCRIPTION_BYTES = 1 << 16
 
@@ -68,7 +68,11 @@ def source_files(config: RunConfig) -> dict[str, dict[str, str]]:
             targets[f"metrics.{metric.name}"] = metric
     folder = Path(config.folder)
     return {
-        name: source_digests(target.target.partition(":")[0], folder=folder)
+        name: {
+            file: sha256
+            for _, one in with_nested(target, field=name)
+            for file, sha256 in source_digests(one.target.partition(":")[0], folder=folder).items()
+        }
         for name, target in targets.items()
         if target is not None
     }

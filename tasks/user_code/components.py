@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from epochal.data.errors import ConfigError, TargetError
 from epochal.data.types import seed_64
 from epochal.tasks.config.run import RunConfig
-from epochal.tasks.user_code.targets import call_target, resolve_target, resolved_args
+from epochal.tasks.user_code.targets import built_args, call_target, resolve_target
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +90,7 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
     prepared(model, config.precision)
     loss = build_loss(
         resolve_target(config.loss, field="loss", folder=folder),
-        resolved_args(config.loss.args, folder=folder),
+        built_args(config.loss, field="loss", folder=folder),
     )
     if loss.module is not None:
         loss.module.to(device)
@@ -113,7 +113,7 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
     optimizer = build_optimizer(
         model,
         resolve_target(config.optimizer, field="optimizer", folder=folder),
-        resolved_args(config.optimizer.args, folder=folder),
+        built_args(config.optimizer, field="optimizer", folder=folder),
         groups=None if grouped is None else grouped.groups,
     )
     check_options(optimizer, config.optimizer)

@@ -10,19 +10,21 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from epochal.data.errors import TargetError, passes_through
 from epochal.data.hashing import file_sha256
 from epochal.data.traces import INSTALLED, in_one_line, users_line
-from epochal.data.types import Target
+from epochal.data.types import Target, TargetName
 from epochal.tasks.user_code.source_digests import ModuleFile, find_module
 
+_TARGET_NAME: TypeAdapter[str] = TypeAdapter(TargetName)
+MAX_SIGNATURE = 400  # characters of one in an error
 _user_modules: dict[str, str] = {}
 """Of each user's module in `sys.modules`: the sha256 of the file that it was made from."""
 
@@ -36,14 +38,20 @@ def resolve_target(target: Target, *, field: str, folder: Path) -> Callable[...,
     module = _import(module_name, field=field, folder=folder)
     value: Any = module
     for part in attribute.split("."):
-        if not hasattr(value, part):
+        try:
+            value = getattr(value, part)
+        except AttributeError:
             names = [name for name in dir(value) if not name.startswith("_")]
             near = difflib.get_close_matches(part, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(names[:12])}"
             raise TargetError(
                 f"{field}.target: {target.target!r}: {module_name} has no {part!r}; {hint}"
-            )
-        value = getattr(value, part)
+            ) from None
+        except (Exception, SystemExit) as error:  # modules that import lazily do it only now
+            raise TargetError(
+                f"{field}.target: {target.target!r}: getting {part!r} raised "
+                f"{type(error).__name__}: {error}{_cause(error)}{_place(error)}"
+            ) from error
     if not callable(value):
         raise TargetError(
             f"{field}.target: {target.target!r} is a {type(value).__name__}, expected something "
@@ -55,37 +63,38 @@ def resolve_target(target: Target, *, field: str, folder: Path) -> Callable[...,
 def call_target(target: Target, *positional: Any, field: str, folder: Path, **more: Any) -> Any:
     """`target` called with its args. Raises TargetError if it refuses them or raises."""
     function = resolve_target(target, field=field, folder=folder)
-    arguments = {**resolved_args(target.args, folder=folder), **more}
-    check_signature(function, *positional, field=field, target=target, arguments=arguments)
+    arguments = {**built_args(target, field=field, folder=folder), **more}
     try:
         return function(*positional, **arguments)
     except BaseException as error:  # whatever it raises becomes one clear error
         if passes_through(error):
             raise
+        if isinstance(error, TypeError) and _is_of_the_call(error):
+            raise TargetError(
+                f"{field}.args: {target.target!r} refuses them: {error}{_taken(function)}"
+            ) from None
         raise TargetError(
             f"{field}: {target.target!r} raised {in_one_line(error)}{_place(error)}; "
             f"args: {target.args}"
         ) from error
 
 
-def check_signature(
-    function: Callable[..., Any],
-    *positional: Any,
-    field: str,
-    target: Target,
-    arguments: dict[str, Any],
-) -> None:
-    """Raises TargetError if `function` does not take these arguments."""
+def _is_of_the_call(error: TypeError) -> bool:
+    """Whether the call itself failed, before any code of the function ran.
+
+    What a signature tells cannot be asked instead: some classes show one that lacks what they take.
+    """
+    trace = error.__traceback__
+    return trace is not None and trace.tb_next is None
+
+
+def _taken(function: Callable[..., Any]) -> str:
     try:
-        signature = inspect.signature(function)
+        signature = str(inspect.signature(function))
     except (TypeError, ValueError):
-        return  # some built-ins have none; the call itself will tell
-    try:
-        signature.bind(*positional, **arguments)
-    except TypeError as error:
-        raise TargetError(
-            f"{field}.args: {target.target!r} refuses them: {error}; it takes {signature}"
-        ) from None
+        return ""  # some built-ins have none
+    more = "" if len(signature) <= MAX_SIGNATURE else "…"
+    return f"; it takes {signature[:MAX_SIGNATURE]}{more}"
 
 
 def resolved_args(args: dict[str, JsonValue], *, folder: Path) -> dict[str, JsonValue]:
@@ -101,6 +110,72 @@ def _resolved(value: JsonValue, folder: Path) -> JsonValue:
     if isinstance(value, dict):
         return {key: _resolved(item, folder) for key, item in value.items()}
     return value
+
+
+def built_args(target: Target, *, field: str, folder: Path) -> dict[str, Any]:
+    """The target's args as it is called with them: paths resolved, targets among them called.
+
+    Raises TargetError, naming the argument, if one of these cannot be made.
+    """
+    args = resolved_args(target.args, folder=folder)
+    return {
+        key: _built(value, field=f"{field}.args.{key}", folder=folder)
+        for key, value in args.items()
+    }
+
+
+def _built(value: JsonValue, *, field: str, folder: Path) -> Any:
+    if isinstance(value, list):
+        return [
+            _built(item, field=f"{field}[{place}]", folder=folder)
+            for place, item in enumerate(value)
+        ]
+    if not isinstance(value, dict):
+        return value
+    inner = _as_target(value, field=field)
+    if inner is not None:
+        return call_target(inner, field=field, folder=folder)
+    return {key: _built(item, field=f"{field}.{key}", folder=folder) for key, item in value.items()}
+
+
+def with_nested(target: Target, *, field: str) -> Iterator[tuple[str, Target]]:
+    """(field, target) of `target` and of all targets inside its args. Raises TargetError."""
+    yield field, target
+    for key, value in target.args.items():
+        yield from _inside(value, field=f"{field}.args.{key}")
+
+
+def _inside(value: JsonValue, *, field: str) -> Iterator[tuple[str, Target]]:
+    if isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from _inside(item, field=f"{field}[{place}]")
+    elif isinstance(value, dict):
+        inner = _as_target(value, field=field)
+        if inner is not None:
+            yield from with_nested(inner, field=field)
+        else:
+            for key, item in value.items():
+                yield from _inside(item, field=f"{field}.{key}")
+
+
+def _as_target(value: dict[str, JsonValue], *, field: str) -> Target | None:
+    """The target that a mapping among the args stands for; None for a mapping of the user's own.
+
+    It is one where `target` is of the form `module:attribute`. Raises TargetError if it then holds
+    anything but `args` beside it.
+    """
+    try:
+        _TARGET_NAME.validate_python(value.get("target"), strict=True)
+    except ValidationError:
+        return None
+    args, unknown = value.get("args", {}), sorted(set(value) - {"target", "args"})
+    if unknown or not isinstance(args, dict):
+        found = f"beside it also {', '.join(unknown)}" if unknown else f"`args` {args!r:.80}"
+        raise TargetError(
+            f"{field}: {value['target']!r} is a target, which is called with the mapping `args`; "
+            f"found {found}; expected {{target: …, args: {{…}}}}"
+        )
+    return Target.model_validate(value)
 
 
 def _import(name: str, *, field: str, folder: Path) -> ModuleType:
@@ -174,6 +249,12 @@ def _check_origin(module: ModuleType, file: ModuleFile, *, field: str) -> None:
             f"{field}.target: {file.file} cannot be imported as {module.__name__!r}: that name is "
             f"taken by {origin or 'a built-in module'}; rename the file"
         )
+
+
+def _cause(error: BaseException) -> str:
+    """The error that this one was raised from: where lazy modules say what is missing."""
+    cause = error.__cause__
+    return "" if cause is None else f"; because of {type(cause).__name__}: {cause}"
 
 
 def _place(error: BaseException) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from epochal.data.errors import TargetError
 from epochal.data.types import Target
-from epochal.tasks.user_code.targets import call_target, resolve_target
+from epochal.tasks.user_code.targets import call_target, resolve_target, with_nested
 
 
 @pytest.fixture(autouse=True)
@@ -88,3 +88,92 @@ def test_an_error_says_whose_it_is(tmp_path, source, target, args, words):
 def test_a_file_whose_name_is_taken_is_refused(tmp_path):
     (tmp_path / "json.py").write_text("def f(): pass\n")
     assert "rename the file" in error_of(tmp_path, "json:f")
+
+
+# Targets inside args
+
+PAIR = "def pair(a=None, b=None): return (a, b)\ndef two(): return 2\n"
+
+
+def nested(name, **args):
+    return {"target": f"m:{name}", "args": args}
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ({"target": "m:two"}, 2),
+        (nested("pair", a=nested("two"), b="./x"), (2, "{folder}/x")),
+        ([1, nested("two"), [nested("two")]], [1, 2, [2]]),
+        (
+            {"x": nested("two"), "y": {"z": [nested("pair", a=1)]}},
+            {"x": 2, "y": {"z": [(1, None)]}},
+        ),
+        ({"target": "accuracy", "weight": 3}, {"target": "accuracy", "weight": 3}),
+        ({"target": 3}, {"target": 3}),
+    ],
+)
+def test_a_target_inside_args_is_called_and_other_mappings_are_passed_on(tmp_path, given, made):
+    (tmp_path / "m.py").write_text(PAIR)
+    target = Target(target="m:pair", args={"b": given})
+    found = call_target(target, field="model", folder=tmp_path)
+    assert repr(found) == repr((None, made)).replace("{folder}", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"target": "m:nothing"}, "model.args.a.target: 'm:nothing': m has no 'nothing'"),
+        ([nested("two", c=1)], "model.args.a[0].args: 'm:two' refuses them"),
+        ({"x": {"target": "m:two", "arg": {}}}, "model.args.a.x: 'm:two' is a target"),
+        ({"target": "m:two", "args": [1]}, "found `args` [1]; expected {target: …, args: {…}}"),
+    ],
+)
+def test_an_error_of_a_target_inside_args_names_its_place(tmp_path, given, words):
+    (tmp_path / "m.py").write_text(PAIR)
+    assert words in error_of(tmp_path, "m:pair", a=given)
+
+
+def test_all_targets_are_told_with_their_places():
+    inner = nested("two")
+    target = Target(target="m:pair", args={"a": nested("pair", a=[inner]), "b": {"x": inner}})
+    assert [(place, one.target) for place, one in with_nested(target, field="model")] == [
+        ("model", "m:pair"),
+        ("model.args.a", "m:pair"),
+        ("model.args.a.args.a[0]", "m:two"),
+        ("model.args.b.x", "m:two"),
+    ]
+
+
+# What a signature does not tell
+
+
+def test_a_class_that_shows_another_signature_than_it_has_is_called(tmp_path):
+    (tmp_path / "m.py").write_text(
+        "import inspect\n"
+        "class Config:\n"
+        "    def __init__(self, **options): self.options = options\n"
+        "    __signature__ = inspect.Signature()\n"
+    )
+    target = Target(target="m:Config", args={"labels": 2})
+    assert call_target(target, field="model", folder=tmp_path).options == {"labels": 2}
+
+
+def test_a_type_error_inside_the_function_is_not_taken_for_a_wrong_call(tmp_path):
+    (tmp_path / "m.py").write_text("def make(a): return a + 'x'\n")
+    message = error_of(tmp_path, "m:make", a=1)
+    assert "model: 'm:make' raised TypeError" in message
+    assert "m.py, line 1" in message
+
+
+def test_a_module_whose_lazy_import_fails_says_what_is_missing(tmp_path):
+    (tmp_path / "m.py").write_text(
+        "def __getattr__(name):\n"
+        "    try:\n"
+        "        import not_installed_xyz\n"
+        "    except ImportError as error:\n"
+        "        raise ModuleNotFoundError('could not import Bert') from error\n"
+    )
+    message = error_of(tmp_path, "m:Bert")
+    assert "getting 'Bert' raised ModuleNotFoundError: could not import Bert" in message
+    assert "not_installed_xyz" in message
