@@ -71,6 +71,8 @@ def plan(
     )
     if report.stopping is not None:
         console.out.print(report.stopping)
+    if report.rates is not None:
+        console.out.print(report.rates)
     for name in report.unread:
         console.out.print(f"{name}: data not yet read; `epochal train` reads it")
     if not report.bitwise:
@@ -98,6 +100,7 @@ def plan_object(report: PlanReport) -> dict[str, Any]:
             for stage_report in report.reports
         ],
         **({} if config.early_stopping is None else {"stopped_early": report.stopped_after}),
+        **({} if report.rates is None else {"schedule_factors": list(report.factors)}),
     }
 
 

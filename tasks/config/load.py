@@ -85,7 +85,7 @@ def _sentence(problem: ErrorDetails) -> str:
         case "value_error" if isinstance(problem["input"], dict):
             return _of_several_fields(problem["msg"].removeprefix("Value error, "), field)
         case "union_tag_not_found":
-            return f"{field}.kind: is missing; expected one of {_tags(problem)}"
+            return f"{field}.kind: is missing; expected one of {', '.join(_kinds(location))}"
         case "union_tag_invalid":
             kind = problem.get("ctx", {}).get("tag", "?")
             return f"{field}.kind: found {kind!r}; expected one of {_tags(problem)}"
@@ -104,6 +104,14 @@ def _of_several_fields(text: str, field: str) -> str:
     if not field:
         return text
     return f"{field}.{text}" if _NAMED.match(text) else f"{field}: {text}"
+
+
+def _kinds(location: Sequence[int | str]) -> list[str]:
+    """The kinds of a group that has several, in their order."""
+    models: list[type[BaseModel]] = [RunConfig]
+    for part in location:
+        models = _step(models, part)
+    return [str(_kind_of(model)) for model in models]
 
 
 def _tags(problem: ErrorDetails) -> str:

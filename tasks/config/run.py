@@ -27,7 +27,7 @@ from epochal.engine.config.numerics import (
     PrecisionConfig,
 )
 from epochal.engine.config.optimizer import OptimizerConfig
-from epochal.engine.schedule.kinds import ConstantSchedule
+from epochal.engine.schedule.kinds import ConstantSchedule, PlateauSchedule
 from epochal.engine.schedule.schedule import ScheduleConfig
 from epochal.tasks.config.parts import (
     AveragingConfig,
@@ -223,7 +223,7 @@ class RunConfig(Frozen):
                 f"max_updates: it needs the same number of updates in every epoch, which "
                 f"batches.kind: {self.batches.kind} changes; use epochs, or kind: multi_scale"
             )
-        self._check_stopping()
+        self._check_watched_metrics()
         try:
             if self.averaging is not None:
                 self.averaging.check(self.epochs)
@@ -268,17 +268,21 @@ class RunConfig(Frozen):
             f"{cause}; give the durations in epochs"
         )
 
-    def _check_stopping(self) -> None:
-        if self.early_stopping is None:
-            return
-        metric = rule(self.early_stopping, self.metrics)[0]
+    def _check_watched_metrics(self) -> None:
         measured = self.metrics.numbers
         if self.ema is not None:
             measured = (*measured, *(EMA + name for name in measured))
-        if metric not in measured:
-            raise ValueError(
-                f"early_stopping.metric: {metric!r} is not measured; there is {', '.join(measured)}"
-            )
+        for field, watching in (
+            ("early_stopping", self.early_stopping),
+            ("schedule", self.schedule),
+        ):
+            if isinstance(watching, EarlyStoppingConfig | PlateauSchedule):
+                metric = rule(watching, self.metrics)[0]
+                if metric not in measured:
+                    raise ValueError(
+                        f"{field}.metric: {metric!r} is not measured; there is "
+                        f"{', '.join(measured)}"
+                    )
 
 
 SECTIONS: dict[str, Frozen] = {

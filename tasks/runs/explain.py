@@ -23,6 +23,7 @@ SHORT_DIGEST = 8
 
 _FIELDS_OF_SECTION: dict[str, tuple[str, ...]] = {
     "schedule": ("schedule", "epochs"),
+    "schedule.plateau": ("schedule", "metrics", "loader.validation_batch_size"),
     "batch_norm": ("batch_norm", "epochs"),
     "sampler": ("batches",),
     "sampling": ("sampling",),
@@ -88,7 +89,10 @@ class Comparison:
             return
         for section in {**old.inputs, **stage.inputs}:
             before, now = old.inputs.get(section), stage.inputs.get(section)
-            if before != now:
+            of = section.removesuffix(".source")
+            if (of in old.inputs) != (of in stage.inputs):  # it acts in one of the two alone
+                yield from self._fields(_FIELDS_OF_SECTION.get(of, (of,)))
+            elif before != now:
                 yield from self._section(section, before, now)
         for role in {**old.parents, **stage.parents}:
             old_parent, parent = old.parents.get(role), stage.parents.get(role)
