@@ -16,6 +16,8 @@ from epochal.data.hashing import bytes_sha256
 
 MAX_DOCUMENT_BYTES = 1 << 24
 MAX_DEPTH = 64
+MIN_BYTES_EACH = 6  # of an object or list, on average: in memory one takes ten times as many
+MIN_COUNTED_BYTES = 1 << 16
 
 
 def dump_document(body: Mapping[str, Any]) -> bytes:
@@ -35,6 +37,9 @@ def load_document(data: bytes, *, name: str, max_bytes: int = MAX_DOCUMENT_BYTES
     """
     if len(data) > max_bytes:
         raise CorruptObject(f"{name}: {len(data)} bytes, expected at most {max_bytes}")
+    most = max(MIN_COUNTED_BYTES, len(data)) // MIN_BYTES_EACH
+    if data.count(b"[") + data.count(b"{") > most:
+        raise CorruptObject(f"{name}: more than {most} lists and objects in {len(data)} bytes")
     try:
         document = json.loads(data.decode("ascii"))
         body = document.get("body") if isinstance(document, dict) else None

@@ -27,9 +27,13 @@ from typing import Any, ClassVar
 
 
 class EpochalError(Exception):
-    """The root; `exit_code` is what the command line returns."""
+    """The root; `exit_code` is what the command line returns.
+
+    trace: the frames of the user's own code, where the error was told as text by another process.
+    """
 
     exit_code: ClassVar[int] = 3
+    trace: str | None = None
 
 
 class InputError(EpochalError):
@@ -100,6 +104,17 @@ class CorruptObject(Unavailable):
 
 class Interrupted(Unavailable):
     """A signal or a cancellation ended the run."""
+
+
+def passes_through(error: BaseException) -> bool:
+    """Whether an error is not what the user's code has raised, where that was called.
+
+    It is one of ours, Ctrl-C, or what a signal's handler raised (Prefect's class has the name of
+    ours). All else is the user's: `sys.exit()` and other BaseExceptions too.
+    """
+    return isinstance(error, EpochalError | KeyboardInterrupt) or (
+        type(error).__name__ == "TerminationSignal"
+    )
 
 
 _FORMER_NAMES = {"Damaged": CorruptObject, "StoreRefused": BadStore}

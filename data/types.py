@@ -32,8 +32,15 @@ class Frozen(BaseModel):
     """A part of the config: immutable, refuses unknown keys, finite numbers only."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # Prefect logs the text of an error; our own shows the field's
     )
+
+
+_MAX_NAME = 200  # with the suffix of a file: file systems take 255 bytes
 
 
 def _check_target_name(name: str) -> str:
@@ -42,10 +49,13 @@ def _check_target_name(name: str) -> str:
     if not colon or not all(part.isidentifier() for part in parts):
         message = f"{name!r} is not of the form 'package.module:attribute'"
         raise ValueError(message)
+    if max(map(len, parts)) > _MAX_NAME:
+        message = f"a name in it has more than {_MAX_NAME} characters"
+        raise ValueError(message)
     return name
 
 
-TargetName = Annotated[str, AfterValidator(_check_target_name)]
+TargetName = Annotated[str, Field(max_length=500), AfterValidator(_check_target_name)]
 
 
 class Target(Frozen):

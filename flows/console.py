@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -19,15 +19,44 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
+from epochal.data.errors import TrainingFailed
+from epochal.data.traces import users_trace, whole_trace
 from epochal.tasks.planning.stage import Stage
+from epochal.tasks.printable import printable, printable_json
 from epochal.tasks.reporting import Live, Outcome
 from epochal.tasks.runs.plan import PlanReport
 from epochal.tasks.runs.summary import EpochRow
 from epochal.tasks.stages.registry import KINDS
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class PlainConsole(Console):
+    """A console to which every text is data: brackets are no markup, and nothing acts on it.
+
+    What is to be coloured is a `Text`, made by `line`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, soft_wrap=True, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Every `str` that is printed, also in tables, comes through here."""
+        return super().render_str(printable(text), **options)
+
+
+def line(*parts: str | tuple[str, str]) -> Text:
+    """Texts one after the other; a pair is a text and its style."""
+    return Text.assemble(
+        *(
+            printable(part) if isinstance(part, str) else (printable(part[0]), part[1])
+            for part in parts
+        )
+    )
+
+
+out = PlainConsole()
+err = PlainConsole(stderr=True)
 
 NOTHING = "–"
 MAX_WIDTH = 400
@@ -45,10 +74,10 @@ class ProgressReporter:
         self._task: TaskID | None = None
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[numbers]}", markup=False),
             TimeRemainingColumn(compact=True),
             console=err,
             transient=True,
@@ -92,12 +121,16 @@ class ProgressReporter:
             self._cached += 1
             return
         self._clear()
-        numbers = " · ".join([*_numbers(outcome), f"[dim]{outcome.seconds:.1f} s[/]"])
-        err.print(f"[green]✓[/] {outcome.stage.label:<20} {numbers}")
+        numbers = "".join(f"{text} · " for text in _numbers(outcome))
+        seconds = (f"{outcome.seconds:.1f} s", "dim")
+        err.print(line(("✓", "green"), f" {outcome.stage.label:<20} {numbers}", seconds))
 
     def notice(self, text: str) -> None:
         """Writes a warning."""
         say_note(text)
+
+    def failed(self, error: TrainingFailed) -> None:
+        """Shows nothing: the command ends with the error, and prints it below all else."""
 
     def done(self) -> None:
         """Says what was cached at the end."""
@@ -107,7 +140,7 @@ class ProgressReporter:
     def _say_cached(self) -> None:
         if self._cached:
             noun = "stage" if self._cached == 1 else "stages"
-            err.print(f"[cyan]=[/] {self._cached} {noun} cached")
+            err.print(line(("=", "cyan"), f" {self._cached} {noun} cached"))
             self._cached = 0
 
     def _bar(self, label: str, *, total: int | None, numbers: str) -> None:
@@ -118,13 +151,6 @@ class ProgressReporter:
         if self._task is not None:
             self._progress.remove_task(self._task)
             self._task = None
-
-
-def escape(text: str) -> str:
-    """`text` without rich's markup, whatever brackets are in it."""
-    from rich.markup import escape as escape_markup
-
-    return escape_markup(text)
 
 
 def outcome_text(outcome: Outcome) -> str:
@@ -197,19 +223,17 @@ def plan_table(report: PlanReport) -> Table:
             else "; ".join(stage_report.why)
         )
         before = stage_report.why
-        state = "[green]done[/]" if stage_report.done else "[yellow]would run[/]"
+        state = line(("done", "green") if stage_report.done else ("would run", "yellow"))
         if not stage_report.needed:
-            state, why = "[dim]not needed[/]", ""
-        table.add_row(
-            stage_report.stage.label, state, (stage_report.stage.key or NOTHING)[:8], escape(why)
-        )
+            state, why = line(("not needed", "dim")), ""
+        table.add_row(stage_report.stage.label, state, (stage_report.stage.key or NOTHING)[:8], why)
     return table
 
 
 def print_whole(table: Table) -> None:
     """Prints every column in full: a terminal that is too narrow wraps the lines."""
     width = Measurement.get(out, out.options.update(width=MAX_WIDTH), table).maximum
-    Console(highlight=False, soft_wrap=True, width=max(width, out.width)).print(table)
+    PlainConsole(width=max(width, out.width)).print(table)
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -218,24 +242,41 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     for column in columns:
         table.add_column(column)
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*row)
     return table
 
 
 def say_note(text: str) -> None:
     """What a person should know though nothing is wrong, on standard error."""
-    err.print(f"[yellow]note:[/] {escape(text)}")
+    err.print(line(("note:", "yellow"), f" {text}"))
 
 
 def say_error(text: str) -> None:
     """An error, on standard error."""
-    err.print(f"[bold red]error:[/] {escape(text)}")
+    err.print(line(("error:", "bold red"), f" {text}"))
+
+
+def say_trace(error: BaseException, *, all_frames: bool) -> None:
+    """Where the error was raised, on standard error: in the user's own files, if it was there."""
+    trace = whole_trace(error) if all_frames else users_trace(error)
+    if trace is None:
+        return
+    err.print(trace.rstrip())
+    if not all_frames:
+        err.print(
+            line(("the frames of your own files, and the last one; --debug shows all", "dim"))
+        )
 
 
 def print_json(body: Mapping[str, object]) -> None:
-    """One object on one line, the last on standard output."""
+    """One object on one line, the last on standard output.
+
+    In an encoding without Unicode its characters are escaped: none may be lost there.
+    """
     import json
 
     out.file.flush()
-    sys.stdout.write(json.dumps(body, allow_nan=False, ensure_ascii=False) + "\n")
+    is_unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    text = json.dumps(body, allow_nan=False, ensure_ascii=not is_unicode)
+    sys.stdout.write(printable_json(text) + "\n")
     sys.stdout.flush()

@@ -21,7 +21,7 @@ from typing import Any
 
 from epochal.flows.environment import importing
 from epochal.flows.flow_run.dead_runs import end_left_running
-from epochal.flows.servers import ServerHome, prefect_answers, read_note
+from epochal.flows.servers import ServerHome, own_pages_only, prefect_answers, read_note
 from epochal.tasks.http import ask
 
 # A run that was killed stays `Running` in Prefect for ever. One that lives sends a heartbeat at
@@ -61,7 +61,7 @@ def _serve(listening: socket.socket) -> None:
     server = get_current_settings().server
     uvicorn.Server(
         uvicorn.Config(
-            create_app(final=True),
+            own_pages_only(create_app(final=True)),
             timeout_keep_alive=server.api.keepalive_timeout,
             log_level=server.logging_level.lower(),
         )

@@ -10,6 +10,7 @@ from prefect.flows import flow
 
 from epochal.flows.flow_run.cancellation import cancellable
 from epochal.flows.flow_run.dead_runs import noting_process
+from epochal.flows.flow_run.deployed_code import check_against_deployment
 from epochal.flows.flow_run.liveness import beating, ending_with_runner, working_place
 from epochal.flows.flow_run.log import logging_to_prefect
 from epochal.flows.servers import local_mlflow_uri
@@ -25,6 +26,7 @@ def train(config: RunConfig) -> dict[str, Any]:
     Args:
         config: The whole run. What the store already has of it is not computed again.
     """
+    check_against_deployment(config)
     with (
         working_place(config),
         ending_with_runner(),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from epochal.tasks.planning.stage import Stage
 
 if TYPE_CHECKING:
+    from epochal.data.errors import TrainingFailed
     from epochal.data.stage_store.stages import StageRecord
 
 
@@ -59,6 +60,9 @@ class Reporter(Protocol):
     def notice(self, text: str) -> None:
         """Something that a person should know, though the run goes on."""
 
+    def failed(self, error: TrainingFailed) -> None:
+        """A stage has failed; the command ends with the error, which it prints itself."""
+
 
 class SilentReporter:
     """Tells nobody anything."""
@@ -73,6 +77,9 @@ class SilentReporter:
         """Nothing."""
 
     def notice(self, text: str) -> None:
+        """Nothing."""
+
+    def failed(self, error: TrainingFailed) -> None:
         """Nothing."""
 
 

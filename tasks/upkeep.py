@@ -11,29 +11,50 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from epochal.data.errors import BadStore, CorruptObject
+from epochal.data.errors import BadStore, CorruptObject, StoreUnavailable
 from epochal.data.stage_store.stages import StageRecord, StageStatus, StageStore
-from epochal.data.stage_store.status import PARTIAL, PRUNED, side_path, stage_folder
-from epochal.data.store.backend import DAMAGED
+from epochal.data.stage_store.status import (
+    PARTIAL,
+    PRUNED,
+    STARTED,
+    Damage,
+    side_path,
+    stage_folder,
+)
+from epochal.data.store.backend import DAMAGED, TEMPORARY, UnfinishedUpload
 from epochal.data.store.store import Store
 from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.runs.lookup import look_up, records_of
-from epochal.tasks.runs.run_plans import RunPlan, plan_numbers, read_plans, run_names
+from epochal.tasks.runs.run_plans import (
+    RunPlan,
+    check_plan,
+    plan_numbers,
+    read_plans,
+    run_names,
+)
 from epochal.tasks.stages.average import chosen_epochs
-from epochal.tasks.stages.registry import list_stages
 
 _LOST_PLAN = re.compile(rf"{DAMAGED}/runs/[^/]+/plans/")
+UPLOAD_QUIET_S = 24 * 3600.0
+"""An upload of which no part has come for so long is nobody's: a running one sends all the time."""
+_FOLDERS = frozenset({"stages", "runs", "fingerprints", DAMAGED, TEMPORARY})
 CHECKPOINT = ("model", "optimizer", "state", "ema")
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What `verify` read. problems: in words, each naming its object."""
+    """What `verify` read.
+
+    problems: in words, each naming its object. moved: paths of what was set aside. kept: what could
+    not be, with the reason.
+    """
 
     objects: int
     bytes: int
     stages: int
     problems: tuple[str, ...]
+    moved: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,18 +65,24 @@ class Garbage:
     what was set aside. pruned: stage key → artifacts of checkpoints that the runs' `checkpoint:`
     does not keep. problem: why nothing may be removed, or None. lost_plans: damaged plans that were
     set aside; while there is one, stages that no plan has are kept too: they may have been its own.
+    uploads: parts on S3 of objects that were never completed; no_uploads: why they could not be
+    listed, or None. unread: plans, with the reason, whose stages all stay.
     """
 
     objects: Mapping[str, int]
     pruned: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     problem: str | None = None
     lost_plans: tuple[str, ...] = ()
+    uploads: tuple[UnfinishedUpload, ...] = ()
+    no_uploads: str | None = None
+    unread: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
         """Bytes of everything that would be removed."""
         checkpoints = sum(size for files in self.pruned.values() for size in files.values())
-        return sum(self.objects.values()) + checkpoints
+        parts = sum(upload.bytes for upload in self.uploads)
+        return sum(self.objects.values()) + checkpoints + parts
 
 
 def stage_keys(listing: Iterable[str]) -> list[str]:
@@ -80,41 +107,64 @@ def verify_store(store: Store, *, set_aside: bool = False) -> VerifyReport:
     """
     sizes, stage_store = store.listing(), StageStore(store)
     keys = stage_keys(sizes)
-    problems: list[str] = []
+    damages = [_no_folder(store, path) for path in sorted(_FOLDERS & sizes.keys())]
     statuses = look_up(stage_store, keys)
     for key, status in statuses.items():
         if status.record is not None:
-            problems += stage_store.verify(status.record, set_aside=set_aside)
-        elif status.problem is not None and status.damaged:
-            problems.append(status.problem)
-            for path in status.damaged if set_aside else ():
-                store.set_aside(path, status.problem)
-        problems += _side_problems(stage_store, key, sizes, set_aside=set_aside)
-    for name in run_names(sizes):
-        readable = {entry.number for entry in read_plans(store, name, set_aside=set_aside)}
-        lost = sorted(set(plan_numbers(sizes, name)) - readable)
-        problems += [
-            f"{store.address(f'runs/{name}/plans/{number:06d}.json')} is damaged" for number in lost
-        ]
+            damages += stage_store.verify(status.record)
+        elif status.problem not in (None, STARTED):
+            damages += [Damage(str(status.problem), path) for path in status.damaged or (None,)]
+        damages += _damaged_side_files(stage_store, key, sizes)
+    if "runs" not in sizes:
+        for name in run_names(sizes):
+            damages += _damaged_plans(store, name, sizes)
+    moved, kept = _moved(store, damages) if set_aside else ((), ())
     return VerifyReport(
         objects=len(sizes),
         bytes=sum(sizes.values()),
         stages=len(records_of(statuses)),
-        problems=tuple(problems),
+        problems=tuple(dict.fromkeys(damage.problem for damage in damages)),
+        moved=moved,
+        kept=kept,
     )
 
 
-def _side_problems(
-    stage_store: StageStore, key: str, sizes: Mapping[str, int], *, set_aside: bool
-) -> Iterator[str]:
+def _moved(store: Store, damages: Iterable[Damage]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Sets aside what is damaged: what was moved, and what could not be."""
+    moved, kept = [], []
+    reasons = {damage.path: damage.problem for damage in damages if damage.path is not None}
+    for path, reason in reasons.items():
+        try:
+            if store.set_aside(path, reason) is not None:  # else it is missing already
+                moved.append(path)
+        except (StoreUnavailable, CorruptObject, FileNotFoundError) as error:
+            kept.append(f"{path}: {error}")
+    return tuple(moved), tuple(kept)
+
+
+def _damaged_side_files(
+    stage_store: StageStore, key: str, sizes: Mapping[str, int]
+) -> Iterator[Damage]:
     for name in ("times.json", PRUNED):
         if side_path(key, name) in sizes:
             try:
                 stage_store.read_side_file(key, name)
             except CorruptObject as error:
-                if set_aside:
-                    stage_store.store.set_aside(side_path(key, name), str(error))
-                yield str(error)
+                yield Damage(str(error), side_path(key, name))
+
+
+def _damaged_plans(store: Store, run: str, sizes: Mapping[str, int]) -> Iterator[Damage]:
+    taken = [path for path in (f"runs/{run}", f"runs/{run}/plans") if path in sizes]
+    if taken:
+        yield _no_folder(store, taken[0])
+        return
+    for number in sorted(plan_numbers(sizes, run)):
+        if (damage := check_plan(store, run, number)) is not None:
+            yield damage
+
+
+def _no_folder(store: Store, path: str) -> Damage:
+    return Damage(f"{store.address(path)} is a file or a symbolic link, expected a folder", path)
 
 
 def find_garbage(store: Store) -> Garbage:
@@ -122,7 +172,10 @@ def find_garbage(store: Store) -> Garbage:
     sizes, stage_store = store.listing(), StageStore(store)
     plans: list[RunPlan] = []
     for name in run_names(sizes):
-        entries = read_plans(store, name)
+        try:
+            entries = read_plans(store, name)
+        except CorruptObject as error:
+            return Garbage({}, problem=f"the plans of run {name!r} cannot be read: {error}")
         if len(entries) < len(plan_numbers(sizes, name)):
             return Garbage(
                 {}, problem=f"a plan of run {name!r} cannot be read; see `epochal verify`"
@@ -139,28 +192,53 @@ def find_garbage(store: Store) -> Garbage:
     }
     for path, size in sizes.items():
         parts = path.split("/")
-        if parts[0] != "stages" or not _is_key(parts[1]):
+        if parts[0] != "stages" or len(parts) < len(("stages", "key", "file")):
+            continue  # also a link or a file in the place of a folder
+        if not _is_key(parts[1]):
             continue
         done = statuses[parts[1]].record is not None
         if (parts[1] not in needed and not lost) or (done and parts[2] == PARTIAL):
             objects[path] = size
-    pruned = _prunable(plans, statuses, sizes)
-    return Garbage(dict(sorted(objects.items())), pruned, lost_plans=lost)
+    pruned, unread = _prunable(plans, statuses, sizes)
+    uploads, no_uploads = _unfinished_uploads(store)
+    return Garbage(
+        dict(sorted(objects.items())),
+        pruned,
+        lost_plans=lost,
+        uploads=uploads,
+        no_uploads=no_uploads,
+        unread=unread,
+    )
+
+
+def _unfinished_uploads(store: Store) -> tuple[tuple[UnfinishedUpload, ...], str | None]:
+    """The uploads, and why they could not be listed: that takes a permission of its own."""
+    try:
+        uploads = store.unfinished_uploads(quiet_s=UPLOAD_QUIET_S)
+    except StoreUnavailable as error:
+        return (), str(error)
+    # A store may be a whole bucket, with uploads of others in it.
+    return tuple(one for one in uploads if one.path.split("/")[0] in _FOLDERS), None
 
 
 def _prunable(
     plans: Sequence[RunPlan], statuses: Mapping[str, StageStatus], sizes: Mapping[str, int]
-) -> dict[str, dict[str, int]]:
-    """Checkpoints that no plan keeps: key → artifact → bytes."""
+) -> tuple[dict[str, dict[str, int]], tuple[str, ...]]:
+    """Checkpoints that no plan keeps: key → artifact → bytes; and plans that say nothing of it."""
     records = records_of(statuses)
     kept: set[str] = set()
     candidates: dict[str, StageRecord] = {}
+    unread: list[str] = []
     for plan in plans:
         config = plan.run_config()
-        if config is None:  # written by another version: all of its stages stay
+        try:
+            stages = None if config is None else plan.listed_stages(config)
+        except BadStore as error:
+            stages = None
+            unread.append(str(error))
+        if config is None or stages is None:  # all of its stages stay
             kept |= {stage.key for stage in plan.stages}
             continue
-        stages = list_stages(config, plan.run_inputs())
         keep = _kept(RunView(config, stages, records))
         for stage in stages:
             record = records.get(stage.key or "")
@@ -169,7 +247,7 @@ def _prunable(
                     kept.add(record.key)
                 else:
                     candidates[record.key] = record
-    return {
+    prunable = {
         key: files
         for key, record in candidates.items()
         if key not in kept
@@ -182,6 +260,7 @@ def _prunable(
             }
         )
     }
+    return prunable, tuple(dict.fromkeys(unread))
 
 
 def _kept(run: RunView) -> set[int]:
@@ -215,6 +294,12 @@ def remove_garbage(store: Store, garbage: Garbage) -> None:
     """
     if garbage.problem is not None:
         raise BadStore(f"{store.url}: nothing is removed: {garbage.problem}")
+    for upload in garbage.uploads:
+        store.abort_upload(upload)
+    # The record goes first: without it the other files of the folder are no stage. All of them go
+    # before a note is written: the disk may be full.
+    for path in sorted(garbage.objects, key=lambda name: not name.endswith("/record.json")):
+        store.delete(path)
     statuses = StageStore(store).lookup(list(garbage.pruned))
     for key, files in garbage.pruned.items():
         record = statuses[key].record
@@ -225,6 +310,3 @@ def remove_garbage(store: Store, garbage: Garbage) -> None:
             continue  # an older version has pruned other artifacts: leave what is there
         for name in files:
             store.delete(f"{stage_folder(key)}/{record.artifacts[name].file}")
-    # The record goes first: without it the other files of the folder are no stage.
-    for path in sorted(garbage.objects, key=lambda name: not name.endswith("/record.json")):
-        store.delete(path)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from epochal.data.errors import DataError, EpochalError
+from epochal.data.errors import DataError, passes_through
 from epochal.data.hashing import ContentDigest, digest
 from epochal.data.inspection.file_stamps import files_stamp
 from epochal.data.inspection.item_reader import Description, ItemReader, has_id, is_whole
 from epochal.data.inspection.labels import check_batch_size, check_labels
+from epochal.data.traces import in_one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +62,7 @@ def _describe_tensors(
     import numpy as np
     import torch
 
-    from epochal.data.inspection.content_digest import UnsupportedItem, add_tensor
+    from epochal.data.inspection.content_digest import UnsupportedItem, add_tensor, row_digests
 
     tensors = dataset.tensors
     if len(rows_N) != len(dataset) or not np.array_equal(rows_N, np.arange(count)):
@@ -81,6 +82,7 @@ def _describe_tensors(
         labels=labels_N,
         label_min=None if labels_N is None else int(labels_N.min()),
         label_max=None if labels_N is None else int(labels_N.max()),
+        inputs=row_digests(tensors[0]),
     )
 
 
@@ -101,8 +103,10 @@ def _length(dataset: Any, name: str) -> int:
         raise DataError(f"{name}: found a {kind} without items by index; {expected}; {hint}")
     try:
         count = len(dataset)
-    except Exception as error:  # a user's __len__ may raise anything
-        cause = f"len(data) raised {type(error).__name__}: {error}"
+    except BaseException as error:  # a user's __len__ may raise anything
+        if passes_through(error):
+            raise
+        cause = f"len(data) raised {in_one_line(error)}"
         raise DataError(f"{name}: found a {kind} of which {cause}; {expected}") from error
     if count == 0:
         raise DataError(f"{name}: found a {kind} with no samples; expected one at least")
@@ -115,12 +119,10 @@ def _stated_fingerprint(dataset: Any, name: str) -> str | None:
         return None
     try:
         text = method()
-    except EpochalError:
-        raise
-    except Exception as error:  # a user's method may raise anything
-        raise DataError(
-            f"{name}: its fingerprint() raised {type(error).__name__}: {error}"
-        ) from error
+    except BaseException as error:  # a user's method may raise anything
+        if passes_through(error):
+            raise
+        raise DataError(f"{name}: its fingerprint() raised {in_one_line(error)}") from error
     if not isinstance(text, str) or not text:
         raise DataError(
             f"{name}: its fingerprint() gave {text!r:.80}; expected a text that names the content "

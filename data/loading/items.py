@@ -19,9 +19,10 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Subset, TensorDataset, default_collate
 
-from epochal.data.errors import EpochalError, TrainingFailed
+from epochal.data.errors import TrainingFailed, passes_through
 from epochal.data.hashing import hash_repeated, seed_64
 from epochal.data.loading.order import MicroBatchPlan
+from epochal.data.traces import in_one_line
 
 _SEED_32 = (1 << 32) - 1  # NumPy's global generator takes 32 bits
 _NAMED = 8  # samples that an error names
@@ -139,9 +140,9 @@ class ItemSource:
             seed_generators(seeds[row])
             try:
                 items.append(item(position))
-            except EpochalError:
-                raise
-            except Exception as error:  # a user's data set may raise anything
+            except BaseException as error:  # a user's data set may raise anything
+                if passes_through(error):
+                    raise
                 raise TrainingFailed(_message("read", ids_B[row : row + 1], error)) from error
         return items
 
@@ -180,16 +181,15 @@ def item_at_size(dataset: Any) -> Callable[..., Any] | None:
 def _told(work: Callable[[], Any], doing: str, ids_B: npt.NDArray[np.int64]) -> Any:
     try:
         return work()
-    except EpochalError:
-        raise
-    except Exception as error:  # a user's data set may raise anything
+    except BaseException as error:  # a user's data set may raise anything
+        if passes_through(error):
+            raise
         raise TrainingFailed(_message(doing, ids_B, error)) from error
 
 
-def _message(doing: str, ids_B: npt.NDArray[np.int64], error: Exception) -> str:
+def _message(doing: str, ids_B: npt.NDArray[np.int64], error: BaseException) -> str:
     named = ", ".join(map(str, ids_B[:_NAMED].tolist())) + ("…" if len(ids_B) > _NAMED else "")
-    text = " ".join(str(error).split())[:500]
     return (
         f"sample{'s' if len(ids_B) > 1 else ''} {named} of the data set could not be {doing}: "
-        f"{type(error).__name__}: {text}"
+        f"{in_one_line(error)}"
     )

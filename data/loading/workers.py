@@ -1,9 +1,9 @@
 """Micro-batches read ahead by worker processes, in order; no worker outlives its reader.
 
-The reader is the process that trains. Workers ignore SIGTERM, SIGINT and SIGHUP: a signal to the
-whole process group would kill them, and the training would fail before it could commit. So the
-reader ends them: when it has read everything, when its iterator is closed or dropped, and at exit;
-if it is killed, the kernel does.
+The reader is the process that trains. Workers ignore the signals that end a run: one that is sent
+to the whole process group would kill them, and the training would fail before it could commit. So
+the reader ends them: when it has read everything, when its iterator is closed or dropped, and at
+exit; if it is killed, the kernel does.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from epochal.data.errors import TrainingFailed
 from epochal.data.loading.items import ItemSource
+from epochal.data.traces import users_trace
 
 GRACE_S = 2.0  # for a worker in the middle of an item; then it is killed
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -70,7 +71,9 @@ def read_ahead(
                     "out: set loader.workers lower, or 0"
                 ) from error
             if isinstance(data, _Failed):
-                raise TrainingFailed(data.message)
+                failed = TrainingFailed(data.message)
+                failed.trace = data.trace
+                raise failed
             yield data
     finally:
         _end(batches, processes)
@@ -81,6 +84,7 @@ class _Failed:
     """A worker's error as text, so that its message is the same as without workers."""
 
     message: str
+    trace: str | None
 
 
 class _Steps(Dataset[Any]):
@@ -91,7 +95,7 @@ class _Steps(Dataset[Any]):
         try:
             return self._source(micro_step)
         except TrainingFailed as error:
-            return _Failed(str(error))
+            return _Failed(str(error), users_trace(error))
 
 
 def _unchanged(data: Any) -> Any:
@@ -99,7 +103,7 @@ def _unchanged(data: Any) -> Any:
 
 
 def _begin_worker(reader: int, _: int) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from epochal.data.documents import dump_document
-from epochal.data.errors import CorruptObject, NotDeterministic
+from epochal.data.errors import CorruptObject, NotDeterministic, StoreUnavailable
 from epochal.data.hashing import bytes_sha256, file_sha256
 from epochal.data.stage_store.records import (
     Artifact,
@@ -30,6 +30,7 @@ from epochal.data.stage_store.records import (
 from epochal.data.stage_store.status import (
     PRUNED,
     RECORD,
+    Damage,
     StageStatus,
     artifact_path,
     read_record,
@@ -192,29 +193,24 @@ class StageStore:
         """
         path = artifact_path(record, name)
         address = self._store.address(path)
-        for damaged_path in (f"{stage_folder(record.key)}/{RECORD}", path):
-            self._store.set_aside(damaged_path, f"{name} of {record.title}: {error}")
+        paths, reason = (f"{stage_folder(record.key)}/{RECORD}", path), f"{name} of {record.title}"
+        moved = [self._moved(one, f"{reason}: {error}") for one in paths][-1]
         return CorruptObject(
-            self._note_lost(
-                record, f"its artifact {name} ({address}) was moved to {DAMAGED}/: {error}"
-            )
+            self._note_lost(record, f"its artifact {name} ({address}) {moved}: {error}")
         )
 
-    def verify(self, record: StageRecord, *, set_aside: bool = False) -> list[str]:
-        """Reads the record and every artifact again: what is wrong, in words.
-
-        set_aside: moves damaged artifacts to `damaged/`; else nothing is changed.
-        """
+    def verify(self, record: StageRecord) -> list[Damage]:
+        """Reads the record and every artifact again: what is wrong. Changes nothing."""
         status = read_status(self._store, record.key)
-        problems = [] if status.problem is None else [status.problem]
+        if status.problem is not None:
+            return [Damage(status.problem, path) for path in status.damaged or (None,)]
+        found = []
         for name, artifact in record.artifacts.items():
             path = artifact_path(record, name)
             problem = None if name in status.pruned else self._problem(path, artifact)
             if problem is not None:
-                problems.append(f"{record.title}: {name} {problem}")
-                if set_aside:
-                    self._store.set_aside(path, problem)
-        return problems
+                found.append(Damage(f"{record.title}: {name} {problem}", path))
+        return found
 
     def put_side_file(self, key: str, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Writes the document `name` (`times.json`) beside the commit, once; returns what stands.
@@ -289,14 +285,25 @@ class StageStore:
 
     def _set_aside(self, record: StageRecord, name: str) -> CorruptObject:
         path = artifact_path(record, name)
-        moved = self._store.set_aside(path, f"{name} of {record.title} does not have its digest")
+        moved = self._moved(path, f"{name} of {record.title} does not have its digest")
         return _LostArtifactError(
             self._note_lost(
                 record,
                 f"the bytes of {name} ({self._store.address(path)}) do not have the digest that "
-                f"the record names; they were moved to {moved or 'damaged/'}",
+                f"the record names: the file {moved}",
             )
         )
+
+    def _moved(self, path: str, reason: str) -> str:
+        """Sets aside a damaged object that was read; says what became of it.
+
+        Whoever only reads may not be allowed to move it.
+        """
+        try:
+            moved = self._store.set_aside(path, reason)
+        except StoreUnavailable as error:
+            return f"could not be moved to {DAMAGED}/ ({error.__cause__ or error})"
+        return f"was moved to {moved or f'{DAMAGED}/'}"
 
     def _note_lost(self, record: StageRecord, problem: str) -> str:
         self._lost[record.key] = f"{record.title}: {problem}"

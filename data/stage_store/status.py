@@ -41,6 +41,14 @@ class StageStatus:
     leftovers: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Damage:
+    """Something wrong in a store. problem: in words. path: what to set aside, if anything is."""
+
+    problem: str
+    path: str | None = None
+
+
 def stage_folder(key: str) -> str:
     """The folder of the stage `key`. Raises BadStore if it is no 64 hexadecimal digits."""
     if not is_sha256(key):

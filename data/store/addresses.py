@@ -12,9 +12,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from epochal.data.errors import BadStore
+from epochal.data.secrets import INSTEAD, has_secret
 
 FORMS = "write ./folder, ../folder, /folder or scheme://place, for example s3://bucket/prefix"
 MAX_PATH_CHARACTERS = 900  # S3 allows 1024 bytes for the prefix and the path together
+MAX_NAME_BYTES = 255  # of one folder, on every usual file system
+MAX_FOLDER_BYTES = 3500  # of 4096 that a path may have: the rest is for what a store has below it
+MAX_PREFIX_BYTES = 700  # of 1024 that a key may have, likewise
 
 # Schemes whose addresses begin with the name of a bucket or container.
 BUCKETED = frozenset({"s3", "gs", "abfs", "az", "adl", "oss", "oci"})
@@ -29,6 +33,7 @@ _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+_-]*)://(.*)")
 _ONE_SLASH = re.compile(r"[A-Za-z][A-Za-z0-9+_-]+:/?(?!/)")
 _ONE = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]{1,255}"
 _SEGMENT, _PATH = re.compile(_ONE), re.compile(f"{_ONE}(?:/{_ONE})*")
+MAX_SHOWN = 60  # characters of a text that is too long
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -40,6 +45,8 @@ def normalise_store(text: str, *, folder: Path) -> str:
     chains with `::`, passwords, unknown schemes and schemes whose package is not installed.
     """
     assert folder.is_absolute()
+    if has_secret(text):
+        raise BadStore(f"the store's address holds a password; {INSTEAD}")
     if not text or text != text.strip() or _UNPRINTABLE.search(text):
         raise BadStore(f"store {text!r} is empty or has spaces around it; {FORMS}")
     if text.startswith("/") or text.split("/", 1)[0] in {".", ".."}:
@@ -61,7 +68,6 @@ def normalise_store(text: str, *, folder: Path) -> str:
                 f"for a folder beside the config write ./{place}"
             )
         return _file_address(os.path.normpath(place), text)
-    _check_password(place)
     _check_scheme(scheme, text)
     return f"{scheme}://{_place(scheme, place, text)}"
 
@@ -107,9 +113,26 @@ def is_segment(text: str) -> bool:
 
 def _file_address(path: str, text: str) -> str:
     path = "/" + path.lstrip("/")  # normpath keeps two leading slashes
+    if _UNPRINTABLE.search(path):
+        raise BadStore(f"store {path!r} holds a control character; {FORMS}")
+    for name in path.split("/"):
+        if (length := len(os.fsencode(name))) > MAX_NAME_BYTES:
+            raise BadStore(
+                f"store {_short(text)}: the folder {_short(name)} has {length} bytes; a name has "
+                f"at most {MAX_NAME_BYTES}: shorten it"
+            )
+    if (length := len(os.fsencode(path))) > MAX_FOLDER_BYTES:
+        raise BadStore(
+            f"store {_short(text)}: its path has {length} bytes, expected at most "
+            f"{MAX_FOLDER_BYTES}: name a folder further up"
+        )
     if path == "/":
         raise BadStore(f"store {text!r} is the root folder; name a folder of its own")
     return f"file://{path}"
+
+
+def _short(text: str) -> str:
+    return repr(text) if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]!r}…"
 
 
 def _no_address(text: str) -> str:
@@ -154,15 +177,6 @@ def _known_schemes() -> list[str]:
     return sorted(set(known_implementations) - _NO_STORES - set(_ALIASES))
 
 
-def _check_password(place: str) -> None:
-    user, at, _ = place.partition("/")[0].rpartition("@")
-    if at and ":" in user:
-        raise BadStore(
-            "the store's address holds a password; leave it out and give it by the environment or "
-            "fsspec's configuration: addresses are printed and stored"
-        )
-
-
 def _place(scheme: str, place: str, text: str) -> str:
     segments = place.strip("/").split("/")
     if not segments[0] or (place.startswith("/") and scheme in BUCKETED):
@@ -171,6 +185,11 @@ def _place(scheme: str, place: str, text: str) -> str:
         raise BadStore(f"store {text!r} has an empty segment; write single slashes")
     if {".", ".."} & set(segments) or {"?", "#", "*", "\\"} & set(place):
         raise BadStore(f"store {text!r}: '.', '..', '?', '#', '*' and '\\' have no place in it")
+    if (length := len(place.encode(errors="surrogateescape"))) > MAX_PREFIX_BYTES:
+        raise BadStore(
+            f"store {_short(text)} has {length} bytes, expected at most {MAX_PREFIX_BYTES}: "
+            "shorten the prefix"
+        )
     root = (
         "/" if place.startswith("/") and scheme != "memory" else ""
     )  # hdfs:///x means the default host

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -20,6 +21,19 @@ R = TypeVar("R")
 
 class NotAnObject(OSError):
     """Something is at the path, but no object: a symbolic link, a device."""
+
+
+@dataclass(frozen=True)
+class UnfinishedUpload:
+    """Parts of an object that the storage keeps, and no listing shows, until somebody ends them.
+
+    path: of the object that it was to be. bytes: of its parts. quiet_s: since the last one came.
+    """
+
+    path: str
+    id: str
+    bytes: int
+    quiet_s: float
 
 
 class Backend(Protocol):
@@ -58,6 +72,12 @@ class Backend(Protocol):
 
     def forget(self, path: str) -> None:
         """The next read of the object comes from the storage itself, not from a copy in memory."""
+
+    def unfinished_uploads(self, *, quiet_s: float) -> list[UnfinishedUpload]:
+        """Uploads below the store of which nothing has come for that long: nobody goes on."""
+
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        """Drops the upload's parts; nothing happens if it has ended."""
 
     def scratch(self) -> AbstractContextManager[Path]:
         """A private local folder; `put_new` takes files from it without copying where it can."""

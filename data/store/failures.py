@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import errno
 import sys
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any
 
 _FOREIGN = {
     "botocore.exceptions": ("BotoCoreError", "ClientError"),
@@ -24,7 +27,7 @@ _BY_NAME = {
     "EndpointConnectionError": "check AWS_ENDPOINT_URL, the region and the network",
     "ConnectTimeoutError": "check AWS_ENDPOINT_URL, the region and the network",
     "NotADirectoryError": "name another store, or move that file away",
-    "FileNotFoundError": "create the bucket, or correct its name",
+    "FileNotFoundError": "look whether the bucket, container or folder is there",
     "PermissionError": "check the permissions or credentials for this place",
     "NotImplementedError": "this kind of file system cannot hold a store; name another",
     "RefreshError": "give valid Google credentials",
@@ -44,9 +47,14 @@ _SILENT = {
     "ClientConnectionError",
     "ClientPayloadError",
     "IncompleteRead",
+    "ResponseParserError",  # of botocore, for an answer that was cut
 }
 """Names of the error classes of a storage that is away or cannot be reached."""
 _BUSY_STATUS = frozenset({408, 429, 500, 502, 503, 504})
+_BUSY_CODES = frozenset({"OperationAborted", "ConditionalRequestConflict"})  # of S3, with a 409
+_BY_CODE = {"NoSuchBucket": "create the bucket, or correct its name"}
+_REFUSED_STATUS = frozenset({400, 401, 403})
+MAX_SKEW_S = 240  # Azure and S3 take 15 minutes, some gateways 5
 
 
 def storage_errors() -> tuple[type[Exception], ...]:
@@ -62,7 +70,19 @@ def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed in a moment: the storage is away or too busy."""
     if any(kind.__name__ in _SILENT for kind in type(error).__mro__):
         return True
+    if error_code(error) in _BUSY_CODES:
+        return True
     return _status(error) in _BUSY_STATUS or _status(error.__cause__) in _BUSY_STATUS
+
+
+def error_code(error: BaseException | None) -> str | None:
+    """What S3 calls the error (`NoSuchBucket`), if it is one of S3."""
+    for raised in (error, getattr(error, "__cause__", None)):
+        response = getattr(raised, "response", None)
+        if isinstance(response, dict):
+            code = response.get("Error", {}).get("Code")
+            return None if code is None else str(code)
+    return None
 
 
 def _status(error: BaseException | None) -> int | None:
@@ -76,7 +96,26 @@ def _status(error: BaseException | None) -> int | None:
     return status if isinstance(status, int) else None
 
 
-def cause_of(error: Exception) -> str:
+def _skew_s(error: BaseException | None) -> float | None:
+    """How far this machine's clock is ahead of the storage's, where a refusal says its time."""
+    for raised in (error, getattr(error, "__cause__", None)):
+        if _status(raised) not in _REFUSED_STATUS:
+            continue
+        response: Any = getattr(raised, "response", None)
+        headers = (
+            response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+            if isinstance(response, dict)
+            else getattr(response, "headers", None) or {}
+        )
+        try:
+            date = parsedate_to_datetime(headers.get("date") or headers.get("Date"))
+        except (TypeError, ValueError):
+            continue
+        return time.time() - date.timestamp()
+    return None
+
+
+def cause_of(error: BaseException) -> str:
     """The error in one line: its class and its text."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -86,6 +125,18 @@ def advice(error: Exception) -> str:
     """What a person can do about the error, as a part of a message."""
     if isinstance(error, OSError) and error.errno in _BY_ERRNO:
         return _BY_ERRNO[error.errno]
+    skew_s = _skew_s(error)
+    if skew_s is not None and abs(skew_s) > MAX_SKEW_S:
+        return (
+            f"the clock of this machine is {abs(skew_s) / 60:.0f} minutes "
+            f"{'ahead of' if skew_s > 0 else 'behind'} the storage's, which refuses such requests: "
+            "set it (for example by NTP)"
+        )
+    code = error_code(error)
+    if code == "RequestTimeTooSkewed":
+        return "the clock of this machine is wrong: set it (for example by NTP)"
+    if code in _BY_CODE:
+        return _BY_CODE[code]
     for kind in type(error).__mro__:
         if kind.__name__ in _BY_NAME:
             return _BY_NAME[kind.__name__]

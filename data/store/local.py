@@ -14,7 +14,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from epochal.data.store.backend import DAMAGED, TEMPORARY, NotAnObject, R, T
+from epochal.data.store.backend import (
+    DAMAGED,
+    TEMPORARY,
+    NotAnObject,
+    R,
+    T,
+    UnfinishedUpload,
+)
 from epochal.data.store.local_disk import disk, private_folder, sweep
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -178,6 +185,13 @@ class LocalBackend:
         if hasattr(os, "posix_fadvise"):
             with suppress(OSError), open(self._place(path), "rb", opener=_open_file) as stream:
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def unfinished_uploads(self, *, quiet_s: float) -> list[UnfinishedUpload]:  # noqa: ARG002 - as `Backend` has it
+        """None: what a dead process left below `tmp` goes with the next scratch folder."""
+        return []
+
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        """There is none."""
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -106,19 +108,46 @@ def private_folder(parent: Path) -> Iterator[Path]:
         os.close(lock)
 
 
+def user_folder(parent: Path) -> Path:
+    """The folder below `parent` in which this user has private folders; made if it is missing.
+
+    Raises PermissionError if it is a link, no folder, or of another user, who could put a lock's
+    name of theirs in our way.
+    """
+    folder = parent / f"epochal-{os.getuid()}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()  # not of what a link points to
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise PermissionError(
+            errno.EPERM,
+            "expected a folder of this user, no link and no file: remove it, or set TMPDIR to "
+            "another place",
+            str(folder),
+        )
+    if status.st_mode & 0o077:
+        folder.chmod(0o700)
+    return folder
+
+
 def sweep(parent: Path) -> None:
-    """Removes what processes that have died left below `parent`."""
+    """Removes what processes that have died left below `parent`: of names of our form alone."""
     for path in parent.glob(f"*{_SUFFIX}"):
         if _NAME.fullmatch(path.name.removesuffix(_SUFFIX)) is None:
             continue
-        with suppress(FileNotFoundError, BlockingIOError):  # swept by another, or in use
-            lock = os.open(path, os.O_RDWR)
-            try:
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            continue  # swept by another, or of another user, or no regular file: not one of ours
+        try:
+            if stat.S_ISREG(os.fstat(lock).st_mode):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+                shutil.rmtree(path.with_suffix(""), ignore_errors=True)  # never through a link
                 path.unlink()
-            finally:
-                os.close(lock)
+        except OSError:
+            pass  # in use, or it cannot be removed: it harms nobody
+        finally:
+            os.close(lock)
 
 
 def _hold_new_lock(parent: Path) -> tuple[str, int]:

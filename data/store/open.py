@@ -22,6 +22,10 @@ def backend_at(address: str) -> Backend:
         from epochal.data.store.local import LocalBackend
 
         return LocalBackend(local_folder(address))
+    if scheme == "s3":
+        from epochal.data.store.s3 import S3Backend
+
+        return S3Backend(address)
     from epochal.data.store.remote import MemoryBackend, ObjectBackend
 
     return MemoryBackend(address) if scheme == "memory" else ObjectBackend(address)

@@ -1,12 +1,12 @@
 """A store on object storage, or on any other file system that fsspec knows.
 
-One conditional request puts one object: `mode="create"`, which S3, Google and Azure decide on
-their side. Listings are never cached: a cached one hides what other processes wrote.
+One conditional request puts one object: `mode="create"`, which Google and Azure decide on their
+side (S3 is in `epochal.data.store.s3`). Listings are never cached: a cached one hides what other
+processes wrote.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -15,66 +15,48 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fsspec.config import conf
 from fsspec.core import url_to_fs
 
 from epochal.data.store.addresses import BUCKETED, scheme_of
-from epochal.data.store.backend import R, T
+from epochal.data.store.backend import R, T, UnfinishedUpload
 from epochal.data.store.failures import storage_errors
-from epochal.data.store.local_disk import private_folder, sweep
+from epochal.data.store.local_disk import private_folder, sweep, user_folder
+from epochal.data.store.retry import tried
 
-PART_BYTES = 16 << 20  # of a multipart upload; ten parts are in memory at once
 NUM_REQUESTS = 16  # at the same time
-NUM_TRIES = 2  # of s3fs, three of botocore each: five would take 7 minutes at a silent server
-NUM_CONFLICTS = 5  # S3 answers 409 while another request for the same object is under way
-_EXCLUSIVE = {"memory", "s3", "gs", "abfs", "az"}
-_EXISTS = {"PreconditionFailed", "412"}
-_CONFLICT = {"ConditionalRequestConflict", "OperationAborted", "409"}
+_EXCLUSIVE = {"memory", "gs", "abfs", "az"}
 
 
 class ObjectBackend:
     """A place that fsspec opens; its options come from fsspec's configuration or environment."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, **options: Any) -> None:
         scheme = scheme_of(address)
         self._bucketed = scheme in BUCKETED
         self.exclusive = scheme in _EXCLUSIVE
-        self._upload: dict[str, Any] = {"chunksize": PART_BYTES} if scheme == "s3" else {}
-        options = _s3_options() if scheme == "s3" else {}
         self._files, self._root = url_to_fs(address, skip_instance_cache=True, **options)
         self._files.dircache.use_listings_cache = False
-        if scheme == "s3":
-            self._files.retries = NUM_TRIES
         self._swept = False
 
     def _key(self, path: str) -> str:
         return f"{self._root.rstrip('/')}/{path}"
 
     def put_new(self, path: str, source: bytes | Path) -> None:
-        """One conditional put, in parts where it is large.
+        """One conditional put.
 
         FileExistsError may also mean that an earlier try of this very call succeeded and its
         answer was lost: a caller to whom that matters compares the bytes.
         """
-        for left in reversed(range(NUM_CONFLICTS)):
-            try:
-                self._create(path, source)
-            except OSError as error:
-                code = _s3_code(error)
-                if code in _EXISTS:
-                    raise FileExistsError(path) from error
-                if code not in _CONFLICT or not left:
-                    raise
-            else:
-                return
-
-    def _create(self, path: str, source: bytes | Path) -> None:
         key = self._key(path)
-        self._make_parent(key)
-        if isinstance(source, Path):
-            self._files.put_file(str(source), key, mode="create", **self._upload)
-        else:
-            self._files.pipe_file(key, source, mode="create", **self._upload)
+
+        def put() -> None:
+            self._make_parent(key)
+            if isinstance(source, Path):
+                self._files.put_file(str(source), key, mode="create")
+            else:
+                self._files.pipe_file(key, source, mode="create")
+
+        tried(put)
 
     def _make_parent(self, key: str) -> None:
         if not self._bucketed:
@@ -83,7 +65,7 @@ class ObjectBackend:
     def read(self, path: str, *, max_bytes: int) -> bytes:
         """One request for the first bytes."""
         try:
-            data = self._files.cat_file(self._key(path), start=0, end=max_bytes + 1)
+            data = tried(lambda: self._files.cat_file(self._key(path), start=0, end=max_bytes + 1))
         except FileNotFoundError:
             raise
         except storage_errors():
@@ -95,7 +77,7 @@ class ObjectBackend:
     def size(self, path: str) -> int | None:
         """Its size, or None if there is no such object."""
         try:
-            info = self._files.info(self._key(path))
+            info = tried(lambda: self._files.info(self._key(path)))
         except FileNotFoundError:
             return None
         return int(info["size"]) if info["type"] == "file" else None
@@ -105,7 +87,7 @@ class ObjectBackend:
         start = self._key("")
         inside = self._key(f"{folder}/" if folder else "")
         try:
-            entries = self._files.find(inside.rstrip("/"), detail=True)
+            entries = tried(lambda: self._files.find(inside.rstrip("/"), detail=True))
         except FileNotFoundError:
             return {}
         return {
@@ -126,7 +108,7 @@ class ObjectBackend:
     def delete(self, path: str) -> None:
         """Deletes it; an absent object is no error."""
         with suppress(FileNotFoundError):
-            self._files.rm_file(self._key(path))
+            tried(lambda: self._files.rm_file(self._key(path)))
 
     def move(self, path: str, target: str) -> None:
         """Copies it, then deletes the old one: a crash leaves both."""
@@ -135,7 +117,7 @@ class ObjectBackend:
         if self.size(target) is not None:
             raise FileExistsError(target)
         self._make_parent(self._key(target))
-        self._files.cp_file(self._key(path), self._key(target))
+        tried(lambda: self._files.cp_file(self._key(path), self._key(target)))
         self.delete(path)
 
     @contextmanager
@@ -145,19 +127,23 @@ class ObjectBackend:
             raise FileNotFoundError(path)  # a folder would be downloaded as one
         with self.scratch() as folder:
             local = folder / path.rpartition("/")[2]
-            self._files.get_file(self._key(path), str(local))
+            tried(lambda: self._files.get_file(self._key(path), str(local)))
             yield local
 
     def forget(self, path: str) -> None:
         """Nothing is kept: each read is a request."""
 
+    def unfinished_uploads(self, *, quiet_s: float) -> list[UnfinishedUpload]:  # noqa: ARG002 - as `Backend` has it
+        """None: Google and Azure drop them by themselves after a week, and charge nothing."""
+        return []
+
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        """There is none."""
+
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A folder below the system's temporary one (`TMPDIR`)."""
-        parent = Path(tempfile.gettempdir()) / f"epochal-{os.getuid()}"
-        parent.mkdir(mode=0o700, exist_ok=True)
-        if parent.stat().st_uid != os.getuid():
-            raise PermissionError(f"{parent} belongs to somebody else; set TMPDIR to another place")
+        parent = user_folder(Path(tempfile.gettempdir()))
         if not self._swept:
             sweep(parent)
             self._swept = True
@@ -191,22 +177,3 @@ class MemoryBackend(ObjectBackend):
         """Moves it under the lock."""
         with self._lock:
             super().move(path, target)
-
-
-def _s3_options() -> dict[str, Any]:
-    # With these a missing endpoint is an error after some 10 s instead of a minute; values of the
-    # user's own configuration win.
-    limits = {
-        "connect_timeout": 3,
-        "read_timeout": 30,
-        "retries": {"max_attempts": 3, "mode": "standard"},
-    }
-    return {"config_kwargs": limits | dict(conf.get("s3", {}).get("config_kwargs", {}))}
-
-
-def _s3_code(error: OSError) -> str | None:
-    response = getattr(error.__cause__, "response", None)
-    if not isinstance(response, dict):
-        return None
-    code = response.get("Error", {}).get("Code")
-    return None if code is None else str(code)

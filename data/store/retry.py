@@ -1,13 +1,15 @@
 """Tries operations again while a storage does not answer.
 
-Not while a run starts, where a misspelt bucket should be an error at once; but once it is at work,
-so that a server that is away for some seconds does not end a run of days.
+For seconds anywhere on remote storage, where a request now and then is refused; for a minute once
+a run is at work, so that a server that is away for some time does not end a run of days. Not so
+long while it starts, where a misspelt endpoint should be an error soon.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -15,13 +17,47 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from epochal.data.errors import ConfigError
-from epochal.data.store.backend import Backend, R, T
+from epochal.data.store.backend import Backend, R, T, UnfinishedUpload
 from epochal.data.store.failures import cause_of, is_transient, storage_errors
 
 VARIABLE = "EPOCHAL_STORE_PATIENCE_SECONDS"
 DEFAULT_S = 60.0
 HURRIED_S = 5.0  # what a run that is being ended still waits: it has some 20 s for all it does
+BRIEFLY_S = 4.0  # of one request: some five tries where the answer comes at once
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.25, 2.0
+
+# Pauses must not be those of other clients, and must not come from Python's global generator, from
+# which the training may draw. This one has no state, so forked processes do not share it either.
+_random = random.SystemRandom()
+
+
+def tried(
+    operation: Callable[[], R],
+    *,
+    left_s: Callable[[], float] = lambda: BRIEFLY_S,
+    tell: Callable[[Exception], None] = lambda _: None,
+) -> R:
+    """What `operation` gives, tried again while its error may pass by itself.
+
+    left_s: from the first failure to the last try, asked before each. tell: told of each failure.
+    """
+    failed_s: float | None = None
+    pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            return operation()
+        except storage_errors() as error:
+            if not is_transient(error):
+                raise
+            now_s = time.monotonic()
+            failed_s = now_s if failed_s is None else failed_s
+            if now_s - failed_s + pause_s > left_s():
+                raise
+            tell(error)
+        # A storage that is away tells nobody when it is back, so it is asked; without a pause
+        # between two tries all clients would ask a server that starts again without end.
+        time.sleep(_random.uniform(pause_s / 2, pause_s))
+        pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
 
 @dataclass(frozen=True)
@@ -70,32 +106,15 @@ class RetryingBackend:
         self._told = False
 
     def _tried(self, operation: Callable[[], R]) -> R:
-        failed_s: float | None = None
-        pause_s = FIRST_PAUSE_S
-        while True:
-            try:
-                answer = operation()
-            except storage_errors() as error:
-                if not is_transient(error):
-                    raise
-                now_s = time.monotonic()
-                failed_s = now_s if failed_s is None else failed_s
-                if now_s - failed_s + pause_s > self._patience.left_s:
-                    raise
-                self._tell(cause_of(error))
-            else:
-                self._told = False
-                return answer
-            # A storage that is away tells nobody when it is back, so it is asked; without a pause
-            # between two tries all clients would ask a server that starts again without end.
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, MAX_PAUSE_S)
+        answer = tried(operation, left_s=lambda: self._patience.left_s, tell=self._tell)
+        self._told = False
+        return answer
 
-    def _tell(self, cause: str) -> None:
+    def _tell(self, error: Exception) -> None:
         if not self._told:
             self._told = True
             self._patience.notice(
-                f"the store does not answer ({cause}); it is tried again for "
+                f"the store does not answer ({cause_of(error)}); it is tried again for "
                 f"{self._patience.seconds:.0f} s, and the training goes on as long as it can"
             )
 
@@ -147,6 +166,14 @@ class RetryingBackend:
     def forget(self, path: str) -> None:
         """As the backend below."""
         self._inner.forget(path)
+
+    def unfinished_uploads(self, *, quiet_s: float) -> list[UnfinishedUpload]:
+        """As the backend below, once it answers."""
+        return self._tried(lambda: self._inner.unfinished_uploads(quiet_s=quiet_s))
+
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        """As the backend below, once it answers."""
+        self._tried(lambda: self._inner.abort_upload(upload))
 
     def scratch(self) -> AbstractContextManager[Path]:
         """As the backend below."""

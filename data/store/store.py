@@ -19,7 +19,15 @@ from pathlib import Path
 from epochal.data.errors import BadStore, CorruptObject, PreflightFailed, StoreUnavailable
 from epochal.data.hashing import bytes_sha256
 from epochal.data.store.addresses import check_path, is_path, join
-from epochal.data.store.backend import DAMAGED, TEMPORARY, Backend, NotAnObject, R, T
+from epochal.data.store.backend import (
+    DAMAGED,
+    TEMPORARY,
+    Backend,
+    NotAnObject,
+    R,
+    T,
+    UnfinishedUpload,
+)
 from epochal.data.store.failures import advice, cause_of, storage_errors
 from epochal.data.store.retry import RetryingBackend, RetryPolicy
 
@@ -169,6 +177,22 @@ class Store:
                     return None
             logger.info("%s: %s; moved to %s", self.address(path), reason, target)
             return target
+
+    def unfinished_uploads(self, *, quiet_s: float) -> list[UnfinishedUpload]:
+        """Uploads in parts below the store that nobody goes on with, sorted; only S3 has such.
+
+        quiet_s: for how long nothing of one must have come, by the storage's clock. Left out are
+        those of names that no object can have.
+        """
+        with self._told("list the unfinished uploads of", ""):
+            uploads = self._backend.unfinished_uploads(quiet_s=quiet_s)
+        own = (upload for upload in uploads if is_path(upload.path))
+        return sorted(own, key=lambda upload: (upload.path, upload.id))
+
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        """Drops the upload's parts; nothing happens if it has ended."""
+        with self._told("abort an upload of", check_path(upload.path)):
+            self._backend.abort_upload(upload)
 
     @contextmanager
     def fetch(self, path: str) -> Iterator[Path]:

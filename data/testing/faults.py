@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from epochal.data.store import open as opening
-from epochal.data.store.backend import Backend, R, T
+from epochal.data.store.backend import Backend, R, T, UnfinishedUpload
 from epochal.data.store.local_disk import use_disk
 from epochal.data.testing.disk import FaultyDisk
 from epochal.data.testing.plan import FaultPlan
@@ -127,6 +127,15 @@ class FaultyBackend:
     def forget(self, path: str) -> None:
         """As the backend below; no operation."""
         self._inner.forget(path)
+
+    def unfinished_uploads(self, *, quiet_s: float) -> list[UnfinishedUpload]:
+        """As the backend below; no operation: only `gc` asks."""
+        return self._inner.unfinished_uploads(quiet_s=quiet_s)
+
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        """As the backend below, or as the plan has it."""
+        with self._faults("abort_upload", upload.path):
+            self._inner.abort_upload(upload)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

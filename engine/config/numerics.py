@@ -159,6 +159,8 @@ class MetricsConfig(Frozen):
                     f"{metric!r} is no metric; known are {', '.join(BUILT_IN_METRICS)}, or give "
                     "{name: …, target: module:attr}"
                 )
+        if "epoch" in names:
+            raise ValueError("'epoch' is what the number of the best epoch is called")
         if len(set(names)) < len(names):
             raise ValueError(f"two metrics have one name: {', '.join(names)}")
         return metrics

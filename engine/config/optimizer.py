@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
@@ -10,6 +11,13 @@ from pydantic import ConfigDict, Field, JsonValue, model_validator
 from epochal.data.types import Frozen, Target
 
 _NOT_OPTIONS = {"params", "param_names", "name"}
+
+ONE_OPTIMIZER = (
+    "a run has one, which steps once for each update. Give parts of the model rates and options of "
+    "their own by `optimizer.groups`, and a GAN's two losses as one by a `step`: docs/config.md, "
+    "Limits"
+)
+"""The end of an error about several."""
 
 
 class ParameterGroup(Frozen):
@@ -84,6 +92,18 @@ class OptimizerConfig(Target):
     frozen: tuple[FrozenParameters, ...] = Field(
         default=(), description="parameters that do not train until some epoch"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_one(cls, given: Any) -> Any:
+        several = isinstance(given, list | tuple) or (
+            isinstance(given, Mapping)
+            and "target" not in given
+            and any(isinstance(part, Mapping) and "target" in part for part in given.values())
+        )
+        if several:
+            raise ValueError(f"there are {len(given)} optimizers: {ONE_OPTIMIZER}")
+        return given
 
     @model_validator(mode="after")
     def _has_rate(self) -> Self:

@@ -137,9 +137,7 @@ def train_epoch(
     frozen, validation = recipe.frozen(epoch), recipe.validation
     freeze(state, frozen)
     gradients = Gradients(state, recipe.gradients)
-    progress = _start(
-        state, gradients, recipe.gradients, epoch=epoch, num_updates=num_updates, resume=resume
-    )
+    progress = _start(state, gradients, recipe, epoch=epoch, num_updates=num_updates, resume=resume)
     recorder, observer, loss_weights = progress.recorder, progress.observer, progress.loss_weights
     device = state.device
     precision = Precision(recipe.precision, device)
@@ -207,13 +205,14 @@ def _num_updates(batches: Iterable[Batch]) -> int:
 def _start(
     state: TrainingState,
     gradients: Gradients,
-    config: GradientsConfig,
+    recipe: Recipe,
     *,
     epoch: int,
     num_updates: int,
     resume: MidEpochState | None,
 ) -> Progress:
-    recorder, observer = new_recorder(state, gradients, config), Observer()
+    recorder = new_recorder(state, gradients, recipe.gradients)
+    observer = Observer(getattr(recipe.step, "ignore_index", None))
     to_train(state.optimizer)
     gradients.begin()
     progress = Progress(

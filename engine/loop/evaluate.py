@@ -57,7 +57,7 @@ def validate_epoch(
 
     Raises TargetError for what a step or metric may not give.
     """
-    measured = metrics.fresh()
+    measured = metrics.fresh(ignore_index=getattr(step, "ignore_index", None))
     device = next(model.parameters()).device
     for metric in measured.values():
         if isinstance(metric, nn.Module):
@@ -167,7 +167,7 @@ def score_samples(
 
     Arguments as those of `validate_epoch`. Raises TargetError for what a step may not give.
     """
-    observer = Observer()
+    observer = Observer(getattr(step, "ignore_index", None))
     with evaluating(model, step, seed=seed, precision=precision, forward=forward) as output_of:
         for batch in batches:
             output = output_of(batch)

@@ -37,6 +37,7 @@ class LossWeights:
 
     def __init__(self, device: torch.device, scaler: torch.amp.GradScaler | None = None) -> None:
         self._device = device
+        self._on_host = reads_at_once(device)
         self._scaler = scaler
         self._kept: dict[tuple[torch.Size, int, int, torch.dtype], Tensor] = {}
         self._estimate: Sum | None = None
@@ -101,7 +102,7 @@ class LossWeights:
             return
         self._estimate, self._sum = state
         self._exact = False
-        if self._device.type != "cpu":
+        if not self._on_host:
             self._estimate = self._as_tensor(self._estimate)
 
     @property
@@ -114,7 +115,7 @@ class LossWeights:
         added: Sum = float(batch.num_samples)
         if denominator_B is not None:
             summed = denominator_B.detach().sum(dtype=self._wide)
-            added = summed.item() if self._device.type == "cpu" else summed
+            added = summed.item() if self._on_host else summed
         if self._estimate is None:
             scale = batch.window.num_samples / batch.num_samples
             whole = float(batch.window.num_samples)
@@ -161,6 +162,11 @@ class LossWeights:
         if isinstance(number, Tensor):
             return number
         return torch.tensor(number, dtype=self._wide, device=self._device)
+
+
+def reads_at_once(device: torch.device) -> bool:
+    """Whether a number is read from there without waiting."""
+    return device.type == "cpu"
 
 
 def _product(value: Tensor, part: Tensor) -> Tensor:

@@ -247,6 +247,11 @@ class MixedStep:
     def __init__(self, plain: DefaultStep) -> None:
         self._plain = plain
 
+    @property
+    def ignore_index(self) -> int | None:
+        """As of the default step."""
+        return self._plain.ignore_index
+
     def __call__(self, model: Any, batch: Any) -> StepOutput:
         """Forward pass and loss. Raises TargetError for a loss that is not per sample."""
         if not isinstance(batch, MixedBatch):

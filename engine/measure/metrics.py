@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from epochal.data.errors import TargetError
 from epochal.engine.config.numerics import MetricsConfig, MetricTarget
 from epochal.engine.measure import built_in as built_in_metrics
-from epochal.engine.model.batches import described
+from epochal.engine.model.batches import described, without_ignored
 
 # B samples of a batch, C classes; … further dimensions
 
@@ -115,24 +115,28 @@ class ValidationMetrics:
         self._make = make
         self.fresh()  # what cannot be built is found now
 
-    def fresh(self) -> dict[str, Metric]:
-        """Name → a metric that has seen nothing; the loss is not among them."""
+    def fresh(self, *, ignore_index: int | None = None) -> dict[str, Metric]:
+        """Name → a metric that has seen nothing; the loss is not among them.
+
+        ignore_index: targets that count in none of the built-in ones.
+        """
         metrics: dict[str, Metric] = {}
         for metric in self._config.validation:
             if not isinstance(metric, str):
                 metrics[metric.name] = _checked(metric, self._make(metric))
             elif metric in TOP_K:
-                metrics[metric] = TopKAccuracy(metric, TOP_K[metric])
+                metrics[metric] = _Ignoring(TopKAccuracy(metric, TOP_K[metric]), ignore_index)
             elif metric != "loss":
-                metrics[metric] = built_in_metrics.make(metric)
+                metrics[metric] = _Ignoring(built_in_metrics.make(metric), ignore_index)
         return metrics
 
     def matrices(self, metrics: Mapping[str, Metric]) -> dict[str, list[list[int]]]:
         """Name → confusion matrix of the metrics that have one of a size to be kept."""
         made = {
-            name: metric.matrix()
+            name: metric.built_in.matrix()
             for name, metric in metrics.items()
-            if isinstance(metric, built_in_metrics.ConfusionMatrix)
+            if isinstance(metric, _Ignoring)
+            and isinstance(metric.built_in, built_in_metrics.ConfusionMatrix)
         }
         return {name: matrix for name, matrix in made.items() if matrix is not None}
 
@@ -141,10 +145,25 @@ class ValidationMetrics:
         values: dict[str, float] = {}
         for name in self._config.names:
             if name == "loss":
-                values[name] = loss
+                _put(values, name, loss)
             else:
-                values |= _numbers(name, metrics[name].compute())
+                for part, number in numbers_of(name, metrics[name].compute()).items():
+                    _put(values, part, number)
         return values
+
+
+class _Ignoring:
+    """A built-in metric that does not see the targets that the loss ignores."""
+
+    def __init__(self, built_in: Any, ignore_index: int | None) -> None:
+        self.built_in = built_in
+        self._ignore_index = ignore_index
+
+    def update(self, outputs: Any, target: Any) -> None:
+        self.built_in.update(outputs, without_ignored(target, self._ignore_index))
+
+    def compute(self) -> Any:
+        return self.built_in.compute()
 
 
 def build_metrics(config: MetricsConfig, make: Callable[[MetricTarget], Any]) -> ValidationMetrics:
@@ -164,17 +183,31 @@ def _checked(target: MetricTarget, metric: Any) -> Metric:
     return metric  # type: ignore[no-any-return]  # it has what the protocol asks for
 
 
-def _numbers(name: str, value: Any) -> dict[str, float]:
+def numbers_of(name: str, value: Any) -> dict[str, float]:
+    """What a metric computed as numbers by name. Raises TargetError."""
+    values: dict[str, float] = {}
+    for part, number in _numbers(name, value):
+        _put(values, part, number)
+    return values
+
+
+def _put(values: dict[str, float], name: str, number: float) -> None:
+    if name in values:
+        raise TargetError(
+            f"metrics.validation: two numbers are called {name!r}; a dict that compute() gives "
+            "adds its keys to the metric's name: give the metric or the key another name"
+        )
+    values[name] = number
+
+
+def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
     if isinstance(value, Mapping):
-        return {
-            part_name: number
-            for part, item in value.items()
-            for part_name, number in _numbers(f"{name}_{part}", item).items()
-        }
-    if isinstance(value, Tensor) and value.numel() == 1:
-        return {name: float(value)}
-    if isinstance(value, int | float):
-        return {name: float(value)}
-    raise TargetError(
-        f"metrics.{name}: compute() gave {described(value)}, expected a number or a dict of numbers"
-    )
+        for part, item in value.items():
+            yield from _numbers(f"{name}_{part}", item)
+    elif (isinstance(value, Tensor) and value.numel() == 1) or isinstance(value, int | float):
+        yield name, float(value)
+    else:
+        raise TargetError(
+            f"metrics.{name}: compute() gave {described(value)}, expected a number or a dict of "
+            "numbers"
+        )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from epochal.data.errors import StateMismatch, TargetError
+from epochal.engine.model.batches import without_ignored
 from epochal.engine.model.step import StepOutput
 
 # B samples of a micro-batch, R rows that wait, L of them with padding, N samples of the epoch,
@@ -32,9 +33,13 @@ Columns = dict[str, npt.NDArray[Any]]
 
 
 class Observer:
-    """The observations of one epoch, in the order of training."""
+    """The observations of one epoch, in the order of training.
 
-    def __init__(self) -> None:
+    ignore_index: of a loss, a label that is none.
+    """
+
+    def __init__(self, ignore_index: int | None = None) -> None:
+        self._ignore_index = ignore_index
         self._ids: list[npt.NDArray[np.int64]] = []
         self._columns: dict[str, list[Tensor]] = {name: [] for name in (*FLOATS, *OVERRIDES[-2:])}
         self._columns[DENOMINATOR] = []
@@ -84,7 +89,8 @@ class Observer:
         loss_R = torch.cat(self._loss).float()
         columns = {**_unknown(loss_R), DENOMINATOR: self._denominators()}
         if self._logits:
-            columns |= _of_logits(torch.cat(self._logits).float(), torch.cat(self._labels).long())
+            label_R = without_ignored(torch.cat(self._labels).long(), self._ignore_index)
+            columns |= _of_logits(torch.cat(self._logits).float(), label_R)
         if self._given:
             columns |= self._overrides(len(loss_R))
         for name, column in columns.items():

@@ -50,6 +50,17 @@ def target_of(batch: Any) -> Any:
     return None
 
 
+def without_ignored(target: Any, ignore_index: int | None) -> Any:
+    """Class indices with −1, which counts nowhere, in place of those that the loss ignores.
+
+    Targets of other kinds are given as they are, and so are all where that index is below 0.
+    """
+    indices = isinstance(target, Tensor) and not target.is_floating_point()
+    if not indices or ignore_index is None or ignore_index < 0:
+        return target
+    return torch.where(target == ignore_index, -1, target)
+
+
 def described(value: Any) -> str:
     """A value as an error names it: a tensor by its type and shape."""
     if isinstance(value, Tensor):

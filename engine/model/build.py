@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.optim import Optimizer
 
-from epochal.data.errors import EpochalError, TargetError
+from epochal.data.errors import TargetError, passes_through
+from epochal.engine.config.optimizer import ONE_OPTIMIZER
 from epochal.engine.model.denominators import class_weights
 from epochal.engine.randomness import seeded
 
@@ -60,6 +62,11 @@ def build_model(make: Callable[[], Any], *, seed: int) -> nn.Module:
                 f"model: {name} of {type(model).__name__} has no shape yet; give lazy layers their "
                 "sizes, or run one batch through the model in its target"
             )
+        if tensor.is_meta:
+            raise TargetError(
+                f"model: {name} of {type(model).__name__} is on the device `meta`, which holds no "
+                "numbers; build the model on the CPU, or give it its weights in the target"
+            )
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise TargetError(
             f"model: {type(model).__name__} has no parameter that requires a gradient: there is "
@@ -86,9 +93,9 @@ def build_loss(factory: Callable[..., Any], args: Mapping[str, Any]) -> Loss:
     if inspect.isclass(factory) or _num_positional(factory, given) == 0:
         try:
             made = factory(**given)
-        except EpochalError:
-            raise
-        except (Exception, SystemExit) as error:  # a user's loss may raise anything
+        except BaseException as error:  # a user's loss may raise anything
+            if passes_through(error):
+                raise
             raise TargetError(
                 f"loss: its target raised {type(error).__name__}: {error}; args: {dict(args)}"
             ) from error
@@ -191,15 +198,42 @@ def build_optimizer(
         raise TargetError(
             f"optimizer.args: {getattr(factory, '__name__', factory)} refuses them: {error}"
         ) from error
+    if isinstance(optimizer, list | tuple | dict):
+        raise TargetError(
+            f"optimizer: its target returned a {type(optimizer).__name__} of {len(optimizer)}, "
+            f"expected a torch.optim.Optimizer; {ONE_OPTIMIZER}"
+        )
     if not isinstance(optimizer, Optimizer):
         raise TargetError(
             f"optimizer: its target returned a {type(optimizer).__name__}, expected a "
             "torch.optim.Optimizer"
         )
-    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
+    if _needs_closure(optimizer, factory, args):
         raise TargetError(
-            f"optimizer: {type(optimizer).__name__} evaluates the loss several times in a step "
-            "(a closure), which an epoch over batches cannot give; choose another one"
+            f"optimizer: {type(optimizer).__name__} asks for a closure, to evaluate the loss "
+            "several times in a step; the gradients of an update come from its own batches, once. "
+            "Choose one that steps by gradients; a second gradient at moved weights, as SAM has, "
+            "can be a `step`: docs/config.md, Limits"
         )
     return optimizer
+
+
+def _needs_closure(
+    optimizer: Optimizer, factory: Callable[..., Any], args: Mapping[str, Any]
+) -> bool:
+    """Whether `step()` asks for one, by its signature, or by its words where one is made up.
+
+    The trial has a parameter of its own. What it raises for other reasons tells nothing: this
+    parameter may have no shape that the optimizer takes.
+    """
+    closure = _parameters(type(optimizer).step).get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        return True
+    parameter = nn.Parameter(torch.zeros(2, 2))
+    parameter.grad = torch.zeros_like(parameter)
+    try:
+        with seeded(0):
+            factory([parameter], **args).step()
+    except Exception as error:  # noqa: BLE001 - a user's optimizer may raise anything
+        return "closure" in str(error).lower()
+    return False

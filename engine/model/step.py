@@ -78,6 +78,11 @@ class DefaultStep:
         self._loss = loss
         self._of_numbers = is_between_numbers(loss)
 
+    @property
+    def ignore_index(self) -> int | None:
+        """Targets that count nothing, neither in the loss nor in what is measured."""
+        return self._loss.ignore_index
+
     def __call__(self, model: nn.Module, batch: Any) -> StepOutput:
         """batch: `(input, target)`, or a dict with `input` or `image`, `target` or `label`."""
         model_input, target = split_batch(batch)

@@ -266,6 +266,68 @@ class OneCycleSchedule(_Schedule):
         return [before, up, Piece("cosine", peak, end, 0.0, 1.0, self.final)]
 
 
+class PlateauSchedule(_Schedule):
+    """Lower once a metric no longer improves; the numbers of torch's ReduceLROnPlateau.
+
+    As pieces it is its warm-up and the base rate. What a level is lowered to follows from what the
+    validations before an epoch measured: `engine.schedule.plateau`.
+    """
+
+    kind: Literal["plateau"] = "plateau"
+    metric: str | None = Field(
+        default=None, description="the metric that must improve; none: the one of `metrics.best`"
+    )
+    mode: Literal["max", "min"] | None = Field(
+        default=None,
+        description="whether the largest or the smallest is best; none: as for `metrics.best`",
+    )
+    factor: float = Field(
+        default=0.1, gt=0, lt=1, description="what the rate is multiplied by at a plateau"
+    )
+    patience: int = Field(
+        default=10,
+        ge=0,
+        description="validations in a row without an improvement that are let pass; the rate falls "
+        "after one more",
+    )
+    threshold: float = Field(
+        default=1e-4, ge=0, description="what a value must be better by to count as an improvement"
+    )
+    threshold_mode: Literal["rel", "abs"] = Field(
+        default="rel", description="whether `threshold` is a share of the best value, or a number"
+    )
+    cooldown: int = Field(
+        default=0, ge=0, description="validations after a fall that count as no plateau"
+    )
+    floor: float = Field(
+        default=0.0, ge=0, le=1, description="factor of the base rate below which it does not fall"
+    )
+
+    @model_validator(mode="after")
+    def _threshold_fits(self) -> Self:
+        if self.threshold_mode == "rel" and self.threshold >= 1:
+            raise ValueError(
+                f"threshold: {self.threshold:g} of the best value; expected a share below 1, or "
+                "threshold_mode: abs"
+            )
+        return self
+
+    def body(self, low: float, high: float, *, epochs: int) -> Iterable[Piece]:  # noqa: ARG002 - as `_Schedule` has it
+        """One level piece."""
+        return [level(0.0, float(epochs), 1.0)]
+
+    @property
+    def first_seen(self) -> int:
+        """The first epoch whose validation counts: it comes once the warm-up has ended."""
+        assert self.unit == "epochs", self
+        return max(0, math.ceil(self.warmup) - 1)
+
+    @property
+    def first_lowered(self) -> int:
+        """The first epoch that may have a lower rate: none before it, whatever is measured."""
+        return self.first_seen + self.patience + 1
+
+
 class CustomSchedule(_Schedule, Target):
     """A function of the user's: `target(t, **args)` is the factor at fractional epoch t."""
 

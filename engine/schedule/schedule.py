@@ -13,7 +13,7 @@ from functools import partial
 from numbers import Real
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from epochal.data.errors import TargetError
 from epochal.data.hashing import canonical_float
@@ -24,10 +24,12 @@ from epochal.engine.schedule.kinds import (
     CyclicSchedule,
     MultiStepSchedule,
     OneCycleSchedule,
+    PlateauSchedule,
     PolynomialSchedule,
     StepSchedule,
     WarmupStableDecaySchedule,
 )
+from epochal.engine.schedule.names_of_torch import refuse_names_of_torch
 from epochal.engine.schedule.pieces import function_of, segments_within
 
 NUM_SAMPLES = 257  # of a user's function over an epoch, both ends with it
@@ -41,8 +43,10 @@ ScheduleConfig = Annotated[
     | WarmupStableDecaySchedule
     | CyclicSchedule
     | OneCycleSchedule
+    | PlateauSchedule
     | CustomSchedule,
     Field(discriminator="kind"),
+    BeforeValidator(refuse_names_of_torch),
 ]
 
 
@@ -50,7 +54,8 @@ def factor(config: ScheduleConfig, t: float, *, epochs: int) -> float:
     """What the base rate is multiplied by at fractional epoch t of [0, epochs].
 
     The rate of update u of n in epoch e is that at t = e + (u + 0.5) / n, the middle of the
-    update's span: so no update runs at rate 0 at either end of a schedule.
+    update's span: so no update runs at rate 0 at either end of a schedule. Of a plateau schedule it
+    is the factor before anything was measured.
     """
     return factor_function(config, epochs=epochs)(t)
 

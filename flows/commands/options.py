@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+@dataclass
+class ErrorsShown:
+    """How errors of the present command are shown. all_frames: those of libraries too."""
+
+    all_frames: bool = False
+
+
+def _show_all_frames(context: typer.Context, value: bool) -> None:  # noqa: FBT001 - typer's way
+    shown = context.find_object(ErrorsShown)
+    if shown is not None:  # None where the command is not called by `cli.run`
+        shown.all_frames = value
+
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML config of the run.")]
 Overrides = Annotated[
@@ -17,11 +32,34 @@ Overrides = Annotated[
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
 ]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        callback=_show_all_frames,
+        help="On an error show all frames, not only those of your own files.",
+    ),
+]
 RunName = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        help="A config's path, a run's name (NAME or NAME@GENERATION), or STORE/NAME.",
+        help="A config's path, which means the run that it describes, a run's name (NAME, the "
+        "last that was planned, or NAME@GENERATION), or STORE/NAME.",
+    ),
+]
+OfConfig = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Where RUN is a config: the run that it describes with another value for one field.",
+    ),
+]
+StoreName = Annotated[
+    str,
+    typer.Argument(
+        metavar="STORE", help="Where stages are kept; a config's path means the store of it."
     ),
 ]
 StoreOption = Annotated[

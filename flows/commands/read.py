@@ -9,8 +9,16 @@ import typer
 
 from epochal.data.errors import InputError, NotFound
 from epochal.flows import console
-from epochal.flows.commands.options import AsJson, OfAverage, RunName, StoreOption
-from epochal.tasks.runs.find_run import FoundRun, find_run
+from epochal.flows.commands.options import (
+    AsJson,
+    Debug,
+    OfAverage,
+    OfConfig,
+    RunName,
+    StoreName,
+    StoreOption,
+)
+from epochal.tasks.runs.find_run import FoundRun, find_run, named_store, stored_runs
 from epochal.tasks.runs.summary import epoch_rows, flat_metrics, stopping_line
 from epochal.tasks.stages.average import average_text
 
@@ -21,23 +29,16 @@ SHORT = 12
 
 
 def runs(
-    store: Annotated[str, typer.Argument(metavar="STORE", help="Where stages are kept.")],
+    store: StoreName,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """List the runs of a store with their epochs and metrics."""
-    from epochal.data.store.open import open_store
-    from epochal.tasks.runs.run_plans import generations, run_names
-
-    opened = open_store(store, folder=Path.cwd())
-    stored_runs = [
-        find_run(reference, store=opened.url)
-        for name in run_names(opened.listing("runs"))
-        for reference in generations(opened, name)
-    ]
+    opened = named_store(store)
+    found = stored_runs(opened, notice=console.say_note)
     if as_json:
-        console.print_json({"store": opened.url, "runs": [_summary(run) for run in stored_runs]})
+        console.print_json({"store": opened.url, "runs": [_summary(run) for run in found]})
         return
-    if not stored_runs:
+    if not found:
         console.out.print(f"{opened.url} has no run yet")
         return
     rows = [
@@ -49,15 +50,20 @@ def runs(
             (run.weights_sha256 or console.NOTHING)[:SHORT],
             run.plan.branched_from or console.NOTHING,
         ]
-        for run in stored_runs
+        for run in found
     ]
     columns = ["run", "epochs", "best", "weights sha256", "branched from"]
     console.print_whole(console.plain_table(columns, rows))
 
 
-def show(run: RunName, store: StoreOption = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
+def show(
+    run: RunName,
+    overrides: OfConfig = None,
+    store: StoreOption = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+) -> None:
     """Show a run: its epochs, metrics and checkpoints."""
-    stored_run = find_run(run, store=store)
+    stored_run = find_run(run, store=store, overrides=overrides or (), notice=console.say_note)
     if as_json:
         console.print_json(_whole(stored_run))
         return
@@ -97,8 +103,10 @@ def samples(
         Path | None,
         typer.Option(metavar="FILE", help="Draw them there as PNG, if the data set has images."),
     ] = None,
+    overrides: OfConfig = None,
     store: StoreOption = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+    _debug: Debug = False,  # noqa: FBT002
 ) -> None:
     """Show what training saw of the samples, and where the tables are."""
     from epochal.tasks.report.contact_sheet import check_pictures, draw_samples
@@ -107,7 +115,7 @@ def samples(
     order, count = _order(easiest=easiest, hardest=hardest, suspects=suspects, forgotten=forgotten)
     if pictures is not None:
         check_pictures(pictures, count=count)
-    stored_run = find_run(run, store=store)
+    stored_run = find_run(run, store=store, overrides=overrides or (), notice=console.say_note)
     view = view_samples(stored_run, order=order, count=count)
     if pictures is not None:
         draw_samples(stored_run, view, pictures, notice=console.say_note)
@@ -142,6 +150,7 @@ def export(
     ] = None,
     ema: OfAverage = False,  # noqa: FBT002 - typer's way of a flag
     average: OfCheckpoints = False,  # noqa: FBT002 - typer's way of a flag
+    overrides: OfConfig = None,
     store: StoreOption = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
@@ -150,7 +159,7 @@ def export(
 
     if average and (ema or epoch is not None):
         raise InputError("--average: it is of several epochs; leave --epoch and --ema out")
-    stored_run = find_run(run, store=store)
+    stored_run = find_run(run, store=store, overrides=overrides or (), notice=console.say_note)
     if average:
         _export_average(stored_run, out, as_json=as_json)
         return
@@ -161,13 +170,14 @@ def export(
         console.print_json(
             {
                 "run": stored_run.plan.run,
+                "generation": stored_run.plan.generation,
                 "epoch": number,
                 "file": str(out),
                 "weights_sha256": written,
             }
         )
         return
-    console.out.print(f"{out}  epoch {number}  sha256 {written}")
+    console.out.print(f"{out}  {stored_run.plan.reference}  epoch {number}  sha256 {written}")
 
 
 def _export_average(run: FoundRun, out: Path, *, as_json: bool) -> None:
@@ -179,6 +189,7 @@ def _export_average(run: FoundRun, out: Path, *, as_json: bool) -> None:
         console.print_json(
             {
                 "run": run.plan.run,
+                "generation": run.plan.generation,
                 "epoch": None,
                 "epochs": epochs,
                 "file": str(out),
@@ -186,7 +197,10 @@ def _export_average(run: FoundRun, out: Path, *, as_json: bool) -> None:
             }
         )
         return
-    console.out.print(f"{out}  mean of epochs {', '.join(map(str, epochs))}  sha256 {sha256}")
+    console.out.print(
+        f"{out}  {run.plan.reference}  mean of epochs {', '.join(map(str, epochs))}  "
+        f"sha256 {sha256}"
+    )
 
 
 def _epoch_number(run: FoundRun, epoch: str | None, *, ema: bool) -> int:
@@ -194,7 +208,8 @@ def _epoch_number(run: FoundRun, epoch: str | None, *, ema: bool) -> int:
         of_ema = ema and run.config.ema is not None
         best = run.best_of_ema if of_ema else run.best
         if best is None:
-            raise NotFound(f"{run.plan.reference} has no validated epoch yet")
+            why = run.why_no_best(run.metrics_of_ema if of_ema else None)
+            raise NotFound(f"{run.plan.reference} has no best epoch: {why}")
         return best.epoch
     if epoch is not None and not epoch.isdigit():
         raise InputError(f"--epoch: found {epoch!r}; expected a number from 0, or `best`")

@@ -17,7 +17,14 @@ from rich.progress import (
 
 from epochal.data.errors import EpochalError, InputError, NotFound
 from epochal.flows import console
-from epochal.flows.commands.options import AsJson, OfAverage, RunName, StoreOption
+from epochal.flows.commands.options import (
+    AsJson,
+    Debug,
+    OfAverage,
+    OfConfig,
+    RunName,
+    StoreOption,
+)
 from epochal.tasks.out_file import check_out, whole_file
 from epochal.tasks.runs.find_run import FoundRun, find_run
 from epochal.tasks.stages.commit import number
@@ -31,21 +38,23 @@ def report(
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="The page, one file with all in it.")
     ] = Path("report.html"),
+    overrides: OfConfig = None,
     store: StoreOption = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+    _debug: Debug = False,  # noqa: FBT002
 ) -> None:
     """Write a run's curves, kept samples, data map and hardest samples as one HTML page."""
     from epochal.tasks.report.page import report_html
 
     check_out(out, option="--out", ends=(".html", ".htm"))
-    stored_run = find_run(run, store=store)
+    stored_run = find_run(run, store=store, overrides=overrides or (), notice=console.say_note)
     data = report_html(stored_run, images=_images(stored_run)).encode()
     with whole_file(out, option="--out") as file:
         file.write_bytes(data)
     if as_json:
         console.print_json({"run": stored_run.plan.run, "file": str(out), "bytes": len(data)})
         return
-    console.out.print(f"{out}  {console.size(len(data))}")
+    console.out.print(f"{out}  {stored_run.plan.reference}  {console.size(len(data))}")
 
 
 def _images(run: FoundRun) -> Images | str:
@@ -79,8 +88,10 @@ def landscape(
         Path, typer.Option("--out", metavar="FILE", help="The picture; its numbers go beside it.")
     ] = Path("landscape.png"),
     ema: OfAverage = False,  # noqa: FBT002 - typer's way of a flag
+    overrides: OfConfig = None,
     store: StoreOption = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+    _debug: Debug = False,  # noqa: FBT002
 ) -> None:
     """Draw the validation loss around a checkpoint, along two random directions."""
     from epochal.tasks.report.landscape import Asked, compute_landscape, write_grid
@@ -91,7 +102,7 @@ def landscape(
     if not 0 < extent <= 1e6:  # noqa: PLR2004 - beyond it float32 has nothing left
         raise InputError(f"--range: found {extent}; expected a number above 0, up to 1e6")
     check_out(out, option="--out", ends=(".png",))
-    stored_run = find_run(run, store=store)
+    stored_run = find_run(run, store=store, overrides=overrides or (), notice=console.say_note)
     newest = stored_run.newest_epoch("train")
     if epoch is None and newest is None:
         raise NotFound(f"{stored_run.plan.reference} has no trained epoch yet")
@@ -114,6 +125,7 @@ def landscape(
         console.print_json(
             {
                 "run": stored_run.plan.run,
+                "generation": stored_run.plan.generation,
                 "epoch": asked.epoch,
                 "weights": asked.artifact,
                 "picture": str(out),
@@ -127,9 +139,9 @@ def landscape(
         )
         return
     console.out.print(
-        f"{out}  epoch {asked.epoch}  loss {console.number(computed.landscape.centre)} at the "
-        f"checkpoint, {console.number(computed.lowest)} to {console.number(computed.highest)} "
-        "around it"
+        f"{out}  {stored_run.plan.reference}  epoch {asked.epoch}  "
+        f"loss {console.number(computed.landscape.centre)} at the checkpoint, "
+        f"{console.number(computed.lowest)} to {console.number(computed.highest)} around it"
     )
     if computed.gaps:
         console.out.print(f"{computed.gaps} points are not finite and left out")
@@ -139,7 +151,7 @@ def landscape(
 def _bar() -> Progress:
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),

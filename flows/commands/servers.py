@@ -99,7 +99,7 @@ def up(
         console.out.print(f"{title:<9}{where:<23}{what:<32}{state}")
     console.out.print()
     for log in there.logs:
-        console.out.print(f"log      {console.escape(log)}")
+        console.out.print(f"log      {log}")
     console.out.print()
     console.out.print(
         "Next:    `epochal train CONFIG`, or `epochal deploy CONFIG` and Run in the UI"
@@ -144,7 +144,7 @@ def deploy(
         console.print_json(done.as_object())
         return
     for title, text in done.lines():
-        console.out.print(f"{title:<12}{console.escape(text)}".rstrip())
+        console.out.print(f"{title:<12}{text}".rstrip())
 
 
 @contextmanager

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
 from epochal.data.errors import CorruptObject, ServerUnavailable
-from epochal.data.store.open import open_store
+from epochal.data.store.store import Store
 from epochal.flows import console
-from epochal.flows.commands.options import AsJson, RunName, StoreOption
-from epochal.tasks.runs.find_run import find_run
-from epochal.tasks.upkeep import find_garbage, remove_garbage, verify_store
+from epochal.flows.commands.options import AsJson, OfConfig, RunName, StoreName, StoreOption
+from epochal.tasks.runs.find_run import find_run, named_store
+from epochal.tasks.upkeep import Garbage, VerifyReport, find_garbage, remove_garbage, verify_store
 
-StoreName = Annotated[str, typer.Argument(metavar="STORE", help="Where stages are kept.")]
 MAX_SHOWN = 20
 
 
@@ -30,7 +29,7 @@ def verify(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Read every object of a store and check its digest; change nothing without --set-aside."""
-    opened = open_store(store, folder=Path.cwd())
+    opened = named_store(store)
     report = verify_store(opened, set_aside=set_aside)
     if as_json:
         console.print_json(
@@ -40,6 +39,7 @@ def verify(
                 "bytes": report.bytes,
                 "stages": report.stages,
                 "problems": list(report.problems),
+                "moved": list(report.moved),
             }
         )
     else:
@@ -48,18 +48,27 @@ def verify(
             f"{console.size(report.bytes)}"
         )
         for problem in report.problems:
-            console.out.print(f"[red]✗[/] {console.escape(problem)}")
+            console.out.print(console.line(("✗", "red"), f" {problem}"))
+    for kept in report.kept:
+        console.say_note(f"not moved to damaged/: {kept}")
     if report.problems:
         raise CorruptObject(
-            f"found damaged: {len(report.problems)}; "
-            + (
-                "they were moved to damaged/, and `epochal train` computes their stages again"
-                if set_aside
-                else "nothing was changed: with --set-aside `epochal train` computes them again"
-            )
+            f"found damaged or missing: {len(report.problems)}; {_what_now(report)}"
+            if set_aside
+            else f"found damaged: {len(report.problems)}; nothing was changed: with --set-aside "
+            "`epochal train` computes them again"
         )
     if not as_json:
-        console.out.print("[green]✓[/] every digest is right")
+        console.out.print(console.line(("✓", "green"), " every digest is right"))
+
+
+def _what_now(report: VerifyReport) -> str:
+    """What `--set-aside` has done, and what is left to do."""
+    lines = [f"moved to damaged/: {len(report.moved)}"]
+    if report.kept:
+        lines.append(f"could not be moved: {len(report.kept)}, which are named above")
+    lines.append("`epochal train` computes again the stages of what was moved or is missing")
+    return "; ".join(lines)
 
 
 def gc(
@@ -68,21 +77,22 @@ def gc(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Show what nothing needs in a store, and delete it with --yes."""
-    opened = open_store(store, folder=Path.cwd())
+    opened = named_store(store)
     garbage = find_garbage(opened)
     if yes or garbage.problem is not None:
         remove_garbage(opened, garbage)
-    for path in garbage.lost_plans:
-        console.say_note(
-            f"{opened.address(path)} is a damaged plan: stages that no other plan has are kept "
-            "while that file is there"
-        )
+    for note in _notes(opened, garbage):
+        console.say_note(note)
     if as_json:
         body: dict[str, Any] = {
             "store": opened.url,
             "deleted": yes,
             "bytes": garbage.bytes,
             "objects": dict(garbage.objects),
+            "uploads": [
+                {"path": upload.path, "id": upload.id, "bytes": upload.bytes}
+                for upload in garbage.uploads
+            ],
             "thinned": {key: dict(files) for key, files in garbage.pruned.items()},
         }
         console.print_json(body)
@@ -93,22 +103,45 @@ def gc(
             "not kept by `checkpoint:`"
         )
     for path, number in list(garbage.objects.items())[:MAX_SHOWN]:
-        console.out.print(f"{console.escape(path)}  {console.size(number)}")
+        console.out.print(f"{path}  {console.size(number)}")
     if len(garbage.objects) > MAX_SHOWN:
         console.out.print(f"… and {len(garbage.objects) - MAX_SHOWN} more objects")
-    if not garbage.bytes and not garbage.objects:
+    for upload in garbage.uploads:
+        console.out.print(
+            f"upload of {upload.path}  {console.size(upload.bytes)}  "
+            f"not completed, nothing has come for {upload.quiet_s / 3600:.0f} h"
+        )
+    if not garbage.bytes and not garbage.objects and not garbage.uploads:
         console.out.print(f"{opened.url}: everything is needed")
         return
     what = "deleted" if yes else "can be deleted; `epochal gc … --yes` does it"
     console.out.print(f"{console.size(garbage.bytes)} {what}")
 
 
-def sync(run: RunName, store: StoreOption = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
+def _notes(store: Store, garbage: Garbage) -> Iterator[str]:
+    """What is kept or not looked at, and why."""
+    for path in garbage.lost_plans:
+        yield (
+            f"{store.address(path)} is a damaged plan: stages that no other plan has are kept "
+            "while that file is there"
+        )
+    for reason in garbage.unread:
+        yield f"all stages of this run are kept: {reason}"
+    if garbage.no_uploads is not None:
+        yield f"unfinished uploads are not looked at: {garbage.no_uploads}"
+
+
+def sync(
+    run: RunName,
+    overrides: OfConfig = None,
+    store: StoreOption = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+) -> None:
     """Deliver to MLflow what it does not have of a run; compute nothing."""
     from epochal.flows.servers import local_mlflow_uri
     from epochal.tasks.running.tracked_run import sync_run
 
-    stored_run = find_run(run, store=store)
+    stored_run = find_run(run, store=store, overrides=overrides or (), notice=console.say_note)
     result = sync_run(stored_run, notice=console.say_note, local_mlflow=local_mlflow_uri())
     if as_json:
         console.print_json(

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from epochal.data.errors import Interrupted
 from epochal.flows import console
-from epochal.flows.commands.options import AsJson, ConfigPath, Overrides
+from epochal.flows.commands.options import AsJson, ConfigPath, Debug, Overrides
 from epochal.flows.environment import importing
 from epochal.flows.flow_run.log import FlowLog
 from epochal.flows.servers import (
@@ -25,6 +19,7 @@ from epochal.flows.servers import (
     mlflow_ui_of,
     touch_servers,
 )
+from epochal.flows.termination import told_of_termination
 from epochal.tasks.config.load import load_config
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.reporting import reporting_to
@@ -36,7 +31,12 @@ from epochal.tasks.runs.summary import EpochRow, epoch_rows
 from epochal.tasks.stages.average import average_text
 
 
-def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
+def train(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+    _debug: Debug = False,  # noqa: FBT002
+) -> None:
     """Run or resume: what the store has is not computed again."""
     loaded = load_config(config, overrides=overrides or ())
     with console.ProgressReporter() as reporter:
@@ -46,13 +46,18 @@ def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
         console.print_json(finished.result)
         return
     console.out.print()
-    console.print_whole(console.epochs_table(finished.rows, title=f"run {loaded.name}"))
+    console.print_whole(console.epochs_table(finished.rows, title=f"run {finished.reference}"))
     console.out.print()
     for line in finished.where_to_look:
         console.out.print(line)
 
 
-def plan(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
+def plan(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+    _debug: Debug = False,  # noqa: FBT002
+) -> None:
     """Print every stage: done, or would run and why. Starts nothing."""
     report = make_plan(load_config(config, overrides=overrides or ()))
     if as_json:
@@ -66,6 +71,8 @@ def plan(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fals
     )
     if report.stopping is not None:
         console.out.print(report.stopping)
+    if report.rates is not None:
+        console.out.print(report.rates)
     for name in report.unread:
         console.out.print(f"{name}: data not yet read; `epochal train` reads it")
     if not report.bitwise:
@@ -93,13 +100,15 @@ def plan_object(report: PlanReport) -> dict[str, Any]:
             for stage_report in report.reports
         ],
         **({} if config.early_stopping is None else {"stopped_early": report.stopped_after}),
+        **({} if report.rates is None else {"schedule_factors": list(report.factors)}),
     }
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What the command prints."""
+    """What the command prints. reference: `name@generation`."""
 
+    reference: str
     result: dict[str, Any]
     rows: list[EpochRow]
     where_to_look: list[str]
@@ -115,49 +124,32 @@ def run_training(
     Raises InputError before the flow starts if something that was given is wrong.
     """
     told = FlowLog(reporter)
-    # If it finds a mistake, nothing has been started.
-    run = prepare(config, reporter=told, local_mlflow=local_mlflow_uri())
-    store_url = run.session.store.url
-    remember_store(store_url)
-    server = begin_prefect_server().wait()
-    if server.started:
-        reporter.notice(f"started a Prefect server in the background; its UI: {server.ui_url}")
-    touch_servers()
-    with reporting_to(told), working_on(run), _told_of_termination():
-        result = _call_flow(config, api_url=server.api_url, reporter=reporter)
+    with told_of_termination():
+        # If it finds a mistake, nothing has been started.
+        run = prepare(config, reporter=told, local_mlflow=local_mlflow_uri())
+        store_url = run.session.store.url
+        remember_store(store_url)
+        server = begin_prefect_server().wait()
+        if server.started:
+            reporter.notice(f"started a Prefect server in the background; its UI: {server.ui_url}")
+        touch_servers()
+        with reporting_to(told), working_on(run):
+            result = _call_flow(config, api_url=server.api_url, reporter=reporter)
     reporter.done()
     return FinishedRun(
+        reference=run.plan.reference,
         result=result,
         rows=epoch_rows(run.view, run.outcomes),
         where_to_look=_where_to_look(
             run.view.config,
             result,
             server.ui_url,
+            reference=run.plan.reference,
             store=store_url,
             given=given,
             average=average_text(run.view),
         ),
     )
-
-
-@contextmanager
-def _told_of_termination() -> Iterator[None]:
-    """Inside the block SIGTERM, which Prefect passes on to this handler, raises Interrupted."""
-
-    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as `signal` calls it
-        raise Interrupted(
-            f"{signal.Signals(number).name} came; what was committed is intact, run the same "
-            "command to go on"
-        )
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _call_flow(
@@ -200,6 +192,7 @@ def _where_to_look(
     result: dict[str, Any],
     ui_url: str,
     *,
+    reference: str,
     store: str,
     given: str,
     average: str | None,
@@ -211,7 +204,9 @@ def _where_to_look(
     if config.max_updates is not None:
         more = f"max_updates={2 * config.max_updates}"
     longer = f"{program} plan {given} --set {more}"
-    hardest = f"{program} samples {config.name} --store {shown_store(store)} --hardest 10"
+    hardest = (
+        f"{program} samples {reference} --store {shlex.quote(shown_store(store))} --hardest 10"
+    )
     return [
         f"Prefect  {ui_url}",
         f"MLflow   {mlflow}",

@@ -14,9 +14,11 @@ from uuid import UUID
 
 from epochal.data.errors import InputError
 from epochal.flows.deployment.cron import Schedule
+from epochal.flows.deployment.form import form_schema, form_values
 from epochal.flows.environment import DEFAULTS, importing
 from epochal.flows.servers import WORK_POOL
 from epochal.tasks.config.run import RunConfig
+from epochal.tasks.printable import markdown_code
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -83,8 +85,10 @@ def put_deployment(
             pull_steps=[],
             work_pool_name=WORK_POOL,
             job_variables=_job_variables(),
-            parameters={"config": config.model_dump(mode="json")},
-            parameter_openapi_schema=parameter_schema(train).model_dump(exclude_unset=True),
+            parameters={"config": form_values(config)},
+            parameter_openapi_schema=form_schema(
+                parameter_schema(train).model_dump(exclude_unset=True), config
+            ),
             enforce_parameter_schema=True,
             paused=paused,
             schedules=_schedules(schedule),
@@ -170,6 +174,7 @@ def _length(config: RunConfig) -> str:
 def _description(config: RunConfig, source: Path) -> str:
     return (
         f"Trains `{config.name}` for {_length(config)}: `{config.model.target}` on "
-        f"`{config.train_data.target}`.\n\nDeployed from `{source.name}` in `{config.folder}`. "
+        f"`{config.train_data.target}`.\n\nDeployed from {markdown_code(source.name)} in "
+        f"{markdown_code(config.folder)}. "
         "Epochs that the store already has are not computed again."
     )

@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from epochal.data.errors import TrainingFailed
+from epochal.data.traces import failure_text
 from epochal.flows.console import outcome_text
 from epochal.tasks.planning.stage import Stage
+from epochal.tasks.printable import printable
 from epochal.tasks.reporting import (
     Live,
     Outcome,
@@ -51,6 +54,11 @@ class FlowLog:
         self._other.notice(text)
         self._log(logging.WARNING, text)
 
+    def failed(self, error: TrainingFailed) -> None:
+        """Logs the error with the frames of the user's own files: Prefect's own log has all."""
+        self._other.failed(error)
+        self._log(logging.ERROR, failure_text(error))
+
     def _log(self, level: int, text: str) -> None:
         if "prefect.context" not in sys.modules:
             return  # before the flow: Prefect is not even imported
@@ -62,7 +70,7 @@ class FlowLog:
         except MissingContextError:
             logger = self.flow_logger
         if logger is not None:
-            logger.log(level, "%s", text)
+            logger.log(level, "%s", printable(text))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from epochal.flows.servers import worker as worker_server
 from epochal.flows.servers.configured import configured_api_url
 from epochal.flows.servers.home import ServerHome
 from epochal.flows.servers.mlflow import local_mlflow_uri, mlflow_ui_of
+from epochal.flows.servers.own_pages import own_pages_only
 from epochal.flows.servers.prefect import (
     PrefectServer,
     StartingServer,
@@ -47,6 +48,7 @@ __all__ = [
     "ensure_prefect_server",
     "local_mlflow_uri",
     "mlflow_ui_of",
+    "own_pages_only",
     "prefect_answers",
     "read_note",
     "start_mark",

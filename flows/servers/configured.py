@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from epochal.data.errors import ConfigError, ServerUnavailable
+from epochal.data.secrets import has_secret, masked
 from epochal.flows.servers.home import ServerHome
 from epochal.tasks.http import ask
 
@@ -27,20 +28,28 @@ def configured_api_url() -> str | None:
     """The URL of the Prefect API that the user has set; None if none is set.
 
     In Prefect's own order: the environment, `.env`, `prefect.toml` and `pyproject.toml` of the
-    working directory, the active profile. Raises ConfigError for a file that is no TOML.
+    working directory, the active profile. Raises ConfigError for a file that is no TOML, and for a
+    password in the URL: it would be printed.
     """
-    return (
+    url = (
         os.environ.get(_VARIABLE)
         or _from_dotenv(Path(".env"))
         or _from_table(_toml(Path("prefect.toml")))
         or _from_table(_toml(Path("pyproject.toml")).get("tool", {}).get("prefect", {}))
         or _from_profile()
     )
+    if url is not None and has_secret(url):
+        raise ConfigError(
+            f"{_VARIABLE}: {masked(url)} holds a password; leave it out, and give "
+            "PREFECT_API_AUTH_STRING=user:password by the environment"
+        )
+    return url
 
 
 def ui_url_of(api_url: str) -> str:
     """Where the UI of the server with this API is."""
-    return os.environ.get("PREFECT_UI_URL") or api_url.rstrip("/").removesuffix("/api")
+    named = os.environ.get("PREFECT_UI_URL") or api_url.rstrip("/").removesuffix("/api")
+    return masked(named)
 
 
 def check_answers(api_url: str, *, timeout_s: float = BUSY_S) -> None:

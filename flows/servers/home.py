@@ -15,6 +15,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from epochal.data.errors import ServerUnavailable
+from epochal.tasks.private_files import private_file
 
 
 class Server(BaseModel):
@@ -117,13 +118,13 @@ class ServerHome:
         if not records:
             self.note.unlink(missing_ok=True)
             return
-        temporary = self.note.with_suffix(f".{os.getpid()}.tmp")
+        temporary = private_file(self.note.with_suffix(f".{os.getpid()}.tmp"))
         temporary.write_text(_Note(servers=dict(records)).model_dump_json(indent=1) + "\n")
         temporary.replace(self.note)
 
     def touch(self) -> None:
         """Notes that a command of Epochal is at work now."""
-        self.touched.touch()
+        private_file(self.touched)
 
     def last_touch(self) -> float:
         """When a command was last at work (seconds since the epoch); 0 for never."""

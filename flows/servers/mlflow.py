@@ -17,6 +17,7 @@ from epochal.flows.servers.processes import (
     reserve_port,
     start_detached,
 )
+from epochal.tasks.private_files import close_to_others
 from epochal.tasks.tracking.connection import make_database, tracking_home
 
 PREFERRED_PORT = 5000
@@ -80,31 +81,25 @@ def begin_mlflow_server(*, port: int | None = None) -> tuple[ServerRecord, bool]
 def _start(home: ServerHome, *, port: int | None) -> ServerRecord:
     mlflow = MlflowHome.current()
     make_database(mlflow.database)
-    # `mlflow server` starts its own child and cannot be handed a socket: the port is free again
-    # until that child binds it.
-    with reserve_port(port or PREFERRED_PORT, required=port is not None) as reserved:
-        bound = port_of(reserved)
+    for own in (mlflow.folder, *mlflow.folder.glob("mlflow.db*")):  # made before, by whatever umask
+        close_to_others(own)
     others = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
     environment = {n: value for n, value in server_environment().items() if n not in others}
-    return start_detached(
-        [
-            *(sys.executable, "-P", "-m", "mlflow", "server"),
-            *("--backend-store-uri", mlflow.store),
-            *("--default-artifact-root", mlflow.artifacts),
-            *("--artifacts-destination", mlflow.artifacts),
-            *("--host", "127.0.0.1", "--port", str(bound), "--workers", "1"),
-        ],
-        name="mlflow",
-        home=home,
-        port=bound,
-        serves=mlflow.store,
-        owner_only=True,
-        environment={
-            **environment,
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "PYTHONSAFEPATH": "1",  # for the child, as -P is for the parent
-        },
-    )
+    with reserve_port(port or PREFERRED_PORT, required=port is not None) as reserved:
+        return start_detached(
+            [
+                *(sys.executable, "-P", "-m", "epochal.flows.serve_mlflow"),
+                *("--descriptor", "{fd}"),
+                *("--store", mlflow.store, "--artifacts", mlflow.artifacts),
+            ],
+            name="mlflow",
+            home=home,
+            port=port_of(reserved),
+            serves=mlflow.store,
+            listening=reserved,
+            owner_only=True,
+            environment={**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        )
 
 
 def _listens(record: ServerRecord) -> bool:

@@ -22,6 +22,7 @@ from epochal.flows.servers.processes import (
     start_detached,
     wait_until_answers,
 )
+from epochal.tasks.private_files import close_to_others
 
 PREFERRED_PORT = 4200
 IDLE_S = 3600.0
@@ -29,6 +30,13 @@ IDLE_S = 3600.0
 # ones.
 START_TIMEOUT_S = 240.0
 HEALTH = "/api/health"
+_PAGES = {
+    # Relative to the page, which a tunnel may show at another port.
+    "PREFECT_UI_API_URL": "/api",
+    # The newer UI refuses to save a schedule, and to run at once, where a parameter is required.
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+}
 
 
 @dataclass(frozen=True)
@@ -122,6 +130,8 @@ def server_environment() -> dict[str, str]:
 def _start(
     home: ServerHome, *, stops_when_idle: bool, port: int | None, idle_s: float
 ) -> ServerRecord:
+    for database in home.folder.glob("prefect.db*"):  # made before, by whatever umask
+        close_to_others(database)
     with reserve_port(port or PREFERRED_PORT, required=port is not None) as reserved:
         bound = port_of(reserved)
         url = f"http://127.0.0.1:{bound}/api"
@@ -141,9 +151,9 @@ def _start(
                 **server_environment(),
                 "PREFECT_HOME": str(home.folder),
                 "PREFECT_API_URL": url,
-                "PREFECT_UI_API_URL": url,  # without it the UI asks port 4200
                 "PREFECT_SERVER_API_HOST": "127.0.0.1",
                 "PREFECT_SERVER_API_PORT": str(bound),
+                **_PAGES,
             },
         )
 

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from epochal.data.errors import InputError, ServerUnavailable
 from epochal.flows.servers.home import NoteDamagedError, Server, ServerHome, ServerRecord
 from epochal.tasks.http import ask
+from epochal.tasks.private_files import private_file
 
 GRACE_S = 20.0
 MARKER = "EPOCHAL_SERVER"
@@ -54,7 +55,7 @@ def start_detached(
 ) -> ServerRecord:
     """Starts `command` in a session of its own, its output in a log file.
 
-    It inherits no descriptor but `listening`, whose number replaces `{fd}` in the command.
+    It inherits no descriptor but `listening`, whose number replaces the word `{fd}`.
     owner_only: whether its files are to be read by nobody else; else by whom the umask lets.
     """
     server = Server(
@@ -66,10 +67,9 @@ def start_detached(
     )
     marker = _Marker(**server.model_dump(), home=str(home.folder))
     handed = () if listening is None else (listening.fileno(),)
-    home.log(name).touch(mode=0o600)
-    with home.log(name).open("wb") as output:
+    with private_file(home.log(name)).open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own command
-            [part.format(fd=handed[0]) if handed else part for part in command],
+            [str(*handed) if part == "{fd}" else part for part in command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

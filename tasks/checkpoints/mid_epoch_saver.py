@@ -19,6 +19,7 @@ import numpy as np
 from epochal.data.errors import StoreUnavailable
 from epochal.data.stage_store.mid_epoch import MidEpochCommit, MidEpochStore
 from epochal.data.store.addresses import scheme_of
+from epochal.data.store.failures import cause_of
 from epochal.data.store.hashed_files import write_checksummed
 from epochal.data.store.store import Store
 from epochal.tasks.checkpoints.host_buffers import HostBuffers
@@ -111,10 +112,13 @@ class MidEpochSaver:
             self._begin(progress)
             self._join(until_s=until_s)
 
-    def wait(self) -> None:
-        """Waits for the thread and ignores whether its commit succeeded: it is not needed now."""
+    def wait(self, *, notice: Callable[[str], None] = lambda _: None) -> None:
+        """Waits for the thread. An error of it ends nothing now; `notice` is told of it."""
         if self._thread is not None and not self._given_up:
             self._thread.join()
+        if self._error is not None:
+            error, self._error = self._error, None
+            notice(f"the last commit inside the epoch failed: {cause_of(error)}")
 
     def clear(self) -> None:
         """Deletes all commits: the stage is done."""

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from epochal.data.errors import ConfigError
+from epochal.data.secrets import INSTEAD, masked, secret_places
 from epochal.tasks.config.run import FORMER_NAMES, RunConfig
 from epochal.tasks.config.yaml_reader import parse_yaml, read_yaml_mapping
 
@@ -39,7 +40,7 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     parts = name.strip().split(".")
     if not equals or not all(parts):
         raise ConfigError(
-            f"--set {override}: expected path=value, for example optimizer.args.lr=0.01"
+            f"--set {masked(override)}: expected path=value, for example optimizer.args.lr=0.01"
         )
     former = next((old for old, new in FORMER_NAMES.items() if parts[0] in {old, new}), None)
     if former is not None:  # the file may give it one name, the command line the other
@@ -51,18 +52,26 @@ def apply_override(data: dict[str, Any], override: str) -> None:
         node = node.setdefault(part, {}) if isinstance(node, dict) else node
         if node is None or not isinstance(node, dict):
             raise ConfigError(
-                f"--set {override}: {'.'.join(parts[: depth + 1])} is not a group of fields"
+                f"--set {name}: {'.'.join(parts[: depth + 1])} is not a group of fields"
             )
     node[parts[-1]] = parse_yaml(text, name=f"--set {name}")
 
 
 def build_config(data: dict[str, Any], *, name: str) -> RunConfig:
     """Validates `data`; `name` stands in the error."""
+    refuse_secrets(data, name=name)
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
         lines = [f"{name}: {_sentence(problem)}" for problem in error.errors(include_url=False)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def refuse_secrets(data: dict[str, Any], *, name: str) -> None:
+    """Raises ConfigError if a password stands anywhere in a config; never repeats it."""
+    lines = [f"{name}: {place}: holds a password; {INSTEAD}" for place in secret_places(data)]
+    if lines:
+        raise ConfigError("\n".join(lines))
 
 
 def _sentence(problem: ErrorDetails) -> str:
@@ -76,16 +85,18 @@ def _sentence(problem: ErrorDetails) -> str:
         case "value_error" if isinstance(problem["input"], dict):
             return _of_several_fields(problem["msg"].removeprefix("Value error, "), field)
         case "union_tag_not_found":
-            return f"{field}.kind: is missing; expected one of {_tags(problem)}"
+            return f"{field}.kind: is missing; expected one of {', '.join(_kinds(location))}"
         case "union_tag_invalid":
             kind = problem.get("ctx", {}).get("tag", "?")
             return f"{field}.kind: found {kind!r}; expected one of {_tags(problem)}"
     expected = problem["msg"].removeprefix("Value error, ")
     expected = expected[:1].lower() + expected[1:] if expected.startswith("Input ") else expected
-    shown = repr(problem["input"])
-    if len(shown) > MAX_SHOWN_CHARS:
-        shown = shown[: MAX_SHOWN_CHARS - 1] + "…"
+    shown = _shown(repr(problem["input"]))
     return f"{field}: found {shown}; {expected}; {_help(location)}"
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 1] + "…"
 
 
 def _of_several_fields(text: str, field: str) -> str:
@@ -93,6 +104,14 @@ def _of_several_fields(text: str, field: str) -> str:
     if not field:
         return text
     return f"{field}.{text}" if _NAMED.match(text) else f"{field}: {text}"
+
+
+def _kinds(location: Sequence[int | str]) -> list[str]:
+    """The kinds of a group that has several, in their order."""
+    models: list[type[BaseModel]] = [RunConfig]
+    for part in location:
+        models = _step(models, part)
+    return [str(_kind_of(model)) for model in models]
 
 
 def _tags(problem: ErrorDetails) -> str:
@@ -163,5 +182,5 @@ def _field_name(location: Sequence[int | str]) -> str:
         is_tag = any(_kind_of(model) == part for model in models) and len(models) > 1
         models = _step(models, part)
         if not is_tag:
-            parts.append(f"[{part}]" if isinstance(part, int) else str(part))
+            parts.append(f"[{part}]" if isinstance(part, int) else _shown(str(part)))
     return ".".join(parts).replace(".[", "[")

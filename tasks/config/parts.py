@@ -11,6 +11,7 @@ from epochal.data.types import Frozen
 from epochal.engine.config.numerics import (
     MetricsConfig,
 )
+from epochal.engine.schedule.kinds import PlateauSchedule
 
 PICKLES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar"})
 SAFE = ".safetensors"
@@ -149,7 +150,9 @@ class EarlyStoppingConfig(Frozen):
     )
 
 
-def rule(config: EarlyStoppingConfig, metrics: MetricsConfig) -> tuple[str, Literal["max", "min"]]:
+def rule(
+    config: EarlyStoppingConfig | PlateauSchedule, metrics: MetricsConfig
+) -> tuple[str, Literal["max", "min"]]:
     """The metric that is watched, and the direction in which it improves."""
     metric = config.metric or metrics.best_metric
     same = metric == metrics.best_metric

@@ -6,6 +6,7 @@ No torch, no Prefect, no MLflow.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,7 +16,7 @@ from pydantic import AfterValidator, Field, model_validator
 from epochal.data.config.batches import BatchesConfig
 from epochal.data.config.dataset import BatchNames
 from epochal.data.config.loader import DataConfig, LoaderConfig, SamplingConfig
-from epochal.data.types import Frozen, Target
+from epochal.data.types import Frozen, Target, TargetName
 from epochal.engine.config.batch_norm import BatchNormConfig
 from epochal.engine.config.mid_epoch import ValidationConfig
 from epochal.engine.config.mixing import MixingConfig
@@ -27,7 +28,7 @@ from epochal.engine.config.numerics import (
     PrecisionConfig,
 )
 from epochal.engine.config.optimizer import OptimizerConfig
-from epochal.engine.schedule.kinds import ConstantSchedule
+from epochal.engine.schedule.kinds import ConstantSchedule, PlateauSchedule
 from epochal.engine.schedule.schedule import ScheduleConfig
 from epochal.tasks.config.parts import (
     AveragingConfig,
@@ -49,6 +50,8 @@ FORMER_NAMES = {"sampler": "batches"}
 def _absolute(folder: str) -> str:
     if not Path(folder).is_absolute():
         raise ValueError(f"{folder!r} is not an absolute path")
+    if "\0" in folder:
+        raise ValueError(f"{folder!r} holds a NUL character, which no path can")
     return folder
 
 
@@ -74,6 +77,7 @@ class RunConfig(Frozen):
     )
     store: str = Field(
         default="./store",
+        max_length=2000,
         description="where stages are kept: ./x, ../x, /x or scheme://x; relative to `folder`",
         examples=["./store", "s3://bucket/prefix"],
     )
@@ -161,10 +165,26 @@ class RunConfig(Frozen):
         description="what to do with stages from another numerics environment: use and say so, "
         "or refuse",
     )
+    targets_allowed: tuple[TargetName, ...] = Field(
+        default=(),
+        description="targets that a run of the deployment may name beside those of the deployed "
+        "config; what counts is what `epochal deploy` was given, not the form. In no stage key",
+        examples=[["torch.nn:L1Loss", "model:Wide"]],
+    )
     folder: Annotated[str, AfterValidator(_absolute)] = Field(
         default_factory=lambda: str(Path.cwd()),
         description="absolute folder of the user's modules and relative paths; in no stage key",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sections_as_usual(cls, data: Any) -> Any:
+        """A section without a value is as usual: `batches:` in YAML, a choice in the form."""
+        if not isinstance(data, dict):
+            return data
+        return {
+            name: value for name, value in data.items() if value is not None or name not in SECTIONS
+        }
 
     @model_validator(mode="before")
     @classmethod
@@ -209,7 +229,7 @@ class RunConfig(Frozen):
                 f"max_updates: it needs the same number of updates in every epoch, which "
                 f"batches.kind: {self.batches.kind} changes; use epochs, or kind: multi_scale"
             )
-        self._check_stopping()
+        self._check_watched_metrics()
         try:
             if self.averaging is not None:
                 self.averaging.check(self.epochs)
@@ -254,23 +274,41 @@ class RunConfig(Frozen):
             f"{cause}; give the durations in epochs"
         )
 
-    def _check_stopping(self) -> None:
-        if self.early_stopping is None:
-            return
-        metric = rule(self.early_stopping, self.metrics)[0]
+    def _check_watched_metrics(self) -> None:
         measured = self.metrics.numbers
         if self.ema is not None:
             measured = (*measured, *(EMA + name for name in measured))
-        if metric not in measured:
-            raise ValueError(
-                f"early_stopping.metric: {metric!r} is not measured; there is {', '.join(measured)}"
-            )
+        for field, watching in (
+            ("early_stopping", self.early_stopping),
+            ("schedule", self.schedule),
+        ):
+            if isinstance(watching, EarlyStoppingConfig | PlateauSchedule):
+                metric = rule(watching, self.metrics)[0]
+                if metric not in measured:
+                    raise ValueError(
+                        f"{field}.metric: {metric!r} is not measured; there is "
+                        f"{', '.join(measured)}"
+                    )
+
+
+SECTIONS: dict[str, Frozen] = {
+    name: field.default
+    for name, field in RunConfig.model_fields.items()
+    if isinstance(field.default, Frozen)
+}
+"""Groups of fields that need not be given, and what they are then."""
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested mappings as (dotted path, value); lists are leaves."""
+    """Leaves of nested mappings as (dotted path, value); lists are leaves.
+
+    A key of a user's own that holds a dot stands in quotes: no two leaves have the same path.
+    """
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
-            yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))
+            name = str(key)
+            if not name or "." in name or '"' in name:
+                name = json.dumps(name, ensure_ascii=False)
+            yield from flatten(item, f"{prefix}.{name}" if prefix else name)
     else:
         yield prefix, value

@@ -18,6 +18,7 @@ from epochal.data.errors import ConfigError
 MAX_CONFIG_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_NUMBER_CHARACTERS = 1000
+MAX_SHOWN = 80
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PREFIX = "tag:yaml.org,2002:"
@@ -65,14 +66,11 @@ def _scalar(node: yaml.ScalarNode, name: str) -> Any:
             f"{_where(node, name)}: a number of {len(node.value)} characters; expected at most "
             f"{MAX_NUMBER_CHARACTERS}"
         )
-    if kind == "int":
-        return int(node.value)
     number = float(node.value)
     if not math.isfinite(number):
-        raise ConfigError(
-            f"{_where(node, name)}: {node.value} is larger than any floating-point number"
-        )
-    return number
+        shown = node.value if len(node.value) <= MAX_SHOWN else f"{node.value[:MAX_SHOWN]}…"
+        raise ConfigError(f"{_where(node, name)}: {shown} is larger than any floating-point number")
+    return int(node.value) if kind == "int" else number
 
 
 def _text(node: yaml.ScalarNode, name: str) -> str:
@@ -81,6 +79,10 @@ def _text(node: yaml.ScalarNode, name: str) -> str:
         raise ConfigError(
             f"{_where(node, name)}: a text holds half of a character (an escape from "
             "\\ud800 to \\udfff); write the character itself"
+        )
+    if "\0" in text:
+        raise ConfigError(
+            f"{_where(node, name)}: a text holds the character \\0, which no name or path can hold"
         )
     return text
 

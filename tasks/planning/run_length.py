@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from epochal.data.errors import ConfigError, TargetError
+from epochal.data.errors import ConfigError, TargetError, passes_through
 from epochal.data.hashing import digest
+from epochal.data.traces import in_one_line, users_line
 from epochal.engine.schedule import schedule
 from epochal.engine.schedule.kinds import CustomSchedule
+from epochal.engine.schedule.names_of_torch import instead_of, scheduler_class
 from epochal.engine.schedule.schedule import ScheduleConfig
 from epochal.tasks.config.run import MAX_EPOCHS, RunConfig
 from epochal.tasks.user_code.targets import built_args, resolve_target
@@ -41,11 +43,17 @@ def in_epochs(config: RunConfig, num_samples: int | None) -> ScheduleConfig | No
     return schedule_config
 
 
-def rate_function(config: RunConfig, *, num_samples: int) -> Callable[[float], float]:
-    """The factor of the base rate at a fractional epoch. Raises TargetError or ConfigError."""
+def rate_function(
+    config: RunConfig, *, num_samples: int, lowered: float = 1.0
+) -> Callable[[float], float]:
+    """The factor of the base rate at a fractional epoch. Raises TargetError or ConfigError.
+
+    lowered: what a plateau schedule multiplies it by in the epoch that is asked for.
+    """
     schedule_config = in_epochs(config, num_samples)
     assert schedule_config is not None
-    return _function(config, schedule_config)
+    function = _function(config, schedule_config)
+    return function if lowered == 1.0 else lambda t: lowered * function(t)
 
 
 def sample_digests(config: RunConfig, num_samples: int | None) -> tuple[str, ...]:
@@ -69,19 +77,31 @@ def _function(config: RunConfig, schedule_config: ScheduleConfig) -> Callable[[f
         folder = Path(config.folder)
         custom = partial(
             _called,
-            resolve_target(schedule_config, field="schedule", folder=folder),
+            _no_scheduler(resolve_target(schedule_config, field="schedule", folder=folder)),
             built_args(schedule_config, field="schedule", folder=folder),
         )
     return schedule.factor_function(schedule_config, epochs=config.epochs, custom=custom)
 
 
+def _no_scheduler(target: Callable[..., Any]) -> Callable[..., Any]:
+    name = scheduler_class(target)
+    if name is not None:
+        raise TargetError(
+            f"schedule.target: {getattr(target, '__name__', target)} is a scheduler of torch "
+            f"({name}): {instead_of(name)}"
+        )
+    return target
+
+
 def _called(function: Callable[..., Any], args: dict[str, Any], t: float) -> Any:
     try:
         return function(t, **args)
-    except Exception as error:  # the user's function may raise anything
+    except BaseException as error:  # the user's function may raise anything
+        if passes_through(error):
+            raise
         raise TargetError(
-            f"schedule: its target raised {type(error).__name__} at epoch {t:g}: {error}; it is "
-            f"called with the fractional epoch and args: {args}"
+            f"schedule: its target raised at epoch {t:g} {in_one_line(error)}"
+            f"{users_line(error)}; it is called with the fractional epoch and args: {args}"
         ) from error
 
 

@@ -128,6 +128,20 @@ class RunView:
         """The best validated epoch, or None if none was validated with a finite value."""
         return next(iter(self.validated()), None)
 
+    def why_no_best(self, metrics: MetricsConfig | None = None) -> str:
+        """Why there is no best epoch; arguments as those of `validated`."""
+        metric = (self.config.metrics if metrics is None else metrics).best_metric
+        records = [record for _, record in self._of_run("validate")]
+        if not records:
+            return "it has no validated epoch yet"
+        epochs = "its epoch" if len(records) == 1 else f"all its {len(records)} epochs"
+        if not any(metric in record.values["metrics"] for record in records):
+            return f"{metric!r} was not measured in {epochs} validated"
+        return (
+            f"{metric!r} is NaN or infinite in {epochs} validated, so none of them is best; name "
+            "an epoch by its number, or another metric as metrics.best"
+        )
+
     @property
     def metrics_of_ema(self) -> MetricsConfig:
         """The metric config that picks the best epoch of the average of the weights."""

@@ -92,7 +92,7 @@ def _moments(optimizer: Optimizer, *, device: Any) -> float:
     trial.param_groups = [{**optimizer.param_groups[0], "params": [sample]}]
     try:
         trial.step()
-    except (TypeError, ValueError, RuntimeError):  # it needs a closure, or another shape
+    except (TypeError, ValueError, RuntimeError, ArithmeticError):  # a closure, another shape
         return USUAL_MOMENTS
     slots = trial.state[sample].values()
     return sum(slot.nbytes for slot in slots if isinstance(slot, torch.Tensor)) / sample.nbytes

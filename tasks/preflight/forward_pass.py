@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from epochal.data.errors import ConfigError, DataError, EpochalError, TargetError, TrainingFailed
+from epochal.data.errors import ConfigError, DataError, TargetError, TrainingFailed, passes_through
 from epochal.data.inspection.dataset import OpenDataset
 from epochal.data.inspection.describe import check_batch_size, check_labels
 from epochal.data.tables.schemas import OBSERVATIONS
+from epochal.data.traces import in_one_line, users_line
 from epochal.data.types import seed_64
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.stages.score import SCORING_DATA
 from epochal.tasks.user_code.components import Components, build_components, own_policy
+from epochal.tasks.user_code.failures import failed_module
 
 if TYPE_CHECKING:
     import torch
@@ -130,11 +133,12 @@ def _probe(
             return output, target_of(moved) if output.target is None else output.target
     except TrainingFailed as error:  # an item that cannot be read, or items that do not collate
         raise DataError(f"{data.field}: {error}") from error
-    except EpochalError:
-        raise
-    except Exception as error:  # the user's model, loss or step may raise anything
+    except BaseException as error:  # the user's model, loss or step may raise anything
+        if passes_through(error):
+            raise
+        told = f"{in_one_line(error)}{users_line(error)}{failed_module(error, components.modules)}"
         where = f"{data.field}{_sized(size_HW)}{' in training mode' if training else ''}"
-        message = _probe_message(config, where=where, error=error, is_sized=size_HW is not None)
+        message = _probe_message(config, where=where, told=told, is_sized=size_HW is not None)
         raise TargetError(f"{message}{_found(model, tried)}") from error
     finally:
         components.state.model.train(was_training)
@@ -165,11 +169,11 @@ def _sized(size_HW: tuple[int, int] | None) -> str:
     return "" if size_HW is None else f" at {size_HW[0]} x {size_HW[1]} pixels of `batches`"
 
 
-def _probe_message(config: RunConfig, *, where: str, error: Exception, is_sized: bool) -> str:
+def _probe_message(config: RunConfig, *, where: str, told: str, is_sized: bool) -> str:
     step = "loss(model(input), target)" if config.step is None else config.step.target
     return (
         f"model, loss, train_data{', batches' if is_sized else ''}: trying {step} on the first "
-        f"samples of {where} raised {type(error).__name__}: {error}; model.target is "
+        f"samples of {where} raised {told}; model.target is "
         f"{config.model.target!r}, loss.target is {config.loss.target!r}"
     )
 
@@ -261,19 +265,47 @@ def _check_metrics(components: Components, output: StepOutput, target: Any) -> N
     from epochal.engine.model.batches import described
     from epochal.tasks.preflight import advice
 
-    for name, metric in components.metrics.fresh().items():
+    ignored = getattr(components.step, "ignore_index", None)
+    for name, metric in components.metrics.fresh(ignore_index=ignored).items():
         try:
             getattr(metric, "to", lambda _: None)(components.device)
             metric.update(output.outputs, target)
-        except EpochalError:
-            raise
-        except Exception as error:  # a metric of the user's may raise anything
+        except BaseException as error:  # a metric of the user's may raise anything
+            if passes_through(error):
+                raise
             raise TargetError(
                 f"metrics.validation: {name!r} does not take the outputs "
                 f"({described(output.outputs)}) and targets ({described(target)}) of the first "
-                f"samples: {type(error).__name__}: {error}"
+                f"samples: {in_one_line(error)}"
                 f"{_then(advice.of_metric(metric, output.outputs, target))}"
             ) from error
+        _check_value(name, metric)
+
+
+_OF_SAMPLES = (ValueError, ArithmeticError, LookupError, RuntimeError, TypeError, AssertionError)
+"""What a metric may raise of too few samples."""
+
+
+def _check_value(name: str, metric: Any) -> None:
+    """Raises TargetError if the metric computes something else than numbers.
+
+    Of too few samples a metric may raise: then its first validation tells.
+    """
+    from epochal.engine.measure.metrics import numbers_of
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as those of a class that no sample has
+        try:
+            value = metric.compute()
+        except BaseException as error:  # a metric of the user's may raise anything
+            if passes_through(error):
+                raise
+            if isinstance(error, _OF_SAMPLES):
+                return
+            raise TargetError(
+                f"metrics.{name}: compute() raised {in_one_line(error)}{users_line(error)}"
+            ) from error
+        numbers_of(name, value)
 
 
 def _num_classes(logits: Any) -> int | None:

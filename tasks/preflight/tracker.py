@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from epochal.data.errors import PreflightFailed
+from epochal.data.secrets import masked
 from epochal.tasks.http import ask
 from epochal.tasks.tracking.connection import (
     DATABASES,
@@ -130,8 +131,8 @@ def _check_database(uri: str, experiment: str) -> None:
         engine = _read_only(uri) if is_sqlite(uri) else sqlalchemy.create_engine(uri)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise PreflightFailed(
-            f"tracking.uri: {_shown(uri)} cannot be opened: {error}; is the database's driver "
-            "installed?"
+            f"tracking.uri: {masked(uri)} cannot be opened: {masked(str(error))}; is the "
+            "database's driver installed?"
         ) from error
     revision_of = sqlalchemy.text("SELECT version_num FROM alembic_version")
     deleted_of = sqlalchemy.text(
@@ -182,17 +183,17 @@ def _check_schema(uri: str, tables: set[str], revision: str | None) -> None:
     if revision is None:
         shown = ", ".join(sorted(tables)[:5])
         raise PreflightFailed(
-            f"tracking.uri: {_shown(uri)} is no MLflow database: it has the tables {shown} and no "
+            f"tracking.uri: {masked(uri)} is no MLflow database: it has the tables {shown} and no "
             "alembic_version; name another database"
         )
     if revision in known:
         raise PreflightFailed(
-            f"tracking.uri: {_shown(uri)} has the schema {revision} of an older MLflow; MLflow "
+            f"tracking.uri: {masked(uri)} has the schema {revision} of an older MLflow; MLflow "
             f"{version}, which is installed, wants {head}. Copy the database, then run `mlflow db "
             "upgrade` on it, or name another one"
         )
     raise PreflightFailed(
-        f"tracking.uri: {_shown(uri)} has the schema {revision}, which MLflow {version} does not "
+        f"tracking.uri: {masked(uri)} has the schema {revision}, which MLflow {version} does not "
         f"know (it wants {head}): a newer MLflow made it; install that one, or name another "
         "database"
     )
@@ -220,11 +221,3 @@ def schema_revisions() -> tuple[str | None, frozenset[str]]:
 def _assigned(name: str, text: str) -> list[str]:
     line = re.search(rf"^{name}\b[^=\n]*=(.*)$", text, re.MULTILINE)
     return [] if line is None else re.findall(r"[\"']([0-9a-z_]+)[\"']", line.group(1))
-
-
-def _shown(uri: str) -> str:
-    """The address without a password."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    return parts._replace(netloc=f"…@{parts.netloc.rpartition('@')[2]}").geturl()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import InputError
 from epochal.tasks.out_file import check_out, whole_file
-from epochal.tasks.report.figures import LIGHT, Theme, as_png, new_figure
-from epochal.tasks.report.samples import SHOWN_BY_DEFAULT, SampleView
+from epochal.tasks.report.figures import LIGHT, Theme, as_png, drawable, new_figure
+from epochal.tasks.report.samples import BY_LOSS, SHOWN_BY_DEFAULT, SampleView
 from epochal.tasks.run_data.sample_images import NoImage, open_images, read_images
 from epochal.tasks.runs.find_run import FoundRun
 
@@ -48,15 +48,23 @@ def draw_samples(
         images = read_images(data, [sample["sample_id"] for sample in view.samples])
     except NoImage as error:
         raise InputError(f"--pictures: {error}; leave the option out") from error
-    title = f"{view.run}: {view.order or 'samples by id'}, epoch {view.epoch}"
+    title = f"{run.plan.reference}: {view.order or 'samples by id'}, epoch {view.epoch}"
     with whole_file(out, option="--pictures") as file:
         file.write_bytes(sheet_png(images, captions(view), title=title))
 
 
 def captions(view: SampleView) -> list[str]:
     """Three lines for each sample: id, label, and what it was sorted by."""
+    column, shown_as = {
+        "suspects": ("mean_margin", "AUM"),
+        "easiest": ("p_true", "p_true"),
+    }.get(view.order or "", ("loss", "loss"))
+    if view.order in BY_LOSS and all(sample[column] is None for sample in view.samples):
+        # The other one has made the order.
+        column = shown_as = "p_true" if column == "loss" else "loss"
     return [
-        f"{sample['sample_id']}\n{_label(sample)}\n{_score(sample, view.order)}"
+        f"{sample['sample_id']}\n{_label(sample)}\n"
+        + (_forgotten(sample) if view.order == "forgotten" else _score(sample[column], shown_as))
         for sample in view.samples
     ]
 
@@ -66,14 +74,11 @@ def _label(sample: Mapping[str, Any]) -> str:
     return "label not known" if label < 0 else f"label {label}"
 
 
-def _score(sample: Mapping[str, Any], order: str | None) -> str:
-    if order == "forgotten":
-        return "never right" if sample["never_right"] else f"forgotten {sample['forget_count']}×"
-    column, shown_as = {
-        "suspects": ("mean_margin", "AUM"),
-        "easiest": ("p_true", "p_true"),
-    }.get(order or "", ("loss", "loss"))
-    value = sample[column]
+def _forgotten(sample: Mapping[str, Any]) -> str:
+    return "never right" if sample["never_right"] else f"forgotten {sample['forget_count']}×"
+
+
+def _score(value: float | None, shown_as: str) -> str:
     return f"{shown_as} –" if value is None else f"{shown_as} {value:.3g}"
 
 
@@ -123,12 +128,12 @@ def sheet_figure(
             interpolation="nearest" if small else "antialiased",
         )  # fmt: skip
         panel.text(
-            x, y - CELL / 2 - 0.03, text, ha="center", va="top", fontsize=7, color=theme.ink,
-            linespacing=1.15,
+            x, y - CELL / 2 - 0.03, drawable(text), ha="center", va="top", fontsize=7,
+            color=theme.ink, linespacing=1.15, parse_math=False,
         )  # fmt: skip
     if title:
         panel.text(
-            width / 2, height - MARGIN - 0.05, title, ha="center", va="top", fontsize=9,
+            width / 2, height - MARGIN - 0.05, drawable(title), ha="center", va="top", fontsize=9,
             color=theme.ink, parse_math=False,
         )  # fmt: skip
     panel.set(xlim=(0, width), ylim=(0, height))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from epochal.data.samples.scores import STATES
+from epochal.tasks.printable import printable
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -75,6 +76,14 @@ def new_figure(theme: Theme, *, width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor=theme.paper)
     FigureCanvasAgg(figure)
     return figure
+
+
+def drawable(text: str) -> str:
+    """`text` as the font can draw it: a character that it lacks is a box, and a warning less."""
+    from matplotlib.font_manager import findfont, get_font
+
+    has = get_font(findfont("DejaVu Sans")).get_char_index
+    return "".join(one if one == "\n" or has(ord(one)) else "□" for one in printable(text))
 
 
 def as_png(figure: Figure, *, dpi: int = DPI) -> bytes:

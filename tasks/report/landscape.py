@@ -43,11 +43,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Computed:
-    """A landscape and what it is of."""
+    """A landscape and what it is of. reference: `name@generation`, for its title."""
 
     run: str
     asked: Asked
     landscape: Landscape
+    reference: str = ""
 
     @property
     def lowest(self) -> float:
@@ -129,7 +130,9 @@ def compute_landscape(
             f"{run.plan.reference}, epoch {asked.epoch}: no loss around this checkpoint is "
             "finite; try another --epoch, or a smaller --range"
         )
-    return Computed(run=run.plan.run, asked=asked, landscape=landscape)
+    return Computed(
+        run=run.plan.run, asked=asked, landscape=landscape, reference=run.plan.reference
+    )
 
 
 def _check_unchanged(config: RunConfig, run: FoundRun) -> None:

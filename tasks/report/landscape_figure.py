@@ -50,10 +50,11 @@ def landscape_figure(computed: Computed) -> Figure:
     weights = "" if asked.artifact == "model" else ", average of the weights"
     gaps = f" · {computed.gaps} points not finite, left out" if computed.gaps else ""
     figure.suptitle(
-        f"{computed.run} · epoch {asked.epoch}{weights} · validation loss of "
+        f"{computed.reference or computed.run} · epoch {asked.epoch}{weights} · validation loss of "
         f"{computed.landscape.num_samples} samples · {computed.landscape.centre:.4g} at the "
         f"checkpoint{gaps}",
         fontsize=12,
+        parse_math=False,
     )
     return figure
 

@@ -6,7 +6,6 @@ This file says what is on the page; templates/ has its HTML, its SVG and its CSS
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +15,10 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from epochal.data.errors import EpochalError
+from epochal.data.secrets import masked
 from epochal.engine.config.mid_epoch import INSIDE
 from epochal.engine.config.numerics import EMA
+from epochal.tasks.printable import printable
 from epochal.tasks.report.curves import epoch_curves, update_curves
 from epochal.tasks.report.samples import view_samples
 from epochal.tasks.report.svg_chart import Chart, line_chart
@@ -47,6 +48,7 @@ Images = Callable[[Sequence[int]], "list[npt.NDArray[np.float32]]"]
 _TEMPLATES = Environment(
     loader=PackageLoader("epochal.tasks.report"),
     autoescape=True,
+    finalize=lambda value: printable(value) if isinstance(value, str) else value,
     undefined=StrictUndefined,
     trim_blocks=True,
 )
@@ -102,6 +104,7 @@ def report_html(
         "page.html",
         title=run.plan.reference,
         heading=run.plan.run,
+        generation=run.plan.generation,
         facts=report.facts(),
         config=_yaml(run.plan.config),
         sections=list(report.sections()),
@@ -328,4 +331,4 @@ def _count(value: int | None) -> str:
 def _yaml(config: Mapping[str, Any]) -> str:
     """The config as text; a password in an address is left out."""
     text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100)
-    return re.sub(r"(\w://[^\s:/@]*):[^\s/@]+@", r"\1:…@", text)
+    return masked(text)

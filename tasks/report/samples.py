@@ -32,6 +32,7 @@ DERIVED = (
     "mean_margin", "mean_p_true", "variability", "forget_count", "never_right", "flagged",
     "predicted",
 )  # fmt: skip
+BY_LOSS = ("easiest", "hardest")
 OVER_EPOCHS = ("suspects", "forgotten")
 """Orders that need all epochs, and make their table where no stage has."""
 
@@ -104,8 +105,8 @@ def view_samples(
         run=run.plan.run,
         epoch=trained if mined is None else mined,
         order=order,
-        caption=f"{len(chosen)} of {len(columns['sample_id'])} samples, {order or 'by id'}; "
-        f"scores of {what}",
+        caption=f"{run.plan.reference}: {len(chosen)} of {len(columns['sample_id'])} samples, "
+        f"{order or 'by id'}; scores of {what}",
         notes=_notes(columns, order, ranked=len(ranked)),
         columns=_shown(names, order),
         samples=[{name: _plain(columns[name][row]) for name in names} for row in chosen],
@@ -123,6 +124,8 @@ def _shown(names: Sequence[str], order: str | None) -> list[str]:
 def _notes(columns: Mapping[str, Any], order: str | None, *, ranked: int) -> list[str]:
     from epochal.data.policies.shared.label_noise import noise_rate, num_suspects
 
+    if order == "hardest" and _column(columns, "loss") is None:
+        return ["by the lowest p_true: the loss is one number for a batch, none for each sample"]
     if order == "forgotten":
         never = int(columns["never_right"].sum())
         return [
@@ -189,13 +192,16 @@ def _badness(
 
     from epochal.data.samples import scores
 
-    loss = columns["loss"].astype(np.float64)
-    if order == "hardest":
-        return -loss
-    if order == "easiest":
-        # Highest confidence in a right answer; where there are no classes, the lowest loss.
-        right = _column(columns, "p_true")
-        return loss if right is None else -right
+    if order in BY_LOSS:
+        # Easiest: of highest confidence in a right answer; hardest: of highest loss. Where a table
+        # has one of the two alone, the other decides: both say how far a prediction is off.
+        loss, right = _column(columns, "loss"), _column(columns, "p_true")
+        by_loss, by_right = (None if loss is None else -loss), right
+        found = (by_loss, by_right) if order == "hardest" else (by_right, by_loss)
+        for badness in found:
+            if badness is not None:
+                return badness if order == "hardest" else -badness
+        raise InputError(_needs(run, order, "the loss of each sample, or classes"))
     if order == "forgotten":
         if not scores.has_classes(columns):
             raise InputError(_needs(run, order, "whether predictions were right"))
@@ -208,10 +214,10 @@ def _badness(
 
 
 def _needs(run: str, order: str, what: str) -> str:
-    return (
-        f"{run}: --{order} needs {what}, and its tables have none of it: the model's output is "
-        "not of shape (batch, classes)"
-    )
+    why = "the model's output is not of shape (batch, classes)"
+    if order in BY_LOSS:
+        why = f"the loss is one number for a batch, and {why}"
+    return f"{run}: --{order} needs {what}, and its tables have none of it: {why}"
 
 
 def _column(columns: dict[str, npt.NDArray[Any]], name: str) -> npt.NDArray[np.float64] | None:

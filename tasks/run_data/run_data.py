@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from epochal.data.config.loader import DataConfig
-from epochal.data.errors import DataError, InputError
+from epochal.data.errors import DataError, InputError, passes_through
 from epochal.data.inspection.dataset import DatasetInfo, OpenDataset
 from epochal.data.inspection.describe import describe
 from epochal.data.store.store import Store
@@ -91,6 +91,7 @@ def open_data(
         fingerprint=stated_fingerprint(data, names=config.batch) or read.fingerprint,
         read_ids_N=description.sample_ids,
         labels_N=description.labels,
+        inputs_N=description.inputs,
     )
 
 
@@ -98,7 +99,9 @@ def _is_of(known: DatasetInfo, dataset: Any) -> bool:
     """Whether the remembered description fits this data set, judged without reading the data."""
     try:
         count = len(dataset)
-    except Exception:  # noqa: BLE001 - a user's __len__ may raise anything; `describe` says it
+    except BaseException as error:  # a user's __len__ may raise anything; `describe` says it
+        if passes_through(error):
+            raise
         return False
     return known.index_ids and count == known.num_samples
 
@@ -115,6 +118,26 @@ def check_same_samples(trained: OpenDataset, scored: OpenDataset) -> None:
         f"{', and other ids' if own == count else ''}; expected the same samples in the same "
         "order, so that a score is found by the id of its sample"
     )
+
+
+def tell_repeats(train: OpenDataset, validation: OpenDataset, *, notice: Reporter) -> None:
+    """Tells of inputs that come more than once, as far as the data was read."""
+    from epochal.data.inspection.duplicates import (
+        note_between,
+        note_within,
+        repeats_between,
+        repeats_within,
+    )
+
+    for data in (train, validation):
+        if data.inputs_N is not None:
+            found = repeats_within(data.inputs_N, data.labels_N)
+            if found.is_noted:
+                notice.notice(note_within(data.field, found))
+    if train.inputs_N is not None and validation.inputs_N is not None:
+        found = repeats_between(validation.inputs_N, train.inputs_N)
+        if found.is_noted:
+            notice.notice(note_between(validation.field, train.field, found))
 
 
 def read_run_inputs(
@@ -136,6 +159,7 @@ def read_run_inputs(
     scored = data.get(SCORING_DATA)
     if scored is not None:
         check_same_samples(data["train_data"], scored)
+    tell_repeats(data["train_data"], data["validation_data"], notice=notice)
     data_sets = {
         name: DatasetFacts(dataset.fingerprint, dataset.info.num_samples)
         for name, dataset in data.items()

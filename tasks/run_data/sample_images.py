@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from epochal.data.errors import DataError, EpochalError, InputError, StateMismatch
+from epochal.data.errors import DataError, InputError, StateMismatch, passes_through
 from epochal.data.hashing import hash_u64
+from epochal.data.traces import in_one_line
 from epochal.tasks.run_data.run_data import found_data, own_config
 from epochal.tasks.runs.find_run import FoundRun
 
@@ -73,12 +74,12 @@ def read_images(data: OpenDataset, sample_ids: Sequence[int]) -> list[npt.NDArra
             seed_generators(seed)
             try:
                 item = data.dataset[position]
-            except EpochalError:
-                raise
-            except Exception as error:  # a user's data set may raise anything
+            except BaseException as error:  # a user's data set may raise anything
+                if passes_through(error):
+                    raise
                 raise DataError(
-                    f"{data.field}: reading sample {sample_id} raised {type(error).__name__}: "
-                    f"{error}; mend the data set"
+                    f"{data.field}: reading sample {sample_id} raised {in_one_line(error)}; mend "
+                    "the data set"
                 ) from error
             images.append(image_of(_input_of(item), name=f"{data.field}: sample {sample_id}"))
     return images

@@ -14,7 +14,8 @@ from importlib import metadata
 from typing import Any
 
 from epochal.data.documents import dump_document
-from epochal.data.errors import CorruptObject
+from epochal.data.errors import CorruptObject, Interrupted
+from epochal.data.traces import failure_text
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.preflight.tracker import check_tracker
 from epochal.tasks.reporting import Reporter, current_reporter
@@ -24,7 +25,7 @@ from epochal.tasks.running.run import Run, prepared_run, working_on
 from epochal.tasks.running.tracked_run import final_tags, make_tracker
 from epochal.tasks.runs.summary import flat_metrics, stage_lines, stopping_line
 from epochal.tasks.session.session import Session
-from epochal.tasks.tracking.background import Status, TrackerResult
+from epochal.tasks.tracking.background import ERROR_TAG, MAX_TAG, Status, TrackerResult
 from epochal.tasks.tracking.connection import tracking_uri
 
 
@@ -87,15 +88,18 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
         _log_attempt(run)
     active = ActiveRun(run, mlflow_uri=tracker.uri)
     status: Status = "KILLED"  # what a signal or a cancellation leaves: neither is an Exception
+    told: dict[str, str] = {}
     try:
         with working_on(run):
             yield active
         status = "FINISHED"
-    except Exception:
-        status = "FAILED"
+    except Interrupted:
+        raise
+    except Exception as error:
+        status, told = "FAILED", {ERROR_TAG: failure_text(error)[:MAX_TAG]}
         raise
     finally:
-        active.delivered = tracker.finish(status, best=view.best, tags=final_tags(view))
+        active.delivered = tracker.finish(status, best=view.best, tags={**final_tags(view), **told})
     _check_lost(session)
 
 

@@ -7,11 +7,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from epochal.data.errors import PreflightFailed, StoreUnavailable
+from epochal.data.errors import (
+    PreflightFailed,
+    StoreUnavailable,
+    TargetError,
+    TrainingFailed,
+    passes_through,
+)
 from epochal.data.hashing import digest
 from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.open import open_store
 from epochal.data.store.retry import RetryPolicy
+from epochal.data.traces import in_one_line, users_line
+from epochal.tasks.config.load import refuse_secrets
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_length import with_epochs
 from epochal.tasks.planning.run_view import RunView
@@ -26,6 +34,7 @@ from epochal.tasks.runs.warm_start import check_start, find_weights
 from epochal.tasks.session.session import Session
 from epochal.tasks.stages.registry import list_stages
 from epochal.tasks.user_code.components import prepare_numerics
+from epochal.tasks.user_code.failures import raised_by_users_code
 
 
 def open_run(
@@ -36,13 +45,23 @@ def open_run(
 ) -> Run:
     """Reads the data, lists the stages, looks up which are done, and checks before computing.
 
+    A config that did not come from a file is refused here if it holds a password.
+
     before_start: the caller's own checks, called if something is to be computed.
     Nothing has started when it raises: InputError for what is wrong with config, data or store.
     """
+    refuse_secrets(config.model_dump(mode="json"), name=config.name)
     try:
         return _open(config, reporter or SilentReporter(), before_start)
-    except StoreUnavailable as error:
+    except (StoreUnavailable, TrainingFailed) as error:
         raise PreflightFailed(str(error)) from error
+    except BaseException as error:
+        if passes_through(error) or not raised_by_users_code(error):
+            raise
+        raise TargetError(
+            f"before the start, code that the config names raised {in_one_line(error)}"
+            f"{users_line(error)}"
+        ) from error
 
 
 def _open(config: RunConfig, reporter: Reporter, before_start: Callable[[], None]) -> Run:

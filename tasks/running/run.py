@@ -9,8 +9,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from epochal.data.errors import CorruptObject, EpochalError, TrainingFailed
+from epochal.data.errors import CorruptObject, EpochalError, InputError, TrainingFailed
 from epochal.data.stage_store.records import StageRecord
+from epochal.data.traces import in_one_line, users_line
 from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.reporting import Outcome
@@ -76,6 +77,9 @@ class Run:
                 self._undo(lost)
                 waiting += reversed(lost)  # the earliest is computed first: others may need it
                 continue
+            except TrainingFailed as error:
+                self.session.reporter.failed(error)
+                raise
             waiting.pop()
             if not waiting:
                 return outcome
@@ -134,18 +138,43 @@ def consumed(view: RunView, stage: Stage) -> dict[str, str]:
 def _compute(session: Session, stage: Stage) -> StageRecord:
     try:
         return KINDS[stage.kind].run(session, stage, consumed(session.run, stage))
-    except (EpochalError, OSError):
+    except BaseException as error:  # the user's model, data, loss or metric may raise anything
         session.live_key = None
-        raise
-    except Exception as error:  # the user's model, data, loss or metric may raise anything
-        session.live_key = None
+        cause = _cause(session, error)
+        if cause is None:
+            raise
         raise TrainingFailed(
-            f"{stage.label}: {type(error).__name__}: {error}{_hint(error)}; the stages before it "
-            "are committed: the same command, or Retry in Prefect's UI, goes on from there"
+            f"{stage.label}: {cause}; the stages before it are committed: the same command, or "
+            "Retry in Prefect's UI, goes on from there"
         ) from error
 
 
-def _hint(error: Exception) -> str:
+def _cause(session: Session, error: BaseException) -> str | None:
+    """What the user's code has done, or None for an error that means what it says.
+
+    At work a wrong target is no longer an input that is refused before anything starts.
+    """
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, EpochalError) or session.interruption.obeyed:
+        return None
+    if isinstance(error, OSError) or not isinstance(error, Exception):
+        # A disk that is full, or the end of this process, unless the user's code raised it.
+        from epochal.tasks.user_code.failures import raised_by_users_code
+
+        if not raised_by_users_code(error):
+            return None
+    return f"{in_one_line(error)}{users_line(error)}{_module(session, error)}{_hint(error)}"
+
+
+def _module(session: Session, error: BaseException) -> str:
+    from epochal.tasks.user_code.failures import failed_module
+
+    components = session.components
+    return "" if components is None else failed_module(error, components.modules)
+
+
+def _hint(error: BaseException) -> str:
     from epochal.tasks.run_data.probe_batches import ONE_SAMPLE, REMEDY
 
     if not str(error).startswith(ONE_SAMPLE):

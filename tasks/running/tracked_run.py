@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epochal.data.errors import InputError
 from epochal.data.hashing import digest
+from epochal.data.secrets import masked
 from epochal.data.stage_store.stages import StageRecord, StageStore
+from epochal.tasks.config.parts import TrackingConfig
 from epochal.tasks.config.run import RunConfig, flatten
 from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.planning.stage import RunInputs
@@ -27,6 +30,7 @@ from epochal.tasks.tracking.background import (
 )
 from epochal.tasks.tracking.connection import tracking_uri
 from epochal.tasks.tracking.mlflow_run import TrackedRun
+from epochal.tasks.user_code.source_digests import source_digests
 
 if TYPE_CHECKING:
     from epochal.data.config.loader import DataConfig
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
 
 
 PICTURES_TAG = "epochal.pictures"
-PICTURES_VERSION = 2
+PICTURES_VERSION = 3
 """Raised when the same run would get other pictures."""
 DATA_MAP, KEPT, REPORT = "figures/data_map.png", "figures/kept.png", "report.html"
 
@@ -113,7 +117,8 @@ NO_DATA = "the data set was not opened for this page; `epochal report` opens it"
 _NOT_PARAMETERS = (
     "name", "epochs", "max_updates", "early_stopping", "averaging", "store", "checkpoint",
     "tracking", "device", "threads", "reproducibility",
-    "folder", "loader.workers", "gradients.per_group", "metrics.best", "sampling.final_full",
+    "folder", "targets_allowed", "loader.workers", "gradients.per_group", "metrics.best",
+    "sampling.final_full",
 )  # fmt: skip
 """Fields that may change within a generation: MLflow refuses a parameter that changes."""
 
@@ -128,10 +133,12 @@ def make_tracker(
     local_mlflow: str | None,
     tags: Mapping[str, str] | None = None,
     images: Images | None = None,
+    with_model: bool = True,
 ) -> Tracker:
     """The tracker of the plan's generation. tags: further tags for the run in MLflow.
 
-    images: reads images of samples for the report; without it the report has none.
+    images: reads images of samples for the report; without it the report has none. with_model:
+    whether the best model goes along, with the user's files in `config.folder` that it runs.
     """
     return Tracker(
         uri=tracking_uri(config.tracking, local_server=local_mlflow),
@@ -159,7 +166,9 @@ def make_tracker(
             target=config.model,
             folder=Path(config.folder),
             files=tuple(run_inputs.sources.get("model", {})),
-        ),
+        )
+        if with_model
+        else None,
         pictures=partial(
             log_pictures, stages=stages, source=PicturesSource(plan, config, images or NO_DATA)
         ),
@@ -199,15 +208,33 @@ def sync_run(
 ) -> TrackerResult:
     """Delivers what MLflow does not have of a run in a store; computes and starts nothing.
 
-    A run whose stages are not all done is shown as `KILLED`.
+    A run whose stages are not all done is shown as `KILLED`. Where MLflow is, and which files of
+    yours go there, is never taken from the store: others may have written that. Raises InputError
+    if the store names another MLflow than the config or the environment.
     """
-    tracker = make_tracker(
-        run.config,
-        run.plan,
+    own = run.own
+    tracking = own.tracking if own is not None else _without_address(run, local_mlflow)
+    folder = own.folder if own is not None else run.config.folder
+    run_inputs, with_model = (
         run.plan.run_inputs(),
+        own is not None and own.model == run.config.model,
+    )
+    if with_model:
+        files = source_digests(run.config.model.target.partition(":")[0], folder=Path(folder))
+        run_inputs = replace(run_inputs, sources={"model": files})
+    elif run.is_whole:
+        notice(
+            f"the best model of {run.plan.reference} is not delivered: its source files are known "
+            "from the config it was trained with alone; give that: `epochal sync CONFIG`"
+        )
+    tracker = make_tracker(
+        run.config.model_copy(update={"tracking": tracking, "folder": folder}),
+        run.plan,
+        run_inputs,
         run.stage_store,
         notice=notice,
         local_mlflow=local_mlflow,
+        with_model=with_model,
     )
     tracker.start()
     for stage in run.stages:
@@ -219,3 +246,17 @@ def sync_run(
         tags=final_tags(run),
         hurried=False,
     )
+
+
+def _without_address(run: FoundRun, local_mlflow: str | None) -> TrackingConfig:
+    """What a store says of tracking, but for the address. Raises InputError if it names another."""
+    stored = run.config.tracking
+    tracking = stored.model_copy(update={"uri": None})
+    if stored.uri not in (None, tracking_uri(tracking, local_server=local_mlflow)):
+        raise InputError(
+            f"{run.plan.reference}: the plan in the store names MLflow at "
+            f"{masked(stored.uri)!r:.200}, and a store does not say where your deliveries and your "
+            "credentials go: give the run's config (`epochal sync CONFIG`), or set "
+            "MLFLOW_TRACKING_URI"
+        )
+    return tracking

@@ -11,16 +11,19 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from epochal.data.errors import BadStore
+from epochal.data.secrets import masked
 from epochal.tasks.config.run import RunConfig, flatten
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.runs.run_plans import RunPlan
-from epochal.tasks.stages.registry import KINDS, list_stages
+from epochal.tasks.stages.registry import KINDS
 
 MAX_VALUE_CHARS = 60
 SHORT_DIGEST = 8
 
 _FIELDS_OF_SECTION: dict[str, tuple[str, ...]] = {
     "schedule": ("schedule", "epochs"),
+    "schedule.plateau": ("schedule", "metrics", "loader.validation_batch_size"),
     "batch_norm": ("batch_norm", "epochs"),
     "sampler": ("batches",),
     "sampling": ("sampling",),
@@ -39,7 +42,7 @@ def shown(value: Any) -> str:
     """A value in one short line."""
     if value is None:
         return "not set"
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = masked(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 1]}…"
 
 
@@ -56,11 +59,12 @@ class Comparison:
         self._new_config = dict(flatten(config.model_dump(mode="json")))
         plain = plan.config if old_config is None else old_config.model_dump(mode="json")
         self._old_config = dict(flatten(plain))
-        self._old: dict[tuple[str, int | None], Stage] = {}
-        if old_config is not None:
-            listed = list_stages(old_config, plan.run_inputs())
-            self._old = {(stage.kind, stage.epoch): stage for stage in listed}
         self._readable = old_config is not None
+        try:
+            listed = [] if old_config is None else plan.listed_stages(old_config)
+        except BadStore:
+            listed, self._readable = [], False
+        self._old = {(stage.kind, stage.epoch): stage for stage in listed}
         self._reasons: dict[tuple[str, int | None], tuple[str, ...]] = {}
         self.shared = sum(self.same(stage) for stage in stages)
 
@@ -85,7 +89,10 @@ class Comparison:
             return
         for section in {**old.inputs, **stage.inputs}:
             before, now = old.inputs.get(section), stage.inputs.get(section)
-            if before != now:
+            of = section.removesuffix(".source")
+            if (of in old.inputs) != (of in stage.inputs):  # it acts in one of the two alone
+                yield from self._fields(_FIELDS_OF_SECTION.get(of, (of,)))
+            elif before != now:
                 yield from self._section(section, before, now)
         for role in {**old.parents, **stage.parents}:
             old_parent, parent = old.parents.get(role), stage.parents.get(role)
@@ -102,7 +109,7 @@ class Comparison:
 
     def _section(self, section: str, before: Any, now: Any) -> Iterator[str]:
         if section.endswith(".source"):
-            yield from _source_changes(section, before or {}, now or {})
+            yield from source_changes(section, before or {}, now or {})
             return
         fields = list(self._fields(_FIELDS_OF_SECTION.get(section, (section,))))
         if fields:
@@ -127,9 +134,10 @@ def _short(fingerprint: Any) -> str:
     return "not yet read" if fingerprint is None else str(fingerprint)[:SHORT_DIGEST]
 
 
-def _source_changes(
+def source_changes(
     section: str, before: Mapping[str, str], now: Mapping[str, str]
 ) -> Iterator[str]:
+    """A change for each of the files whose digests differ."""
     for file in sorted({**before, **now}):
         if before.get(file) != now.get(file):
             old = before.get(file, "not there")[:SHORT_DIGEST]

@@ -8,30 +8,33 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from epochal.data.errors import EpochalError, NotFound
+from epochal.data.errors import CorruptObject, EpochalError, InputError, NotFound
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.store.open import open_store
 from epochal.data.store.store import Store
 from epochal.tasks.config.load import load_config
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_view import RunView
+from epochal.tasks.private_files import private_file, private_folder
+from epochal.tasks.runs.described import described_plan, unreadable
 from epochal.tasks.runs.lookup import look_up, records_of
-from epochal.tasks.runs.run_plans import RunPlan, find_plan
-from epochal.tasks.stages.registry import list_stages
+from epochal.tasks.runs.run_plans import RunPlan, find_plan, generations, run_names
 
 MAX_STORES = 50
 MAX_NAMED_STORES = 3
+CONFIG_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
 
 @dataclass(frozen=True)
 class FoundRun(RunView):
     """A run in a store: its newest plan, and the stages up to where early stopping ended it.
 
-    own: the config file that the user named, else None. `config` is only what the store says: code
-    that a store names is never run, so what needs code (images, losses) needs `own`.
+    own: the config file that the user named, else None. Without it `config` is only what the store
+    says: code that a store names is never run, so what needs code (images, losses) needs `own`.
     """
 
     store: Store
@@ -41,12 +44,23 @@ class FoundRun(RunView):
 
 
 def found_run(
-    plan: RunPlan, config: RunConfig, stage_store: StageStore, records: dict[str, StageRecord]
+    plan: RunPlan,
+    config: RunConfig,
+    stage_store: StageStore,
+    records: dict[str, StageRecord],
+    *,
+    own: RunConfig | None = None,
 ) -> FoundRun:
-    """The run of that plan. config: that of the plan."""
-    run = RunView(config, list_stages(config, plan.run_inputs()), records)
+    """The run of that plan. config: one with the stages of the plan."""
+    run = RunView(config, plan.listed_stages(config), records)
     return FoundRun(
-        config, run.needed, records, store=stage_store.store, stage_store=stage_store, plan=plan
+        config,
+        run.needed,
+        records,
+        store=stage_store.store,
+        stage_store=stage_store,
+        plan=plan,
+        own=own,
     )
 
 
@@ -71,37 +85,104 @@ def remember_store(url: str) -> None:
         return
     urls = [url, *(other for other in known if other != url)][:MAX_STORES]
     path = stores_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    private_folder(path.parent)
+    temporary = private_file(path.with_name(f"{path.name}.{os.getpid()}"))
     temporary.write_text(json.dumps(urls, indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)
 
 
-def find_run(reference: str, *, store: str | None = None) -> FoundRun:
+def find_run(
+    reference: str,
+    *,
+    store: str | None = None,
+    overrides: Sequence[str] = (),
+    notice: Callable[[str], None] = lambda _: None,
+) -> FoundRun:
     """The run that `reference` names: `config.yaml`, `name`, `name@2` or `STORE/name`.
 
-    Raises NotFound, saying where it was looked for.
+    A config's path names the generation that the config describes, with `overrides` applied; a name
+    alone the one that was planned last. store: to look in, whatever the reference says. notice: is
+    told where code or data of a config have changed since.
+
+    Raises NotFound, saying where it was looked for and what is there.
     """
     here = Path.cwd()
-    path = Path(reference)
-    if path.suffix in {".yaml", ".yml"}:
-        config = load_config(path)
-        opened = open_store(config.store, folder=Path(config.folder))
-        return replace(_found(opened, find_plan(opened, config.name)), own=config)
-    if store is not None or "EPOCHAL_STORE" in os.environ:
-        opened = open_store(store or os.environ["EPOCHAL_STORE"], folder=here)
-        return _found(opened, find_plan(opened, reference))
+    if is_config(reference):
+        config = load_config(reference, overrides=overrides)
+        opened = (
+            open_store(config.store, folder=Path(config.folder))
+            if store is None
+            else open_store(store, folder=here)
+        )
+        return _as_described(opened, config, notice)
+    if overrides:
+        raise InputError(
+            f"--set {overrides[0]}: it changes a config, and {reference!r} names a run; name the "
+            "run by its config's path, or give NAME@GENERATION"
+        )
     if "/" in reference:
+        if store is not None:
+            raise InputError(
+                f"--store {store}: {reference!r} names a store too; leave one of the two out"
+            )
         place, _, name = reference.rstrip("/").rpartition("/")
         opened = open_store(place, folder=here)
         return _found(opened, find_plan(opened, name))
+    if store is not None or "EPOCHAL_STORE" in os.environ:
+        opened = open_store(store or os.environ["EPOCHAL_STORE"], folder=here)
+        return _found(opened, find_plan(opened, reference))
     return _search(reference)
+
+
+def stored_runs(store: Store, *, notice: Callable[[str], None]) -> list[FoundRun]:
+    """Each generation of each run of the store; `notice` is told of those that cannot be read."""
+    runs = []
+    for name in run_names(store.listing("runs")):
+        try:
+            references = generations(store, name)
+            if not references:
+                notice(f"run {name} is passed over: it has no plan that can be read")
+        except CorruptObject as error:
+            notice(f"run {name} is passed over: {error}")
+            continue
+        for reference in references:
+            try:
+                runs.append(_found(store, find_plan(store, reference)))
+            except (InputError, CorruptObject) as error:
+                notice(f"run {reference} is passed over: {error}")
+    return runs
+
+
+def is_config(reference: str) -> bool:
+    """Whether a person means a config's path by it, and not the name of a run."""
+    return Path(reference).suffix.lower() in CONFIG_SUFFIXES
+
+
+def named_store(reference: str) -> Store:
+    """The store at that address, or the one that the config at that path names."""
+    if not is_config(reference):
+        return open_store(reference, folder=Path.cwd())
+    config = load_config(reference)
+    return open_store(config.store, folder=Path(config.folder))
+
+
+def _as_described(store: Store, config: RunConfig, notice: Callable[[str], None]) -> FoundRun:
+    described = described_plan(store, config)
+    plan = described.plan
+    if described.changed:
+        notice(
+            f"{plan.reference} is what this config describes, but for what has changed since it "
+            f"was planned: {'; '.join(described.changed)}"
+        )
+    # What is in no key, such as the metric that is best by, is as the config says it now.
+    view = described.config if described.exact else None
+    return _found(store, plan, config=view, own=config)
 
 
 def _search(reference: str) -> FoundRun:
     tried = []
     beside = Path.cwd() / "store"
-    urls = ([beside.as_uri()] if beside.is_dir() else []) + known_stores()
+    urls = ([f"file://{beside}"] if beside.is_dir() else []) + known_stores()
     for url in dict.fromkeys(urls):
         try:
             opened = open_store(url, folder=Path.cwd())
@@ -120,14 +201,13 @@ def _search(reference: str) -> FoundRun:
     )
 
 
-def _found(store: Store, plan: RunPlan) -> FoundRun:
-    config = plan.run_config()
+def _found(
+    store: Store, plan: RunPlan, *, config: RunConfig | None = None, own: RunConfig | None = None
+) -> FoundRun:
+    config = plan.run_config() if config is None else config
     if config is None:
-        raise NotFound(
-            f"{plan.reference} was planned by another version of epochal, whose config this one "
-            "does not read; use that version"
-        )
+        raise NotFound(unreadable(plan))
     stage_store = StageStore(store)
-    stages = list_stages(config, plan.run_inputs())
+    stages = plan.listed_stages(config)
     statuses = look_up(stage_store, [stage.known_key for stage in stages], stages=stages)
-    return found_run(plan, config, stage_store, records_of(statuses))
+    return found_run(plan, config, stage_store, records_of(statuses), own=own)

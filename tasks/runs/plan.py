@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from epochal.data.errors import CorruptObject
 from epochal.data.stage_store.stages import StageStatus, StageStore
 from epochal.data.store.open import open_store
 from epochal.data.store.store import Store
+from epochal.engine.schedule.kinds import PlateauSchedule
+from epochal.tasks.config.parts import rule
 from epochal.tasks.config.run import RunConfig
+from epochal.tasks.planning.plateau import known_factors
 from epochal.tasks.planning.run_length import with_epochs
 from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.planning.stage import RunInputs, Stage
@@ -40,7 +45,10 @@ class StageReport:
 
 @dataclass(frozen=True)
 class PlanReport:
-    """All stages of a run as the store has them."""
+    """All stages of a run as the store has them.
+
+    factors: of the base rate in the first epochs, by a plateau schedule as far as it is known.
+    """
 
     config: RunConfig
     run_inputs: RunInputs
@@ -48,6 +56,7 @@ class PlanReport:
     statuses: Mapping[str, StageStatus]
     bitwise: bool
     stopped_after: int | None = None
+    factors: tuple[float, ...] = ()
 
     @property
     def num_done(self) -> int:
@@ -70,6 +79,24 @@ class PlanReport:
         if self.config.early_stopping is None or self.num_done == self.num_needed:
             return None
         return "early stopping may end the run sooner: later epochs may not be needed"
+
+    @property
+    def rates(self) -> str | None:
+        """What is known of the rates under a plateau schedule, in one sentence, or None."""
+        schedule = self.config.schedule
+        if not isinstance(schedule, PlateauSchedule):
+            return None
+        measured, known = f"validation/{rule(schedule, self.config.metrics)[0]}", len(self.factors)
+        if not known:
+            return f"schedule: no rate is known yet; they follow from {measured}"
+        turns = ", ".join(
+            f"x {factor:g} from epoch {epoch} on"
+            for epoch, factor in enumerate(self.factors)
+            if epoch == 0 or factor != self.factors[epoch - 1]
+        )
+        if known == self.config.epochs:
+            return f"schedule: {turns}"
+        return f"schedule: {turns}; from epoch {known} on it follows from {measured}, not yet known"
 
     @property
     def unread(self) -> tuple[str, ...]:
@@ -122,6 +149,7 @@ def report_plan(
         statuses=statuses,
         bitwise=run.is_bitwise,
         stopped_after=stopped,
+        factors=tuple(known_factors(run, run_inputs.train_data.num_samples)),
     )
 
 
@@ -135,8 +163,12 @@ def _comparison(config: RunConfig, stages: Sequence[Stage], store: Store) -> Com
     # The plan of these very stages, which `train` notes as it starts, explains nothing.
     plans = [plan for plan in own if [stage.key for stage in plan.stages] != keys]
     if not own:
-        others = (newest_plan(store, name) for name in run_names(store.listing("runs")))
-        plans = [plan for plan in others if plan is not None][:MAX_COMPARED]
+        plans = []
+        for name in run_names(store.listing("runs")):
+            with suppress(CorruptObject):  # another run's folder may be anything
+                if (plan := newest_plan(store, name)) is not None:
+                    plans.append(plan)
+        plans = plans[:MAX_COMPARED]
     return most_similar(config, stages, plans)
 
 

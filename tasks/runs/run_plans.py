@@ -8,7 +8,7 @@ only made longer or shorter, not changed. Whether a stage is done is decided by 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -16,15 +16,16 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, JsonValue, ValidationError
 
 from epochal.data.documents import dump_document, load_document
-from epochal.data.errors import CorruptObject, NotFound
+from epochal.data.errors import BadStore, ConfigError, CorruptObject, NotFound
 from epochal.data.hashing import digest
+from epochal.data.stage_store.status import Damage
 from epochal.data.store.store import Store
 from epochal.data.types import Frozen
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs, Stage
-from epochal.tasks.stages.registry import KINDS
+from epochal.tasks.stages.registry import KINDS, list_stages
 
-MAX_PLAN_BYTES = 1 << 28
+MAX_PLAN_BYTES = 1 << 24  # some 50,000 epochs; read in a second and 300 MB, whatever it holds
 _PLAN = re.compile(r"([0-9]{6})\.json")
 _GENERATION = re.compile(r"[0-9]{1,9}")
 
@@ -88,11 +89,34 @@ class RunPlan(Frozen):
         )
 
     def run_config(self) -> RunConfig | None:
-        """The config, or None if this version of the program no longer accepts it."""
+        """The config, or None if this version of the program does not accept it."""
         try:
             return RunConfig.model_validate(self.config)
-        except ValidationError:
+        except Exception:  # noqa: BLE001 - a store may hold anything, and validators compute with it
             return None
+
+    def listed_stages(self, config: RunConfig) -> list[Stage]:
+        """The stages that this version lists for the plan's config.
+
+        Raises BadStore if the plan does not hold together: the store is shared, and whoever writes
+        to it may have written anything.
+        """
+        if config.epochs > len(self.stages):
+            raise self._contradiction(f"{len(self.stages)} stages for {config.epochs} epochs")
+        try:
+            stages = list_stages(config, self.run_inputs())
+            keyless = [stage.label for stage in stages if stage.key is None]
+        except Exception as error:  # it may contradict itself in any way
+            raise self._contradiction(f"{type(error).__name__}: {error!s:.200}") from error
+        if keyless:
+            raise self._contradiction(f"it leaves out what the key of {keyless[0]} is made from")
+        return stages
+
+    def _contradiction(self, found: str) -> BadStore:
+        return BadStore(
+            f"the plan of {self.reference} does not hold together ({found}): Epochal did not write "
+            f"it; train the run again, or delete runs/{self.run}/plans"
+        )
 
 
 @dataclass(frozen=True)
@@ -112,8 +136,13 @@ def plan_numbers(listing: Iterable[str], run: str) -> list[int]:
     return sorted((int(match.group(1)) for match in matches if match), reverse=True)
 
 
-def run_names(listing: Iterable[str]) -> list[str]:
-    """The names of the runs among the store's paths."""
+def run_names(listing: Collection[str]) -> list[str]:
+    """The names of the runs among the store's paths.
+
+    Raises CorruptObject if a file or a link is where the folder of runs should be.
+    """
+    if "runs" in listing:
+        raise CorruptObject("runs is a file or a symbolic link, expected a folder")
     return sorted({path.split("/")[1] for path in listing if path.startswith("runs/")})
 
 
@@ -152,10 +181,8 @@ def _read_plan(
     store: Store, run: str, number: int, *, set_aside: bool = False
 ) -> NumberedPlan | None:
     path = _plan_path(run, number)
-    load = partial(load_document, name=path, max_bytes=MAX_PLAN_BYTES)
     try:
-        body = store.read_intact(path, load, max_bytes=MAX_PLAN_BYTES)
-        plan = RunPlan.model_validate(body)
+        plan = RunPlan.model_validate(_read_body(store, path))
     except FileNotFoundError:
         return None
     except CorruptObject as error:
@@ -165,6 +192,33 @@ def _read_plan(
     except ValidationError:
         return None  # perhaps written by another version
     return NumberedPlan(number=number, plan=plan) if plan.run == run else None
+
+
+def check_plan(store: Store, run: str, number: int) -> Damage | None:
+    """What is wrong with a plan, if anything is. Changes nothing."""
+    path = _plan_path(run, number)
+    address = store.address(path)
+    try:
+        plan = RunPlan.model_validate(_read_body(store, path))
+        config = plan.run_config()
+        if plan.run != run:
+            return Damage(f"{address} is the plan of run {plan.run!r:.80}", path)
+        if config is not None:
+            plan.listed_stages(config)
+    except FileNotFoundError:
+        return None  # it was deleted in between
+    except CorruptObject as error:
+        return Damage(f"{address} is damaged: {error}", path)
+    except ValidationError:
+        return Damage(f"{address} is no plan that this version of epochal can read")
+    except BadStore as error:
+        return Damage(f"{address}: {error}", path)
+    return None
+
+
+def _read_body(store: Store, path: str) -> dict[str, Any]:
+    load = partial(load_document, name=path, max_bytes=MAX_PLAN_BYTES)
+    return store.read_intact(path, load, max_bytes=MAX_PLAN_BYTES)
 
 
 def find_plan(store: Store, reference: str) -> RunPlan:
@@ -202,8 +256,14 @@ def record_plan(
         numbers = plan_numbers(store.listing(f"runs/{config.name}/plans"), config.name)
         number = numbers[0] + 1 if numbers else 1
         path = _plan_path(config.name, number)
+        data = dump_document(plan.model_dump(mode="json"))
+        if len(data) > MAX_PLAN_BYTES:
+            raise ConfigError(
+                f"epochs: the plan of {len(listed)} stages has {len(data)} bytes, expected at most "
+                f"{MAX_PLAN_BYTES}; take fewer, longer epochs (`batches: {{samples: …}}`)"
+            )
         try:
-            store.put_new(path, dump_document(plan.model_dump(mode="json")))
+            store.put_new(path, data)
         except FileExistsError:
             continue  # another process has just planned this run: look again
         return plan

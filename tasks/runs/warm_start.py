@@ -24,7 +24,6 @@ from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.runs.lookup import records_of
 from epochal.tasks.runs.run_plans import find_plan
-from epochal.tasks.stages.registry import list_stages
 
 if TYPE_CHECKING:
     from epochal.tasks.user_code.components import Components
@@ -76,7 +75,7 @@ def _of_run(named: str, config: RunConfig) -> Weights:
             f"start.from: {plan.reference} was planned by another version of epochal, whose config "
             "this one does not read; export its weights there"
         )
-    stages = list_stages(run, plan.run_inputs())
+    stages = plan.listed_stages(run)
     stage_store = StageStore(store)
     statuses = stage_store.lookup([stage.known_key for stage in stages])
     view = RunView(run, stages, records_of(statuses))
@@ -85,7 +84,9 @@ def _of_run(named: str, config: RunConfig) -> Weights:
         trained = {epoch: record for epoch, record in trained.items() if epoch <= last}
     epoch = match["epoch"]
     if epoch == "best":
-        number = None if view.best is None else view.best.epoch
+        if view.best is None:
+            raise NotFound(f"start.from: {plan.reference} has no best epoch: {view.why_no_best()}")
+        number = view.best.epoch
     else:
         number = max(trained, default=None) if epoch is None else int(epoch)
     if number not in trained:

@@ -1,6 +1,7 @@
 """Signals that end a run: noted when they come, obeyed where the work can be put down.
 
-Prefect cancels by SIGTERM, a terminal by SIGINT, and by SIGHUP when it is closed. Their handlers
+Prefect cancels by SIGTERM, a terminal by SIGINT, and by SIGHUP when it is closed; Slurm sends
+SIGUSR1 some time before it ends a job, where it is told to. Their handlers
 raise wherever the program is, also in the middle of an optimizer step; so a stage notes the signal
 instead and asks after each micro-step. Once it has committed, the signal goes to the handler that
 it was meant for.
@@ -8,6 +9,7 @@ it was meant for.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -17,7 +19,15 @@ from typing import Any
 
 from epochal.data.errors import Interrupted
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+AS_TERM = (signal.SIGHUP, signal.SIGUSR1)
+"""Signals that mean what SIGTERM means, wherever nobody has given them a handler of their own."""
+
+
+def end_process_by(number: int) -> None:
+    """Ends this process as the signal does to one that has no handler of it."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 class Interruption:
@@ -26,6 +36,9 @@ class Interruption:
     def __init__(self) -> None:
         self._came: int | None = None
         self._before: dict[int, Any] = {}
+        self._process = os.getpid()
+        self.obeyed = False
+        """Whether a signal was handed on: what is raised now is its doing."""
 
     @property
     def came(self) -> bool:
@@ -63,24 +76,30 @@ class Interruption:
         number, self._came = self._came, None
         if number is None:
             return
-        handler = self._before.get(number)
-        self._restore()
-        if callable(handler):
-            handler(number, None)
+        self._hand_on(number, None)
         raise Interrupted(
             f"{signal.Signals(number).name} came; what was done is committed, run the same command "
             "to go on"
         )
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # one that the user's code has forked, and now ends
+            end_process_by(number)
         if self._came is None:
             self._came = number
             return
+        self._hand_on(number, frame)
+        raise KeyboardInterrupt
+
+    def _hand_on(self, number: int, frame: FrameType | None) -> None:
+        """Calls the handler that was there before, if there was one."""
+        self.obeyed = True
         handler = self._before.get(number)
+        if number in AS_TERM and not callable(handler):
+            handler = self._before.get(signal.SIGTERM)
         self._restore()
         if callable(handler):
             handler(number, frame)
-        raise KeyboardInterrupt
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -23,6 +23,7 @@ from epochal.tasks.planning.inputs import (
     validation_batch_size,
     with_source,
 )
+from epochal.tasks.planning.plateau import SECTION, factor_of, plateau_inputs
 from epochal.tasks.planning.run_length import in_epochs, rate_function, updates_left, updates_of
 from epochal.tasks.planning.stage import RunInputs, Stage
 from epochal.tasks.session.session import EpochPart, Session
@@ -38,10 +39,11 @@ from epochal.tasks.stages.kind import (
     Number,
     Planned,
     RecordValues,
+    Share,
     StageKind,
     shown,
 )
-from epochal.tasks.stages.validate import mid_epoch_validation
+from epochal.tasks.stages.validate import VALIDATE, mid_epoch_validation
 
 if TYPE_CHECKING:
     from epochal.data.loading.order import MicroBatchPlan
@@ -57,6 +59,7 @@ class _Values(RecordValues):
     loss: Number | None
     accuracy: Number | None
     gradient_norm: Number | None
+    schedule_factor: Share = 1.0
 
 
 def _plan(listing: Listing, epoch: int | None) -> Planned:
@@ -67,6 +70,7 @@ def _plan(listing: Listing, epoch: int | None) -> Planned:
         **loss_inputs(config, run_inputs),
         **_optimizer_inputs(config, run_inputs, epoch),
         **_schedule_inputs(config, run_inputs, epoch),
+        **plateau_inputs(config, run_inputs, epoch, version=VALIDATE.version),
         "loader": {
             "batch_size": config.loader.batch_size,
             "drop_last": config.loader.drop_last,
@@ -158,10 +162,12 @@ def _points(values: Mapping[str, Any]) -> dict[str, float | None]:
 
 def _line(stage: Stage, record: StageRecord) -> list[str]:  # noqa: ARG001 - as a kind is asked
     values = record.values
+    lowered = values.get("schedule_factor", 1.0)
     return [
         f"loss {shown(values['loss'])}",
         f"gradient norm {shown(values['gradient_norm'])}",
         f"{values['samples']} samples",
+        *([] if lowered == 1.0 else [f"rate x {shown(lowered)}"]),
     ]
 
 
@@ -173,10 +179,13 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
     config, data, epoch = session.config, session.data["train_data"], stage.number
     table = sample_table(session, stage)
     micro_batches = _micro_batches(session, stage, table)
+    lowered = factor_of(session.run, epoch, num_samples=data.info.num_samples)
+    told = {"schedule_factor": lowered} if SECTION in stage.inputs else {}
     identity = {
         "key": stage.known_key,
         "environment_digest": session.environment_digest,
         "consumed": dict(consumed),
+        **told,
     }
     resume, times = _begin(session, stage, identity, micro_batches)
     components, norm = session.ready_components(), config.batch_norm
@@ -212,7 +221,7 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
                     gradients=config.gradients,
                     precision=config.precision,
                     mixing=config.mixing,
-                    rate=rate_function(config, num_samples=data.info.num_samples),
+                    rate=rate_function(config, num_samples=data.info.num_samples, lowered=lowered),
                     momentum=None if norm is None else norm.function(config.epochs),
                     frozen=config.optimizer.frozen_in,
                     validation=mid_epoch_validation(config.validation, session, saver, epoch=epoch),
@@ -227,7 +236,7 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
                 resume=resume,
             )
     finally:
-        saver.wait()
+        saver.wait(notice=session.reporter.notice)
     artifacts = _put_artifacts(session, stage, result)
     session.stage_store.put_side_file(
         stage.known_key, TIMES, {"anchors": times.until(result.num_updates)}
@@ -247,6 +256,7 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
             "loss": number(result.mean_loss),
             "accuracy": None if result.accuracy is None else number(result.accuracy),
             "gradient_norm": number(float(norms.mean())) if len(norms) else None,
+            **told,
         },
         consumed=consumed,
     )

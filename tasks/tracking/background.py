@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Literal
 
 from epochal.data.errors import EpochalError
+from epochal.data.secrets import masked
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.tasks.planning.run_view import BestEpoch
 from epochal.tasks.session.session import EpochPart
@@ -29,6 +30,10 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 STOPPED_TAG = "epochal.stopped_early"
 """The epoch that early stopping ended the run with."""
+ERROR_TAG = "epochal.error"
+"""What a run failed with, and where in the user's own files."""
+MAX_TAG = 5000
+"""Characters that every MLflow's database takes for a tag."""
 AWAY_S = 8.0
 """How long `finish` waits for a tracker that no longer answers."""
 STUCK_S = 60.0
@@ -47,7 +52,8 @@ LogPictures = Callable[[TrackedRun, Mapping[str, StageRecord], Callable[[], None
 class TrackerResult:
     """How the delivery ended.
 
-    run_id: MLflow's, or None while nothing could be delivered. problem: what is left, or None.
+    run_id: MLflow's, or None while nothing could be delivered. uri: without a password.
+    problem: what is left, or None.
     """
 
     run_id: str | None
@@ -120,8 +126,8 @@ class Tracker:
 
     @property
     def uri(self) -> str:
-        """Where MLflow is."""
-        return self._uri
+        """Where MLflow is, to be shown."""
+        return masked(self._uri)
 
     def start(self, *, computing: bool = False, forks: bool = False) -> None:
         """Starts the thread and returns at once.
@@ -171,7 +177,7 @@ class Tracker:
                 self._tell("it does not answer")
                 break
         run = self._run
-        return TrackerResult(None if run is None else run.run_id, self._uri, self._problem)
+        return TrackerResult(None if run is None else run.run_id, self.uri, self._problem)
 
     def _work(self) -> None:
         self._attempt()
@@ -227,7 +233,7 @@ class Tracker:
         self._tell(problem.partition("\n")[0][:400])
 
     def _tell(self, problem: str) -> None:
-        self._problem = f"MLflow at {self._uri}: {problem}"
+        self._problem = masked(f"MLflow at {self._uri}: {problem}")
         if not self._told:
             self._told = True
             self._notice(
@@ -266,6 +272,8 @@ class Tracker:
         tags = {**self._initial_tags, **finish.tags}
         if STOPPED_TAG not in tags and run.tag(STOPPED_TAG) is not None:
             tags[STOPPED_TAG] = "no"  # it has continued since, with more patience
+        if ERROR_TAG not in tags and run.tag(ERROR_TAG) is not None:
+            tags[ERROR_TAG] = "none"  # it has gone on since
         if finish.status == FINISHED and finish.best is not None:
             tags["epochal.best_epoch"] = str(finish.best.epoch)
         try:

@@ -27,6 +27,7 @@ from filelock import FileLock
 from epochal.data.errors import ServerUnavailable
 from epochal.data.hashing import digest
 from epochal.tasks.config.parts import TrackingConfig
+from epochal.tasks.private_files import private_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -121,7 +122,7 @@ def _by_proxy(scheme: str) -> bool:
 def _unreadable(path: Path) -> str | None:
     try:
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
             return None
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
             database.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
@@ -129,6 +130,14 @@ def _unreadable(path: Path) -> str | None:
         # A locked file can be reached: MLflow waits until it is free.
         return None if "locked" in str(error) else f"{path}: {error}"
     return None
+
+
+def _make_folder(path: Path) -> None:
+    """A database's folder: the one at home is private, others are as the umask has it."""
+    if path == tracking_home():
+        private_folder(path)
+    else:
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def connect(uri: str) -> MlflowClient:
@@ -258,7 +267,7 @@ def tracker_lock() -> Iterator[None]:
     """Held by one process of this machine at a time, from looking at MLflow to writing there."""
     lock = FileLock(tracking_home() / "mlflow.lock", mode=0o600)
     try:
-        tracking_home().mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(tracking_home())
         lock.acquire()
     except OSError:  # no home to write in; of two new runs the older one stays, lock or not
         yield
@@ -278,7 +287,7 @@ def make_database(path: Path) -> None:
     """
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     for leftover in path.parent.glob(f".{path.name}.*.new*"):
         with suppress(ValueError, FileNotFoundError):
             if not psutil.pid_exists(int(leftover.name.split(".")[-2])):

@@ -26,7 +26,8 @@ from epochal.tasks.session.session import EpochPart
 from epochal.tasks.session.stage_times import TIMES, checked_times
 from epochal.tasks.stages.registry import KINDS
 from epochal.tasks.tracking.connection import tracker_lock
-from epochal.tasks.tracking.mlflow_run import MAX_ROWS, Row, TrackedRun, mlflow_name
+from epochal.tasks.tracking.mlflow_run import MAX_ROWS, Row, TrackedRun
+from epochal.tasks.tracking.names import mlflow_names
 
 if TYPE_CHECKING:
     import numpy as np
@@ -124,7 +125,7 @@ def step_metrics(
     chosen = chosen[np.argsort(step_N[chosen], kind="stable")]
     times_U = update_times_ms(times, updates)
     time_N = times_U[np.clip(step_N - (updates_done - updates) - 1, 0, max(updates - 1, 0))]
-    names = {key: mlflow_name(key) for key in set(key_N.tolist())}
+    names = mlflow_names(key_N.tolist())
     rows, infinite = [], []
     for key, step, moment, value in zip(
         key_N[chosen].tolist(),
@@ -165,9 +166,11 @@ def epoch_metrics(record: StageRecord, *, timestamp_ms: int) -> tuple[Row, ...]:
     """The points of a whole stage: metrics of the epoch, at the step where it ends."""
     points = KINDS[record.stage].points
     assert points is not None, record.stage
+    values = points(record.values)
+    names = mlflow_names(values)
     return tuple(
-        Row(mlflow_name(name), int(record.values["updates_done"]), timestamp_ms, float(value))
-        for name, value in points(record.values).items()
+        Row(names[name], int(record.values["updates_done"]), timestamp_ms, float(value))
+        for name, value in values.items()
         if value is not None  # a record holds None for a value that was not finite
     )
 

@@ -6,7 +6,6 @@ Called again with the same, nothing is written. Knows nothing of stages or of th
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,11 +13,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import JsonValue
 
 from epochal.data.hashing import digest
+from epochal.tasks.printable import printable
 from epochal.tasks.tracking.connection import quiet_end
+from epochal.tasks.tracking.names import mlflow_name, mlflow_names
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+__all__ = ["DataEntry", "Row", "TrackedRun", "mlflow_name", "param_value"]
 
 MAX_ROWS = 1000
 """MLflow's limit for the metrics of one request."""
@@ -50,14 +53,9 @@ class DataEntry:
     source: Mapping[str, JsonValue]
 
 
-def mlflow_name(text: str) -> str:
-    """`text` with characters that MLflow forbids in keys as `_`: one bad name fails a batch."""
-    parts = re.sub(r"[^\w.\- :/]", "_", text).split("/")
-    return "/".join(part if part.strip(".") else f"_{part}" for part in parts)[:250]
-
-
 def param_value(text: str) -> str:
     """`text`, or its beginning and its digest if it is too long for every MLflow."""
+    text = printable(text)
     if len(text) <= MAX_PARAM_CHARS:
         return text
     tail = f"… sha256 {digest('param', text)[:16]}"
@@ -115,7 +113,8 @@ class TrackedRun:
         """
         from mlflow.entities import Param
 
-        wanted = {mlflow_name(name): param_value(value) for name, value in params.items()}
+        names = mlflow_names(params)
+        wanted = {names[name]: param_value(value) for name, value in params.items()}
         held = self._run.data.params
         missing = [Param(name, value) for name, value in wanted.items() if name not in held]
         changed = {
@@ -173,6 +172,7 @@ class TrackedRun:
         """Writes the tags that differ."""
         from mlflow.entities import RunTag
 
+        tags = {name: printable(value) for name, value in tags.items()}
         differing = self._differing(tags)
         if differing:
             self._may_write()

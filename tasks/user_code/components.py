@@ -14,6 +14,7 @@ from epochal.tasks.user_code.targets import built_args, call_target, resolve_tar
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from epochal.engine.model.build import Loss
     from epochal.engine.model.state import TrainingState
@@ -30,6 +31,12 @@ class Components:
     loss: Loss
     metrics: Any
 
+    @property
+    def modules(self) -> dict[str, nn.Module | None]:
+        """The modules of the user's by the config's field, as errors name their parts."""
+        step: Any = self.step if hasattr(self.step, "named_modules") else None
+        return {"model": self.state.model, "loss": self.loss.module, "step": step}
+
 
 def choose_device(name: str) -> torch.device:
     """`auto` is CUDA where there is one, else the CPU. Raises ConfigError if it is not there."""
@@ -37,7 +44,10 @@ def choose_device(name: str) -> torch.device:
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:  # an index that its integer does not hold
+        raise ConfigError(f"device: found {name!r}, which torch refuses: {error}") from error
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from epochal.data.errors import TargetError
 from epochal.data.hashing import bytes_sha256
-
-INSTALLED = ("site-packages", "dist-packages")
+from epochal.data.traces import INSTALLED
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def source_digests(module: str, *, folder: Path) -> dict[str, str]:
         try:
             data = file.read_bytes()
             tree = ast.parse(data, filename=str(file))
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise TargetError(f"{file}: cannot be read as Python: {error}") from error
         digests[name] = bytes_sha256(data)
         for imported in _imports(tree, file=file, root=start.root):

@@ -17,10 +17,11 @@ from typing import Any
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from epochal.data.errors import EpochalError, TargetError
+from epochal.data.errors import TargetError, passes_through
 from epochal.data.hashing import file_sha256
+from epochal.data.traces import INSTALLED, in_one_line, users_line
 from epochal.data.types import Target, TargetName
-from epochal.tasks.user_code.source_digests import INSTALLED, ModuleFile, find_module
+from epochal.tasks.user_code.source_digests import ModuleFile, find_module
 
 _TARGET_NAME: TypeAdapter[str] = TypeAdapter(TargetName)
 MAX_SIGNATURE = 400  # characters of one in an error
@@ -65,16 +66,16 @@ def call_target(target: Target, *positional: Any, field: str, folder: Path, **mo
     arguments = {**built_args(target, field=field, folder=folder), **more}
     try:
         return function(*positional, **arguments)
-    except EpochalError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever it raises becomes one clear error
+    except BaseException as error:  # whatever it raises becomes one clear error
+        if passes_through(error):
+            raise
         if isinstance(error, TypeError) and _is_of_the_call(error):
             raise TargetError(
                 f"{field}.args: {target.target!r} refuses them: {error}{_taken(function)}"
             ) from None
         raise TargetError(
-            f"{field}: {target.target!r} raised {type(error).__name__}: {error}"
-            f"{_place(error)}; args: {target.args}"
+            f"{field}: {target.target!r} raised {in_one_line(error)}{_place(error)}; "
+            f"args: {target.args}"
         ) from error
 
 
@@ -191,10 +192,11 @@ def _import(name: str, *, field: str, folder: Path) -> ModuleType:
         raise TargetError(
             f"{field}.target: importing {name!r} failed: {error}{_place(error)}; install it"
         ) from error
-    except (Exception, SystemExit) as error:  # it runs the user's code: anything may come
+    except BaseException as error:  # it runs the user's code: anything may come
+        if passes_through(error):
+            raise
         raise TargetError(
-            f"{field}.target: importing {name!r} raised {type(error).__name__}: {error}"
-            f"{_place(error)}"
+            f"{field}.target: importing {name!r} raised {in_one_line(error)}{_place(error)}"
         ) from error
     if file is not None:
         _remember(file)
@@ -256,5 +258,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
+    """Where it was raised: in the user's own file if one is among the frames."""
     frames = traceback.extract_tb(error.__traceback__)
-    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    last = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return users_line(error) or last

@@ -6,12 +6,15 @@ import uuid
 import pytest
 from support.runs.bare_run import BareRun
 from support.runs.project import Project, call, environment
+from support.stores.faulty_s3 import Fault, faulty_s3
+from support.stores.s3_server import BUCKET
 from support.stores.stage_records import KEY, make_record
 
 from epochal.data.errors import TrainingFailed
 from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.open import open_store
 from epochal.data.store.store import Store
+from epochal.tasks import upkeep
 from epochal.tasks.upkeep import find_garbage, remove_garbage
 
 
@@ -193,3 +196,37 @@ def test_a_damaged_plan_bars_gc_until_its_run_is_planned_again_and_then_no_stage
     assert gc(project, "--yes")["objects"]
     status = whole.session.stage_store.lookup(list(other.view.records))
     assert any(one.record is None for one in status.values())
+
+
+def test_gc_shows_unfinished_uploads_and_aborts_the_old_ones_of_the_store(s3_endpoint, monkeypatch):
+    import boto3
+
+    prefix, client = uuid.uuid4().hex, boto3.client("s3")
+    paths = {f"{prefix}/stages/{KEY}/a.bin", f"{prefix}/notes/b", f"{prefix}2/stages/{KEY}/c"}
+    for path in paths:
+        place = {"Bucket": BUCKET, "Key": path}
+        upload = client.create_multipart_upload(**place)["UploadId"]
+        client.upload_part(UploadId=upload, PartNumber=1, Body=b"1", **place)
+
+    def left():
+        uploads = client.list_multipart_uploads(Bucket=BUCKET, Prefix=prefix).get("Uploads", [])
+        return {upload["Key"] for upload in uploads}
+
+    url = f"s3://{BUCKET}/{prefix}"
+    assert call("gc", url, "--yes", "--json").json["uploads"] == []  # they may be running
+    monkeypatch.setattr(upkeep, "UPLOAD_QUIET_S", -60.0)
+    done = call("gc", url, "--json")
+    assert [upload["path"] for upload in done.json["uploads"]] == [f"stages/{KEY}/a.bin"]
+    assert f"upload of stages/{KEY}/a.bin" in call("gc", url).out.replace("\n", "")
+    assert left() == paths
+    assert call("gc", url, "--yes").code == 0
+    assert left() == paths - {f"{prefix}/stages/{KEY}/a.bin"}
+
+
+def test_gc_goes_on_where_it_may_not_list_uploads(s3_endpoint):
+    with faulty_s3(s3_endpoint) as proxy:
+        proxy.faults = [Fault("get", "403 AccessDenied", count=9)]
+        done = call("gc", f"s3://{BUCKET}/{uuid.uuid4().hex}", "--json")
+    assert done.code == 0
+    assert done.json["uploads"] == []
+    assert "unfinished uploads are not looked at" in done.err

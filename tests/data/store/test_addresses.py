@@ -145,3 +145,30 @@ def test_a_checked_path_stays_below_the_store(path):
 def test_paths_that_are_not_plain_are_refused(path):
     with pytest.raises(BadStore, match="cannot name an object"):
         check_path(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "./" + "x" * 300,
+        "/data/" + "é" * 200 + "/store",
+        "file:///" + "x" * 256,
+        "/" + "/".join(["folder"] * 600),
+        "s3://bucket/" + "x" * 1000,
+        "memory://" + "x/" * 600 + "x",
+    ],
+)
+def test_a_place_that_is_too_long_for_its_storage_is_refused_in_one_short_line(text):
+    with pytest.raises(BadStore, match="bytes") as raised:
+        normalise_store(text, folder=FOLDER)
+    assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize("text", ["./" + "x" * 255, "s3://bucket/" + "x" * 600])
+def test_a_place_of_the_greatest_length_is_taken(text):
+    assert normalise_store(text, folder=FOLDER)
+
+
+def test_a_folder_with_a_control_character_is_refused():
+    with pytest.raises(BadStore, match="control character"):
+        normalise_store("./store", folder=Path("/a\0b"))

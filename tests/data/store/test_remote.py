@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from support.stores.s3_server import BUCKET
 
-from epochal.data.errors import PreflightFailed, StoreUnavailable
-from epochal.data.store import remote as backend_object
+from epochal.data.errors import PreflightFailed
+from epochal.data.store import s3
 from epochal.data.store.open import open_store
 
 
@@ -25,7 +25,7 @@ def test_a_listing_of_many_pages_is_complete(bucket, monkeypatch):
 
 
 def test_large_files_go_up_in_parts_and_never_replace(bucket, tmp_path, monkeypatch):
-    monkeypatch.setattr(backend_object, "PART_BYTES", 5 << 20)
+    monkeypatch.setattr(s3, "PART_BYTES", 5 << 20)
     store = open_store(bucket.url)
     source = tmp_path / "source"
     source.write_bytes(os.urandom(12 << 20))
@@ -38,41 +38,6 @@ def test_large_files_go_up_in_parts_and_never_replace(bucket, tmp_path, monkeypa
             store.put_new("big", other)
     assert store.read("big") == source.read_bytes()
     assert store.listing() == {"big": 12 << 20}
-
-
-def test_a_failed_part_leaves_no_object(bucket, tmp_path, monkeypatch):
-    monkeypatch.setattr(backend_object, "PART_BYTES", 5 << 20)
-    store = open_store(bucket.url)
-    source = tmp_path / "source"
-    source.write_bytes(bytes(12 << 20))
-    call = store._backend._files._call_s3
-
-    async def fail_second_part(method, *args, **kwargs):
-        if kwargs.get("PartNumber") == 2:
-            raise OSError("the line went dead")
-        return await call(method, *args, **kwargs)
-
-    monkeypatch.setattr(store._backend._files, "_call_s3", fail_second_part)
-    with pytest.raises(StoreUnavailable, match="the line went dead"):
-        store.put_new("big", source)
-    assert open_store(bucket.url).listing() == {}
-
-
-def test_a_conflict_on_the_other_side_is_tried_again(bucket, monkeypatch):
-    from botocore.exceptions import ClientError
-
-    create = bucket._backend._create
-    answers = iter([OSError("conflict"), OSError("conflict")])
-
-    def conflict_twice(path, source):
-        for answer in answers:
-            cause = {"Error": {"Code": "ConditionalRequestConflict", "Message": "409"}}
-            raise answer from ClientError(cause, "PutObject")
-        create(path, source)
-
-    monkeypatch.setattr(bucket._backend, "_create", conflict_twice)
-    bucket.put_new("a", b"1")
-    assert bucket.read("a") == b"1"
 
 
 def test_a_missing_bucket_fails_the_preflight(s3_endpoint):

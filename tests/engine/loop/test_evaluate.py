@@ -9,10 +9,20 @@ import torchmetrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.numbers.evaluation import metrics, validate
-from support.numbers.tiny_model import Net, bits, cross_entropy, new_state, samples
+from support.numbers.tiny_model import (
+    Net,
+    batches,
+    bits,
+    cross_entropy,
+    new_state,
+    run_epoch,
+    samples,
+)
 from torch import nn
 
 from epochal.data.errors import TargetError
+from epochal.engine.library import metrics_of
+from epochal.engine.loop.evaluate import score_samples, validate_epoch
 from epochal.engine.model.step import StepOutput
 
 
@@ -66,6 +76,32 @@ def test_targets_below_zero_count_nowhere_in_the_accuracy():
     expected = validate(state, x[:15], y[:15], batch_size=20).values["accuracy"]
     y[15:] = -100
     assert validate(state, x, y).values["accuracy"] == expected
+
+
+@pytest.mark.parametrize("ignored", [0, 2, 255])
+def test_targets_that_the_loss_ignores_count_in_no_metric_and_are_no_label(ignored):
+    state, (x, y) = new_state(), samples(42)
+    y = torch.where(torch.arange(42) % 3 == 0, ignored, y)
+    names = (
+        "accuracy", "top5_accuracy", "f1", "balanced_accuracy", "auroc", "perplexity",
+        "confusion_matrix", "calibration_error",
+    )  # fmt: skip
+    step, keep = cross_entropy(ignore_index=ignored), y != ignored
+    found = validate_epoch(
+        state.model, batches(x, y, batch_size=7), step=step, metrics=metrics_of(*names)
+    )
+    expected = validate_epoch(
+        state.model, batches(x[keep], y[keep], batch_size=7), step=step, metrics=metrics_of(*names)
+    )
+    for name, value in expected.values.items():
+        assert found.values[name] == pytest.approx(value, nan_ok=True), name
+    assert found.matrices == expected.matrices
+    seen = score_samples(state.model, batches(x, y, batch_size=7), step=step)
+    assert np.array_equal(seen["label"] == -1, ~keep.numpy())
+    trained = run_epoch(state, x, y, step=step)
+    assert np.array_equal(trained.observations["label"] == -1, ~keep.numpy())
+    right = trained.observations["correct"][keep.numpy()].mean()
+    assert trained.accuracy == pytest.approx(right)
 
 
 def test_a_metric_of_torchmetrics_starts_anew_each_time():

@@ -19,6 +19,7 @@ from epochal.data.types import Batch, Window
 from epochal.engine.config.mixing import MixingConfig
 from epochal.engine.config.numerics import PrecisionConfig
 from epochal.engine.library import metrics_of, supervised_step
+from epochal.engine.loop import loss_weights
 from epochal.engine.loop.epoch import Recipe, train_epoch
 from epochal.engine.loop.evaluate import score_samples, validate_epoch
 from epochal.engine.loop.mixing import MixedBatch, MixedStep, plan_mixing
@@ -324,6 +325,19 @@ def test_an_update_in_which_nothing_counts_changes_nothing():
         assert torch.equal(tensor, before[name])
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_a_device_that_is_not_waited_for_gives_the_same_numbers(name, monkeypatch):
+    kind, args, make, (x, target) = CASES[name]
+    step = DefaultStep(build_loss(kind, args))
+    here, there = (new_state(make, torch.optim.SGD, lr=0.3) for _ in range(2))
+    expected = run_epoch(here, x, target, step=step, accumulate=ACCUMULATE)
+    monkeypatch.setattr(loss_weights, "reads_at_once", lambda _: False)
+    result = run_epoch(there, x, target, step=step, accumulate=ACCUMULATE)
+    for key, tensor in here.model.state_dict().items():
+        torch.testing.assert_close(there.model.state_dict()[key], tensor, **EXACT)
+    np.testing.assert_allclose(result.updates["train/loss"], expected.updates["train/loss"])
+
+
 def test_lengths_that_differ_from_batch_to_batch_count_by_their_tokens():
     """A language model, each batch padded to its own longest text."""
     generator = torch.Generator().manual_seed(0)
@@ -425,8 +439,10 @@ def test_a_step_of_ones_own_says_what_its_mean_divides_by():
     np.testing.assert_allclose(result.updates["train/loss/own"], expected.updates["train/loss"])
 
 
+@pytest.mark.parametrize("waits", [True, False])
 @pytest.mark.parametrize("stop_at", [1, 2, 4, 5])
-def test_an_epoch_that_goes_on_within_an_update_has_the_same_bits(stop_at):
+def test_an_epoch_that_goes_on_within_an_update_has_the_same_bits(stop_at, waits, monkeypatch):
+    monkeypatch.setattr(loss_weights, "reads_at_once", lambda _: waits)
     x, target = classes(LENGTH, ignored=-100)
     step = DefaultStep(build_loss(nn.CrossEntropyLoss, {"weight": WEIGHT}))
     kept = []

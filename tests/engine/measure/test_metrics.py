@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from epochal.engine.measure.metrics import TopKAccuracy
+from epochal.data.errors import TargetError
+from epochal.engine.config.numerics import MetricsConfig
+from epochal.engine.measure.metrics import TopKAccuracy, build_metrics
 
 
 def accuracy(k, *batches):
@@ -46,3 +48,54 @@ def test_positions_count_one_by_one(k):
 def test_where_nothing_counts_there_is_no_accuracy():
     assert math.isnan(accuracy(1))
     assert math.isnan(accuracy(1, (torch.zeros(2, 3), torch.tensor([-1, -1]))))
+
+
+class Fixed:
+    """A metric that gives what it is told to."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def update(self, outputs, target):
+        """Nothing."""
+
+    def compute(self):
+        return self.value
+
+
+def computed(**values):
+    config = MetricsConfig(
+        validation=tuple({"name": name, "target": "x:y", "args": {}} for name in values)
+    )
+    metrics = build_metrics(config, lambda target: Fixed(values[target.name]))
+    return metrics.values(metrics.fresh(), loss=0.5)
+
+
+def test_the_parts_of_a_metric_keep_their_own_names_whatever_is_in_them():
+    found = computed(score={"<10": 0.25, ">10": 0.75, "a b/ç": 1}, recall={"@5": 0.1, "_5": 0.2})
+    assert found == {
+        "score_<10": 0.25,
+        "score_>10": 0.75,
+        "score_a b/ç": 1.0,
+        "recall_@5": 0.1,
+        "recall__5": 0.2,
+        "loss": 0.5,
+    }
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"recall": {"5": 0.1}, "recall_5": 0.2},
+        {"recall": {5: 0.1, "5": 0.2}},
+        {"recall": {"a": {"b": 0.1}, "a_b": 0.2}},
+    ],
+)
+def test_two_numbers_of_one_name_are_refused(values):
+    with pytest.raises(TargetError, match="two numbers are called 'recall_"):
+        computed(**values)
+
+
+def test_a_metric_is_not_called_as_the_best_epochs_number_is():
+    with pytest.raises(ValueError, match="'epoch' is what the number of the best epoch is called"):
+        computed(epoch=1)

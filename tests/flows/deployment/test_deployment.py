@@ -94,6 +94,22 @@ def test_the_server_refuses_a_run_whose_parameters_are_out_of_bounds(project, pr
     assert "epochs" in answer.text
 
 
+def test_the_server_refuses_a_run_that_names_code_which_is_not_deployed(project, prefect_api):
+    deployed = deploy(project, targets_allowed="[torch.nn:L1Loss]")
+    config = held(prefect_api, deployed)["parameters"]["config"]
+    asking = f"{prefect_api}/deployments/{deployed['deployment_id']}/create_flow_run"
+
+    def create(**changes):
+        return httpx.post(asking, json={"parameters": {"config": {**config, **changes}}})
+
+    evil = {"target": "os:system", "args": {"command": "touch evil"}}
+    for field in ("train_data", "validation_data", "model", "loss", "step"):
+        answer = create(**{field: evil})
+        assert answer.status_code in {409, 422}, field
+        assert "os:system" in answer.text
+    assert create(loss={"target": "torch.nn:L1Loss"}).status_code == 201
+
+
 def test_the_object_of_json_is_the_last_line(project, prefect_api):
     done = project("deploy", "--cron", "0 2 * * *", "--timezone", "Europe/Berlin")
     (line,) = done.out.splitlines()

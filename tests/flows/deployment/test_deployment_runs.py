@@ -51,6 +51,16 @@ def test_the_mlflow_server_beside_it_has_the_curves(deployed):
     assert "validation/accuracy" in {one["key"] for one in runs["blobs"]["data"]["metrics"]}
 
 
+def test_a_run_that_names_other_code_deep_in_its_args_fails_before_anything_is_imported(deployed):
+    deployed.project.write("planted.py", "open('was_imported', 'w')")
+    model = {"target": "model:Net", "args": {"width": {"target": "planted:boom", "args": {}}}}
+    run = deployed.run(name="planted", model=model)
+    failed = deployed.wait(run, "COMPLETED", "FAILED", "CRASHED")
+    assert failed["state_type"] == "FAILED"
+    assert "model.args.width.target: 'planted:boom' is not deployed" in failed["state"]["message"]
+    assert not (deployed.project.folder / "was_imported").exists()
+
+
 def test_retry_after_a_failure_goes_on_where_it_broke(deployed):
     broken = deployed.project.folder / "broken"
     broken.write_text("38")

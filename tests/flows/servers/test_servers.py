@@ -19,6 +19,7 @@ from support.runs.machine import (
     family,
     free_port,
     get,
+    status_of,
     taken,
     variables_of,
     wait_for,
@@ -42,6 +43,10 @@ def machine(tmp_path_factory, empty_prefect, empty_mlflow):
         prefect_tables=empty_prefect,
         mlflow_tables=empty_mlflow,
     )
+    for folder in (machine.home, machine.prefect_home, machine.home / ".epochal"):
+        folder.chmod(0o755)
+        for file in folder.glob("*.db"):
+            file.chmod(0o666)
     reading, writing = os.pipe()
     os.set_inheritable(writing, True)
     with taken(*USUAL_PORTS):
@@ -54,7 +59,11 @@ def machine(tmp_path_factory, empty_prefect, empty_mlflow):
 @pytest.fixture
 def up(machine):
     """What `up` prints; after the first time nothing is started."""
-    done = machine("up", "--json")
+    before = os.umask(0)  # the servers', too: what they leave open is open
+    try:
+        done = machine("up", "--json")
+    finally:
+        os.umask(before)
     assert done.code == 0, done.err
     return done.json
 
@@ -79,9 +88,59 @@ def test_up_starts_all_on_free_ports_where_the_usual_are_taken_and_all_answer(ma
     assert sorted(up["logs"]) == sorted(server["log"] for server in machine.servers.values())
 
 
-def test_the_page_asks_the_api_of_its_own_port(up):
+def test_the_page_asks_the_api_beside_it_also_through_a_tunnel_at_another_port(up):
     settings = json.loads(get(up["prefect_ui"], "/ui-settings")[1])
-    assert settings["api_url"] == up["prefect_api"] == f"{up['prefect_ui']}/api"
+    assert settings["api_url"] == "/api"
+    assert settings["default_ui"] == "v1"
+    assert status_of(up["prefect_ui"], "/api/health", Host="localhost:9999") == 200
+
+
+ATTACKED = {
+    "prefect_ui": ("/api/deployments/filter", "{}"),
+    "mlflow_ui": ("/api/2.0/mlflow/experiments/search", '{"max_results": 2}'),
+}
+WEBSOCKET = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec_WebSocket_Version": "13",
+}
+
+
+@pytest.mark.parametrize("name", ATTACKED)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:8888"},
+        {"Host": "evil.example"},
+        {"Host": "10.evil.example", "Origin": "http://10.evil.example"},
+        {"Sec_Fetch_Site": "cross-site"},
+    ],
+    ids=str,
+)
+def test_no_web_page_but_its_own_reaches_a_server(up, name, headers):
+    path, body = ATTACKED[name]
+    assert status_of(up[name], path, method="POST", body=body) == 200
+    assert status_of(up[name], path, method="POST", body=body, **headers) == 403
+    asking = {"Access_Control_Request_Method": "POST"}
+    assert status_of(up[name], path, method="OPTIONS", **asking, **headers) == 403
+    assert status_of(up[name], "/", **headers) == 403
+    assert status_of(up[name], "/health", **headers) == 403
+
+
+@pytest.mark.parametrize("path", ["/api/events/out", "/api/events/in", "/api/logs/out"])
+def test_no_web_page_but_its_own_opens_a_websocket(up, path):
+    own = up["prefect_ui"]
+    assert status_of(own, path, **WEBSOCKET, Origin=own) == 101
+    assert status_of(own, path, **WEBSOCKET) == 101
+    for headers in (
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Host": "evil.example"},
+    ):
+        assert status_of(own, path, **WEBSOCKET, **headers) == 403
 
 
 def test_servers_listen_on_loopback_only(machine, up):
@@ -115,15 +174,13 @@ def test_only_their_owner_reads_what_servers_write_but_runs_of_the_worker_are_as
 ):
     status = {name: (machine.process(name) / "status").read_text() for name in machine.servers}
     umasks = {name: text.partition("Umask:")[2].split()[0] for name, text in status.items()}
-    assert umasks.pop("worker") == f"{umask_of_this_process():04o}"
+    assert umasks.pop("worker") == "0000"
     assert set(umasks.values()) == {"0077"}
-    assert {Path(log).stat().st_mode & 0o777 for log in up["logs"]} == {0o600}
-
-
-def umask_of_this_process():
-    before = os.umask(0o022)
-    os.umask(before)
-    return before
+    kept = [machine.home / ".epochal", *(machine.home / ".epochal").iterdir()]
+    kept += [place for place in machine.prefect_home.iterdir() if place.is_file()]
+    assert {place.suffix for place in kept} >= {".db", ".log", ".json", ".lock", ".touch"}
+    modes = {place.name: place.stat().st_mode & 0o077 for place in kept}
+    assert set(modes.values()) == {0}, modes
 
 
 def test_servers_are_detached_from_the_command_that_starts_them(machine, up):
@@ -207,8 +264,6 @@ def test_down_stops_all_and_again_does_nothing_and_up_takes_the_ports_it_is_give
     assert done.json["prefect_ui"] == f"http://127.0.0.1:{prefect}"
     assert done.json["mlflow_ui"] == f"http://127.0.0.1:{mlflow}"
     assert sorted(done.json["started"]) == ["mlflow", "prefect", "worker"]
-    settings = json.loads(get(done.json["prefect_ui"], "/ui-settings")[1])
-    assert settings["api_url"] == f"http://127.0.0.1:{prefect}/api"
 
 
 @pytest.mark.parametrize("option", ["--prefect-port", "--mlflow-port"])

@@ -184,6 +184,21 @@ def get(url, path):
         return answer.status, answer.read().decode()
 
 
+def status_of(url, path, *, method="GET", body=None, **headers):
+    """The status of a request with these headers (`_` for `-`), `Host` too if it is among them."""
+    address = url.removeprefix("http://")
+    named = {"Host": address, **{name.replace("_", "-"): text for name, text in headers.items()}}
+    connection = http.client.HTTPConnection(address, timeout=30)
+    with contextlib.closing(connection):
+        connection.putrequest(method, path, skip_host=True)
+        if body is not None:
+            named |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        for name, text in named.items():
+            connection.putheader(name, text)
+        connection.endheaders(None if body is None else body.encode())
+        return connection.getresponse().status
+
+
 def wait_for(what, *, timeout_s=60.0):
     """The first true answer of `what()`."""
     deadline = time.monotonic() + timeout_s

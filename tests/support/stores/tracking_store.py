@@ -25,13 +25,16 @@ START_MS = 1_700_000_000_000
 class Finished:
     """Stages of a run in a fresh store: initialise, then train, validate and mine per epoch."""
 
-    def __init__(self, *, epochs, updates=20, keys=UPDATE_KEYS, tensors=None, values=None):
+    def __init__(
+        self, *, epochs, updates=20, keys=UPDATE_KEYS, tensors=None, values=None, metrics=None
+    ):
         self.store = open_store(f"memory://{uuid.uuid4().hex}/store")
         self.stages = StageStore(self.store)
         self.updates = updates
         self.keys = keys
         self.tensors = tensors or {"weight": torch.zeros(2)}
         self.values = values or {}
+        self.metrics = metrics or {"accuracy": 0.9, "loss": None}
         self.records = [self._put("initialise", None, {}, {})]
         for epoch in range(epochs):
             self.add_epoch(epoch)
@@ -45,7 +48,7 @@ class Finished:
         values = {"updates": self.updates, "updates_done": done, "loss": 0.5, "accuracy": None}
         self.records.append(self._put("train", epoch, artifacts, values))
         self._times("validate", epoch, [[0, begun + 11_000]])
-        values = {"updates_done": done, "metrics": {"accuracy": 0.9, "loss": None}}
+        values = {"updates_done": done, "metrics": self.metrics}
         self.records.append(self._put("validate", epoch, {}, values))
         self._times("mine", epoch, [[0, begun + 12_000]])
         values = {"updates_done": done, "kept_fraction": 0.75, "samples": 40}

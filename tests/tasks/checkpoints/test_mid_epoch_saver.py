@@ -66,6 +66,19 @@ def test_an_error_of_the_thread_comes_up_at_the_very_next_micro_step(project, mo
     assert seen == [1, 2, 3, 4, 5]  # the fourth micro-step ends the second update
 
 
+def test_an_error_of_an_epochs_last_commit_is_told_and_ends_nothing(tmp_path, monkeypatch):
+    def fail(*_):
+        raise StoreUnavailable("the bucket is gone")
+
+    monkeypatch.setattr(MidEpochStore, "commit", fail)
+    saver, told = new_saver(tmp_path, every_updates=1), []
+    train(saver.when_due, count=16)
+    saver.wait(notice=told.append)
+    saver.wait(notice=told.append)
+    assert len(told) == 1
+    assert "the bucket is gone" in told[0]
+
+
 def test_a_commit_that_is_not_taken_in_time_is_given_up_and_named(tmp_path, monkeypatch):
     free = threading.Event()
 

@@ -4,6 +4,8 @@ import pytest
 from pydantic import ValidationError
 from support.numbers.stage_keys import config
 
+from epochal.tasks.config.run import flatten
+
 UPDATES = {"kind": "constant", "warmup": 10, "unit": "updates"}
 PLAIN = {"sampling": {"policy": "none"}, "schedule": {"kind": "constant"}}
 
@@ -47,3 +49,10 @@ def test_what_does_not_go_together_is_named(changes, problem):
 )
 def test_what_goes_together_is_taken(changes):
     assert config(**{**PLAIN, **changes}).epochs == 8
+
+
+def test_two_leaves_of_a_config_never_have_one_path():
+    nested = {"a.b": 1, "a": {"b": 2, '"': 3, "": 4, "c": {}}, "d": [1]}
+    assert dict(flatten(nested)) == {
+        '"a.b"': 1, "a.b": 2, 'a."\\""': 3, 'a.""': 4, "a.c": {}, "d": [1],
+    }  # fmt: skip

@@ -107,3 +107,15 @@ def test_a_sheet_is_the_same_file_each_time():
     assert data == sheet_png(images, texts, title="a $ title")
     few = Image.open(io.BytesIO(sheet_png(images[:1], texts[:1])))
     assert few.width < Image.open(io.BytesIO(data)).width
+
+
+@pytest.mark.parametrize("text", ["$x$", "cost$1$.png", "a_$\\frac{}$", "$", "猫 \x1b[0m", "[/x]"])
+def test_a_text_below_an_image_is_drawn_as_it_is_and_no_formula(text):
+    figure = sheet_figure([plain(COLOURS[1])], [text], title=text)
+    caption, title = figure.axes[0].texts
+    assert not caption.get_parse_math()
+    assert not title.get_parse_math()
+    assert (
+        caption.get_text() == title.get_text() == text.replace("猫", "□").replace("\x1b", "\\x1b")
+    )
+    assert sheet_png([plain(COLOURS[1])], [text], title=text).startswith(b"\x89PNG")

@@ -9,14 +9,19 @@ from html.parser import HTMLParser
 
 import pytest
 import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 from jinja2 import UndefinedError
 from matplotlib.colors import to_rgb
 from PIL import Image
 from support.runs.bare_run import BareRun
 from support.runs.project import Project, call
 
+from epochal.tasks.printable import printable
+from epochal.tasks.report.curves import Curve
 from epochal.tasks.report.figures import DARK, LIGHT
-from epochal.tasks.report.page import render, report_html
+from epochal.tasks.report.page import Section, Table, render, report_html
+from epochal.tasks.report.svg_chart import line_chart
 from epochal.tasks.runs.find_run import find_run
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=https://evil.test/x onerror=alert(2)> $x_"
@@ -227,3 +232,34 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_is_read(home):
 def test_a_value_that_a_template_asks_for_and_nobody_gave_is_an_error(template):
     with pytest.raises(UndefinedError, match="is undefined"):
         render(template)
+
+
+TEXTS = st.text(
+    alphabet=st.one_of(st.sampled_from("<>&\"'{}%#/=;!-[]"), st.characters()), max_size=20
+)
+
+
+@given(TEXTS)
+@example(HOSTILE)
+@example("{{ 7 * 7 }}{% raw %}")
+@example("</title></style></svg>-->")
+@example("\x1b]0;x\x07\u202e\ud800\x00")
+def test_every_text_on_the_page_is_text_and_nothing_else(text):
+    words = f"a{text}z"
+    curves = [Curve(words, [0, 1], [1.0, 2.0], [1.0, 2.0], [1.0, 2.0]) for _ in range(2)]
+    section = Section(
+        words, note=words, chart=line_chart(curves, x_label=words), summary=words, problem=words,
+        table=Table([words], [[words]]),
+    )  # fmt: skip
+    empty = Section("", chart=line_chart(curves, x_label="x"), summary="s", table=Table([], [[]]))
+    values = {"generation": 1, "title": words, "heading": words, "config": words}
+    page = render("page.html", facts=[(words, words)], sections=[section], **values)
+    page.encode()
+    found = checked(page)
+    plain = render("page.html", facts=[("", "")], sections=[empty], **dict.fromkeys(values, ""))
+    assert {*found.tags} <= {*Reader(plain).tags, "p", "th", "td"}
+    shown = printable(words)
+    assert "".join(found.text).count(shown) >= 11
+    assert [value for name, value in found.attributes if name == "aria-label"] == [
+        f"{shown}, {shown}"
+    ]

@@ -169,3 +169,80 @@ def test_of_a_run_that_ended_early_no_later_epoch_is_shown(tmp_path, home):
     shown = call("samples", "blobs", "--store", str(project.store), "--json").json
     assert shown["epoch"] == 1
     assert max(sample["epoch_seen"] for sample in shown["samples"]) == 1
+
+
+def test_without_losses_of_samples_the_hardest_are_those_of_lowest_probability(columns):
+    by_probability = np.argsort(columns["p_true"], kind="stable")
+    columns["loss"] = np.full(6, NAN, dtype=np.float32)
+    hardest = ranked(columns, "hardest")
+    assert hardest == [one for one in columns["sample_id"][by_probability].tolist() if one != 15]
+    assert ranked(columns, "easiest") == [10, 13, 14, 11, 12]
+
+
+@pytest.mark.parametrize("order", ["hardest", "easiest"])
+def test_an_order_by_loss_is_refused_where_samples_have_neither_loss_nor_classes(columns, order):
+    for name in ("loss", "p_true"):
+        columns[name] = np.full(6, NAN, dtype=np.float32)
+    with pytest.raises(InputError, match=f"x@1: --{order} needs the loss of each sample"):
+        _order(columns, order, run="x@1")
+
+
+SCALAR = """
+    import torch
+    from torch import nn
+
+    class Mean(nn.Module):
+        def forward(self, output, target):
+            return nn.functional.cross_entropy(output, target)
+
+    class Squares(nn.Module):
+        def forward(self, output, target):
+            return ((output.sum(1) - target) ** 2).mean()
+
+    def one_output():
+        return nn.Sequential(nn.Linear(6, 1), nn.BatchNorm1d(1))
+
+    def numbers(size=40):
+        generator = torch.Generator().manual_seed(1)
+        values = torch.randn(size, 7, generator=generator)
+        return torch.utils.data.TensorDataset(values[:, :6], values[:, 6])
+"""
+
+
+@pytest.mark.parametrize("order", ["hardest", "easiest"])
+def test_a_loss_of_the_whole_batch_never_gives_an_order_by_id(order, tmp_path, home):
+    none = {"policy": "none"}
+    project = Project(tmp_path / "classes", epochs=1, sampling=none, loss={"target": "scalar:Mean"})
+    project.write("scalar.py", SCALAR)
+    BareRun(project.config)()
+    done = call("samples", str(project.config), f"--{order}", "5", "--json")
+    assert done.code == 0, done.err
+    shown = [one["p_true"] for one in done.json["samples"]]
+    assert shown == sorted(shown, reverse=order == "easiest")
+    assert shown[0] != shown[-1]
+    if order == "hardest":
+        assert "by the lowest p_true" in call("samples", str(project.config), "--hardest", "5").out
+
+
+def test_a_run_without_losses_and_classes_refuses_both_orders_and_its_report_says_so(
+    tmp_path, home
+):
+    project = Project(
+        tmp_path / "numbers",
+        epochs=1,
+        sampling={"policy": "none"},
+        loss={"target": "scalar:Squares"},
+        model={"target": "scalar:one_output"},
+        train_data={"target": "scalar:numbers"},
+        validation_data={"target": "scalar:numbers"},
+        metrics={"validation": ["loss"]},
+    )
+    project.write("scalar.py", SCALAR)
+    BareRun(project.config)()
+    for order in ("hardest", "easiest"):
+        done = call("samples", str(project.config), f"--{order}", "3")
+        assert done.code == 2
+        assert f"--{order} needs the loss of each sample" in done.err
+    page = tmp_path / "page.html"
+    assert call("report", str(project.config), "--out", str(page)).code == 0
+    assert "--hardest needs the loss of each sample" in page.read_text()

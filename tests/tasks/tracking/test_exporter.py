@@ -53,7 +53,31 @@ def test_names_that_mlflow_refuses_do_not_stop_the_rest(database):
     finished = Finished(epochs=1, updates=2, keys=("train/loss", "gradients/norm/a[0]/../b"))
     result = finished.run(database.uri, params={"model.args.a:b[c]": "1"})
     assert result.problem is None
-    assert ("gradients/norm/a_0_/_../b", 1) in keys_and_steps(database, result.run_id)
+    held = keys_and_steps(database, result.run_id)
+    assert ("gradients/norm/a:lbrack:0:rbrack:/:dot:./b", 1) in held
+
+
+def test_metrics_groups_and_parameters_of_alike_names_stay_apart(database):
+    groups = ("gradients/norm/a+b", "gradients/norm/a_b", "gradients/norm/A_b")
+    metrics = {
+        "recall@5": 0.1,
+        "recall_5": 0.2,
+        "score_<10": 0.25,
+        "score_>10": 0.75,
+        "Recall_5": 1,
+    }
+    params = {"model.args.a b?": "1", "model.args.a b!": "2", "x" * 300: "3", "x" * 299 + "y": "4"}
+    finished = Finished(epochs=1, updates=2, keys=groups, metrics=metrics)
+    result = finished.run(database.uri, params=params)
+    assert result.problem is None
+    points = {}
+    for key, step, _, value in database.points(result.run_id):
+        points.setdefault(key.casefold(), []).append((step, value))
+    assert sum(key.startswith("gradients/norm/") for key in points) == len(groups)
+    validated = {key: value for key, value in points.items() if key.startswith("validation/")}
+    assert sorted(value for ((_, value),) in validated.values()) == sorted(metrics.values())
+    held = database("SELECT value FROM params WHERE run_uuid = ?", result.run_id)
+    assert sorted(held) == [("1",), ("2",), ("3",), ("4",)]
 
 
 @pytest.mark.parametrize(("first", "last", "fits"), [(6, 10, 1), (5, 10, 0), (6, 11, 0)])
