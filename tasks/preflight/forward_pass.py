@@ -77,9 +77,9 @@ def check_before_start(
     check_last_batch(config, components, train)
     copies = _copies(components.state.model, components.step)
     if copies is not None:  # statistics, counters and queues of the real ones stay as they are
-        size_HW = next(iter(all_sizes(config)), None)
+        smallest_HW = next(iter(all_sizes(config)), None)
         mixed = config.mixing is not None
-        _probe(config, components, train, mixed=mixed, size_HW=size_HW, copies=copies)
+        _probe(config, components, train, mixed=mixed, size_HW=smallest_HW, copies=copies)
     return components
 
 
