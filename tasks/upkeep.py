@@ -16,6 +16,7 @@ from epochal.data.stage_store.stages import StageRecord, StageStatus, StageStore
 from epochal.data.stage_store.status import PARTIAL, PRUNED, side_path, stage_folder
 from epochal.data.store.backend import DAMAGED
 from epochal.data.store.store import Store
+from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS
 from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.runs.lookup import look_up, records_of
 from epochal.tasks.runs.run_plans import RunPlan, plan_numbers, read_plans, run_names
@@ -23,7 +24,7 @@ from epochal.tasks.stages.average import chosen_epochs
 from epochal.tasks.stages.registry import list_stages
 
 _LOST_PLAN = re.compile(rf"{DAMAGED}/runs/[^/]+/plans/")
-CHECKPOINT = ("model", "optimizer", "state", "ema")
+CHECKPOINT = ("model", "optimizer", "state", "ema", *COMPANIONS)
 
 
 @dataclass(frozen=True)

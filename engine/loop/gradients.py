@@ -53,7 +53,8 @@ class Gradients:
         self._config = config
         self._parameters = list(named.values())
         # Those that the optimizer does not hold get gradients too, which nobody else would clear.
-        self._all = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
+        everything = dict.fromkeys((*state.model.parameters(), *self._parameters))
+        self._all = [parameter for parameter in everything if parameter.requires_grad]
         self._on_cpu = state.device.type == "cpu"
         self._skipped_in_a_row = 0
         tops = [".".join(name.split(".")[:-1][: config.depth]) or name for name in named]

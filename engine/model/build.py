@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,12 +27,14 @@ class Loss:
 
     per_sample: whether it gives one number per sample, shape (B,) or (B, …), or one for the batch.
     ignore_index: targets that count nothing, or None. module: to be moved to the device, or None.
+    made: what the target gave, an object or a function.
     """
 
     function: Callable[[Any, Any], Tensor]
     per_sample: bool
     ignore_index: int | None = None
     module: nn.Module | None = None
+    made: Any = None
 
 
 def build_model(make: Callable[[], Any], *, seed: int) -> nn.Module:
@@ -91,9 +93,9 @@ def build_loss(factory: Callable[..., Any], args: Mapping[str, Any]) -> Loss:
         # torch's own have no hooks to be called; looking for some takes a quarter of their time.
         own = module is not None and type(made).__module__ == nn.CrossEntropyLoss.__module__
         function = made.forward if own else made
-        return Loss(function, per_sample, _ignored(made, given), module)
+        return Loss(function, per_sample, _ignored(made, given), module, made)
     function = partial(factory, **given)
-    return Loss(function, per_sample, _ignored(factory, given))
+    return Loss(function, per_sample, _ignored(factory, given), made=factory)
 
 
 def _takes(function: Callable[..., Any], name: str) -> bool:
@@ -133,15 +135,17 @@ def build_optimizer(
     args: Mapping[str, Any],
     *,
     groups: Sequence[dict[str, Any]] | None = None,
+    beside: Iterable[nn.Parameter] = (),
 ) -> Optimizer:
     """`factory(parameters, **args)` over the parameters that require a gradient.
 
-    groups: given instead of the parameters, as torch takes them.
+    groups: given instead of the parameters, as torch takes them. beside: what is trained with the
+    model's, after them.
 
     Raises TargetError if it refuses them, is no optimizer or needs a closure.
     """
     parameters: list[Any] = [
-        parameter for parameter in model.parameters() if parameter.requires_grad
+        parameter for parameter in (*model.parameters(), *beside) if parameter.requires_grad
     ]
     if groups is not None:
         parameters = list(groups)

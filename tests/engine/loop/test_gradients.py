@@ -19,6 +19,7 @@ from epochal.engine.checkpoint.serialize import load_state, split_state
 from epochal.engine.config.numerics import EmaConfig, GradientsConfig, PrecisionConfig
 from epochal.engine.loop.epoch import spikes
 from epochal.engine.loop.gradients import MAX_SKIPPED, Gradients
+from epochal.engine.model.companions import companions_of
 from epochal.engine.model.ema import WeightAverage
 from epochal.engine.model.precision import new_scaler
 from epochal.engine.model.state import TrainingState
@@ -258,3 +259,19 @@ def test_parts_must_be_the_same_for_each_batch():
 
     with pytest.raises(TargetError, match="its parts were ce, l2, now they are ce"):
         run_epoch(new_state(), *samples(40), step=step)
+
+
+def test_gradients_of_a_loss_that_is_trained_are_cleared_between_updates():
+    """They are not the model's, and would add up for ever."""
+    model, loss = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
+    parameters = [*model.parameters(), *loss.parameters()]
+    state = TrainingState(
+        model, torch.optim.SGD(parameters, lr=0.1), companions=companions_of(loss=loss)
+    )
+    gradients = Gradients(state, GradientsConfig())
+    gradients.begin()
+    for _ in range(2):
+        value = loss(model(torch.ones(1, 2))).sum()
+        value.backward()
+        gradients.update(value.detach())
+        assert all(parameter.grad is None for parameter in parameters)
