@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from epochal.data.errors import ConfigError, DataError, EpochalError, TargetError, TrainingFailed
+from epochal.data.errors import (
+    ConfigError,
+    DataError,
+    EpochalError,
+    PreflightFailed,
+    TargetError,
+    TrainingFailed,
+)
 from epochal.data.inspection.dataset import OpenDataset
 from epochal.data.inspection.describe import check_batch_size, check_labels
 from epochal.data.tables.schemas import OBSERVATIONS
@@ -19,19 +26,25 @@ if TYPE_CHECKING:
 
     from epochal.engine.model.step import StepOutput
 
+MAX_NAMED = 5
 PROBE_SAMPLES = 2  # more than one, so that outputs without a batch dimension are seen
 
 
 def check_before_start(
-    config: RunConfig, data: Mapping[str, OpenDataset], *, device: torch.device
+    config: RunConfig,
+    data: Mapping[str, OpenDataset],
+    *,
+    device: torch.device,
+    notice: Callable[[str], None] = lambda _: None,
 ) -> Components:
-    """Builds the parts and tries one forward pass without gradients; returns the parts.
+    """Builds the parts and tries them on the first samples; returns the parts as they were built.
 
-    Raises ConfigError, TargetError or DataError, naming the field.
+    notice: told what of their state no checkpoint holds. Raises ConfigError, TargetError,
+    DataError or PreflightFailed, naming the field.
     """
-    from epochal.tasks.run_data.probe_batches import all_sizes, check_last_batch
+    from epochal.tasks.preflight.carried_state import untouched
 
-    train, validation = data["train_data"], data["validation_data"]
+    train = data["train_data"]
     check_batch_size(
         config.batches.epoch_length(train.info.num_samples),
         config.loader.batch_size,
@@ -40,6 +53,17 @@ def check_before_start(
     if config.batches.class_balanced:
         _ = train.classes_N
     components = build_components(config, device=device)
+    with untouched(components):
+        _try_all(config, components, data)
+        _tell_uncarried(config, components, train, notice=notice)
+    return components
+
+
+def _try_all(config: RunConfig, components: Components, data: Mapping[str, OpenDataset]) -> None:
+    """Every pass that the run will make, on the first samples."""
+    from epochal.tasks.run_data.probe_batches import all_sizes, check_last_batch
+
+    train, validation = data["train_data"], data["validation_data"]
 
     def scan(outputs: Any) -> None:
         num_classes = _num_classes(outputs)
@@ -66,7 +90,57 @@ def check_before_start(
         _probe(config, components, train, mixed=config.mixing is not None, size_HW=size_HW)
     _check_metrics(components, output, target)
     check_last_batch(config, components, train)
-    return components
+
+
+def _tell_uncarried(
+    config: RunConfig, components: Components, data: OpenDataset, *, notice: Callable[[str], None]
+) -> None:
+    """Names what a step changes and no checkpoint holds.
+
+    Raises PreflightFailed for it if `reproducibility` is strict, ConfigError for parameters that
+    the loss depends on and nothing would train.
+    """
+    import torch
+
+    from epochal.engine.loop.mixing import Mixer
+    from epochal.engine.randomness import seeded
+    from epochal.tasks.preflight.carried_state import uncarried, untrained_parameters
+    from epochal.tasks.run_data.probe_batches import first_batch
+
+    state = components.state
+    count = min(PROBE_SAMPLES, data.info.num_samples)
+    batch, moved = first_batch(config, data, components, count=count)
+    if config.mixing is not None:
+        moved = Mixer(config.mixing, seed=config.seed, epoch=0)(moved, batch.sample_ids_B)
+
+    def step() -> StepOutput:
+        with seeded(seed_64(config.seed, "probe")):
+            return components.step(state.model, moved)
+
+    was_training = state.model.training
+    state.model.train()
+    try:
+        with torch.enable_grad():
+            found = uncarried(components, step)
+            untrained = untrained_parameters(components, step)
+    except (Exception, SystemExit):  # noqa: BLE001 - whatever it is, the first epoch meets it too
+        return
+    finally:
+        state.model.train(was_training)
+    if untrained:
+        raise ConfigError(
+            f"step: its loss depends on {untrained[0]}, a parameter that is not the model's, nor "
+            "of a loss or step that is a torch.nn.Module: nothing would train or store it; make "
+            "the step (or the loss) a module that holds it, or call requires_grad_(False) on it"
+        )
+    if not found:
+        return
+    listed = "; ".join(f"{name}: {remedy}" for name, remedy in list(found.items())[:MAX_NAMED])
+    more = f"; and {len(found) - MAX_NAMED} more" * (len(found) > MAX_NAMED)
+    text = f"each step changes what no checkpoint holds: {listed}{more}"
+    if config.reproducibility == "strict":
+        raise PreflightFailed(f"{text}; `reproducibility: strict` refuses it")
+    notice(f"{text}. A run that is interrupted goes on without it, and may end in other numbers")
 
 
 def _probe(
