@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class DatasetInfo(Frozen):
     """What is remembered of a data set that was read.
 
-    seconds: how long reading it took; over 10 it is not read again at each start.
+    seconds: how long reading it took; over 10 it is not read again at each start. stamp: of the
+    files that its args name, as they were when it was read; None where they name none.
     """
 
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -28,6 +29,7 @@ class DatasetInfo(Frozen):
     index_ids: bool
     label_min: int | None = None
     label_max: int | None = None
+    stamp: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
 
 @dataclass
