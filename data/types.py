@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from epochal.data.hashing import as_uniform, hash_repeated, hash_u64, hash_uniform, seed_64
 
@@ -70,6 +70,20 @@ class Target(Frozen):
         description="keyword arguments of the call; a text that starts with ./ or ../ is a path "
         "relative to the config's folder",
     )
+    files: tuple[str, ...] = Field(
+        default=(),
+        description="files or folders that it reads beside those that `args` names as ./ paths, "
+        "relative to the config's folder, or addresses: their content is in the keys",
+        examples=[["./vocabulary.json"]],
+    )
+
+    @field_validator("files")
+    @classmethod
+    def _named(cls, files: tuple[str, ...]) -> tuple[str, ...]:
+        for name in files:
+            if not name.strip() or "\0" in name:
+                raise ValueError(f"{name!r} names no file")
+        return files
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,10 @@ class ProgressReporter:
     ) -> None:
         self._progress.stop()
 
+    def opening(self, text: str) -> None:
+        """Writes it above everything else."""
+        err.print(text)
+
     def started(self, stage: Stage) -> None:
         """Shows a bar for the stage."""
         self._say_cached()

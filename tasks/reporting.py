@@ -48,6 +48,9 @@ class Live:
 class Reporter(Protocol):
     """What is told while a run goes on. None of these may raise."""
 
+    def opening(self, text: str) -> None:
+        """The run is open: what has changed since before, and what will be computed."""
+
     def started(self, stage: Stage) -> None:
         """A stage begins to compute."""
 
@@ -66,6 +69,9 @@ class Reporter(Protocol):
 
 class SilentReporter:
     """Tells nobody anything."""
+
+    def opening(self, text: str) -> None:
+        """Nothing."""
 
     def started(self, stage: Stage) -> None:
         """Nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from epochal.data.types import Target
 
@@ -25,11 +25,3 @@ class DataConfig(Target):
         "or addresses: their sizes and times of change say when it must be read again",
         examples=[["./images.npy"]],
     )
-
-    @field_validator("files")
-    @classmethod
-    def _named(cls, files: tuple[str, ...]) -> tuple[str, ...]:
-        for name in files:
-            if not name.strip() or "\0" in name:
-                raise ValueError(f"{name!r} names no file")
-        return files

@@ -102,7 +102,7 @@ def _skew_s(error: BaseException | None) -> float | None:
         if _status(raised) not in _REFUSED_STATUS:
             continue
         response: Any = getattr(raised, "response", None)
-        headers = (
+        headers: Any = (
             response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
             if isinstance(response, dict)
             else getattr(response, "headers", None) or {}

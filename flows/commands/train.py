@@ -75,6 +75,8 @@ def plan(
         console.out.print(report.rates)
     for name in report.unread:
         console.out.print(f"{name}: data not yet read; `epochal train` reads it")
+    for note in report.notes:
+        console.say_note(note)
     if not report.bitwise:
         console.out.print("bitwise: false (stages from several environments or other parents)")
 

@@ -36,6 +36,11 @@ class FlowLog:
         self._other = other
         self.flow_logger: Logger | None = None
 
+    def opening(self, text: str) -> None:
+        """Logs it."""
+        self._other.opening(text)
+        self._log(logging.INFO, text)
+
     def started(self, stage: Stage) -> None:
         """Logs nothing: Prefect itself logs where a task begins."""
         self._other.started(stage)

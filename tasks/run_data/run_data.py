@@ -17,15 +17,14 @@ from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 from epochal.tasks.reporting import Reporter, SilentReporter
 from epochal.tasks.runs.find_run import FoundRun
 from epochal.tasks.runs.run_inputs import (
-    DataField,
-    data_fields,
+    data_stamp,
     description_path,
     make_run_inputs,
     read_known,
-    source_files,
     stated_fingerprint,
     write_known,
 )
+from epochal.tasks.runs.run_sources import DataField, RunSources, data_fields, read_sources
 from epochal.tasks.stages.score import SCORING_DATA
 from epochal.tasks.user_code.targets import call_target
 
@@ -51,8 +50,13 @@ def open_data(
     folder = Path(config.folder)
     path = description_path(data, sources=sources, folder=folder)
     dataset = call_target(data, field=field, folder=folder)
-    known = read_known(store, path)
-    if known is not None and known.seconds > QUICK_READ_S and _is_of(known, dataset):
+    known, stamp = read_known(store, path), data_stamp(data, folder=folder)
+    if (
+        known is not None
+        and known.seconds > QUICK_READ_S
+        and (known.stamp is None or known.stamp == stamp)
+        and _is_of(known, dataset)
+    ):
         notice.notice(
             f"{field}: reading it took {known.seconds:.0f} s, so its content is taken as it was "
             "then; state `version:` or `files:` to say when it changes"
@@ -76,7 +80,11 @@ def open_data(
         label_min=description.label_min,
         label_max=description.label_max,
         unequal_at=description.unequal_at,
+        stamp=stamp,
     )
+    if known is not None and known.fingerprint != read.fingerprint and data.version is None:
+        counts = f"{known.num_samples} samples then, {read.num_samples} now"
+        notice.notice(f"{field}: its content has changed since it was last read ({counts})")
     if read != known:
         before_write()
         write_known(store, path, read)
@@ -116,16 +124,21 @@ def check_same_samples(trained: OpenDataset, scored: OpenDataset) -> None:
 
 
 def read_run_inputs(
-    config: RunConfig, store: Store, *, notice: Reporter, before_write: Callable[[], None]
+    config: RunConfig,
+    store: Store,
+    sources: RunSources,
+    *,
+    notice: Reporter,
+    before_write: Callable[[], None],
 ) -> tuple[RunInputs, dict[str, OpenDataset]]:
     """The inputs of the keys, made from the data as it is now, and the open data sets."""
-    sources = source_files(config)
+    digests = sources.digests
     data: dict[DataField, OpenDataset] = {
         name: open_data(
             config,
             name,
             store,
-            sources=sources.get(name, {}),
+            sources=digests.get(name, {}),
             notice=notice,
             before_write=before_write,
         )
@@ -139,6 +152,23 @@ def read_run_inputs(
         for name, dataset in data.items()
     }
     return make_run_inputs(config, sources, data_sets), dict(data.items())
+
+
+def remember_data(
+    config: RunConfig,
+    store: Store,
+    data: Mapping[str, OpenDataset],
+    sources: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Remembers what was read of the data for targets whose code is known by now to be `sources`.
+
+    So that data whose reading takes long is not read again for it.
+    """
+    for name, data_config in data_fields(config).items():
+        path = description_path(
+            data_config, sources=sources.get(name, {}), folder=Path(config.folder)
+        )
+        write_known(store, path, data[name].info)
 
 
 class _Told(SilentReporter):
@@ -183,7 +213,7 @@ def found_data(
         config,
         field,
         run.store,
-        sources=source_files(config).get(field, {}),
+        sources=read_sources(config, run.store).digests.get(field, {}),
         notice=_Told(notice),
         before_write=lambda: None,
     )

@@ -88,6 +88,8 @@ ON_THEIR_OWN = {
     "tasks.export": "a command's work",
     "tasks.running.prefect_tasks": "the one file of tasks that imports Prefect",
     "tasks.runs.survey": "what a start reads of a store",
+    "tasks.user_code.import_path": "what of Python's own search is changed, in one place",
+    "tasks.user_code.package_versions": "versions without importing the packages",
     "tasks.session.watch": "an epoch at work, by the clock: the engine knows none",
 }
 """Short files with one importer that stay files, and why."""

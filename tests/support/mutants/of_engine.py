@@ -57,7 +57,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "others-gradients-stay",
-            "[parameter for parameter in state.model.parameters() if parameter.requires_grad]",
+            "(*state.model.parameters(), *self._parameters)",
             "self._parameters",
         ),
         (

@@ -39,7 +39,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "averaged-model-is-not-consumed",
-            'loads=lambda stage, role, records: ("model",)',
+            'loads=lambda stage, role, records: ("model", *COMPANIONS)',
             "loads=lambda stage, role, records: ()",
         ),
     ),
@@ -65,19 +65,23 @@ MUTANTS: tuple[Mutant, ...] = (
     *of(
         "tasks/planning/inputs.py",
         "../stages/test_registry.py",
-        ("metrics-source-in-no-key", 'if name.startswith("metrics.") and files:', "if False:"),
+        ("metrics-source-in-no-key", 'if name.startswith("metrics."):', "if False:"),
     ),
     *of(
         "tasks/stages/train.py",
         "test_registry.py",
         ("drop-last-in-no-key", '            "drop_last": config.loader.drop_last,\n', ""),
-        ("optimizer-is-not-consumed", '("model", "optimizer", "state", "ema")', '("model", "ema")'),
+        (
+            "optimizer-is-not-consumed",
+            '("model", "optimizer", "state", "ema", *COMPANIONS)',
+            '("model", "ema", *COMPANIONS)',
+        ),
         ("batch-rule-in-no-key", 'inputs["sampling.batch"] = rule', "pass"),
     ),
     *of(
         "tasks/stages/validate.py",
         "test_registry.py",
-        ("average-is-not-consumed", 'records: ("model", "ema")', 'records: ("model",)'),
+        ("average-is-not-consumed", 'records: ("model", "ema",', 'records: ("model",'),
     ),
     *of(
         "tasks/stages/mine.py",
