@@ -11,6 +11,7 @@ from epochal.data.errors import CorruptObject, ServerUnavailable
 from epochal.data.store.open import open_store
 from epochal.flows import console
 from epochal.flows.commands.options import AsJson, RunName, StoreOption
+from epochal.flows.environment import check_environment
 from epochal.tasks.runs.find_run import find_run
 from epochal.tasks.upkeep import find_garbage, remove_garbage, verify_store
 
@@ -105,6 +106,7 @@ def gc(
 
 def sync(run: RunName, store: StoreOption = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
     """Deliver to MLflow what it does not have of a run; compute nothing."""
+    check_environment()
     from epochal.flows.servers import local_mlflow_uri
     from epochal.tasks.running.tracked_run import sync_run
 
