@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -20,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from epochal.data.errors import TrainingFailed
+from epochal.data.errors import EpochalError
 from epochal.data.traces import users_trace, whole_trace
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.reporting import Live, Outcome
@@ -28,8 +29,20 @@ from epochal.tasks.runs.plan import PlanReport
 from epochal.tasks.runs.summary import EpochRow
 from epochal.tasks.stages.registry import KINDS
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class _Output(Console):
+    """An output that goes on when its reader is gone, as behind `| head`: so does the training."""
+
+    def on_broken_pipe(self) -> None:
+        """Drops what is written from now on; rich itself would end the process."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
+
+
+out = _Output(highlight=False, soft_wrap=True)
+err = _Output(stderr=True, highlight=False, soft_wrap=True)
 
 NOTHING = "–"
 MAX_WIDTH = 400
@@ -101,7 +114,7 @@ class ProgressReporter:
         """Writes a warning."""
         say_note(text)
 
-    def failed(self, error: TrainingFailed) -> None:
+    def failed(self, error: EpochalError) -> None:
         """Shows nothing: the command ends with the error, and prints it below all else."""
 
     def done(self) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -184,3 +185,13 @@ def test_an_error_of_the_users_code_under_any_command_is_theirs(monkeypatch):
     done = call("down", "--json")
     assert done.code == 3
     assert "labels.txt" in done.err
+
+
+def test_an_output_whose_reader_is_gone_ends_nothing(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as gone:
+        monkeypatch.setattr(sys, "stderr", gone)
+        monkeypatch.setattr(console.err, "quiet", False)
+        console.say_note("train · epoch 3")
+        console.say_note("train · epoch 4")
