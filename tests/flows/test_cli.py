@@ -170,6 +170,8 @@ def test_an_output_that_was_closed_takes_everything(monkeypatch):
     cli._prepare_outputs()
     console.say_note("train · epoch 3 → 4 ✓")
     console.print_json({"run": "blobs"})
+    for stream in (sys.stdout, sys.stderr):
+        stream.close()
 
 
 def test_an_error_of_the_users_code_under_any_command_is_theirs(monkeypatch):
