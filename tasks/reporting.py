@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from epochal.tasks.planning.stage import Stage
 
 if TYPE_CHECKING:
-    from epochal.data.errors import TrainingFailed
+    from epochal.data.errors import EpochalError
     from epochal.data.stage_store.stages import StageRecord
 
 
@@ -63,8 +63,8 @@ class Reporter(Protocol):
     def notice(self, text: str) -> None:
         """Something that a person should know, though the run goes on."""
 
-    def failed(self, error: TrainingFailed) -> None:
-        """A stage has failed; the command ends with the error, which it prints itself."""
+    def failed(self, error: EpochalError) -> None:
+        """A stage or the start has failed; the command ends with the error and prints it itself."""
 
 
 class SilentReporter:
@@ -85,7 +85,7 @@ class SilentReporter:
     def notice(self, text: str) -> None:
         """Nothing."""
 
-    def failed(self, error: TrainingFailed) -> None:
+    def failed(self, error: EpochalError) -> None:
         """Nothing."""
 
 

@@ -11,6 +11,7 @@ import typer
 
 from epochal.flows import console, servers
 from epochal.flows.commands.options import AsJson, ConfigPath, Overrides
+from epochal.flows.environment import check_environment
 
 MAX_PORT = 65535
 
@@ -70,6 +71,7 @@ def up(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Start Prefect's and MLflow's servers and UIs, and a worker for deployments."""
+    check_environment()
     with _waiting("starting Prefect, MLflow and a worker: up to half a minute the first time"):
         there = servers.up(prefect_port=prefect_port, mlflow_port=mlflow_port)
     if as_json:
@@ -127,6 +129,7 @@ def deploy(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Make a run startable, schedulable and retryable in Prefect's UI; again: update it."""
+    check_environment()
     from epochal.flows.commands.deploy import deploy_config
 
     with _waiting("deploying"):

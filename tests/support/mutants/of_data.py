@@ -267,8 +267,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ("global-generator-is-drawn-from", "torch.Generator().manual_seed(0)", "None"),
         (
             "workers-end-at-sigterm",
-            "for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):",
-            "for number in (signal.SIGINT, signal.SIGHUP):",
+            "for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):",
+            "for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):",
         ),
     ),
     *of(
