@@ -178,6 +178,8 @@ class S3Backend(ObjectBackend):
         try:
             found = self._call("head_object", Key=write.key)
         except FileNotFoundError:
+            if exists:  # it was deleted in between
+                raise FileExistsError(write.key) from error
             return False
         except storage_errors() as looking:
             if exists:
