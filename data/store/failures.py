@@ -112,7 +112,7 @@ def _skew_s(error: BaseException | None) -> float | None:
             else getattr(response, "headers", None) or {}
         )
         try:
-            date = parsedate_to_datetime(headers.get("date") or headers.get("Date"))
+            date = parsedate_to_datetime(str(headers.get("date") or headers.get("Date")))
         except (TypeError, ValueError):
             continue
         return time.time() - date.timestamp()

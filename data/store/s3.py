@@ -150,7 +150,9 @@ class S3Backend(ObjectBackend):
         except BaseException as error:
             with suppress(*storage_errors()):  # else it is left to `gc`
                 self._call("abort_multipart_upload", **upload)
-            if isinstance(error, OSError) and error_code(error) in _ENDED:
+            if not isinstance(error, OSError) or isinstance(error, FileExistsError):
+                raise
+            if error_code(error) in _ENDED:
                 raise _UploadEndedError(error) from error
             raise
 

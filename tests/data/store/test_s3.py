@@ -128,7 +128,7 @@ def test_a_large_object_is_put_although(case, store, proxy, place, sources):
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
-@pytest.mark.parametrize("how", [None, "lost", "twice", "late", "503 SlowDown"])
+@pytest.mark.parametrize("how", [None, "lost", "twice", "late", "503 SlowDown", "404 NoSuchUpload"])
 def test_what_somebody_else_has_put_is_not_taken_for_ones_own(
     size, how, store, proxy, place, sources
 ):
@@ -138,6 +138,7 @@ def test_what_somebody_else_has_put_is_not_taken_for_ones_own(
     with pytest.raises(FileExistsError):
         store.put_new("a", sources[size])
     assert uploads(place) == []
+    assert proxy.seen.count("create") <= 1
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
