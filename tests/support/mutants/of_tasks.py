@@ -375,6 +375,8 @@ MUTANTS: tuple[Mutant, ...] = (
             'not name.endswith("/record.json")',
             'name.endswith("/record.json")',
         ),
+        ("anothers-upload-is-aborted", 'one.path.split("/")[0] in _FOLDERS', "True"),
+        ("running-upload-is-aborted", "24 * 3600.0", "0.0 * 3600.0"),
         (
             "lost-plan-loses-stages",
             "(parts[1] not in needed and not lost)",
