@@ -88,7 +88,7 @@ def test_a_server_that_dies_under_a_run_is_named_and_nothing_else_is_said(tmp_pa
     with environment(PREFECT_API_URL=server.api_url):
         started = time.monotonic()
         done = run_flow(f"os.kill({killed}, signal.SIGKILL)")
-    machine("down")
+    machine("down", "--force")
     assert time.monotonic() - started < 90
     (*said, last) = done.stderr.splitlines()
     assert all("of_the_user" in line for line in said)
