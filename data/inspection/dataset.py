@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class DatasetInfo(Frozen):
     """What is remembered of a data set that was read.
 
-    seconds: how long reading it took; over 10 it is not read again at each start.
+    seconds: how long reading it took; over 10 it is not read again at each start. class_names: by
+    label; None: not known. has_paths: whether the data set tells the files of its samples.
     """
 
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -28,6 +29,8 @@ class DatasetInfo(Frozen):
     index_ids: bool
     label_min: int | None = None
     label_max: int | None = None
+    class_names: list[str] | None = None
+    has_paths: bool = False
 
 
 @dataclass

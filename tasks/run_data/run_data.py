@@ -11,6 +11,7 @@ from epochal.data.config.loader import DataConfig
 from epochal.data.errors import DataError, InputError
 from epochal.data.inspection.dataset import DatasetInfo, OpenDataset
 from epochal.data.inspection.describe import describe
+from epochal.data.inspection.names import class_names, has_paths
 from epochal.data.store.store import Store
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
@@ -75,6 +76,10 @@ def open_data(
         index_ids=description.sample_ids is None,
         label_min=description.label_min,
         label_max=description.label_max,
+        class_names=class_names(
+            dataset, count=description.num_samples, labels_N=description.labels
+        ),
+        has_paths=has_paths(dataset),
     )
     if read != known:
         before_write()

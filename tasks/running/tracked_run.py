@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.data.hashing import digest
 from epochal.data.stage_store.stages import StageRecord, StageStore
+from epochal.data.types import in_json
 from epochal.tasks.config.run import RunConfig, flatten
 from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.planning.stage import RunInputs
@@ -171,7 +172,7 @@ def _data_entry(data: DataConfig, context: str, fingerprint: str | None) -> Data
         context=context,
         name=data.target,
         fingerprint=fingerprint or "unknown",
-        source={"target": data.target, "args": data.args},
+        source={"target": data.target, "args": in_json(data.args)},
     )
 
 

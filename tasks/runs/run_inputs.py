@@ -21,7 +21,7 @@ from epochal.data.hashing import digest
 from epochal.data.inspection.dataset import DatasetInfo
 from epochal.data.inspection.describe import files_stamp
 from epochal.data.store.store import Store
-from epochal.data.types import Target
+from epochal.data.types import Target, in_json
 from epochal.engine.schedule.kinds import CustomSchedule
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_length import sample_digests, with_epochs
@@ -78,7 +78,7 @@ def description_path(data: DataConfig, *, sources: Mapping[str, str], folder: Pa
     """Where the store remembers this data set. Raises DataError if a declared file is missing."""
     identity: dict[str, Any] = {
         "target": data.target,
-        "args": resolved_args(data.args, folder=folder),
+        "args": in_json(resolved_args(data.args, folder=folder)),
         "sources": dict(sources),
         "version": data.version,
     }
@@ -119,7 +119,8 @@ def stated_fingerprint(data: DataConfig) -> str | None:
     if data.version is None:
         return None
     return digest(
-        "data-version", {"target": data.target, "args": data.args, "version": data.version}
+        "data-version",
+        {"target": data.target, "args": in_json(data.args), "version": data.version},
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from epochal.data.errors import ConfigError, TargetError
 from epochal.data.types import seed_64
 from epochal.tasks.config.run import RunConfig
-from epochal.tasks.user_code.targets import call_target, resolve_target, resolved_args
+from epochal.tasks.user_code.targets import call_target, resolve_target, resolved_args, with_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -78,9 +78,9 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
         seed=seed_64(config.seed, "initialise"),
     ).to(device)
     prepared(model, config.precision)
+    make_loss = resolve_target(config.loss, field="loss", folder=folder)
     loss = build_loss(
-        resolve_target(config.loss, field="loss", folder=folder),
-        resolved_args(config.loss.args, folder=folder),
+        make_loss, with_tensors(make_loss, resolved_args(config.loss.args, folder=folder))
     )
     if loss.module is not None:
         loss.module.to(device)

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from pydantic import JsonValue
 
@@ -54,7 +54,7 @@ def resolve_target(target: Target, *, field: str, folder: Path) -> Callable[...,
 def call_target(target: Target, *positional: Any, field: str, folder: Path, **more: Any) -> Any:
     """`target` called with its args. Raises TargetError if it refuses them or raises."""
     function = resolve_target(target, field=field, folder=folder)
-    arguments = {**resolved_args(target.args, folder=folder), **more}
+    arguments = {**with_tensors(function, resolved_args(target.args, folder=folder)), **more}
     check_signature(function, *positional, field=field, target=target, arguments=arguments)
     try:
         return function(*positional, **arguments)
@@ -92,8 +92,49 @@ def resolved_args(args: dict[str, JsonValue], *, folder: Path) -> dict[str, Json
     return {key: _resolved(value, folder) for key, value in args.items()}
 
 
+def with_tensors(function: Callable[..., Any], args: dict[str, JsonValue]) -> dict[str, Any]:
+    """`args` with the numbers of each parameter that is annotated as a tensor made one of floats.
+
+    So `weight: [1, 5, 1]` is what `torch.nn.CrossEntropyLoss` takes. An annotation that names other
+    types beside the tensor, but None, says that numbers are meant as they are.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not any(map(_are_numbers, args.values())):
+        return dict(args)
+    wants = _annotations(function)
+    return {
+        name: torch.tensor(value, dtype=torch.get_default_dtype())
+        if _are_numbers(value) and _is_tensor(wants.get(name), torch.Tensor)
+        else value
+        for name, value in args.items()
+    }
+
+
+def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+    called: Any = function.__init__ if inspect.isclass(function) else function
+    try:
+        return get_type_hints(called)
+    except Exception:  # noqa: BLE001 - annotations of a user's code may be anything
+        return {}
+
+
+def _is_tensor(annotation: Any, tensor: type) -> bool:
+    kinds = {*get_args(annotation)} or {annotation}
+    return kinds - {type(None)} == {tensor}
+
+
+def _are_numbers(value: Any) -> bool:
+    """Whether it is a number, or lists of equal length of such."""
+    if isinstance(value, list):
+        shapes = {len(item) if isinstance(item, list) else None for item in value}
+        return bool(value) and len(shapes) == 1 and all(map(_are_numbers, value))
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _resolved(value: JsonValue, folder: Path) -> JsonValue:
     if isinstance(value, str) and value.startswith(("./", "../")):
+        if "\0" in value:
+            raise TargetError(f"args: the path {value!r:.80} holds the character NUL; remove it")
         return str((folder / value).resolve())
     if isinstance(value, list):
         return [_resolved(item, folder) for item in value]
