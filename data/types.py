@@ -45,6 +45,10 @@ __all__ = [
 ]
 
 
+MAX_INTEGER = 1 << 53
+"""Of a field without a bound of its own: JSON's readers keep no larger whole number exactly."""
+
+
 def _make_strict(schema: Any) -> None:
     if isinstance(schema, list | tuple):
         for part in schema:
@@ -52,6 +56,8 @@ def _make_strict(schema: Any) -> None:
     elif isinstance(schema, dict):
         if schema.get("type") in {"int", "float", "bool"}:
             schema["strict"] = True
+        if schema.get("type") == "int" and not {"le", "lt"} & {*schema}:
+            schema["le"] = MAX_INTEGER
         for name, part in schema.items():
             if name not in {"default", "metadata", "serialization"}:
                 _make_strict(part)

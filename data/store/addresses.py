@@ -15,6 +15,8 @@ from epochal.data.errors import BadStore
 
 FORMS = "write ./folder, ../folder, /folder or scheme://place, for example s3://bucket/prefix"
 MAX_PATH_CHARACTERS = 900  # S3 allows 1024 bytes for the prefix and the path together
+MAX_FOLDER_BYTES = 255  # of a name in every local file system that is in use
+MAX_FOLDER_CHARACTERS = 3000  # Linux allows 4096 bytes for the folder and the path together
 
 # Schemes whose addresses begin with the name of a bucket or container.
 BUCKETED = frozenset({"s3", "gs", "abfs", "az", "adl", "oss", "oci"})
@@ -90,7 +92,7 @@ def check_path(path: str) -> str:
     if is_path(path):
         return path
     raise BadStore(
-        f"{path!r} cannot name an object of a store: expected at most {MAX_PATH_CHARACTERS} "
+        f"{path!r:.100} cannot name an object of a store: expected at most {MAX_PATH_CHARACTERS} "
         "characters, in segments of letters, digits, '.', '_' and '-', none of them '.' or '..'"
     )
 
@@ -109,6 +111,12 @@ def _file_address(path: str, text: str) -> str:
     path = "/" + path.lstrip("/")  # normpath keeps two leading slashes
     if path == "/":
         raise BadStore(f"store {text!r} is the root folder; name a folder of its own")
+    names = os.fsencode(path).split(b"/")
+    if max(map(len, names)) > MAX_FOLDER_BYTES or len(path) > MAX_FOLDER_CHARACTERS:
+        raise BadStore(
+            f"store {text!r:.80}…: a path has at most {MAX_FOLDER_CHARACTERS} characters, and "
+            f"{MAX_FOLDER_BYTES} bytes in each name; shorten it"
+        )
     return f"file://{path}"
 
 

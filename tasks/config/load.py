@@ -18,7 +18,7 @@ from epochal.tasks.config.run import FORMER_NAMES, RunConfig
 from epochal.tasks.config.yaml_reader import parse_yaml, read_yaml_mapping
 
 MAX_SHOWN_CHARS = 80
-MAX_EXPECTED_CHARS = 600
+MAX_SENTENCE_CHARS = 1200
 _NAMED = re.compile(r"[a-z_][a-z_.]*: ")
 
 
@@ -63,8 +63,16 @@ def build_config(data: dict[str, Any], *, name: str) -> RunConfig:
     try:
         return RunConfig.model_validate(data, context=AS_WRITTEN)
     except ValidationError as error:
-        lines = [f"{name}: {_sentence(problem)}" for problem in error.errors(include_url=False)]
+        lines = [
+            f"{name}: {_cut(_sentence(problem))}" for problem in error.errors(include_url=False)
+        ]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _cut(sentence: str) -> str:
+    if len(sentence) <= MAX_SENTENCE_CHARS:
+        return sentence
+    return f"{sentence[: MAX_SENTENCE_CHARS - 1]}…"
 
 
 def _sentence(problem: ErrorDetails) -> str:
@@ -87,8 +95,6 @@ def _sentence(problem: ErrorDetails) -> str:
         expected += ", true or false"
     elif problem["type"] in {"int_type", "float_type"} and isinstance(problem["input"], str):
         expected += ", without quotes"
-    if len(expected) > MAX_EXPECTED_CHARS:
-        expected = expected[: MAX_EXPECTED_CHARS - 1] + "…"
     expected = expected[:1].lower() + expected[1:] if expected.startswith("Input ") else expected
     shown = repr(problem["input"])
     if len(shown) > MAX_SHOWN_CHARS:

@@ -145,3 +145,12 @@ def test_a_checked_path_stays_below_the_store(path):
 def test_paths_that_are_not_plain_are_refused(path):
     with pytest.raises(BadStore, match="cannot name an object"):
         check_path(path)
+
+
+@pytest.mark.parametrize("text", ["./" + "x" * 256, "./" + "ä" * 128, "/" + "a/" * 1600 + "b"])
+def test_a_folder_that_no_file_system_holds_is_refused_in_a_short_line(text, tmp_path):
+    with pytest.raises(
+        BadStore, match="a path has at most 3000 characters, and 255 bytes"
+    ) as caught:
+        normalise_store(text, folder=tmp_path)
+    assert len(str(caught.value)) < 300
