@@ -11,6 +11,7 @@ import codecs
 import json
 import math
 import re
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -189,12 +190,10 @@ def parse_json(text: str, *, name: str) -> Any:
 
 
 def _object(name: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in data:
+    for key, count in Counter(key for key, _ in pairs).items():
+        if count > 1:
             raise ConfigError(f"{name}: the key {key!r} stands twice; remove one of the two")
-        data[key] = value
-    return data
+    return dict(pairs)
 
 
 def _json_number(name: str, kind: str, text: str) -> int | float:
@@ -226,7 +225,7 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
         if len(data) > MAX_CONFIG_BYTES:
             raise ConfigError(f"{path}: a config has at most {MAX_CONFIG_BYTES} bytes")
         if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise ConfigError(f"{path}: it is UTF-16 text; save it as UTF-8")
+            raise ConfigError(f"{path}: not UTF-8 but UTF-16 text; save it as UTF-8")
         text = data.decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(

@@ -243,7 +243,7 @@ def _needs(run: str, order: str, what: str) -> str:
     return f"{run}: --{order} needs {what}, and its tables have none of it: {why}"
 
 
-def _column(columns: dict[str, npt.NDArray[Any]], name: str) -> npt.NDArray[np.float64] | None:
+def _column(columns: Mapping[str, Any], name: str) -> npt.NDArray[np.float64] | None:
     import numpy as np
 
     values = columns.get(name)

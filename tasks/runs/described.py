@@ -128,8 +128,10 @@ def _inputs_as_planned(
     others = data.keys() - same
     same_schedule = old.schedule == config.schedule and len(then.schedule) >= len(now.schedule)
     return RunInputs(
-        sources=now.sources
-        | {name: files for name, files in then.sources.items() if name not in others},
+        sources={
+            **now.sources,
+            **{name: files for name, files in then.sources.items() if name not in others},
+        },
         train_data=(then if "train_data" in same else now).train_data,
         validation_data=(then if "validation_data" in same else now).validation_data,
         schedule=(then if same_schedule else now).schedule,

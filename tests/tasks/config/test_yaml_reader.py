@@ -126,7 +126,7 @@ def test_a_config_in_json_is_read_as_json(indent, value, tmp_path_factory):
         (b'{"a": 1e999}', "larger than any"),
         (b'{"a": ' + b"9" * 400 + b"}", "larger than any"),
         (b'{"a": ' + b"9" * 5000 + b"}", "a number of 5000 characters"),
-        ("{}".encode("utf-16"), "it is UTF-16 text; save it as UTF-8"),
+        ("{}".encode("utf-16"), "not UTF-8 but UTF-16 text; save it as UTF-8"),
         (b"\xff{}", "not UTF-8"),
         (b"[1]", "found a list"),
         (b'{"a": "\x00"}', "not valid JSON"),
