@@ -6,6 +6,7 @@ torch.utils.data. A set without them has neither.
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 
 # N samples
 
-MAX_CLASSES = 10_000
-"""Names that are remembered: more are no classes."""
-MAX_NAME_CHARS = 200
+MAX_CHARS = 48_000
+"""Of all names in JSON: they are remembered with what else is known of a data set, in 64 KiB."""
 
 
 def class_names(
@@ -50,9 +50,9 @@ def _classes_of(dataset: Any) -> list[str] | None:
         found = [_classes_of(part) for part in dataset.datasets]
         return found[0] if all(names == found[0] for names in found) else None
     names = getattr(dataset, "classes", None)
-    if not isinstance(names, list | tuple) or not 0 < len(names) <= MAX_CLASSES:
+    if not isinstance(names, list | tuple) or not 0 < len(names) <= MAX_CHARS:
         return None
-    if not all(isinstance(name, str) and len(name) <= MAX_NAME_CHARS for name in names):
+    if not all(isinstance(name, str) for name in names) or len(json.dumps(names)) > MAX_CHARS:
         return None
     return list(names)
 

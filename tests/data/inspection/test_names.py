@@ -39,6 +39,7 @@ def test_classes_are_named_through_subsets_and_chains():
         (Folder(labels=(0, 2, 0)), [0, 2, 0]),  # more labels than names
         (Folder(classes=(1, 2)), [0, 1, 0]),
         (Folder(classes=()), [0, 1, 0]),
+        (Folder(classes=["é" * 9000, "b"]), [0, 1, 0]),  # more than is remembered of a data set
         ([(0.0, 1)], [1]),
     ],
 )
