@@ -182,7 +182,10 @@ def _call_flow(
                         "process that is gone; it is ended there now, and can be retried"
                     )
             with own_heartbeat():
-                result: dict[str, Any] = train(config)
+                # As JSON, of which Prefect takes nothing for a reference of its own; it becomes a
+                # `RunConfig` again as the flow's parameters are checked.
+                given: Any = config.model_dump(mode="json")
+                result: dict[str, Any] = train(given)
             return result
 
         # The flow takes the run that was prepared, and gives it its tracker, before all else.

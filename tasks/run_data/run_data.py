@@ -11,6 +11,7 @@ from epochal.data.config.loader import DataConfig
 from epochal.data.errors import DataError, InputError, passes_through
 from epochal.data.inspection.dataset import DatasetInfo, OpenDataset
 from epochal.data.inspection.describe import describe
+from epochal.data.inspection.names import class_names, has_paths
 from epochal.data.store.store import Store
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
@@ -81,6 +82,10 @@ def open_data(
         label_max=description.label_max,
         unequal_at=description.unequal_at,
         stamp=stamp,
+        class_names=class_names(
+            dataset, count=description.num_samples, labels_N=description.labels
+        ),
+        has_paths=has_paths(dataset),
     )
     if known is not None and known.fingerprint != read.fingerprint and data.version is None:
         counts = f"{known.num_samples} samples then, {read.num_samples} now"

@@ -13,6 +13,7 @@ from epochal.data.errors import InputError, TargetError
 from epochal.data.hashing import bytes_sha256, digest
 from epochal.data.secrets import masked
 from epochal.data.stage_store.stages import StageRecord, StageStore
+from epochal.data.types import in_json
 from epochal.tasks.config.parts import TrackingConfig
 from epochal.tasks.config.run import RunConfig, flatten
 from epochal.tasks.planning.run_view import RunView
@@ -200,7 +201,7 @@ def _data_entry(data: DataConfig, context: str, fingerprint: str | None) -> Data
         context=context,
         name=data.target,
         fingerprint=fingerprint or "unknown",
-        source={"target": data.target, "args": data.args},
+        source={"target": data.target, "args": in_json(data.args)},
     )
 
 

@@ -23,6 +23,7 @@ from epochal.data.inspection.dataset import DatasetInfo
 from epochal.data.inspection.describe import files_stamp
 from epochal.data.inspection.file_stamps import quick_stamp
 from epochal.data.store.store import Store
+from epochal.data.types import in_json
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_length import sample_digests, with_epochs
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs, Seen
@@ -39,7 +40,7 @@ def description_path(data: DataConfig, *, sources: Mapping[str, str], folder: Pa
     """Where the store remembers this data set. Raises DataError if a declared file is missing."""
     identity: dict[str, Any] = {
         "target": data.target,
-        "args": resolved_args(data.args, folder=folder),
+        "args": in_json(resolved_args(data.args, folder=folder)),
         "sources": dict(sources),
         "version": data.version,
     }
@@ -80,7 +81,8 @@ def stated_fingerprint(data: DataConfig) -> str | None:
     if data.version is None:
         return None
     return digest(
-        "data-version", {"target": data.target, "args": data.args, "version": data.version}
+        "data-version",
+        {"target": data.target, "args": in_json(data.args), "version": data.version},
     )
 
 

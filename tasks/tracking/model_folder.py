@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from epochal.data.types import Target
+from epochal.data.types import Target, in_json
 from epochal.tasks.user_code.targets import call_target, resolved_args
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def write_model_folder(
     data = folder / "data"
     data.mkdir(parents=True)
     shutil.copyfile(weights, data / _WEIGHTS)
-    args = resolved_args(source.target.args, folder=source.folder)
+    args = in_json(resolved_args(source.target.args, folder=source.folder))
     model = {"target": source.target.target, "args": args}
     (data / _MODEL).write_text(json.dumps(model, indent=2, sort_keys=True), encoding="utf-8")
     for name, content in source.files.items():

@@ -12,7 +12,7 @@ from epochal.data.types import seed_64
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.user_code.files_read import noting_files
 from epochal.tasks.user_code.loaded_modules import noting_modules
-from epochal.tasks.user_code.targets import built_args, call_target, resolve_target
+from epochal.tasks.user_code.targets import built_args, call_target, resolve_target, with_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -95,9 +95,10 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
     ).to(device)
     prepared(model, config.precision)
     with noting_modules("loss"), noting_files("loss"), seeded(seed_64(config.seed, "loss")):
+        make_loss = resolve_target(config.loss, field="loss", folder=folder)
         loss = build_loss(
-            resolve_target(config.loss, field="loss", folder=folder),
-            built_args(config.loss, field="loss", folder=folder),
+            make_loss,
+            with_tensors(make_loss, built_args(config.loss, field="loss", folder=folder)),
         )
     if loss.module is not None:
         loss.module.to(device)

@@ -13,6 +13,7 @@ from epochal.data.errors import DataError
 from epochal.data.hashing import digest, file_sha256
 from epochal.data.inspection.file_stamps import files_stamp
 from epochal.data.types import Target
+from epochal.tasks.user_code.targets import with_nested
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,12 @@ def named_files(target: Target, *, folder: Path) -> NamedFiles:
             folders.append(name)
         elif path.is_file():
             digests[name] = _sha256(path)
-    for name in target.files:
+    named = [name for _, inner in with_nested(target, field="") for name in inner.files]
+    for name in named:
         for stamp in files_stamp([name], folder):
             local = "://" not in name
             digests[stamp[0]] = _sha256(folder / stamp[0]) if local else digest("stamp", stamp)
-    declared = [os.path.normpath(folder / name) for name in target.files if "://" not in name]
+    declared = [os.path.normpath(folder / name) for name in named if "://" not in name]
     return NamedFiles(
         dict(sorted(digests.items())),
         tuple(name for name in folders if os.path.normpath(folder / name) not in declared),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
@@ -76,7 +76,8 @@ def call_target(target: Target, *positional: Any, field: str, folder: Path, **mo
     """`target` called with its args. Raises TargetError if it refuses them or raises."""
     function = resolve_target(target, field=field, folder=folder)
     with noting_modules(field), noting_files(field):  # of targets among its args too
-        arguments = {**built_args(target, field=field, folder=folder), **more}
+        made = built_args(target, field=field, folder=folder)
+    arguments = {**with_tensors(function, made), **more}
     try:
         with noting_modules(field), noting_files(field):
             return function(*positional, **arguments)
@@ -116,8 +117,49 @@ def resolved_args(args: dict[str, JsonValue], *, folder: Path) -> dict[str, Json
     return {key: _resolved(value, folder) for key, value in args.items()}
 
 
+def with_tensors(function: Callable[..., Any], args: dict[str, JsonValue]) -> dict[str, Any]:
+    """`args` with the numbers of each parameter that is annotated as a tensor made one of floats.
+
+    So `weight: [1, 5, 1]` is what `torch.nn.CrossEntropyLoss` takes. An annotation that names other
+    types beside the tensor, but None, says that numbers are meant as they are.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not any(map(_are_numbers, args.values())):
+        return dict(args)
+    wants = _annotations(function)
+    return {
+        name: torch.tensor(value, dtype=torch.get_default_dtype())
+        if _are_numbers(value) and _is_tensor(wants.get(name), torch.Tensor)
+        else value
+        for name, value in args.items()
+    }
+
+
+def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+    called: Any = function.__init__ if inspect.isclass(function) else function
+    try:
+        return get_type_hints(called)
+    except Exception:  # noqa: BLE001 - annotations of a user's code may be anything
+        return {}
+
+
+def _is_tensor(annotation: Any, tensor: type) -> bool:
+    kinds = {*get_args(annotation)} or {annotation}
+    return kinds - {type(None)} == {tensor}
+
+
+def _are_numbers(value: Any) -> bool:
+    """Whether it is a number, or lists of equal length of such."""
+    if isinstance(value, list):
+        shapes = {len(item) if isinstance(item, list) else None for item in value}
+        return bool(value) and len(shapes) == 1 and all(map(_are_numbers, value))
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _resolved(value: JsonValue, folder: Path) -> JsonValue:
     if isinstance(value, str) and value.startswith(("./", "../")):
+        if "\0" in value:
+            raise TargetError(f"args: the path {value!r:.80} holds the character NUL; remove it")
         return str((folder / value).resolve())
     if isinstance(value, list):
         return [_resolved(item, folder) for item in value]
