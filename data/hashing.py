@@ -141,6 +141,31 @@ class ContentDigest:
         return self._hasher.hexdigest()
 
 
+class QuickDigest:
+    """A running 64-bit checksum over parts, framed as by `ContentDigest`: to find equal ones."""
+
+    def __init__(self) -> None:
+        self._hasher = xxhash.xxh3_64()
+
+    def add(self, tag: str, data: bytes | memoryview) -> None:
+        """Adds one part; (`a`, `bc`) and (`ab`, `c`) differ."""
+        view = memoryview(data).cast("B")
+        self._hasher.update(f"{len(tag)}:{tag}:{view.nbytes}:".encode())
+        self._hasher.update(view)
+
+    def value(self) -> int:
+        """In [0, 2**64)."""
+        return self._hasher.intdigest()
+
+
+def quick_digests(rows_NX: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    """A 64-bit checksum of each row: uint8 of shape (N, X), contiguous, to uint64 of shape (N,)."""
+    import numpy as np
+
+    values = map(xxhash.xxh3_64_intdigest, rows_NX)
+    return np.fromiter(values, dtype=np.uint64, count=len(rows_NX))
+
+
 def seed_64(*parts: int | str) -> int:
     """An integer in [0, 2**63) from a tagged tuple: seeds of the generators (blake2b, 1 µs)."""
     text = "\x1f".join(str(part) for part in parts)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
 
-from epochal.data.types import Target
+from pydantic import Field, StrictInt, StrictStr
+
+from epochal.data.types import Frozen, Target
 
 
 class DataConfig(Target):
@@ -24,4 +26,19 @@ class DataConfig(Target):
         description="files or folders that the data comes from, relative to the config's folder, "
         "or addresses: their sizes and times of change say when it must be read again",
         examples=[["./images.npy"]],
+    )
+
+
+PartName = Annotated[StrictStr, Field(min_length=1)] | Annotated[StrictInt, Field(ge=0)]
+
+
+class BatchNames(Frozen):
+    """Which parts of an item the default step takes."""
+
+    input: PartName = Field(
+        description="what the model is given: an item's key, or its place in a tuple, from 0",
+        examples=["samples", 0],
+    )
+    target: PartName = Field(
+        description="what the loss compares the output with", examples=["targets", 2]
     )

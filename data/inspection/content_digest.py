@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from epochal.data.hashing import ContentDigest
+from epochal.data.hashing import ContentDigest, QuickDigest, quick_digests
 
 EXPECTED = "tensors, arrays, numbers, texts, and tuples, lists or dicts of them"
 
@@ -17,7 +18,13 @@ class UnsupportedItem(TypeError):
     """A part of an item that no batch can be made of; the text says which."""
 
 
-def add_item(content: ContentDigest, item: Any, *, place: str = "item") -> None:
+def row_digests(tensor: torch.Tensor) -> npt.NDArray[np.uint64]:
+    """A checksum of each row of a dense tensor of shape (N, …): uint64 of shape (N,)."""
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    return quick_digests(plain.reshape(len(plain), -1).view(torch.uint8).numpy())
+
+
+def add_item(content: ContentDigest | QuickDigest, item: Any, *, place: str = "item") -> None:
     """Adds an item with all its parts. Raises UnsupportedItem, naming the part's `place`.
 
     Type, shape and bytes of each part count: the same numbers as float32 and float64 differ.
@@ -43,7 +50,7 @@ def add_item(content: ContentDigest, item: Any, *, place: str = "item") -> None:
         raise UnsupportedItem(f"{place} is {kind}; expected {EXPECTED}")
 
 
-def add_tensor(content: ContentDigest, tensor: torch.Tensor, *, place: str) -> None:
+def add_tensor(content: ContentDigest | QuickDigest, tensor: torch.Tensor, *, place: str) -> None:
     """Adds a tensor: dtype, shape and bytes, whatever its device and strides."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         raise UnsupportedItem(
@@ -55,7 +62,9 @@ def add_tensor(content: ContentDigest, tensor: torch.Tensor, *, place: str) -> N
     content.add(f"tensor {dtype} {list(plain.shape)}", data.data)
 
 
-def _add_array(content: ContentDigest, array: np.ndarray[Any, Any], *, place: str) -> None:
+def _add_array(
+    content: ContentDigest | QuickDigest, array: np.ndarray[Any, Any], *, place: str
+) -> None:
     if array.dtype.kind not in "biufc":
         raise UnsupportedItem(f"{place} is an array of {array.dtype}; expected numbers")
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)  # the same on every machine
@@ -65,7 +74,9 @@ def _add_array(content: ContentDigest, array: np.ndarray[Any, Any], *, place: st
     )
 
 
-def _add_mapping(content: ContentDigest, item: Mapping[Any, Any], *, place: str) -> None:
+def _add_mapping(
+    content: ContentDigest | QuickDigest, item: Mapping[Any, Any], *, place: str
+) -> None:
     content.add("dict", str(len(item)).encode())
     for name, part in item.items():  # in the item's own order, which its batch keeps
         if not isinstance(name, str):

@@ -42,6 +42,7 @@ class DatasetInfo(Frozen):
 class OpenDataset:
     """One data set of a run. field: of the config, for messages.
 
+    inputs_N: a checksum of each sample's input, uint64 of shape (N,), None where it was not read.
     sample_ids_N: int64 of shape (N,); labels_N: int64 of shape (N,), or None where unknown.
     """
 
@@ -51,6 +52,7 @@ class OpenDataset:
     fingerprint: str
     read_ids_N: npt.NDArray[np.int64] | None
     labels_N: npt.NDArray[np.int64] | None
+    inputs_N: npt.NDArray[np.uint64] | None = None
 
     @cached_property
     def sample_ids_N(self) -> npt.NDArray[np.int64]:

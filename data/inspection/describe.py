@@ -62,7 +62,7 @@ def _describe_tensors(
     import numpy as np
     import torch
 
-    from epochal.data.inspection.content_digest import UnsupportedItem, add_tensor
+    from epochal.data.inspection.content_digest import UnsupportedItem, add_tensor, row_digests
 
     tensors = dataset.tensors
     if len(rows_N) != len(dataset) or not np.array_equal(rows_N, np.arange(count)):
@@ -82,6 +82,7 @@ def _describe_tensors(
         labels=labels_N,
         label_min=None if labels_N is None else int(labels_N.min()),
         label_max=None if labels_N is None else int(labels_N.max()),
+        inputs=row_digests(tensors[0]),
     )
 
 

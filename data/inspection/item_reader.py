@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import DataError, passes_through
-from epochal.data.hashing import ContentDigest, hash_u64
+from epochal.data.hashing import ContentDigest, QuickDigest, hash_u64
 from epochal.data.inspection.item_form import form
 from epochal.data.traces import in_one_line
 
@@ -36,6 +36,7 @@ class Description:
     sample_ids: int64 of shape (N,) by position; None: they are the positions.
     labels: int64 of shape (N,), where every target is one whole number; else None.
     label_min, label_max: of the labels.
+    inputs: a checksum of each sample's input, uint64 of shape (N,); None if content was not read.
     unequal_at: position of the first item that has not the form of the one before all, so that they
     cannot be put into one batch; None: there is none, or they were not read.
     """
@@ -46,6 +47,7 @@ class Description:
     labels: npt.NDArray[np.int64] | None = None
     label_min: int | None = None
     label_max: int | None = None
+    inputs: npt.NDArray[np.uint64] | None = None
     unequal_at: int | None = None
 
 
@@ -88,6 +90,7 @@ class ItemReader:
         content.add("items", str(self._count).encode())
         labels: list[int] = []
         ids: list[int] = []
+        inputs: list[int] = []
         first, unequal_at = None, None
         for position in range(self._count):
             item = self.item(position)
@@ -97,6 +100,7 @@ class ItemReader:
                 unequal_at = position
             if stated is None:
                 self._add(content, item, position)
+                inputs.append(_input_digest(item))
             if (label := _whole_number(_target(item))) is not None:
                 labels.append(label)
             if has_id(item):
@@ -110,7 +114,8 @@ class ItemReader:
                 "give all items one, or none"
             )
         description = self._description(stated or content.hexdigest(), ids_N, labels)
-        return replace(description, unequal_at=unequal_at)
+        inputs_N = np.array(inputs, dtype=np.uint64) if stated is None else None
+        return replace(description, inputs=inputs_N, unequal_at=unequal_at)
 
     def _description(
         self, fingerprint: str, ids_N: npt.NDArray[np.int64] | None, labels: list[int]
@@ -187,6 +192,19 @@ def _check_unique(ids_N: npt.NDArray[np.int64], name: str) -> None:
             f"{name}: items {first} and {second} have the same {_SAMPLE_ID} {int(ids_N[first])}; "
             "expected each once: order, augmentation and tables go by it"
         )
+
+
+def _input_digest(item: Any) -> int:
+    """A checksum of what an item is, but for its target and its id."""
+    from epochal.data.inspection.content_digest import add_item
+
+    if isinstance(item, Mapping):
+        item = {name: one for name, one in item.items() if name not in {*_TARGETS, _SAMPLE_ID}}
+    elif isinstance(item, tuple | list) and len(item) > 1:
+        item = item[0]
+    content = QuickDigest()
+    add_item(content, item)
+    return content.value()
 
 
 def _target(item: Any) -> Any:

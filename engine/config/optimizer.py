@@ -82,8 +82,8 @@ class OptimizerConfig(Target):
         gt=0,
         le=1,
         description="what the rate is multiplied by from each layer to the one before it; the last "
-        "has the whole rate. Layers are the model's `layer_groups()`, else its modules in order. "
-        "none: one rate",
+        "has the whole rate. Layers are the model's `layer_groups()`, else its `group_matcher()` "
+        "(timm), else its modules in order. none: one rate",
     )
     groups: tuple[ParameterGroup, ...] = Field(
         default=(),

@@ -32,7 +32,7 @@ def split_batch(batch: Any) -> tuple[Any, Any]:
         form = f"a {type(batch).__name__}"
     raise TargetError(
         f"the default step takes items (input, target) or {{input: …, target: …}}, found {form}; "
-        "give a `step:` that knows these batches"
+        "say which by `batch: {input: …, target: …}`, or give a `step:` that knows these batches"
     )
 
 

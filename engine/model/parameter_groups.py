@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -48,8 +50,7 @@ def make_groups(
     named |= {name: parameter for name, parameter in beside.items() if parameter.requires_grad}
     group_of = _matched(named, config.groups)
     layer_of = {} if config.layer_decay is None else layers(model)
-    used = {layer_of[name] for name in named if name in layer_of}
-    depth = {layer: place for place, layer in enumerate(sorted(used))}
+    last = max((layer.place for layer in layer_of.values()), default=0)
     undecayed = _undecayed(model, config)
     groups: dict[str, dict[str, Any]] = {}
     rate_names: list[str] = []
@@ -58,7 +59,7 @@ def make_groups(
         options: dict[str, Any] = {"lr": config.rate}
         label = BASE if group is None else group.match
         if layer is not None and config.layer_decay is not None:
-            options["lr"] *= config.layer_decay ** (len(depth) - 1 - depth[layer])
+            options["lr"] *= config.layer_decay ** (last - layer.place)
             label = layer.label if group is None else f"{group.match}/{layer.label}"
         if name in undecayed:
             options["weight_decay"] = 0.0
@@ -156,13 +157,17 @@ def layers(model: nn.Module) -> dict[str, Layer]:
     """Name of each parameter that trains → its layer. Raises TargetError.
 
     The model's `layer_groups()`, if it has one, gives them from the first to the last: each a
-    module, a parameter or a list of these. Else they are its modules in the order in which they
+    module, a parameter or a list of these. Else its `group_matcher()`, as timm's models have one,
+    says which names belong to which layer. Else they are its modules in the order in which they
     were made: numbered ones (of Sequential, ModuleList) one each, others whole unless there are
     numbered ones inside, and the parameters that a module holds beside those one layer.
     """
     own = getattr(model, "layer_groups", None)
     if own is not None:
         return _stated_layers(model, own())
+    matcher = getattr(model, "group_matcher", None)
+    if matcher is not None:
+        return _matched_layers(model, matcher)
     divided = _divided(model)
     of_label: dict[str, Layer] = {}
     places: dict[str, Layer] = {}
@@ -170,6 +175,67 @@ def layers(model: nn.Module) -> dict[str, Layer]:
         label = _layer_label(name, divided)
         places[name] = of_label.setdefault(label, Layer(len(of_label), label))
     return places
+
+
+_PREVIOUS = 99999.0
+"""As the last number of a group: its parameters belong to the layer before it (timm's form)."""
+_UNMATCHED = (math.inf,)  # the layers behind all others, such as the head
+
+
+def _matched_layers(model: nn.Module, matcher: Any) -> dict[str, Layer]:
+    """The layers that `group_matcher(coarse=False)` tells apart, all parameters counted.
+
+    It gives {group: pattern, or a list of (pattern, suffix)}, or a function of a parameter's name;
+    a parameter's place are the number of its group, the numbers that the pattern catches, and the
+    suffix. So `layer_decay` means what it means in timm's `param_groups_layer_decay`.
+    """
+    try:
+        rule = matcher(coarse=False)
+        place_of = rule if callable(rule) else partial(_place, compiled=_compiled(rule))
+        found = {
+            name: tuple(map(float, _as_tuple(place_of(name))))
+            for name, _ in model.named_parameters()
+        }
+    except (TypeError, ValueError, AttributeError, re.error) as error:
+        raise TargetError(
+            f"model: its group_matcher() is not of timm's form ({type(error).__name__}: {error}); "
+            "expected {group: pattern, or [(pattern, suffix), …]}; or give the model a method "
+            "layer_groups()"
+        ) from error
+    number = -1
+    of_place: dict[tuple[float, ...], Layer] = {}
+    for place in sorted(set(found.values())):
+        number += number < 0 or place[-1] != _PREVIOUS
+        of_place[place] = Layer(number, f"layer_{number}")
+    return {name: of_place[found[name]] for name in trainable(model)}
+
+
+_Compiled = list[tuple[re.Pattern[str], int, tuple[float, ...]]]
+
+
+def _compiled(rule: Mapping[str, Any]) -> _Compiled:
+    compiled: _Compiled = []
+    for number, patterns in enumerate(rule.values()):
+        if isinstance(patterns, str):
+            compiled.append((re.compile(patterns), number, ()))
+        elif patterns is not None:
+            compiled += [
+                (re.compile(pattern), number, () if suffix is None else tuple(suffix))
+                for pattern, suffix in patterns
+            ]
+    return compiled
+
+
+def _place(name: str, *, compiled: _Compiled) -> tuple[float, ...]:
+    for pattern, number, suffix in compiled:
+        if match := pattern.match(name):
+            caught = [float(group) for group in match.groups() if group is not None]
+            return (number, *caught, *suffix)
+    return _UNMATCHED
+
+
+def _as_tuple(place: Any) -> tuple[Any, ...]:
+    return tuple(place) if isinstance(place, Iterable) else (place,)
 
 
 def _divided(model: nn.Module) -> set[str]:

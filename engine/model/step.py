@@ -23,12 +23,12 @@ _OF_NUMBERS: tuple[type[nn.Module], ...] = (
     *(nn.BCEWithLogitsLoss, nn.BCELoss, nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss),
     *(nn.MultiLabelSoftMarginLoss, nn.SoftMarginLoss, nn.PoissonNLLLoss),
 )
-_FUNCTIONS_OF_NUMBERS: frozenset[Any] = frozenset({
+_FUNCTIONS_OF_NUMBERS: tuple[Any, ...] = (
     *(functional.binary_cross_entropy_with_logits, functional.binary_cross_entropy),
     *(functional.mse_loss, functional.l1_loss, functional.smooth_l1_loss, functional.huber_loss),
     *(functional.multilabel_soft_margin_loss, functional.soft_margin_loss),
     functional.poisson_nll_loss,
-})  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,14 @@ class DefaultStep:
 def is_between_numbers(loss: Loss) -> bool:
     """Whether its targets are numbers, not classes. torch refuses whole numbers as such targets."""
     function = getattr(loss.function, "func", loss.function)
-    return isinstance(loss.module, _OF_NUMBERS) or function in _FUNCTIONS_OF_NUMBERS
+    return isinstance(loss.module, _OF_NUMBERS) or any(
+        function is one for one in _FUNCTIONS_OF_NUMBERS
+    )
+
+
+def as_target(loss: Loss, target: Any, outputs: Any) -> Any:
+    """The target as that loss is given it."""
+    return _as_numbers(target, outputs) if is_between_numbers(loss) else target
 
 
 def _as_numbers(target: Any, outputs: Any) -> Any:

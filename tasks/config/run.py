@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from epochal.data.config.batches import BatchesConfig
+from epochal.data.config.dataset import BatchNames
 from epochal.data.config.loader import DataConfig, LoaderConfig, SamplingConfig
 from epochal.data.types import Frozen, Target, TargetName, from_json
 from epochal.engine.config.batch_norm import BatchNormConfig
@@ -84,6 +85,11 @@ class RunConfig(Frozen):
     model: Target = Field(description="returns a torch.nn.Module")
     train_data: DataConfig = Field(description="returns a map-style data set to train on")
     validation_data: DataConfig = Field(description="returns a map-style data set to validate on")
+    batch: BatchNames | None = Field(
+        default=None,
+        description="which keys of an item, or places in it, are the default step's `input` and "
+        "`target`; none: (input, target), or by the names that it knows",
+    )
     loss: Target = Field(
         default=Target(target="torch.nn:CrossEntropyLoss"),
         description="a loss module's class, or a function (output, target) -> loss",

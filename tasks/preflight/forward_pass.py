@@ -309,7 +309,7 @@ def check_mean(config: RunConfig, components: Components, output: StepOutput, ta
     """
     import torch
 
-    from epochal.engine.model.step import DefaultStep
+    from epochal.engine.model.step import DefaultStep, as_target
     from epochal.engine.randomness import seeded
 
     own_mean, outputs = components.loss.own_mean, output.outputs
@@ -321,7 +321,7 @@ def check_mean(config: RunConfig, components: Components, output: StepOutput, ta
         with seeded(seed_64(config.seed, "probe")):
             losses = DefaultStep(components.loss).losses(outputs, target)
         with seeded(seed_64(config.seed, "probe")):
-            own = float(own_mean(outputs, target))
+            own = float(own_mean(outputs, as_target(components.loss, target, outputs)))
     denominator = losses.denominator_B
     total = float(losses.loss_B.numel() if denominator is None else denominator.sum())
     if not total:

@@ -49,8 +49,12 @@ def open_data(
     """
     data: DataConfig = data_fields(config)[field]
     folder = Path(config.folder)
-    path = description_path(data, sources=sources, folder=folder)
+    path = description_path(data, names=config.batch, sources=sources, folder=folder)
     dataset = call_target(data, field=field, folder=folder)
+    if config.batch is not None:
+        from epochal.data.loading.named_items import named
+
+        dataset = named(dataset, config.batch, field=field)
     known, stamp = read_known(store, path), data_stamp(data, folder=folder)
     if (
         known is not None
@@ -66,7 +70,7 @@ def open_data(
             field=field,
             dataset=dataset,
             info=known,
-            fingerprint=stated_fingerprint(data) or known.fingerprint,
+            fingerprint=stated_fingerprint(data, names=config.batch) or known.fingerprint,
             read_ids_N=None,
             labels_N=None,
         )
@@ -97,9 +101,10 @@ def open_data(
         field=field,
         dataset=dataset,
         info=read,
-        fingerprint=stated_fingerprint(data) or read.fingerprint,
+        fingerprint=stated_fingerprint(data, names=config.batch) or read.fingerprint,
         read_ids_N=description.sample_ids,
         labels_N=description.labels,
+        inputs_N=description.inputs,
     )
 
 
@@ -128,6 +133,26 @@ def check_same_samples(trained: OpenDataset, scored: OpenDataset) -> None:
     )
 
 
+def tell_repeats(train: OpenDataset, validation: OpenDataset, *, notice: Reporter) -> None:
+    """Tells of inputs that come more than once, as far as the data was read."""
+    from epochal.data.inspection.duplicates import (
+        note_between,
+        note_within,
+        repeats_between,
+        repeats_within,
+    )
+
+    for data in (train, validation):
+        if data.inputs_N is not None:
+            found = repeats_within(data.inputs_N, data.labels_N)
+            if found.is_noted:
+                notice.notice(note_within(data.field, found))
+    if train.inputs_N is not None and validation.inputs_N is not None:
+        found = repeats_between(validation.inputs_N, train.inputs_N)
+        if found.is_noted:
+            notice.notice(note_between(validation.field, train.field, found))
+
+
 def read_run_inputs(
     config: RunConfig,
     store: Store,
@@ -152,6 +177,7 @@ def read_run_inputs(
     scored = data.get(SCORING_DATA)
     if scored is not None:
         check_same_samples(data["train_data"], scored)
+    tell_repeats(data["train_data"], data["validation_data"], notice=notice)
     data_sets = {
         name: DatasetFacts(dataset.fingerprint, dataset.info.num_samples)
         for name, dataset in data.items()
@@ -171,7 +197,10 @@ def remember_data(
     """
     for name, data_config in data_fields(config).items():
         path = description_path(
-            data_config, sources=sources.get(name, {}), folder=Path(config.folder)
+            data_config,
+            names=config.batch,
+            sources=sources.get(name, {}),
+            folder=Path(config.folder),
         )
         write_known(store, path, data[name].info)
 

@@ -62,7 +62,7 @@ def _known(run: FoundRun) -> DatasetInfo | None:
     sources = run.plan.sources.get("train_data", {})
     data, folder = run.config.train_data, Path(run.config.folder)
     try:
-        path = description_path(data, sources=sources, folder=folder)
+        path = description_path(data, names=run.config.batch, sources=sources, folder=folder)
     except EpochalError:  # a file that the config declares is gone
         return None
     return read_known(run.store, path)

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from epochal.data.config.dataset import BatchNames
 from epochal.data.config.loader import DataConfig
 from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import CorruptObject
@@ -36,13 +37,16 @@ from epochal.tasks.user_code.targets import resolved_args
 MAX_DESCRIPTION_BYTES = 1 << 16
 
 
-def description_path(data: DataConfig, *, sources: Mapping[str, str], folder: Path) -> str:
+def description_path(
+    data: DataConfig, *, names: BatchNames | None, sources: Mapping[str, str], folder: Path
+) -> str:
     """Where the store remembers this data set. Raises DataError if a declared file is missing."""
     identity: dict[str, Any] = {
         "target": data.target,
         "args": in_json(resolved_args(data.args, folder=folder)),
         "sources": dict(sources),
         "version": data.version,
+        **_named(names),
     }
     if data.version is None and data.files:
         identity["files"] = files_stamp(data.files, folder)
@@ -76,14 +80,16 @@ def write_known(store: Store, path: str, known: DatasetInfo) -> None:
             return  # another process has just written what it read
 
 
-def stated_fingerprint(data: DataConfig) -> str | None:
+def _named(names: BatchNames | None) -> dict[str, Any]:
+    return {} if names is None else {"batch": names.model_dump(mode="json")}
+
+
+def stated_fingerprint(data: DataConfig, *, names: BatchNames | None) -> str | None:
     """The fingerprint that a stated `version` gives, without reading anything; else None."""
     if data.version is None:
         return None
-    return digest(
-        "data-version",
-        {"target": data.target, "args": in_json(data.args), "version": data.version},
-    )
+    stated = {"target": data.target, "args": in_json(data.args), "version": data.version}
+    return digest("data-version", {**stated, **_named(names)})
 
 
 def remembered_run_inputs(config: RunConfig, store: Store, sources: RunSources) -> RunInputs:
@@ -91,11 +97,16 @@ def remembered_run_inputs(config: RunConfig, store: Store, sources: RunSources) 
     digests = sources.digests
     data_sets: dict[DataField, DatasetFacts] = {}
     for name, data in data_fields(config).items():
-        fingerprint = stated_fingerprint(data)
+        fingerprint = stated_fingerprint(data, names=config.batch)
         known = None
         by_updates = config.schedule.unit == "updates" or config.max_updates is not None
         if fingerprint is None or by_updates:
-            path = description_path(data, sources=digests.get(name, {}), folder=Path(config.folder))
+            path = description_path(
+                data,
+                names=config.batch,
+                sources=digests.get(name, {}),
+                folder=Path(config.folder),
+            )
             known = read_known(store, path)
         num_samples = None if known is None else known.num_samples
         seen: Seen = "same"

@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 from support.pages import DOCS, README, ROOT, blocks, rows
 
 from epochal.data.config.batches import BatchesConfig
+from epochal.data.config.dataset import BatchNames
 from epochal.data.config.loader import DataConfig, LoaderConfig, SamplingConfig
 from epochal.data.config.sampling import ScoringConfig
 from epochal.data.errors import BadStore
@@ -45,6 +46,7 @@ from epochal.tasks.user_code.targets import call_target
 PARTS: dict[str, tuple[type[BaseModel], ...]] = {
     "": (RunConfig, Target, DataConfig, MetricTarget),
     "loader.": (LoaderConfig,),
+    "batch.": (BatchNames,),
     "batches.": (BatchesConfig,),
     "optimizer.": (OptimizerConfig,),
     "optimizer.groups.": (ParameterGroup,),
@@ -189,6 +191,7 @@ def test_the_yaml_examples_of_the_docs_are_configs(tmp_path):
         for example in yaml.safe_load_all(block)
     ]
     assert len(examples) > 3
+    (tmp_path / "steps.py").write_text("\n".join(blocks(DOCS["step.md"], "python")))
     for example in examples:
         config = with_parts(example, tmp_path)
         for metric in config.metrics.validation:

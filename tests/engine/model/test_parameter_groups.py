@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from support.numbers.stage_keys import all_of, changed, keys
 from support.numbers.tiny_model import Net, cross_entropy, new_state, run_epoch, samples
 from support.runs.bare_run import BareRun
+from support.runs.jobs import require_packages
 from support.runs.project import Project
 from torch import nn
 
@@ -299,3 +300,92 @@ def test_a_run_in_groups_resumes_to_the_same_bytes_and_records_each_rate(tmp_pat
         "train/learning_rate", "train/learning_rate/body.1", "train/learning_rate/head",
         "train/learning_rate/head.weight/head",
     }  # fmt: skip
+
+
+# Layers by a matcher, as timm's models have one
+
+
+class Patches(nn.Module):
+    """The names of a vision transformer's parameters, and its matcher."""
+
+    def __init__(self, rule=None, depth=4):
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, 4))
+        self.patch_embed = nn.Linear(4, 4)
+        self.blocks = nn.Sequential(*(nn.Linear(4, 4) for _ in range(depth)))
+        self.norm, self.head = nn.LayerNorm(4), nn.Linear(4, 3)
+        self.rule = rule or {
+            "stem": r"^cls_token|patch_embed",
+            "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))],
+        }
+
+    def group_matcher(self, coarse=False):
+        assert not coarse
+        return self.rule
+
+
+def factors(model, decay=0.75):
+    found = options(grouped(model, config(layer_decay=decay)))
+    return {name: rate / LR for name, (rate, _) in found.items()}
+
+
+def test_layers_are_those_of_the_models_own_matcher():
+    found = factors(Patches())
+    assert found["cls_token"] == found["patch_embed.weight"] == pytest.approx(0.75**5)
+    for block in range(4):
+        assert found[f"blocks.{block}.weight"] == pytest.approx(0.75 ** (4 - block))
+    assert found["norm.weight"] == pytest.approx(0.75)  # of the last block's layer
+    assert found["head.weight"] == 1
+
+
+def test_a_matcher_may_be_a_function_of_a_parameters_name():
+    found = factors(Patches(lambda name: 1 if name.startswith("head") else 0))
+    assert {name for name, factor in found.items() if factor == 1} == {"head.weight", "head.bias"}
+    assert sorted(set(found.values())) == pytest.approx([0.75, 1])
+
+
+def test_layers_that_do_not_train_count_as_layers():
+    model = Patches()
+    for parameter in model.blocks[2].parameters():
+        parameter.requires_grad = False
+    assert factors(model)["cls_token"] == pytest.approx(0.75**5)
+
+
+@pytest.mark.parametrize("rule", [{"stem": 3}, {"stem": "("}, {"blocks": [r"^blocks"]}, 3])
+def test_a_matcher_of_another_form_is_refused(rule):
+    with pytest.raises(TargetError, match=r"group_matcher\(\) is not of timm's form"):
+        factors(Patches(rule))
+
+
+def test_layer_groups_go_before_a_matcher():
+    model = Patches()
+    model.layer_groups = lambda: [[model.cls_token, model.patch_embed, model.blocks, model.norm],
+                                  model.head]  # fmt: skip
+    assert factors(model)["blocks.0.weight"] == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("name", "options_of_it"),
+    [
+        ("vit_tiny_patch16_224", {"depth": 4, "img_size": 32}),
+        ("resnet18", {}),
+        ("convnext_atto", {}),
+        ("swin_tiny_patch4_window7_224", {"depths": (1, 1, 2, 1)}),
+        ("mobilevit_xxs", {}),
+    ],
+)
+def test_rates_are_those_of_timms_own_groups(name, options_of_it):
+    require_packages("vit_timm")
+    import timm
+    from timm.optim import param_groups_layer_decay
+
+    model = timm.create_model(name, num_classes=5, **options_of_it)
+    theirs = {
+        parameter: group["lr_scale"]
+        for group in param_groups_layer_decay(model, layer_decay=0.75)
+        for parameter in group["params"]
+    }
+    named, found = dict(model.named_parameters()), factors(model)
+    for parameter_name, factor in found.items():
+        assert factor == pytest.approx(theirs[named[parameter_name]]), parameter_name
+    assert name != "vit_tiny_patch16_224" or min(found.values()) == pytest.approx(0.75**5)

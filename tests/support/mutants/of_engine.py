@@ -212,7 +212,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *of(
         "engine/model/parameter_groups.py",
         "test_parameter_groups.py",
-        ("first-layers-learn-fastest", "(len(depth) - 1 - depth[layer])", "depth[layer]"),
+        ("first-layers-learn-fastest", "(last - layer.place)", "layer.place"),
         (
             "later-groups-win",
             "left = [name for name in matched if name not in taken]",
