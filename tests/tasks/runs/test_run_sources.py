@@ -7,8 +7,10 @@ from support.runs.bare_run import BareRun
 from support.runs.project import Project
 
 from epochal.data.errors import DataError, PreflightFailed
+from epochal.data.store.open import open_store
 from epochal.tasks.config.load import load_config
 from epochal.tasks.runs.plan import make_plan
+from epochal.tasks.runs.run_sources import read_sources
 
 NET = """
     from torch import nn
@@ -285,3 +287,22 @@ def test_a_file_that_building_a_target_reads_is_named_once_until_files_names_it(
     for named in ("files: [./sizes.json]", "args: {path: ./sizes.json}"):
         run, _ = trained(project, model=f"{{target: 'model:net', {named}}}")
         assert not any("building it read" in text for text in run.notices)
+
+
+def test_code_of_targets_inside_args_is_in_the_keys(project):
+    """A data set whose argument is a target of another module, and that one's of a third."""
+    inner = {"target": "inner:make"}
+    args = {"transform": [{"target": "outer:make", "args": {"inside": {"of": inner}}}]}
+    nested = Project(project.config.parent, train_data={"target": "blobs:blobs", "args": args})
+    for name in ("outer", "inner"):
+        nested.write(f"{name}.py", "def make(inside=None): return inside\n")
+
+    def digests():
+        config = load_config(nested.config)
+        return read_sources(config, open_store("memory://of-nested-targets")).digests
+
+    before = digests()
+    assert before["train_data"].keys() == {"blobs.py", "outer.py", "inner.py"}
+    nested.write("inner.py", "def make(): return 1\n")
+    after = digests()
+    assert {name for name in before if before[name] != after[name]} == {"train_data"}
