@@ -184,6 +184,11 @@ def test_a_plan_says_which_rates_are_known(project):
     assert "schedule_factors" not in project("plan").json
 
 
+def test_more_patience_than_any_run_has_epochs_is_a_constant_rate(project):
+    endless = PATIENT.replace("patience: 1", f"patience: {10**15}")
+    assert project("plan", schedule=endless).json["schedule_factors"] == [1] * 6
+
+
 def test_no_rate_is_known_while_the_size_of_an_epoch_is_not(project):
     found = project("plan", schedule=PATIENT[:-1] + ", warmup: 3, unit: updates}")
     assert found.json["schedule_factors"] == []
