@@ -1,6 +1,7 @@
 """The plateau schedule in runs: its rates, what of it is in keys, and what a plan says of it."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,10 @@ from support.runs.project import Project, call, environment
 
 from epochal.data.errors import TrainingFailed
 from epochal.data.tables.writing import UPDATES, read_table
+from epochal.tasks.planning.plateau import known_factors
+from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
+from epochal.tasks.stages.registry import list_stages
 
 BASE = 0.01  # of the project's optimizer
 UPDATES_PER_EPOCH = 6  # 180 samples in micro-batches of 16, two to an update
@@ -138,6 +142,19 @@ threshold_mode: abs, warmup: 9, unit: updates}"
     # The validation of epoch 1 is the first that counts; that of epoch 2 is the first plateau.
     assert rates(run, 2) == [BASE] * UPDATES_PER_EPOCH
     assert rates(run, 3) == [BASE / 2] * 2
+
+
+@pytest.mark.parametrize(("warmup", "factors"), [(0, [1, 1, 0.1, 0.1]), (1.5, [1, 1, 1, 1])])
+def test_what_is_measured_in_the_warm_up_is_no_best_value(warmup, factors):
+    schedule = {"kind": "plateau", "metric": "loss", "patience": 0, "warmup": warmup, "cooldown": 9}
+    settings = config(schedule=schedule, sampling={}, epochs=4)
+    stages = list_stages(settings, FACTS)
+    validations = [stage for stage in stages if stage.kind == "validate"]
+    records = {
+        stage.key: SimpleNamespace(values={"metrics": {"loss": loss}})
+        for stage, loss in zip(validations, [0.1, 5.0, 4.0, 3.0], strict=True)
+    }
+    assert known_factors(RunView(settings, stages, records), None) == factors
 
 
 def test_its_rates_reach_the_other_groups_too(project):
