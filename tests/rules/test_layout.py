@@ -83,6 +83,7 @@ ON_THEIR_OWN = {
     "engine.checkpoint.warm_start": "which names and shapes may differ, without any file",
     "engine.environment": "what of a machine may change numbers",
     "engine.loop.loss_weights": "the weights of losses in an update, which the loop must not know",
+    "engine.schedule.plateau": "torch's rule over numbers, which planning feeds with records",
     "flows.flow_run.cancellation": "one private function of Prefect, in one place",
     "flows.functions": "the commands as functions: the front door's",
     "tasks.export": "a command's work",

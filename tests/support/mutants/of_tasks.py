@@ -44,6 +44,21 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *of(
+        "tasks/planning/plateau.py",
+        "test_plateau_in_runs.py",
+        (
+            "early-epochs-know-the-rule",
+            "if schedule is None or epoch < schedule.first_lowered:",
+            "if schedule is None:",
+        ),
+        ("warm-up-counts", "        if stage.number >= schedule.first_seen\n", ""),
+        (
+            "metric-is-keyed-without-its-code",
+            'with_source(run_inputs, f"metrics.{own.name}", own',
+            'with_source(run_inputs, "", own',
+        ),
+    ),
+    *of(
         "tasks/planning/run_length.py",
         "test_run_length.py",
         (

@@ -95,6 +95,17 @@ def test_a_set_that_is_none_is_refused(tmp_path, override):
         ("seed=-1", ["seed", "-1"]),
         ("sampling.policy=easyskip", ["sampling.policy", "'easyskip'", "easy_skip"]),
         ("sampling.confidence=1.5", ["sampling.confidence", "1.5"]),
+        (
+            "schedule={factor: 0.5}",
+            ["schedule.kind: is missing", "constant, multi_step", "plateau"],
+        ),
+        ("schedule.kind=ReduceLROnPlateau", ["scheduler of torch", "{kind: plateau, factor:"]),
+        ("schedule=StepLR", ["schedule: found 'StepLR'", "{kind: step, size: STEP_SIZE"]),
+        ("optimizer=[{target: a:b}, {target: a:b}]", ["there are 2 optimizers: a run has one"]),
+        (
+            "optimizer={g: {target: a:b}, d: {target: a:b}}",
+            ["optimizer: there are 2 optimizers", "optimizer.groups", "docs/config.md"],
+        ),
         ("schedule.kind=cosin", ["schedule.kind", "'cosin'", "cosine"]),
         ("model.target=nomodule", ["model.target", "'nomodule'", "module"]),
         ("optimizer.args={}", ["optimizer", "lr"]),

@@ -59,6 +59,11 @@ def reasons(kind, epoch, *, before=None, run_inputs=FACTS, **after):
             {"optimizer__frozen": [{"match": "x", "until": 2}]},
             ('optimizer.frozen: [] → [{"match": "x", "until": 2}]',),
         ),
+        (
+            ("train", 0),
+            {"validation": {"every_updates": 9}},  # what it is measured on has not changed
+            ("validation.every_updates: not set → 9",),
+        ),
         (("train", 4), {"epochs": 12}, ()),
         (("train", 4), {"loader__workers": 4}, ()),
     ],
