@@ -39,15 +39,17 @@ def smallest_parts(monkeypatch):
 
 
 @pytest.fixture
-def proxy(s3_endpoint):
-    with faulty_s3(s3_endpoint) as proxy:
-        yield proxy
+def place(s3_endpoint):
+    """A store past the proxy."""
+    place = open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}")
+    assert place.listing() == {}  # from now on it is connected to that endpoint
+    return place
 
 
 @pytest.fixture
-def place(s3_endpoint):
-    """A store past the proxy, and its address."""
-    return open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}")
+def proxy(s3_endpoint, place):
+    with faulty_s3(s3_endpoint) as proxy:
+        yield proxy
 
 
 @pytest.fixture
