@@ -90,7 +90,7 @@ def test_every_target_gets_them_and_keys_records_and_plans_hold_them(tmp_path, h
     assert all(outcome.cached for outcome in again.outcomes)
     assert again.weights == run.weights
     found = find_run(str(project.config))
-    assert as_text(found.plan.run_config().model.args) == as_text(HARD)
+    assert as_text(found.plan.run_config().model.args) == as_text({"hard": HARD})
     params = parameters(found.config)
     assert params["model.args.hard.numbers"] == "['.nan', '.inf', '-.inf']"
     assert params["model.args.hard.spec.$ref"] == "#/$defs/x"
