@@ -246,10 +246,11 @@ def _needs(run: str, order: str, what: str) -> str:
 def _column(columns: Mapping[str, npt.NDArray[Any]], name: str) -> npt.NDArray[np.float64] | None:
     import numpy as np
 
-    values = columns.get(name)
-    if values is None or not len(values) or np.isnan(values.astype(np.float64)).all():
+    found = columns.get(name)
+    if found is None or not len(found):
         return None
-    return values.astype(np.float64)
+    values: npt.NDArray[np.float64] = found.astype(np.float64)
+    return None if np.isnan(values).all() else values
 
 
 def _tables(run: FoundRun) -> list[TablePaths]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from copy import deepcopy
 
 import pytest
 from prefect.utilities.schema_tools.hydration import HydrationContext, hydrate
@@ -72,7 +73,7 @@ ODD = """
 
 def test_every_target_gets_them_and_keys_records_and_plans_hold_them(tmp_path, home):
     def target(name, **more):
-        return {"target": f"odd:{name}", "args": {"hard": HARD, **more}}
+        return {"target": f"odd:{name}", "args": {"hard": deepcopy(HARD), **more}}
 
     project = Project(
         tmp_path / "project",
@@ -89,7 +90,7 @@ def test_every_target_gets_them_and_keys_records_and_plans_hold_them(tmp_path, h
     assert all(outcome.cached for outcome in again.outcomes)
     assert again.weights == run.weights
     found = find_run(str(project.config))
-    assert as_text(found.plan.run_config().model.args) == as_text(HARD)
+    assert as_text(found.plan.run_config().model.args) == as_text({"hard": HARD})
     params = parameters(found.config)
     assert params["model.args.hard.numbers"] == "['.nan', '.inf', '-.inf']"
     assert params["model.args.hard.spec.$ref"] == "#/$defs/x"
