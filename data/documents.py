@@ -16,7 +16,7 @@ from epochal.data.hashing import bytes_sha256
 
 MAX_DOCUMENT_BYTES = 1 << 24
 MAX_DEPTH = 64
-MIN_BYTES_EACH = 6  # of an object or list, on average: in memory one takes ten times as many
+MIN_BYTES_EACH = 12  # of an object or list, on average: in memory one takes twenty times as many
 MIN_COUNTED_BYTES = 1 << 16
 
 
@@ -26,7 +26,14 @@ def dump_document(body: Mapping[str, Any]) -> bytes:
     The digest is of the body's own bytes. Raises TypeError or ValueError for what JSON would not
     give back: keys that are not text, NaN, infinities, other types, more than 64 levels.
     """
-    text = _text(_plain(body, depth=1))
+    data = _document(_plain(body, depth=1))
+    if (most := _most_parts(data)) < _num_parts(data):
+        raise ValueError(f"a document of {len(data)} bytes has at most {most} lists and objects")
+    return data
+
+
+def _document(body: Any) -> bytes:
+    text = _text(body)
     return f'{{"body":{text},"sha256":"{bytes_sha256(text.encode())}"}}\n'.encode()
 
 
@@ -37,13 +44,14 @@ def load_document(data: bytes, *, name: str, max_bytes: int = MAX_DOCUMENT_BYTES
     """
     if len(data) > max_bytes:
         raise CorruptObject(f"{name}: {len(data)} bytes, expected at most {max_bytes}")
-    most = max(MIN_COUNTED_BYTES, len(data)) // MIN_BYTES_EACH
-    if data.count(b"[") + data.count(b"{") > most:
+    if (most := _most_parts(data)) < _num_parts(data):
         raise CorruptObject(f"{name}: more than {most} lists and objects in {len(data)} bytes")
     try:
-        document = json.loads(data.decode("ascii"))
+        document = json.loads(data.decode("ascii"), parse_constant=_no_number)
         body = document.get("body") if isinstance(document, dict) else None
-        expected = dump_document(body) if isinstance(body, dict) else None
+        if _is_deep(body, levels=MAX_DEPTH):
+            raise ValueError(f"a document has at most {MAX_DEPTH} levels")  # noqa: TRY301
+        expected = _document(body) if isinstance(body, dict) else None
     except (ValueError, RecursionError) as error:
         raise CorruptObject(f"{name} is no JSON document: {error}") from error
     if not isinstance(body, dict):
@@ -60,6 +68,27 @@ def _text(body: Any) -> str:
     return json.dumps(
         body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     )
+
+
+def _num_parts(data: bytes) -> int:
+    """At least as many lists and objects as there are, without parsing."""
+    return data.count(b"[") + data.count(b"{")
+
+
+def _most_parts(data: bytes) -> int:
+    return max(MIN_COUNTED_BYTES, len(data)) // MIN_BYTES_EACH
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"a document cannot hold {text}")
+
+
+def _is_deep(value: Any, *, levels: int) -> bool:
+    """Whether what JSON has given has more levels than that."""
+    if levels == 0:
+        return True
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(_is_deep(item, levels=levels - 1) for item in items if type(item) in (dict, list))
 
 
 def _plain(value: Any, *, depth: int) -> Any:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PlainSerializer,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import CoreSchema
 
 from epochal.data.hashing import as_uniform, hash_repeated, hash_u64, hash_uniform, seed_64
 
@@ -15,21 +28,48 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "AS_WRITTEN",
+    "Args",
     "Batch",
     "Frozen",
     "Target",
     "TargetName",
+    "Value",
     "Window",
     "as_uniform",
+    "from_json",
     "hash_repeated",
     "hash_u64",
     "hash_uniform",
+    "in_json",
     "seed_64",
 ]
 
 
+MAX_INTEGER = 1 << 53
+"""Of a field without a bound of its own: JSON's readers keep no larger whole number exactly."""
+
+
+def _make_strict(schema: Any) -> None:
+    if isinstance(schema, list | tuple):
+        for part in schema:
+            _make_strict(part)
+    elif isinstance(schema, dict):
+        if schema.get("type") in {"int", "float", "bool"}:
+            schema["strict"] = True
+        if schema.get("type") == "int" and not {"le", "lt"} & {*schema}:
+            schema["le"] = MAX_INTEGER
+        for name, part in schema.items():
+            if name not in {"default", "metadata", "serialization"}:
+                _make_strict(part)
+
+
 class Frozen(BaseModel):
-    """A part of the config: immutable, refuses unknown keys, finite numbers only."""
+    """A part of the config: immutable, refuses unknown keys, finite numbers only.
+
+    A text is no number and no truth value, `true` is no 1, and 2.0 is no number of something;
+    a whole number is good where a float is asked for.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -39,18 +79,92 @@ class Frozen(BaseModel):
         hide_input_in_errors=True,  # Prefect logs the text of an error; our own shows the field's
     )
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Pydantic's schema with strict numbers. Strict tuples would refuse the lists of YAML."""
+        schema = handler(source)
+        _make_strict(schema)
+        return schema
 
-_MAX_NAME = 200  # with the suffix of a file: file systems take 255 bytes
+
+AS_WRITTEN = "as written"
+"""The context of validation in which arguments are what a person wrote, not what `in_json` made."""
+_NUMBER, _KEY = "epochal:number", "epochal:key:"
+_NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+_PREFECTS = frozenset({"$ref", "__prefect_kind"})
+"""Keys by which Prefect takes a mapping in a flow's parameters for a reference to something."""
+
+
+def in_json(value: Any) -> Any:
+    """A user's argument as JSON that every reader leaves as it is; `from_json` gives it back.
+
+    Numbers that JSON lacks are `{"epochal:number": "nan"}`; a key that Prefect would act on has
+    `epochal:key:` before it. Anything else is itself.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return {_NUMBER: str(value)}
+    if isinstance(value, Mapping):
+        return {
+            f"{_KEY}{key}" if key in _PREFECTS or key.startswith("epochal:") else key: in_json(item)
+            for key, item in value.items()
+        }
+    return [in_json(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def from_json(value: Any) -> Any:
+    """What `in_json` was given."""
+    if isinstance(value, Mapping):
+        if [*value] == [_NUMBER] and value[_NUMBER] in _NUMBERS:
+            return _NUMBERS[value[_NUMBER]]
+        return {
+            key.removeprefix(_KEY) if isinstance(key, str) else key: from_json(item)
+            for key, item in value.items()
+        }
+    return [from_json(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _given(value: Any, info: ValidationInfo) -> Any:
+    return value if info.context == AS_WRITTEN else from_json(value)
+
+
+def _is_plain(value: Any) -> Any:
+    """The value, if YAML or JSON can write it. Pydantic's `JsonValue` would refuse NaN here."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                message = f"the key {key!r:.60} is no text"
+                raise ValueError(message)  # noqa: TRY004 - what pydantic expects of a validator
+            _is_plain(item)
+    elif isinstance(value, list):
+        for item in value:
+            _is_plain(item)
+    elif not isinstance(value, str | int | float | None):
+        message = f"a {type(value).__name__} cannot be written in a config"
+        raise ValueError(message)  # noqa: TRY004
+    return value
+
+
+_HANDED_ON = (BeforeValidator(_given), AfterValidator(_is_plain), PlainSerializer(in_json))
+Value = Annotated[Any, *_HANDED_ON]
+"""A value that goes to the user's code as it is written."""
+Args = Annotated[dict[str, Any], *_HANDED_ON]
+"""Keyword arguments that go to the user's code as they are written; every dump is `in_json`."""
+
+
+MAX_NAME_CHARS = 200  # of one part: no file system holds a module of a longer name
 
 
 def _check_target_name(name: str) -> str:
     module, colon, attribute = name.partition(":")
     parts = [*module.split("."), *attribute.split(".")]
     if not colon or not all(part.isidentifier() for part in parts):
-        message = f"{name!r} is not of the form 'package.module:attribute'"
+        message = f"{name!r:.80} is not of the form 'package.module:attribute'"
         raise ValueError(message)
-    if max(map(len, parts)) > _MAX_NAME:
-        message = f"a name in it has more than {_MAX_NAME} characters"
+    if max(map(len, parts)) > MAX_NAME_CHARS or len(name) > 10 * MAX_NAME_CHARS:
+        message = (
+            f"a target of {len(name)} characters; expected at most {10 * MAX_NAME_CHARS}, and "
+            f"{MAX_NAME_CHARS} of each part"
+        )
         raise ValueError(message)
     return name
 
@@ -65,11 +179,25 @@ class Target(Frozen):
         examples=["model:SmallConvNet", "torch.nn:CrossEntropyLoss"],
         description="`module:attribute`; the module is looked for beside the config first",
     )
-    args: dict[str, JsonValue] = Field(
+    args: Args = Field(
         default_factory=dict,
         description="keyword arguments of the call; a text that starts with ./ or ../ is a path "
         "relative to the config's folder",
     )
+    files: tuple[str, ...] = Field(
+        default=(),
+        description="files or folders that it reads beside those that `args` names as ./ paths, "
+        "relative to the config's folder, or addresses: their content is in the keys",
+        examples=[["./vocabulary.json"]],
+    )
+
+    @field_validator("files")
+    @classmethod
+    def _named(cls, files: tuple[str, ...]) -> tuple[str, ...]:
+        for name in files:
+            if not name.strip() or "\0" in name:
+                raise ValueError(f"{name!r} names no file")
+        return files
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -21,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from epochal.data.errors import TrainingFailed
+from epochal.data.errors import EpochalError
 from epochal.data.traces import users_trace, whole_trace
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.printable import printable, printable_json
@@ -34,7 +35,8 @@ from epochal.tasks.stages.registry import KINDS
 class PlainConsole(Console):
     """A console to which every text is data: brackets are no markup, and nothing acts on it.
 
-    What is to be coloured is a `Text`, made by `line`.
+    What is to be coloured is a `Text`, made by `line`. It goes on when its reader is gone, as
+    behind `| head`: so does the training.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -43,6 +45,13 @@ class PlainConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """Every `str` that is printed, also in tables, comes through here."""
         return super().render_str(printable(text), **options)
+
+    def on_broken_pipe(self) -> None:
+        """Drops what is written from now on; rich itself would end the process."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
 
 
 def line(*parts: str | tuple[str, str]) -> Text:
@@ -96,6 +105,10 @@ class ProgressReporter:
     ) -> None:
         self._progress.stop()
 
+    def opening(self, text: str) -> None:
+        """Writes it above everything else."""
+        err.print(text)
+
     def started(self, stage: Stage) -> None:
         """Shows a bar for the stage."""
         self._say_cached()
@@ -129,7 +142,7 @@ class ProgressReporter:
         """Writes a warning."""
         say_note(text)
 
-    def failed(self, error: TrainingFailed) -> None:
+    def failed(self, error: EpochalError) -> None:
         """Shows nothing: the command ends with the error, and prints it below all else."""
 
     def done(self) -> None:

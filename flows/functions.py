@@ -61,12 +61,15 @@ def samples(
     epoch's tables. Raises NotFound, InputError.
     """
     from epochal.tasks.report.samples import view_samples
+    from epochal.tasks.run_data.sample_names import sample_names
 
     if order is not None and order not in get_args(Order):
         raise InputError(f"order: found {order!r}; expected one of {', '.join(get_args(Order))}")
     if count < 1:
         raise InputError(f"count: found {count}; expected at least 1")
-    return view_samples(find_run(str(run), store=store), order=order, count=count).as_object()
+    found = find_run(str(run), store=store, notice=console.say_note)
+    names = sample_names(found, notice=console.say_note)
+    return view_samples(found, order=order, count=count, names=names).as_object()
 
 
 def _loaded(config: RunConfig | Path | str) -> RunConfig:

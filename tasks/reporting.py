@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from epochal.tasks.planning.stage import Stage
 
 if TYPE_CHECKING:
-    from epochal.data.errors import TrainingFailed
+    from epochal.data.errors import EpochalError
     from epochal.data.stage_store.stages import StageRecord
 
 
@@ -48,6 +48,9 @@ class Live:
 class Reporter(Protocol):
     """What is told while a run goes on. None of these may raise."""
 
+    def opening(self, text: str) -> None:
+        """The run is open: what has changed since before, and what will be computed."""
+
     def started(self, stage: Stage) -> None:
         """A stage begins to compute."""
 
@@ -60,12 +63,15 @@ class Reporter(Protocol):
     def notice(self, text: str) -> None:
         """Something that a person should know, though the run goes on."""
 
-    def failed(self, error: TrainingFailed) -> None:
-        """A stage has failed; the command ends with the error, which it prints itself."""
+    def failed(self, error: EpochalError) -> None:
+        """A stage or the start has failed; the command ends with the error and prints it itself."""
 
 
 class SilentReporter:
     """Tells nobody anything."""
+
+    def opening(self, text: str) -> None:
+        """Nothing."""
 
     def started(self, stage: Stage) -> None:
         """Nothing."""
@@ -79,7 +85,7 @@ class SilentReporter:
     def notice(self, text: str) -> None:
         """Nothing."""
 
-    def failed(self, error: TrainingFailed) -> None:
+    def failed(self, error: EpochalError) -> None:
         """Nothing."""
 
 

@@ -191,4 +191,4 @@ def deployed(tmp_path_factory, empty_prefect, empty_mlflow):
     try:
         yield Deployed.on(machine, machine("up", *ports, "--json"))
     finally:
-        machine("down")
+        machine("down", "--force")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, StrictInt, StrictStr, field_validator
+from pydantic import Field, StrictInt, StrictStr
 
 from epochal.data.types import Frozen, Target
 
@@ -27,14 +27,6 @@ class DataConfig(Target):
         "or addresses: their sizes and times of change say when it must be read again",
         examples=[["./images.npy"]],
     )
-
-    @field_validator("files")
-    @classmethod
-    def _named(cls, files: tuple[str, ...]) -> tuple[str, ...]:
-        for name in files:
-            if not name.strip() or "\0" in name:
-                raise ValueError(f"{name!r} names no file")
-        return files
 
 
 PartName = Annotated[StrictStr, Field(min_length=1)] | Annotated[StrictInt, Field(ge=0)]

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from epochal.data.config.dataset import DataConfig
 from epochal.data.policies import POLICIES, OwnFields, PolicyName
 from epochal.data.policies.shared.policy import OBSERVED_FOR, BatchRule, Policy
-from epochal.data.types import Frozen
+from epochal.data.types import Frozen, in_json
 
 NOISE_ESTIMATES = 3
 """Epochs for which the share of wrong labels is estimated anew; then it is frozen."""
@@ -208,7 +208,7 @@ class SamplingConfig(OwnFields):
         """
         resolved = {"confidence": self.easy_from, "max_weight": self.weight_cap}
         acting = {
-            name: resolved.get(name, getattr(self, name))
+            name: in_json(resolved.get(name, getattr(self, name)))
             for name in self.declaration.takes
             if name not in _NOT_IN_EVERY_KEY
         }

@@ -21,6 +21,9 @@ class DatasetInfo(Frozen):
 
     seconds: how long reading it took; over 10 it is not read again at each start. unequal_at:
     position of the first item of another form than the first one's, None where there is none.
+    stamp: of the files that its args name, as they were when it was read; None where they name
+    none. class_names: by label; None: not known. has_paths: whether the data set tells the files of
+    its samples.
     """
 
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -30,6 +33,9 @@ class DatasetInfo(Frozen):
     label_min: int | None = None
     label_max: int | None = None
     unequal_at: int | None = Field(default=None, ge=1)
+    stamp: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    class_names: list[str] | None = None
+    has_paths: bool = False
 
 
 @dataclass

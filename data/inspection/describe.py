@@ -109,7 +109,7 @@ def _length(dataset: Any, name: str) -> int:
         cause = f"len(data) raised {in_one_line(error)}"
         raise DataError(f"{name}: found a {kind} of which {cause}; {expected}") from error
     if count == 0:
-        raise DataError(f"{name}: found a {kind} with no samples; expected one at least")
+        raise DataError(f"{name}: is empty: found a {kind} with no samples; expected one at least")
     return count
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from epochal.data.errors import DataError
+from epochal.data.hashing import digest
 from epochal.data.store.failures import cause_of, storage_errors
 
 _STAMPS = ("ETag", "etag", "LastModified", "mtime", "updated", "last_modified", "created")
@@ -26,6 +27,27 @@ def files_stamp(files: Sequence[str], folder: Path) -> list[list[Any]]:
     for name in dict.fromkeys(files):
         stamps += [_address_stamp(name)] if "://" in name else _local_stamps(name, folder)
     return sorted(stamps)
+
+
+MAX_LOOKED_AT = 20_000
+"""Files below folders that are looked at where nobody has declared them: 0.1 s on a local disk."""
+
+
+def quick_stamp(files: Sequence[str], folder: Path) -> str | None:
+    """A digest of names, sizes and times of local files, and of all files below local folders.
+
+    None where there are none, more than 20,000, or one cannot be looked at.
+    """
+    stamps: list[list[Any]] = []
+    try:
+        for name in dict.fromkeys(files):
+            for relative, status in _walk(folder / name):
+                stamps.append([name, relative, status.st_size, status.st_mtime_ns])
+                if len(stamps) > MAX_LOOKED_AT:
+                    return None
+    except OSError:
+        return None
+    return digest("file-stamps", sorted(stamps)) if stamps else None
 
 
 def _local_stamps(name: str, folder: Path) -> list[list[Any]]:

@@ -78,6 +78,10 @@ class ItemReader:
                 "or leave the item out of the data set"
             ) from error
 
+    def label(self, position: int) -> int | None:
+        """The item's label, if it is one whole number. Raises DataError."""
+        return _whole_number(_target(self.item(position)))
+
     def read(self, stated: str | None) -> Description:
         """Reads all items. stated: the fingerprint, if the data set has one. Raises DataError."""
         import numpy as np

@@ -17,22 +17,26 @@ if TYPE_CHECKING:
 # N samples
 
 SLOW_S = 10.0
+MAX_CHECKED, FEW = 48, 16  # items that are compared with `targets`: by class, and at even steps
 logger = logging.getLogger(__name__)
 
 
 def class_labels(
     dataset: Any, *, count: int, read_N: npt.NDArray[np.int64] | None, name: str
 ) -> npt.NDArray[np.int64]:
-    """The label of each sample by position: int64 of shape (N,).
+    """The label of each sample by position, as its item has it: int64 of shape (N,).
 
-    Taken from the data set's attribute `targets`, as torchvision's data sets have it, where it is
-    one whole number for each sample; else from the items, which are read unless read_N has their
-    labels already. name: the config's field, for errors. Raises DataError where some item's target
-    is no whole number, or none is a class.
+    read_N: of the items, where they were read already. Else the data set's attribute `targets`, as
+    torchvision's data sets have it, stands for them where it is one whole number for each sample
+    and some items of each class agree: an item may be mapped to another class. Else all are read.
+    name: the config's field, for errors. Raises DataError where some item's target is no whole
+    number, or none is a class.
     """
-    labels_N = _targets_of(dataset, count)
+    labels_N = read_N
     if labels_N is None:
-        labels_N = _read(dataset, count, name) if read_N is None else read_N
+        targets_N = targets_of(dataset, count)
+        agree = targets_N is not None and _items_agree(dataset, targets_N, name)
+        labels_N = targets_N if agree else _read(dataset, count, name)
     if labels_N is None or not bool((labels_N >= 0).any()):
         reason = "not every item has a whole number" if labels_N is None else "no item has a class"
         raise DataError(
@@ -42,14 +46,39 @@ def class_labels(
     return labels_N
 
 
-def _targets_of(dataset: Any, count: int) -> npt.NDArray[np.int64] | None:
+def _items_agree(dataset: Any, targets_N: npt.NDArray[np.int64], name: str) -> bool:
+    """Whether the first item of each class, and some between, have the label that `targets` says.
+
+    Up to 64 items are read, whatever the size of the data set.
+    """
     import numpy as np
-    from torch.utils.data import Subset
+
+    from epochal.data.loading.items import kept_generators
+
+    count = len(targets_N)
+    first_C = np.unique(targets_N, return_index=True)[1][:MAX_CHECKED]
+    spread = np.linspace(0, count - 1, min(count, FEW)).astype(np.int64)
+    reader = ItemReader(dataset, count, name)
+    with kept_generators():
+        return all(
+            reader.label(position) == targets_N[position]
+            for position in np.union1d(first_C, spread).tolist()
+        )
+
+
+def targets_of(dataset: Any, count: int) -> npt.NDArray[np.int64] | None:
+    """The attribute `targets`, through the subsets and chains of torch.utils.data."""
+    import numpy as np
+    from torch.utils.data import ConcatDataset, Subset
 
     if type(dataset) is Subset:
         inner: Any = dataset.dataset
-        within = _targets_of(inner, len(inner))
+        within = targets_of(inner, len(inner))
         return None if within is None else within[np.asarray(dataset.indices, dtype=np.int64)]
+    if type(dataset) is ConcatDataset:
+        parts = [targets_of(part, len(part)) for part in dataset.datasets]  # type: ignore[arg-type]  # torch's own stub knows no length
+        known = [part for part in parts if part is not None]
+        return np.concatenate(known) if len(known) == len(parts) else None
     targets = getattr(dataset, "targets", None)
     if targets is None or isinstance(targets, str | bytes):
         return None
@@ -72,7 +101,7 @@ def _read(dataset: Any, count: int, name: str) -> npt.NDArray[np.int64] | None:
     if seconds > SLOW_S:
         logger.warning(
             "%s: reading the labels took %.0f s, and will at each start; give the data set an "
-            "attribute `targets`",
+            "attribute `targets` that holds the labels of its items",
             name,
             seconds,
         )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from epochal.data.errors import TargetError
 from epochal.data.policies.shared.policy import Policy, PolicyFields
-from epochal.data.types import Target, TargetName
+from epochal.data.types import Args, Target, TargetName, in_json
 
 if TYPE_CHECKING:
     from epochal.data.policies.shared.pool import Choice, Pool
@@ -25,14 +25,12 @@ class CustomFields(PolicyFields):
         "weight_N, bool and float of shape (N,)",
         examples=["policy:plan"],
     )
-    args: dict[str, JsonValue] = Field(
-        default_factory=dict, description="of custom: keyword arguments of the call"
-    )
+    args: Args = Field(default_factory=dict, description="of custom: keyword arguments of the call")
 
     @property
     def callable_target(self) -> Target | None:
         """The function with its arguments, of policy custom."""
-        return None if self.target is None else Target(target=self.target, args=self.args)
+        return None if self.target is None else Target(target=self.target, args=in_json(self.args))
 
 
 def _check(settings: CustomFields) -> None:

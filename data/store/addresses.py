@@ -96,7 +96,7 @@ def check_path(path: str) -> str:
     if is_path(path):
         return path
     raise BadStore(
-        f"{path!r} cannot name an object of a store: expected at most {MAX_PATH_CHARACTERS} "
+        f"{path!r:.100} cannot name an object of a store: expected at most {MAX_PATH_CHARACTERS} "
         "characters, in segments of letters, digits, '.', '_' and '-', none of them '.' or '..'"
     )
 

@@ -28,6 +28,7 @@ _BY_NAME = {
     "ConnectTimeoutError": "check AWS_ENDPOINT_URL, the region and the network",
     "NotADirectoryError": "name another store, or move that file away",
     "FileNotFoundError": "look whether the bucket, container or folder is there",
+    "ResourceNotFoundError": "create the container, or correct its name",
     "PermissionError": "check the permissions or credentials for this place",
     "NotImplementedError": "this kind of file system cannot hold a store; name another",
     "RefreshError": "give valid Google credentials",
@@ -51,7 +52,10 @@ _SILENT = {
 }
 """Names of the error classes of a storage that is away or cannot be reached."""
 _BUSY_STATUS = frozenset({408, 429, 500, 502, 503, 504})
-_BUSY_CODES = frozenset({"OperationAborted", "ConditionalRequestConflict"})  # of S3, with a 409
+_PASSING_CODES = frozenset(
+    {"OperationAborted", "ConditionalRequestConflict"}  # of S3: another request is under way
+    | {"BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"}  # bytes changed on the way
+)
 _BY_CODE = {"NoSuchBucket": "create the bucket, or correct its name"}
 _REFUSED_STATUS = frozenset({400, 401, 403})
 MAX_SKEW_S = 240  # Azure and S3 take 15 minutes, some gateways 5
@@ -70,7 +74,7 @@ def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed in a moment: the storage is away or too busy."""
     if any(kind.__name__ in _SILENT for kind in type(error).__mro__):
         return True
-    if error_code(error) in _BUSY_CODES:
+    if error_code(error) in _PASSING_CODES:
         return True
     return _status(error) in _BUSY_STATUS or _status(error.__cause__) in _BUSY_STATUS
 
@@ -102,13 +106,13 @@ def _skew_s(error: BaseException | None) -> float | None:
         if _status(raised) not in _REFUSED_STATUS:
             continue
         response: Any = getattr(raised, "response", None)
-        headers = (
+        headers: Any = (
             response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
             if isinstance(response, dict)
             else getattr(response, "headers", None) or {}
         )
         try:
-            date = parsedate_to_datetime(headers.get("date") or headers.get("Date"))
+            date = parsedate_to_datetime(str(headers.get("date") or headers.get("Date")))
         except (TypeError, ValueError):
             continue
         return time.time() - date.timestamp()

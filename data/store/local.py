@@ -63,6 +63,8 @@ class LocalBackend:
                 self._make_way(path)
                 self._link(source, path)
                 return
+            if error.errno == errno.EEXIST and _is_same_file(source, target):
+                return  # the answer to this very link was lost, as it may be on NFS
             if error.errno in _NO_LINKS:
                 raise OSError(error.errno, "this file system has no hard links") from error
             raise
@@ -230,6 +232,11 @@ def _open_file(path: str, flags: int) -> int:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     raise NotAnObject(errno.EINVAL, "a pipe, socket or device, expected a file", path)
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    first, second = one.lstat(), other.lstat()
+    return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
 
 
 def _symbolic_link(path: Path) -> NotAnObject:

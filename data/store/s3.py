@@ -150,7 +150,9 @@ class S3Backend(ObjectBackend):
         except BaseException as error:
             with suppress(*storage_errors()):  # else it is left to `gc`
                 self._call("abort_multipart_upload", **upload)
-            if isinstance(error, OSError) and error_code(error) in _ENDED:
+            if not isinstance(error, OSError) or isinstance(error, FileExistsError):
+                raise
+            if error_code(error) in _ENDED:
                 raise _UploadEndedError(error) from error
             raise
 
@@ -178,6 +180,8 @@ class S3Backend(ObjectBackend):
         try:
             found = self._call("head_object", Key=write.key)
         except FileNotFoundError:
+            if exists:  # it was deleted in between
+                raise FileExistsError(write.key) from error
             return False
         except storage_errors() as looking:
             if exists:

@@ -185,7 +185,10 @@ class Store:
         those of names that no object can have.
         """
         with self._told("list the unfinished uploads of", ""):
-            uploads = self._backend.unfinished_uploads(quiet_s=quiet_s)
+            try:
+                uploads = self._backend.unfinished_uploads(quiet_s=quiet_s)
+            except FileNotFoundError as error:  # of the place
+                raise self._unavailable("list the unfinished uploads of", "", error) from error
         own = (upload for upload in uploads if is_path(upload.path))
         return sorted(own, key=lambda upload: (upload.path, upload.id))
 
@@ -231,7 +234,10 @@ class Store:
         """
         with ExitStack() as stack:
             with self._told("make a scratch folder for", ""):
-                folder = stack.enter_context(self._backend.scratch())
+                try:
+                    folder = stack.enter_context(self._backend.scratch())
+                except FileNotFoundError as error:  # of the temporary folder
+                    raise self._unavailable("make a scratch folder for", "", error) from error
             try:
                 yield folder
             except OSError as error:

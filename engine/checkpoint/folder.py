@@ -18,6 +18,7 @@ from epochal.engine.model.state import TrainingState
 
 MAX_STATE_BYTES = 1 << 28  # of state.json
 _DOCUMENT = "state.json"
+_COMPANIONS = "companions"
 
 
 def save_checkpoint(state: TrainingState, folder: Path | str) -> None:
@@ -37,7 +38,11 @@ def save_checkpoint(state: TrainingState, folder: Path | str) -> None:
         for name in ("model", "optimizer", "ema"):
             if name != "ema" or state.ema is not None:
                 _write(_tensors(written, name), safetensors_pieces(getattr(parts, name)))
-        _write(written / _DOCUMENT, [dump_document(parts.document)])
+        document = parts.document
+        if state.companions:
+            _write(_tensors(written, _COMPANIONS), safetensors_pieces(parts.companions))
+            document = {**document, _COMPANIONS: parts.companions_document}
+        _write(written / _DOCUMENT, [dump_document(document)])
         _sync(written)
         written.rename(folder)
     _sync(folder.parent)
@@ -51,12 +56,17 @@ def load_checkpoint(state: TrainingState, folder: Path | str) -> None:
     state is then of no use. A changed bit of a weight is not noticed: only a store has digests.
     """
     folder = Path(folder)
-    names = ("model", "optimizer", *(() if state.ema is None else ("ema",)))
+    names = [
+        *("model", "optimizer"),
+        *(() if state.ema is None else ("ema",)),
+        *((_COMPANIONS,) if state.companions else ()),
+    ]
     tensors = {name: load_tensors(_tensors(folder, name), device="cpu") for name in names}
     document = load_document(
         (folder / _DOCUMENT).read_bytes(), name=str(folder / _DOCUMENT), max_bytes=MAX_STATE_BYTES
     )
-    load_state(state, StateParts(document=document, **tensors))
+    beside = document.pop(_COMPANIONS, {})
+    load_state(state, StateParts(document=document, companions_document=beside, **tensors))
 
 
 def _tensors(folder: Path, name: str) -> Path:

@@ -3,6 +3,7 @@
 model       the module's `state_dict`: what plain torch loads
 optimizer   its tensors, named `state/<parameter>/<key>`
 ema         the average of the weights, under the model's names
+companions  tensors of loss and step, named `<companion>/<key>`; what else they have, in a document
 document    everything else: its numbers, the options of its groups, the count of updates
 """
 
@@ -20,22 +21,30 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from epochal.data.errors import CorruptObject, StateMismatch
+from epochal.engine.model.companions import Companions
 from epochal.engine.model.ema import WeightAverage
 from epochal.engine.model.state import TrainingState
 
 _NOT_OPTIONS = frozenset({"params", "param_names", "lr", "initial_lr"})
 """Of a parameter group: what is not stored, since the config gives it."""
+_OPTIMIZERS = frozenset({"state", "group", ""})
+"""First names of what an optimizer and a scaler hold."""
 _TENSOR, _FLOAT, _TUPLE, _MAPPING = "$tensor", "$float", "$tuple", "$mapping"
 
 
 @dataclass(frozen=True)
 class StateParts:
-    """A state in parts. document: plain JSON. ema: empty where no average is kept."""
+    """A state in parts. document: plain JSON. ema: empty where no average is kept.
+
+    companions, companions_document: empty where loss and step have no state.
+    """
 
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     document: dict[str, Any]
     ema: dict[str, Tensor] = field(default_factory=dict)
+    companions: dict[str, Tensor] = field(default_factory=dict)
+    companions_document: dict[str, Any] = field(default_factory=dict)
 
 
 def load_tensors(path: Path, *, device: str) -> dict[str, Tensor]:
@@ -95,12 +104,55 @@ def split_state(state: TrainingState) -> StateParts:
         "slots": slots,
         "groups": groups,
     }
+    beside: dict[str, Tensor] = {}
     return StateParts(
         model=model_tensors(state.model),
         optimizer=tensors,
         document=document,
         ema={} if state.ema is None else dict(state.ema.tensors),
+        companions_document={
+            name: _encode(companion.state_dict(), name, beside)
+            for name, companion in state.companions.items()
+        },
+        companions=beside,
     )
+
+
+def load_companions(
+    companions: Companions, tensors: Mapping[str, Tensor], document: Mapping[str, Any]
+) -> None:
+    """Puts stored state into loss and step. Raises StateMismatch or CorruptObject."""
+    if document.keys() != companions.keys():
+        raise StateMismatch(
+            f"loss, step: state is stored of {', '.join(document) or 'none'}, found "
+            f"{', '.join(companions) or 'none'} that has some; was loss or step changed?"
+        )
+    try:
+        states = {name: _decode(document[name], tensors) for name in companions}
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CorruptObject(f"the document of loss and step lacks or misstates {error}") from error
+    for name, companion in companions.items():
+        if isinstance(companion.part, nn.Module):
+            _check_companion(name, companion.state_dict(), states[name])
+        try:
+            companion.load_state_dict(states[name])
+        except Exception as error:  # a user's load_state_dict may raise anything
+            raise StateMismatch(
+                f"{name}: its load_state_dict() refuses what its state_dict() gave: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def _check_companion(name: str, own: Mapping[str, Any], stored: Any) -> None:
+    if not isinstance(stored, dict):
+        raise CorruptObject(f"{name}: stored as a {type(stored).__name__}, no module's state")
+    try:
+        check_tensors(
+            {key: value for key, value in own.items() if isinstance(value, Tensor)},
+            {key: value for key, value in stored.items() if isinstance(value, Tensor)},
+        )
+    except StateMismatch as error:
+        raise StateMismatch(f"{name}: {error}") from None
 
 
 def load_model_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -184,6 +236,7 @@ def load_state(state: TrainingState, parts: StateParts) -> None:
     for group, values in zip(state.optimizer.param_groups, decoded_options, strict=True):
         group.update(values)
     _load_scaler(state, scaler)
+    load_companions(state.companions, parts.companions, parts.companions_document)
     state.updates_done, state.updates_skipped = updates_done, updates_skipped
     state.set_rate_factor(1.0)
 
@@ -250,9 +303,11 @@ def _encode(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         items = {key: _encode(item, f"{place}/{key}", tensors) for key, item in value.items()}
         return {_MAPPING: items}
+    owner = place.partition("/")[0]
     raise StateMismatch(
-        f"optimizer: {place} is a {type(value).__name__}, which cannot be stored without pickle; "
-        "expected tensors, numbers, texts, and lists or dicts of them"
+        f"{'optimizer' if owner in _OPTIMIZERS else owner}: {place} is a {type(value).__name__}, "
+        "which cannot be stored without pickle; expected tensors, numbers, texts, and lists or "
+        "dicts of them"
     )
 
 

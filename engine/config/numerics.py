@@ -201,5 +201,6 @@ class MetricsConfig(Frozen):
     def key_slice(self) -> list[Any]:
         """What acts on numbers."""
         return [
-            metric if isinstance(metric, str) else metric.model_dump() for metric in self.validation
+            metric if isinstance(metric, str) else metric.model_dump(exclude={"files"})
+            for metric in self.validation
         ]

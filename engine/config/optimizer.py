@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
-from epochal.data.types import Frozen, Target
+from epochal.data.types import Frozen, Target, Value
 
 _NOT_OPTIONS = {"params", "param_names", "name"}
 
@@ -24,7 +24,7 @@ class ParameterGroup(Frozen):
     """Parameters with options of their own: any of the optimizer's, beside these fields."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, JsonValue]
+    __pydantic_extra__: dict[str, Value]
 
     match: str = Field(
         min_length=1,
@@ -139,8 +139,8 @@ class OptimizerConfig(Target):
 def check_rate(rate: Any, *, field: str) -> None:
     """Raises ValueError if `rate` is no base learning rate."""
     number = isinstance(rate, int | float) and not isinstance(rate, bool)
-    if not number or not math.isfinite(rate) or rate <= 0:
-        given = "nothing" if rate is None else repr(rate)
+    if not number or not 0 < rate <= sys.float_info.max:
+        given = "nothing" if rate is None else f"{rate!r:.60}"
         raise ValueError(
             f"{field}: found {given}; expected the base learning rate, a finite number above 0"
         )

@@ -53,7 +53,8 @@ class Gradients:
         self._config = config
         self._parameters = list(named.values())
         # Those that the optimizer does not hold get gradients too, which nobody else would clear.
-        self._all = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
+        everything = dict.fromkeys((*state.model.parameters(), *self._parameters))
+        self._all = [parameter for parameter in everything if parameter.requires_grad]
         self._on_cpu = state.device.type == "cpu"
         wide = any(parameter.dtype in _DOUBLE for parameter in self._parameters)
         self._norm_dtype = torch.float64 if wide else torch.float32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,6 +34,7 @@ class Loss:
     class_weights: as `denominators.class_weights` gives them. per_sample_sum: whether a sample's
     loss is the sum over its elements, and not their mean (`reduction: batchmean`). own_mean: the
     loss with the mean over a batch that it defines itself, or None where that is not to be told.
+    made: what the target gave, an object or a function.
     """
 
     function: Callable[[Any, Any], Tensor]
@@ -43,6 +44,7 @@ class Loss:
     class_weights: Callable[[], Tensor | None] | None = None
     per_sample_sum: bool = False
     own_mean: Callable[[Any, Any], Tensor] | None = None
+    made: Any = None
 
 
 def build_model(make: Callable[[], Any], *, seed: int) -> nn.Module:
@@ -116,6 +118,7 @@ def build_loss(factory: Callable[..., Any], args: Mapping[str, Any]) -> Loss:
             class_weights=class_weights(made, given),
             per_sample_sum=of_sums,
             own_mean=_own_mean(factory, made) if "reduction" not in args else None,
+            made=made,
         )
     return Loss(
         partial(factory, **given),
@@ -124,6 +127,7 @@ def build_loss(factory: Callable[..., Any], args: Mapping[str, Any]) -> Loss:
         class_weights=class_weights(factory, given),
         per_sample_sum=of_sums,
         own_mean=partial(factory, **args) if _means(factory) and "reduction" not in args else None,
+        made=factory,
     )
 
 
@@ -180,15 +184,17 @@ def build_optimizer(
     args: Mapping[str, Any],
     *,
     groups: Sequence[dict[str, Any]] | None = None,
+    beside: Iterable[nn.Parameter] = (),
 ) -> Optimizer:
     """`factory(parameters, **args)` over the parameters that require a gradient.
 
-    groups: given instead of the parameters, as torch takes them.
+    groups: given instead of the parameters, as torch takes them. beside: what is trained with the
+    model's, after them.
 
     Raises TargetError if it refuses them, is no optimizer or needs a closure.
     """
     parameters: list[Any] = [
-        parameter for parameter in model.parameters() if parameter.requires_grad
+        parameter for parameter in (*model.parameters(), *beside) if parameter.requires_grad
     ]
     if groups is not None:
         parameters = list(groups)

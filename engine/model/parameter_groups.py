@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -33,13 +34,20 @@ class ParameterGroups:
     rate_names: tuple[str, ...]
 
 
-def make_groups(model: nn.Module, config: OptimizerConfig) -> ParameterGroups:
+def make_groups(
+    model: nn.Module,
+    config: OptimizerConfig,
+    *,
+    beside: Mapping[str, nn.Parameter] = MappingProxyType({}),
+) -> ParameterGroups:
     """The parameters that require a gradient, in groups of equal options, in the model's order.
 
+    beside: what is trained with the model's, after them; of no layer.
     Each group has `params`, `param_names`, `lr` and what differs from the optimizer's args.
     Raises TargetError for a pattern that matches nothing, or layers that are none.
     """
     named = trainable(model)
+    named |= {name: parameter for name, parameter in beside.items() if parameter.requires_grad}
     group_of = _matched(named, config.groups)
     layer_of = {} if config.layer_decay is None else layers(model)
     last = max((layer.place for layer in layer_of.values()), default=0)

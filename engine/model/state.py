@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from epochal.data.errors import TargetError
+from epochal.engine.model.companions import Companions, companion_parameters
 from epochal.engine.model.ema import WeightAverage
 
 
@@ -24,9 +25,11 @@ class TrainingState:
     instead of the model, such as a compiled one that shares its weights. ema: the average of the
     weights, if there is one. base_rates: the learning rate of each parameter group as it was
     built, which the schedule multiplies; rate_names: what each group has it from. trainable: the
-    parameters that took gradients as they were built. These are config, not state.
+    parameters that took gradients as they were built. These are config, not state. companions: what
+    of loss and step is trained or kept beside the model, by name.
 
-    Raises TargetError if a group's rate is no number, or a parameter is not the model's.
+    Raises TargetError if a group's rate is no number, or a parameter is neither the model's nor one
+    of the companions'.
     """
 
     model: nn.Module
@@ -37,6 +40,7 @@ class TrainingState:
     scaler: torch.amp.GradScaler | None = None
     forward: Callable[..., Any] | None = None
     rate_names: tuple[str, ...] = ()
+    companions: Companions = field(default_factory=dict)
     base_rates: tuple[float, ...] = field(init=False)
     parameter_names: tuple[tuple[str, ...], ...] = field(init=False)
     trainable: tuple[str, ...] = field(init=False)
@@ -48,7 +52,9 @@ class TrainingState:
             self.rate_names = tuple(f"group_{index}" for index in range(len(self.base_rates)))
         # Some optimizers count in their groups: what they were built with is needed to begin anew.
         self._built_options = [_options(group) for group in self.optimizer.param_groups]
-        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        beside = companion_parameters(self.companions, self.model)
+        named = {**dict(self.model.named_parameters()), **beside}
+        names = {id(parameter): name for name, parameter in named.items()}
         self.parameter_names = tuple(
             tuple(_name(names, parameter) for parameter in group["params"])
             for group in self.optimizer.param_groups
@@ -73,7 +79,10 @@ class TrainingState:
         return self.model if self.forward is None else self.forward
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters that the optimizer changes, by their names in the model, in its order."""
+        """The parameters that the optimizer changes, by their names in the model, in its order.
+
+        Those of companions are named after these: `loss.centers`.
+        """
         return {
             name: parameter
             for group, names in zip(self.optimizer.param_groups, self.parameter_names, strict=True)
@@ -117,7 +126,7 @@ def _name(names: dict[int, str], parameter: nn.Parameter) -> str:
     if id(parameter) not in names:
         raise TargetError(
             f"optimizer: it holds a parameter of shape {tuple(parameter.shape)} that is not the "
-            "model's; only the model's parameters are checkpointed"
+            "model's, nor one of the loss or the step; only these are checkpointed"
         )
     return names[id(parameter)]
 

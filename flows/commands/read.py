@@ -111,14 +111,16 @@ def samples(
     """Show what training saw of the samples, and where the tables are."""
     from epochal.tasks.report.contact_sheet import check_pictures, draw_samples
     from epochal.tasks.report.samples import view_samples
+    from epochal.tasks.run_data.sample_names import sample_names
 
     order, count = _order(easiest=easiest, hardest=hardest, suspects=suspects, forgotten=forgotten)
     if pictures is not None:
         check_pictures(pictures, count=count)
     stored_run = find_run(run, store=store, overrides=overrides or (), notice=console.say_note)
-    view = view_samples(stored_run, order=order, count=count)
+    names = sample_names(stored_run, notice=console.say_note)
+    view = view_samples(stored_run, order=order, count=count, names=names)
     if pictures is not None:
-        draw_samples(stored_run, view, pictures, notice=console.say_note)
+        draw_samples(stored_run, view, pictures, notice=console.say_note, data=names.data)
     if as_json:
         console.print_json(view.as_object())
         return

@@ -30,6 +30,7 @@ from epochal.tasks.runs.find_run import FoundRun, find_run
 from epochal.tasks.stages.commit import number
 
 if TYPE_CHECKING:
+    from epochal.data.inspection.dataset import OpenDataset
     from epochal.tasks.report.page import Images
 
 
@@ -45,10 +46,12 @@ def report(
 ) -> None:
     """Write a run's curves, kept samples, data map and hardest samples as one HTML page."""
     from epochal.tasks.report.page import report_html
+    from epochal.tasks.run_data.sample_names import sample_names
 
     check_out(out, option="--out", ends=(".html", ".htm"))
     stored_run = find_run(run, store=store, overrides=overrides or (), notice=console.say_note)
-    data = report_html(stored_run, images=_images(stored_run)).encode()
+    names = sample_names(stored_run, notice=console.say_note)
+    data = report_html(stored_run, images=_images(stored_run, names.data), names=names).encode()
     with whole_file(out, option="--out") as file:
         file.write_bytes(data)
     if as_json:
@@ -57,11 +60,11 @@ def report(
     console.out.print(f"{out}  {stored_run.plan.reference}  {console.size(len(data))}")
 
 
-def _images(run: FoundRun) -> Images | str:
+def _images(run: FoundRun, opened: OpenDataset | None) -> Images | str:
     from epochal.tasks.run_data.sample_images import open_images, read_images
 
     try:
-        data = open_images(run, notice=console.say_note)
+        data = opened or open_images(run, notice=console.say_note)
     except EpochalError as error:
         return str(error)
     return lambda sample_ids: read_images(data, sample_ids)

@@ -9,8 +9,10 @@ from urllib.parse import urlsplit
 
 import typer
 
+from epochal.data.errors import InputError
 from epochal.flows import console, servers
 from epochal.flows.commands.options import AsJson, ConfigPath, Overrides
+from epochal.flows.environment import check_environment
 
 MAX_PORT = 65535
 
@@ -70,6 +72,7 @@ def up(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Start Prefect's and MLflow's servers and UIs, and a worker for deployments."""
+    check_environment()
     with _waiting("starting Prefect, MLflow and a worker: up to half a minute the first time"):
         there = servers.up(prefect_port=prefect_port, mlflow_port=mlflow_port)
     if as_json:
@@ -107,8 +110,13 @@ def up(
     console.out.print("         `epochal down` stops all of it")
 
 
-def down(as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way of a flag
-    """Stop what `up`, `train` or `deploy` started in the background."""
+def down(
+    force: Annotated[bool, typer.Option("--force", help="Also while a run works.")] = False,  # noqa: FBT002 - typer's way of a flag
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+) -> None:
+    """Stop what `up`, `train` or `deploy` started in the background, unless a run works."""
+    if not force:
+        _check_nothing_works()
     with _waiting("stopping"):
         stopped = servers.down().stopped
     if as_json:
@@ -127,6 +135,7 @@ def deploy(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Make a run startable, schedulable and retryable in Prefect's UI; again: update it."""
+    check_environment()
     from epochal.flows.commands.deploy import deploy_config
 
     with _waiting("deploying"):
@@ -145,6 +154,18 @@ def deploy(
         return
     for title, text in done.lines():
         console.out.print(f"{title:<12}{text}".rstrip())
+
+
+def _check_nothing_works() -> None:
+    from epochal.flows.flow_run.dead_runs import runs_at_work
+
+    working = runs_at_work()
+    if working:
+        raise InputError(
+            f"at work: {', '.join(working)}; nothing was stopped: wait for the end, cancel in "
+            "Prefect's UI, or `epochal down --force`, after which the same command goes on from "
+            "what was committed"
+        )
 
 
 @contextmanager

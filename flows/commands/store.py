@@ -11,6 +11,7 @@ from epochal.data.errors import CorruptObject, ServerUnavailable
 from epochal.data.store.store import Store
 from epochal.flows import console
 from epochal.flows.commands.options import AsJson, OfConfig, RunName, StoreName, StoreOption
+from epochal.flows.environment import check_environment
 from epochal.tasks.runs.find_run import find_run, named_store
 from epochal.tasks.upkeep import Garbage, VerifyReport, find_garbage, remove_garbage, verify_store
 
@@ -138,6 +139,7 @@ def sync(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Deliver to MLflow what it does not have of a run; compute nothing."""
+    check_environment()
     from epochal.flows.servers import local_mlflow_uri
     from epochal.tasks.running.tracked_run import sync_run
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from epochal.flows import console
 from epochal.flows.commands.options import AsJson, ConfigPath, Debug, Overrides
-from epochal.flows.environment import importing
+from epochal.flows.environment import check_environment, importing
 from epochal.flows.flow_run.log import FlowLog
 from epochal.flows.servers import (
     begin_prefect_server,
@@ -24,8 +24,8 @@ from epochal.tasks.config.load import load_config
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.reporting import reporting_to
 from epochal.tasks.running.lifecycle import prepare
-from epochal.tasks.running.run import working_on
-from epochal.tasks.runs.find_run import remember_store
+from epochal.tasks.running.run import Run, working_on
+from epochal.tasks.runs.find_run import remember_store, stores_file
 from epochal.tasks.runs.plan import PlanReport, make_plan
 from epochal.tasks.runs.summary import EpochRow, epoch_rows
 from epochal.tasks.stages.average import average_text
@@ -75,6 +75,8 @@ def plan(
         console.out.print(report.rates)
     for name in report.unread:
         console.out.print(f"{name}: data not yet read; `epochal train` reads it")
+    for note in report.notes:
+        console.say_note(note)
     if not report.bitwise:
         console.out.print("bitwise: false (stages from several environments or other parents)")
 
@@ -124,17 +126,24 @@ def run_training(
     Raises InputError before the flow starts if something that was given is wrong.
     """
     told = FlowLog(reporter)
+    check_environment()
     with told_of_termination():
         # If it finds a mistake, nothing has been started.
         run = prepare(config, reporter=told, local_mlflow=local_mlflow_uri())
         store_url = run.session.store.url
-        remember_store(store_url)
+        try:
+            remember_store(store_url)
+        except OSError as error:
+            reporter.notice(
+                f"HOME: {stores_file()} cannot be written ({error}): `epochal show` and others "
+                "will need --store"
+            )
         server = begin_prefect_server().wait()
         if server.started:
             reporter.notice(f"started a Prefect server in the background; its UI: {server.ui_url}")
         touch_servers()
         with reporting_to(told), working_on(run):
-            result = _call_flow(config, api_url=server.api_url, reporter=reporter)
+            result = _call_flow(config, run, api_url=server.api_url, reporter=reporter)
     reporter.done()
     return FinishedRun(
         reference=run.plan.reference,
@@ -153,9 +162,9 @@ def run_training(
 
 
 def _call_flow(
-    config: RunConfig, *, api_url: str, reporter: console.ProgressReporter
+    config: RunConfig, run: Run, *, api_url: str, reporter: console.ProgressReporter
 ) -> dict[str, Any]:
-    from epochal.flows.flow_run.client import quiet_console, talking_to
+    from epochal.flows.flow_run.client import begun_patiently, quiet_console, talking_to
     from epochal.flows.flow_run.liveness import own_heartbeat
 
     with talking_to(api_url), quiet_console():
@@ -164,15 +173,23 @@ def _call_flow(
 
             from epochal.flows.flow_run.dead_runs import end_left_running
             from epochal.flows.train import train
-        with get_client(sync_client=True) as client:
-            for run in end_left_running(client):
-                reporter.notice(
-                    f"Prefect's run {run.name!r} ({run.id}) was left {run.state_name} by a process "
-                    "that is gone; it is ended there now, and can be retried"
-                )
-        with own_heartbeat():
-            result: dict[str, Any] = train(config)
-    return result
+
+        def call() -> dict[str, Any]:
+            with get_client(sync_client=True) as client:
+                for left in end_left_running(client):
+                    reporter.notice(
+                        f"Prefect's run {left.name!r} ({left.id}) was left {left.state_name} by a "
+                        "process that is gone; it is ended there now, and can be retried"
+                    )
+            with own_heartbeat():
+                # As JSON, of which Prefect takes nothing for a reference of its own; it becomes a
+                # `RunConfig` again as the flow's parameters are checked.
+                given: Any = config.model_dump(mode="json")
+                result: dict[str, Any] = train(given)
+            return result
+
+        # The flow takes the run that was prepared, and gives it its tracker, before all else.
+        return begun_patiently(call, begun=lambda: run.tracker is not None, notice=reporter.notice)
 
 
 def _program() -> str:

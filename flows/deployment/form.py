@@ -46,7 +46,9 @@ def form_schema(schema: dict[str, Any], deployed: RunConfig) -> dict[str, Any]:
     for position, name in enumerate(fields):
         section = _section(fields[name]) if name in SECTIONS else fields[name]
         fields[name] = {**section, "position": position}
-    return {**schema, "definitions": parts}
+    # The deployment gives `config`: where the schema requires it, a quick run asks for all of it
+    # again, and the newer UI refuses to save a schedule without it.
+    return {**schema, "required": [], "definitions": parts}
 
 
 def _part(name: str, part: dict[str, Any], names: list[str]) -> dict[str, Any]:

@@ -10,11 +10,15 @@ import logging
 import os
 import queue
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from http import HTTPStatus
+from typing import TYPE_CHECKING, TypeVar
 
 from epochal.data.errors import Interrupted, ServerUnavailable
+from epochal.data.store.retry import RetryPolicy
 from epochal.flows.environment import importing
 
 if TYPE_CHECKING:
@@ -25,6 +29,13 @@ _OWN = ("prefect", "httpx", "httpcore", "websockets", "APILogWorker", "EventsWor
 # Prefect raises a plain RuntimeError with these texts when a client opens; an address or a version
 # follows.
 _REFUSALS = ("Failed to reach API at ", "Found incompatible versions: ")
+_BUSY_STATUS = (
+    *(HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.INTERNAL_SERVER_ERROR),
+    *(HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT),
+)
+PAUSE_S = 1.0
+"""Between two tries: an error that comes at once would else be tried without end."""
+T = TypeVar("T")
 _API_URL = "PREFECT_API_URL"
 _DRAIN_S = 10.0
 # With waits of 2, 4 and 8 s. Prefect's default is 5, and it asks twice when a flow ends: two
@@ -73,6 +84,43 @@ def talking_to(api_url: str) -> Iterator[None]:
             del os.environ[_API_URL]
         else:
             os.environ[_API_URL] = before
+
+
+def begun_patiently(
+    call: Callable[[], T], *, begun: Callable[[], bool], notice: Callable[[str], None]
+) -> T:
+    """What `call` gives; called again while the server is too busy, as long as nothing has begun.
+
+    A store that does not answer is waited for as long (`EPOCHAL_STORE_PATIENCE_SECONDS`). Each call
+    takes 14 s where the server answers 503, which Prefect's client itself tries again.
+    begun: whether work has begun; then no error is tried again. Raises what `call` raises.
+    """
+    policy = RetryPolicy.of_environment(hurried=lambda: False, notice=notice)
+    started = time.monotonic()
+    told = False
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            left_s = policy.seconds - (time.monotonic() - started)
+            if begun() or left_s <= 0 or not _is_busy(error):
+                raise
+            if not told:
+                policy.notice(
+                    f"Prefect's server does not take the run ({_text(error)}); it is tried again "
+                    f"for {left_s:.0f} s"
+                )
+                told = True
+        threading.Event().wait(min(PAUSE_S, left_s))
+
+
+def _is_busy(error: BaseException) -> bool:
+    """Whether the same request may succeed in a moment."""
+    import httpx
+
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in _BUSY_STATUS
+    return _is_servers(error) and isinstance(error, httpx.TransportError | RuntimeError)
 
 
 @contextmanager

@@ -1,22 +1,28 @@
-"""Flow runs that a dead process left `Running`: found by the process that each run names.
+"""Flow runs by the process that each names: those at work, and those that a dead one left.
 
-Prefect itself never ends them: they could not be retried, and would keep the place of the next run
-of their deployment. Touches no run whose process is alive, is on another machine or is unknown.
+Prefect itself never ends the latter: they could not be retried, and would keep the place of the
+next run of their deployment. Touches no run whose process is alive, is on another machine or is
+unknown.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import psutil
+
 from epochal.flows.flow_run.client import current_flow_run
-from epochal.flows.servers import start_mark
+from epochal.flows.servers import ServerHome, is_alive, read_note, start_mark
+from epochal.tasks.http import ask
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -30,6 +36,8 @@ _HOST, _SPACE, _PID, _STARTED, _TRY = (
 )
 _PAGE = 200
 _UNFINISHED = ("RUNNING", "CANCELLING")
+_WORKING = ["RUNNING", "PENDING", "CANCELLING"]
+_ANSWER_S = 10.0
 # A try that has not noted its process after this time died before it could.
 _NAMED_WITHIN = timedelta(minutes=5)
 
@@ -140,3 +148,36 @@ def _end_tasks(client: SyncPrefectClient, run_id: UUID, *, before: int) -> None:
         if task.flow_run_run_count < before:
             ended: State[Any] = Crashed(message="The process that ran it ended without a word.")
             client.set_task_run_state(task.id, ended, force=True)
+
+
+def runs_at_work() -> list[str]:
+    """The runs that would lose their server or their worker, as a person names them.
+
+    Of a Prefect server that does not answer nothing is known: then what the worker has started.
+    A run whose process is known to have ended is none.
+    """
+    servers = {name: one for name, one in read_note(ServerHome.current()).items() if is_alive(one)}
+    found: list[str] | None = None
+    if "prefect" in servers:
+        found = _of_prefect(servers["prefect"].port)
+    if found is None and "worker" in servers:
+        children = psutil.Process(servers["worker"].pid).children(recursive=True)
+        return [f"process {child.pid} of the worker" for child in children]
+    return found or []
+
+
+def _of_prefect(port: int) -> list[str] | None:
+    """Names of the unfinished runs that live; None if the server does not say."""
+    states = {"state": {"type": {"any_": _WORKING}}}
+    try:
+        answer = ask(
+            f"http://127.0.0.1:{port}/api/flow_runs/filter",
+            posted={"flow_runs": states, "limit": _PAGE},
+            timeout_s=_ANSWER_S,
+        )
+    except OSError:
+        return None
+    if answer.status != HTTPStatus.OK:
+        return None
+    runs: list[dict[str, Any]] = json.loads(answer.body)
+    return [f"{run['name']} ({run['id']})" for run in runs if not is_dead(run.get("labels") or {})]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from epochal.data.errors import TrainingFailed
+from epochal.data.errors import EpochalError
 from epochal.data.traces import failure_text
 from epochal.flows.console import outcome_text
 from epochal.tasks.planning.stage import Stage
@@ -36,6 +36,11 @@ class FlowLog:
         self._other = other
         self.flow_logger: Logger | None = None
 
+    def opening(self, text: str) -> None:
+        """Logs it."""
+        self._other.opening(text)
+        self._log(logging.INFO, text)
+
     def started(self, stage: Stage) -> None:
         """Logs nothing: Prefect itself logs where a task begins."""
         self._other.started(stage)
@@ -54,7 +59,7 @@ class FlowLog:
         self._other.notice(text)
         self._log(logging.WARNING, text)
 
-    def failed(self, error: TrainingFailed) -> None:
+    def failed(self, error: EpochalError) -> None:
         """Logs the error with the frames of the user's own files: Prefect's own log has all."""
         self._other.failed(error)
         self._log(logging.ERROR, failure_text(error))

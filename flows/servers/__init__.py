@@ -46,6 +46,7 @@ __all__ = [
     "begin_prefect_server",
     "down",
     "ensure_prefect_server",
+    "is_alive",
     "local_mlflow_uri",
     "mlflow_ui_of",
     "own_pages_only",

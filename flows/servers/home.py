@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from epochal.data.errors import ServerUnavailable
+from epochal.data.errors import PreflightFailed
 from epochal.tasks.private_files import private_file
 
 
@@ -88,16 +88,17 @@ class ServerHome:
     def lock(self) -> Iterator[None]:
         """Only one process at a time is in this block; the lock ends with its holder.
 
-        Raises ServerUnavailable if the folder cannot be written.
+        Raises PreflightFailed if the folder cannot be written.
         """
         lock = FileLock(self.folder / "epochal.lock", mode=0o600)
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock.acquire()
         except OSError as error:
-            raise ServerUnavailable(
-                f"{lock.lock_file}: cannot be written ({error}); PREFECT_HOME must name a folder "
-                "of yours"
+            name = "PREFECT_HOME" if os.environ.get("PREFECT_HOME") else "HOME"
+            raise PreflightFailed(
+                f"{name}: {lock.lock_file} cannot be written ({error}); set {name} to a folder of "
+                "yours"
             ) from error
         try:
             yield

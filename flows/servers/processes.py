@@ -231,7 +231,8 @@ def wait_until_answers(record: ServerRecord, path: str, *, timeout_s: float) -> 
         if time.monotonic() > deadline:
             raise ServerUnavailable(
                 f"{record.name}: no answer from {record.url}{path} in {timeout_s:.0f} s, though "
-                f"its process {record.pid} runs; `epochal down` stops it{_last_lines(record)}"
+                f"its process {record.pid} runs; `epochal down --force` stops it"
+                f"{_last_lines(record)}"
             )
         time.sleep(_POLL_S)
 

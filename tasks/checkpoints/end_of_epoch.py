@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import CorruptObject
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from epochal.engine.model.ema import WeightAverage
     from epochal.engine.model.state import TrainingState
     from epochal.tasks.user_code.components import Components
+
+COMPANIONS = ("companions", "companions_state")
+"""Artifacts of the state of loss and step, where these have one: its tensors, and the rest."""
 
 
 def put_model(stage_store: StageStore, key: str, state: TrainingState, scratch: Path) -> Artifact:
@@ -40,7 +43,25 @@ def put_checkpoint(
     }
     if parts.ema:
         artifacts["ema"] = put_tensors(stage_store, key, "ema", parts.ema, scratch)
-    return artifacts
+    beside = put_companions(stage_store, key, parts.companions, parts.companions_document, scratch)
+    return artifacts | beside
+
+
+def put_companions(
+    stage_store: StageStore,
+    key: str,
+    tensors: Mapping[str, Tensor],
+    document: Mapping[str, Any],
+    scratch: Path,
+) -> dict[str, Artifact]:
+    """Writes the state of loss and step; nothing where these have none."""
+    if not document:
+        return {}
+    of_tensors, of_document = COMPANIONS
+    return {
+        of_tensors: put_tensors(stage_store, key, of_tensors, tensors, scratch),
+        of_document: stage_store.put_artifact(key, "json", dump_document(document)),
+    }
 
 
 def put_tensors(
@@ -56,14 +77,44 @@ def put_tensors(
 def load_model(
     stage_store: StageStore, record: StageRecord, components: Components, *, artifact: str = "model"
 ) -> None:
-    """Reads the weights alone into the model. Raises CorruptObject or StateMismatch.
+    """Reads the weights alone into the model, and the state of loss and step where there is one.
 
-    artifact: `ema` puts their average there.
+    artifact: `ema` puts their average there. Raises CorruptObject or StateMismatch.
     """
-    from epochal.engine.checkpoint.serialize import load_model_tensors, load_tensors
+    from epochal.engine.checkpoint.serialize import (
+        load_companions,
+        load_model_tensors,
+        load_tensors,
+    )
 
     with stage_store.fetch_artifact(record, artifact) as path:
         load_model_tensors(components.state.model, load_tensors(path, device="cpu"))
+    if COMPANIONS[0] in record.artifacts:
+        tensors, document = read_companions(stage_store, record)
+        try:
+            load_companions(components.state.companions, tensors, document)
+        except CorruptObject as error:
+            raise stage_store.reject(record, COMPANIONS[1], error) from error
+
+
+def read_companions(
+    stage_store: StageStore, record: StageRecord
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The stored state of loss and step, both empty where there is none. Raises CorruptObject."""
+    from epochal.engine.checkpoint.folder import MAX_STATE_BYTES
+    from epochal.engine.checkpoint.serialize import load_tensors
+
+    tensors, document = COMPANIONS
+    if tensors not in record.artifacts:
+        return {}, {}
+    data = stage_store.read_artifact(record, document, max_bytes=MAX_STATE_BYTES)
+    name = record.artifacts[document].file
+    try:
+        body = load_document(data, name=name, max_bytes=MAX_STATE_BYTES)
+    except CorruptObject as error:
+        raise stage_store.reject(record, document, error) from error
+    with stage_store.fetch_artifact(record, tensors) as path:
+        return load_tensors(path, device="cpu"), body
 
 
 def load_ema(stage_store: StageStore, record: StageRecord, average: WeightAverage) -> None:
@@ -84,11 +135,17 @@ def load_checkpoint(stage_store: StageStore, record: StageRecord, components: Co
         if name in record.artifacts:
             with stage_store.fetch_artifact(record, name) as path:
                 tensors[name] = load_tensors(path, device="cpu")
+    companions, beside = read_companions(stage_store, record)
     data = stage_store.read_artifact(record, "state", max_bytes=MAX_STATE_BYTES)
     try:
         document = load_document(
             data, name=record.artifacts["state"].file, max_bytes=MAX_STATE_BYTES
         )
-        load_state(components.state, StateParts(document=document, **tensors))
+        load_state(
+            components.state,
+            StateParts(
+                document=document, companions=companions, companions_document=beside, **tensors
+            ),
+        )
     except CorruptObject as error:
         raise stage_store.reject(record, "state", error) from error

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from epochal.engine.model.state import TrainingState
 
 _MODEL, _OPTIMIZER, _EMA, _GRADIENT = "model/", "optimizer/", "ema/", "gradient/"
+_COMPANION, _COMPANIONS = "companion/", "companions"
 _METRIC, _OBSERVED, _ENDS = "metric/", "observed/", "update_ends"
 PREPARE_AT = 0.5
 """Share of the time before the first commit after which its buffers are made in the background."""
@@ -89,7 +90,7 @@ class MidEpochSaver:
         elif share >= PREPARE_AT and progress.updates and not self._prepared:
             # By now the optimizer has its moments. An epoch that ends earlier needs no buffers.
             self._prepared = True
-            tensors, _ = _tensors(progress.state, _gradients(progress.state))
+            tensors, *_ = _tensors(progress.state, _gradients(progress.state))
             self._start(partial(self._buffers.prepare, tensors))
 
     def _share_of_interval(self, progress: Progress) -> float:
@@ -142,7 +143,7 @@ class MidEpochSaver:
 
     def _begin(self, progress: Progress) -> None:
         captured = progress.capture()
-        tensors, document = _tensors(progress.state, captured.gradients)
+        tensors, document, companions = _tensors(progress.state, captured.gradients)
         copied = self._buffers.copy(tensors)
         # Else the thread would keep the live gradients in memory.
         captured = replace(captured, gradients={})
@@ -154,6 +155,7 @@ class MidEpochSaver:
             "partial_loss": None if loss is None else [[value.hex(), kind] for value, kind in loss],
             "denominators": None if counts is None else [value.hex() for value in counts],
             "document": document,
+            **({_COMPANIONS: companions} if companions else {}),
             "anchors": times,
         }
         self._prepared = True
@@ -191,8 +193,8 @@ class MidEpochSaver:
 
 def _tensors(
     state: TrainingState, gradients: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All tensors of the live state by their names in a commit, and the rest of the state."""
+) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    """The tensors of the live state by their names in a commit; the rest; that of companions."""
     from epochal.engine.checkpoint.serialize import split_state
 
     parts = split_state(state)
@@ -200,12 +202,13 @@ def _tensors(
         _MODEL: parts.model,
         _OPTIMIZER: parts.optimizer,
         _EMA: parts.ema,
+        _COMPANION: parts.companions,
         _GRADIENT: gradients,
     }
     named = {
         prefix + name: tensor for prefix, group in groups.items() for name, tensor in group.items()
     }
-    return named, parts.document
+    return named, parts.document, parts.companions_document
 
 
 def _gradients(state: TrainingState) -> dict[str, Tensor]:
@@ -265,6 +268,8 @@ def restore(commit: MidEpochCommit, state: TrainingState) -> MidEpochState:
             optimizer=of(_OPTIMIZER),
             document=dict(body["document"]),
             ema=of(_EMA),
+            companions=of(_COMPANION),
+            companions_document=dict(body.get(_COMPANIONS, {})),
         ),
     )
     loss = body["partial_loss"]

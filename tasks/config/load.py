@@ -14,10 +14,12 @@ from pydantic_core import ErrorDetails
 
 from epochal.data.errors import ConfigError
 from epochal.data.secrets import INSTEAD, masked, secret_places
+from epochal.data.types import AS_WRITTEN
 from epochal.tasks.config.run import FORMER_NAMES, RunConfig
 from epochal.tasks.config.yaml_reader import parse_yaml, read_yaml_mapping
 
 MAX_SHOWN_CHARS = 80
+MAX_SENTENCE_CHARS = 1200
 _NAMED = re.compile(r"[a-z_][a-z_.]*: ")
 
 
@@ -61,9 +63,11 @@ def build_config(data: dict[str, Any], *, name: str) -> RunConfig:
     """Validates `data`; `name` stands in the error."""
     refuse_secrets(data, name=name)
     try:
-        return RunConfig.model_validate(data)
+        return RunConfig.model_validate(data, context=AS_WRITTEN)
     except ValidationError as error:
-        lines = [f"{name}: {_sentence(problem)}" for problem in error.errors(include_url=False)]
+        lines = [
+            f"{name}: {_cut(_sentence(problem))}" for problem in error.errors(include_url=False)
+        ]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
@@ -72,6 +76,12 @@ def refuse_secrets(data: dict[str, Any], *, name: str) -> None:
     lines = [f"{name}: {place}: holds a password; {INSTEAD}" for place in secret_places(data)]
     if lines:
         raise ConfigError("\n".join(lines))
+
+
+def _cut(sentence: str) -> str:
+    if len(sentence) <= MAX_SENTENCE_CHARS:
+        return sentence
+    return f"{sentence[: MAX_SENTENCE_CHARS - 1]}…"
 
 
 def _sentence(problem: ErrorDetails) -> str:
@@ -90,6 +100,10 @@ def _sentence(problem: ErrorDetails) -> str:
             kind = problem.get("ctx", {}).get("tag", "?")
             return f"{field}.kind: found {kind!r}; expected one of {_tags(problem)}"
     expected = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "bool_type":
+        expected += ", true or false"
+    elif problem["type"] in {"int_type", "float_type"} and isinstance(problem["input"], str):
+        expected += ", without quotes"
     expected = expected[:1].lower() + expected[1:] if expected.startswith("Input ") else expected
     shown = _shown(repr(problem["input"]))
     return f"{field}: found {shown}; {expected}; {_help(location)}"
@@ -120,7 +134,7 @@ def _tags(problem: ErrorDetails) -> str:
 
 def _unknown_key(location: Sequence[int | str], field: str) -> str:
     known = sorted(_known_keys(location[:-1]))
-    near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(location[-1]), known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
     return f"{field}: there is no such key; {hint}"
 

@@ -7,6 +7,7 @@ No torch, no Prefect, no MLflow.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,7 +17,7 @@ from pydantic import AfterValidator, Field, model_validator
 from epochal.data.config.batches import BatchesConfig
 from epochal.data.config.dataset import BatchNames
 from epochal.data.config.loader import DataConfig, LoaderConfig, SamplingConfig
-from epochal.data.types import Frozen, Target, TargetName
+from epochal.data.types import Frozen, Target, TargetName, from_json
 from epochal.engine.config.batch_norm import BatchNormConfig
 from epochal.engine.config.mid_epoch import ValidationConfig
 from epochal.engine.config.mixing import MixingConfig
@@ -42,16 +43,16 @@ from epochal.tasks.config.parts import (
 RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 MAX_EPOCHS = 1_000_000
 """Also stands for a number that `max_updates` alone decides."""
-DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
+DEVICE = r"auto|cpu|mps|cuda(:[0-9]{1,4})?"
 FORMER_NAMES = {"sampler": "batches"}
 """Fields by the names that older configs and stored plans give them."""
 
 
 def _absolute(folder: str) -> str:
+    if "\0" in folder:
+        raise ValueError("a path cannot hold the character NUL")
     if not Path(folder).is_absolute():
         raise ValueError(f"{folder!r} is not an absolute path")
-    if "\0" in folder:
-        raise ValueError(f"{folder!r} holds a NUL character, which no path can")
     return folder
 
 
@@ -303,12 +304,27 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Leaves of nested mappings as (dotted path, value); lists are leaves.
 
     A key of a user's own that holds a dot stands in quotes: no two leaves have the same path.
+    Numbers that are not finite are texts, as YAML writes them: NaN is not equal to itself.
     """
+    yield from _leaves(from_json(value), prefix)
+
+
+def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
             name = str(key)
             if not name or "." in name or '"' in name:
                 name = json.dumps(name, ensure_ascii=False)
-            yield from flatten(item, f"{prefix}.{name}" if prefix else name)
+            yield from _leaves(item, f"{prefix}.{name}" if prefix else name)
     else:
-        yield prefix, value
+        yield prefix, _shown(value)
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _shown(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else f"{'-' * (value < 0)}.inf"
+    return value

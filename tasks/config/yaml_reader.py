@@ -1,13 +1,18 @@
 """YAML as people mean it: no duplicate keys, no aliases, no tags, `1e-3` a number, `no` a word.
 
-Scalars follow the JSON schema of YAML 1.2.2 (section 10.2; `~` and an empty value are null): only
-`true` and `false` are booleans, only decimal notation is a number, and nothing is a date.
+Scalars follow the JSON schema of YAML 1.2.2 (section 10.2; `~` and an empty value are null), with
+`.inf` and `.nan` of the core schema: only `true` and `false` are booleans, only decimal notation is
+a number, and nothing is a date. A `.json` file is read as JSON, with the same limits.
 """
 
 from __future__ import annotations
 
+import codecs
+import json
 import math
 import re
+from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +23,9 @@ from epochal.data.errors import ConfigError
 MAX_CONFIG_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_NUMBER_CHARACTERS = 1000
-MAX_SHOWN = 80
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _PREFIX = "tag:yaml.org,2002:"
 _SCALARS = (
     ("null", re.compile(r"^(?:~|null|)$"), ["~", "n", ""]),
@@ -29,7 +34,8 @@ _SCALARS = (
     (
         "float",
         re.compile(
-            r"^[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"
+            r"^(?:[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
+            r"|\.inf|\.Inf|\.INF)|\.nan|\.NaN|\.NAN)$"
         ),
         list("-+.0123456789"),
     ),
@@ -61,28 +67,45 @@ def _scalar(node: yaml.ScalarNode, name: str) -> Any:
         return None
     if kind == "bool":
         return node.value == "true"
-    if len(node.value) > MAX_NUMBER_CHARACTERS:
+    _check_length(node.value, _where(node, name))
+    return _number(node.value, kind, _where(node, name))
+
+
+def _check_length(text: str, where: str) -> None:
+    if len(text) > MAX_NUMBER_CHARACTERS:
         raise ConfigError(
-            f"{_where(node, name)}: a number of {len(node.value)} characters; expected at most "
-            f"{MAX_NUMBER_CHARACTERS}"
+            f"{where}: a number of {len(text)} characters; expected at most {MAX_NUMBER_CHARACTERS}"
         )
-    number = float(node.value)
-    if not math.isfinite(number):
-        shown = node.value if len(node.value) <= MAX_SHOWN else f"{node.value[:MAX_SHOWN]}…"
-        raise ConfigError(f"{_where(node, name)}: {shown} is larger than any floating-point number")
-    return int(node.value) if kind == "int" else number
+
+
+def _number(text: str, kind: str, where: str) -> int | float:
+    """The number; `.inf` and `.nan` are numbers too. Raises ConfigError for one beyond floats."""
+    if text.lstrip("+-").startswith((".i", ".I", ".n", ".N")):
+        return float(text.replace(".", "", 1))
+    if not math.isfinite(float(text)):
+        raise ConfigError(f"{where}: {text:.60} is larger than any floating-point number")
+    return int(text) if kind == "int" else float(text)
 
 
 def _text(node: yaml.ScalarNode, name: str) -> str:
-    text: str = node.value
+    return _whole_characters(node.value, _where(node, name))
+
+
+def _joined(pair: re.Match[str]) -> str:
+    return pair[0].encode("utf-16", "surrogatepass").decode("utf-16")
+
+
+def _whole_characters(text: str, where: str) -> str:
+    """The text with the halves that JSON escapes a character by put together: a fox is two."""
+    text = _PAIR.sub(_joined, text)
     if _SURROGATE.search(text):
         raise ConfigError(
-            f"{_where(node, name)}: a text holds half of a character (an escape from "
-            "\\ud800 to \\udfff); write the character itself"
+            f"{where}: a text holds half of a character (an escape from \\ud800 to \\udfff without "
+            "its other half); write the character itself"
         )
     if "\0" in text:
         raise ConfigError(
-            f"{_where(node, name)}: a text holds the character \\0, which no name or path can hold"
+            f"{where}: a text holds the character \\0, which no name or path can hold"
         )
     return text
 
@@ -146,10 +169,56 @@ def parse_yaml(text: str, *, name: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or str(error)
+        if "'\\t'" in problem:
+            problem += "; indent with spaces"
         raise ConfigError(f"{name}{line}: not valid YAML: {problem}") from error
     except (ValueError, OverflowError) as error:  # escapes and directives with numbers too large
         raise ConfigError(f"{name}: not valid YAML: {error}") from error
     return None if node is None else _plain(node, name)
+
+
+def parse_json(text: str, *, name: str) -> Any:
+    """`text` as JSON, with the limits of `parse_yaml`. Raises ConfigError."""
+    try:
+        data = json.loads(
+            text,
+            object_pairs_hook=partial(_object, name),
+            parse_int=partial(_json_number, name, "int"),
+            parse_float=partial(_json_number, name, "float"),
+        )
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{name}, line {error.lineno}: not valid JSON: {error.msg}") from error
+    except RecursionError:
+        raise ConfigError(f"{name}: nested deeper than {MAX_DEPTH} levels") from None
+    return _checked(data, name)
+
+
+def _object(name: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    for key, count in Counter(key for key, _ in pairs).items():
+        if count > 1:
+            raise ConfigError(f"{name}: the key {key!r} stands twice; remove one of the two")
+    return dict(pairs)
+
+
+def _json_number(name: str, kind: str, text: str) -> int | float:
+    _check_length(text, name)
+    return _number(text, kind, name)
+
+
+def _checked(value: Any, name: str, depth: int = 0) -> Any:
+    """The value, if it is not nested too deep and every text is whole."""
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"{name}: nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, str):
+        return _whole_characters(value, name)
+    if isinstance(value, list):
+        return [_checked(item, name, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return {
+            _whole_characters(key, name): _checked(item, name, depth + 1)
+            for key, item in value.items()
+        }
+    return value
 
 
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
@@ -159,7 +228,9 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
             data = stream.read(MAX_CONFIG_BYTES + 1)
         if len(data) > MAX_CONFIG_BYTES:
             raise ConfigError(f"{path}: a config has at most {MAX_CONFIG_BYTES} bytes")
-        text = data.decode("utf-8")
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise ConfigError(f"{path}: not UTF-8 but UTF-16 text; save it as UTF-8")
+        text = data.decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: there is no such file; give the path of a YAML config"
@@ -170,9 +241,11 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start})"
         ) from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    mapping = parse_yaml(text, name=str(path))
+    except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
+        cause = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{path}: cannot be read: {cause}") from error
+    parse = parse_json if path.suffix.lower() == ".json" else parse_yaml
+    mapping = parse(text, name=str(path))
     if not isinstance(mapping, dict):
         kind = "nothing" if mapping is None else f"a {type(mapping).__name__}"
         raise ConfigError(f"{path}: expected a mapping such as `name: digits`, found {kind}")

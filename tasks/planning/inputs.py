@@ -9,21 +9,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from epochal.data.types import Target
+from epochal.data.types import Target, in_json
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.stage import RunInputs
 
 
 def target_inputs(target: Target) -> dict[str, Any]:
     """`target` and `args` alone, without the other fields of its config class."""
-    return {"target": target.target, "args": target.args}
+    return {"target": target.target, "args": in_json(target.args)}
 
 
 def with_source(run_inputs: RunInputs, name: str, value: Any) -> dict[str, Any]:
-    """The section `name`, and beside it the digests of the user's files that it runs."""
-    inputs = {name: value}
-    if files := run_inputs.sources.get(name):
-        inputs[f"{name}.source"] = dict(files)
+    """The section `name`, and beside it the digests of the user's files that it runs and reads."""
+    return {name: value, **_code_inputs(run_inputs, name)}
+
+
+def _code_inputs(run_inputs: RunInputs, name: str) -> dict[str, Any]:
+    inputs: dict[str, Any] = {}
+    if source := run_inputs.sources.get(name):
+        inputs[f"{name}.source"] = dict(source)
+    if files := run_inputs.files.get(name):
+        inputs[f"{name}.files"] = dict(files)
     return inputs
 
 
@@ -57,9 +63,9 @@ def measuring_inputs(config: RunConfig, run_inputs: RunInputs) -> dict[str, Any]
         "metrics": config.metrics.key_slice(),
         **with_source(run_inputs, "validation_data", run_inputs.validation_data.fingerprint),
     }
-    for name, files in run_inputs.sources.items():
-        if name.startswith("metrics.") and files:
-            inputs[f"{name}.source"] = dict(files)
+    for name in run_inputs.sources:
+        if name.startswith("metrics."):
+            inputs |= _code_inputs(run_inputs, name)
     return inputs
 
 

@@ -82,8 +82,9 @@ def known_factors(view: RunView, num_samples: int | None) -> list[float]:
         if stage.number >= schedule.first_seen
     ]
     found = [1.0] * schedule.first_seen + list(factors(schedule, values, mode=mode))
-    early = [1.0] * (schedule.first_lowered - len(found))  # whatever is measured before them
-    return [*found, *early][: view.config.epochs]
+    epochs = view.config.epochs
+    early = [1.0] * (min(schedule.first_lowered, epochs) - len(found))  # whatever is measured
+    return [*found, *early][:epochs]
 
 
 def factor_of(view: RunView, epoch: int, *, num_samples: int) -> float:

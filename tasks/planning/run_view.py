@@ -6,15 +6,47 @@ side by side. It reads nothing: its maker passes the records in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from epochal.data.stage_store.records import StageRecord
 from epochal.engine.config.numerics import EMA, MetricsConfig
 from epochal.tasks.config.parts import rule
-from epochal.tasks.config.run import RunConfig
+from epochal.tasks.config.run import RunConfig, flatten
 from epochal.tasks.planning.early_stopping import last_epoch
 from epochal.tasks.planning.stage import Stage
+
+PACKAGE = "package "
+"""Before the name of an installed package that a target's code imports, in an environment."""
+VERSIONS = "versions"
+"""In an environment: the packages that make every stage's bytes."""
+
+
+def differences(environments: Iterable[Mapping[str, Any]], now: Mapping[str, Any]) -> list[str]:
+    """`torch: 2.6 → 2.7` for each name that both `now` and one of the others have, once.
+
+    A name that one of them lacks is no difference: packages are noted for the targets of a stage.
+    """
+    found: dict[str, None] = {}
+    present = dict(flatten(now))
+    for environment in environments:
+        before = dict(flatten(environment))
+        for name in sorted(before.keys() & present.keys()):
+            if before[name] != present[name]:
+                shown = name.removeprefix(PACKAGE).removeprefix(f"{VERSIONS}.")
+                found[f"{shown}: {before[name]} → {present[name]}"] = None
+    return list(found)
+
+
+def _have_one_value(environments: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether no name has two values in them."""
+    seen: dict[str, Any] = {}
+    return all(
+        seen.setdefault(name, value) == value
+        for environment in environments
+        for name, value in environment.items()
+    )
 
 
 @dataclass(frozen=True)
@@ -167,7 +199,7 @@ class RunView:
     def is_bitwise(self) -> bool:
         """Whether all stages ran in one environment, each on its parents' present bytes."""
         done = [(stage, self.record_of(stage)) for stage in self.needed if self.is_done(stage)]
-        if len({record.environment_digest for _, record in done}) > 1:
+        if not _have_one_value(record.environment for _, record in done):
             return False
         return not any(_consumed_others(stage, record, self.records) for stage, record in done)
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+Seen = Literal["same", "changed", "not looked at"]
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
     """What keys need to know of a data set: the digest of its content and its number of samples.
 
-    None stands for data that was not yet read.
+    None stands for data that was not yet read, or has changed since. seen: how that is known: its
+    files are as they were, or not as they were, when it was read; or it was not looked at.
     """
 
     fingerprint: str | None
     num_samples: int | None = None
+    seen: Seen = "same"
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,9 @@ class RunInputs:
     schedule: of a user's own function, a digest of its samples for each epoch.
     start: sha256 of the weights that the run starts from, or None. scoring_data: of
     `sampling.scoring.data`, or None where there is none.
+    files: config field of a target → file that it reads → sha256. packages: field → installed
+    package that its code imports → version; in no key. definitions: file of `sources` → function or
+    class → digest, to tell what of a file has changed; in no key.
     """
 
     sources: Mapping[str, Mapping[str, str]]
@@ -34,6 +41,14 @@ class RunInputs:
     schedule: tuple[str, ...] = ()
     start: str | None = None
     scoring_data: DatasetFacts | None = None
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    packages: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    definitions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def all_packages(self) -> dict[str, str]:
+        """Installed package that some target's code imports → version."""
+        return {name: version for of in self.packages.values() for name, version in of.items()}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,14 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from epochal.data.errors import ConfigError, DataError, TargetError, TrainingFailed, passes_through
+from epochal.data.errors import (
+    ConfigError,
+    DataError,
+    PreflightFailed,
+    TargetError,
+    TrainingFailed,
+    passes_through,
+)
 from epochal.data.inspection.dataset import OpenDataset
 from epochal.data.inspection.describe import check_batch_size, check_labels
 from epochal.data.tables.schemas import OBSERVATIONS
@@ -25,20 +32,26 @@ if TYPE_CHECKING:
 
     from epochal.engine.model.step import Step, StepOutput
 
+MAX_NAMED = 5
 PROBE_SAMPLES = 2  # more than one, so that outputs without a batch dimension are seen
 
 
 def check_before_start(
-    config: RunConfig, data: Mapping[str, OpenDataset], *, device: torch.device
+    config: RunConfig,
+    data: Mapping[str, OpenDataset],
+    *,
+    device: torch.device,
+    notice: Callable[[str], None] = lambda _: None,
 ) -> Components:
-    """Builds the parts and tries one forward pass without gradients; returns the parts.
+    """Builds the parts and tries them on the first samples; returns the parts as they were built.
 
-    Raises ConfigError, TargetError or DataError, naming the field.
+    notice: told what of their state no checkpoint holds. Raises ConfigError, TargetError,
+    DataError or PreflightFailed, naming the field.
     """
-    from epochal.engine.model.step import is_between_numbers
-    from epochal.tasks.run_data.probe_batches import all_sizes, check_forms, check_last_batch
+    from epochal.tasks.preflight.carried_state import untouched
+    from epochal.tasks.run_data.probe_batches import check_forms
 
-    train, validation = data["train_data"], data["validation_data"]
+    train = data["train_data"]
     check_batch_size(
         config.batches.epoch_length(train.info.num_samples),
         config.loader.batch_size,
@@ -46,8 +59,20 @@ def check_before_start(
     )
     if config.batches.class_balanced:
         _ = train.classes_N
-    check_forms(config, train, validation)
+    check_forms(config, train, data["validation_data"])
     components = build_components(config, device=device)
+    with untouched(components):
+        _try_all(config, components, data)
+        _tell_uncarried(config, components, train, notice=notice)
+    return components
+
+
+def _try_all(config: RunConfig, components: Components, data: Mapping[str, OpenDataset]) -> None:
+    """Every pass that the run will make, on the first samples."""
+    from epochal.engine.model.step import is_between_numbers
+    from epochal.tasks.run_data.probe_batches import all_sizes, check_last_batch
+
+    train, validation = data["train_data"], data["validation_data"]
 
     def scan(outputs: Any) -> None:
         num_classes = None if is_between_numbers(components.loss) else _num_classes(outputs)
@@ -77,10 +102,62 @@ def check_before_start(
     check_last_batch(config, components, train)
     copies = _copies(components.state.model, components.step)
     if copies is not None:  # statistics, counters and queues of the real ones stay as they are
-        smallest_HW = next(iter(all_sizes(config)), None)
+        first_HW = next(iter(all_sizes(config)), None)
         mixed = config.mixing is not None
-        _probe(config, components, train, mixed=mixed, size_HW=smallest_HW, copies=copies)
-    return components
+        _probe(config, components, train, mixed=mixed, size_HW=first_HW, copies=copies)
+
+
+def _tell_uncarried(
+    config: RunConfig, components: Components, data: OpenDataset, *, notice: Callable[[str], None]
+) -> None:
+    """Names what a step changes and no checkpoint holds.
+
+    Raises PreflightFailed for it if `reproducibility` is strict, ConfigError for parameters that
+    the loss depends on and nothing would train.
+    """
+    import torch
+
+    from epochal.engine.loop.mixing import Mixer
+    from epochal.engine.randomness import seeded
+    from epochal.tasks.preflight.carried_state import uncarried, untrained_parameters
+    from epochal.tasks.run_data.probe_batches import first_batch
+
+    state = components.state
+    count = min(PROBE_SAMPLES, data.info.num_samples)
+    batch, moved = first_batch(config, data, components, count=count)
+    if config.mixing is not None:
+        moved = Mixer(config.mixing, seed=config.seed, epoch=0)(moved, batch.sample_ids_B)
+
+    def step() -> StepOutput:
+        with seeded(seed_64(config.seed, "probe")):
+            return components.step(state.model, moved)
+
+    was_training = state.model.training
+    state.model.train()
+    try:
+        with torch.enable_grad():
+            found = uncarried(components, step)
+            untrained = untrained_parameters(components, step)
+    except BaseException as error:
+        if passes_through(error):
+            raise
+        return  # whatever it is, the first epoch meets it too
+    finally:
+        state.model.train(was_training)
+    if untrained:
+        raise ConfigError(
+            f"step: its loss depends on {untrained[0]}, a parameter that is not the model's, nor "
+            "of a loss or step that is a torch.nn.Module: nothing would train or store it; make "
+            "the step (or the loss) a module that holds it, or call requires_grad_(False) on it"
+        )
+    if not found:
+        return
+    listed = "; ".join(f"{name}: {remedy}" for name, remedy in list(found.items())[:MAX_NAMED])
+    more = f"; and {len(found) - MAX_NAMED} more" * (len(found) > MAX_NAMED)
+    text = f"each step changes what no checkpoint holds: {listed}{more}"
+    if config.reproducibility == "strict":
+        raise PreflightFailed(f"{text}; `reproducibility: strict` refuses it")
+    notice(f"{text}. A run that is interrupted goes on without it, and may end in other numbers")
 
 
 def _probe(

@@ -29,6 +29,7 @@ from epochal.tasks.tracking.connection import (
     is_sqlite,
     sqlite_path,
     tracker_lock,
+    tracking_home,
     unreachable,
 )
 
@@ -106,8 +107,21 @@ def _credentials(uri: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"{user}:{word}".encode()).decode()}
 
 
+def _check_can_be_made(path: Path) -> None:
+    if path.exists():
+        return
+    there = next(folder for folder in path.parents if folder.exists())
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return
+    name = "HOME" if path.parent == tracking_home() else "tracking.uri"
+    raise PreflightFailed(
+        f"{name}: {path} cannot be made: {there} is no folder that can be written; name another"
+    )
+
+
 def _check_sqlite(uri: str, experiment: str) -> None:
     path = sqlite_path(uri)
+    _check_can_be_made(path)
     if not path.exists() or not path.stat().st_size:
         return  # it will be made
     try:

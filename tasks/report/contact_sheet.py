@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import InputError
@@ -19,9 +19,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from matplotlib.figure import Figure
 
+    from epochal.data.inspection.dataset import OpenDataset
+
 # H height, W width
 
 MAX_PICTURES = 1000
+MAX_LINE_CHARS = 22
+"""Of a line below an image: as many as its width holds."""
 MAX_COLUMNS = 10
 CELL, TEXT = 1.08, 0.54  # inches
 MARGIN, TITLE = 0.12, 0.42
@@ -37,13 +41,19 @@ def check_pictures(out: Path, *, count: int | None) -> None:
 
 
 def draw_samples(
-    run: FoundRun, view: SampleView, out: Path, *, notice: Callable[[str], None]
+    run: FoundRun,
+    view: SampleView,
+    out: Path,
+    *,
+    notice: Callable[[str], None],
+    data: OpenDataset | None = None,
 ) -> None:
     """Writes the samples of `view` as a picture to `out`, whole or not at all; replaces a file.
 
-    Raises InputError if the training data has no images or `out` cannot be written.
+    data: the training data, if it is open already. Raises InputError if it has no images or `out`
+    cannot be written.
     """
-    data = open_images(run, notice=notice)
+    data = open_images(run, notice=notice) if data is None else data
     try:
         images = read_images(data, [sample["sample_id"] for sample in view.samples])
     except NoImage as error:
@@ -54,7 +64,7 @@ def draw_samples(
 
 
 def captions(view: SampleView) -> list[str]:
-    """Three lines for each sample: id, label, and what it was sorted by."""
+    """Three lines for each sample: id and file, label or class, and what it was sorted by."""
     column, shown_as = {
         "suspects": ("mean_margin", "AUM"),
         "easiest": ("p_true", "p_true"),
@@ -63,14 +73,25 @@ def captions(view: SampleView) -> list[str]:
         # The other one has made the order.
         column = shown_as = "p_true" if column == "loss" else "loss"
     return [
-        f"{sample['sample_id']}\n{_label(sample)}\n"
+        f"{_short(_title(sample))}\n{_short(_label(sample))}\n"
         + (_forgotten(sample) if view.order == "forgotten" else _score(sample[column], shown_as))
         for sample in view.samples
     ]
 
 
+def _title(sample: Mapping[str, Any]) -> str:
+    file = sample.get("file")
+    return f"{sample['sample_id']}" + ("" if file is None else f" {PurePath(file).name}")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_LINE_CHARS else f"{text[: MAX_LINE_CHARS - 1]}…"
+
+
 def _label(sample: Mapping[str, Any]) -> str:
     label = sample["label"]
+    if sample.get("class") is not None:
+        return str(sample["class"])
     return "label not known" if label < 0 else f"label {label}"
 
 

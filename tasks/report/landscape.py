@@ -17,7 +17,7 @@ from epochal.tasks.checkpoints.end_of_epoch import load_model
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.run_data.run_data import found_data, own_config
 from epochal.tasks.runs.find_run import FoundRun
-from epochal.tasks.runs.run_inputs import source_files
+from epochal.tasks.runs.run_sources import read_sources
 from epochal.tasks.stages.commit import number
 from epochal.tasks.user_code.components import build_components, prepare_numerics
 
@@ -167,7 +167,7 @@ def _record(run: FoundRun, asked: Asked) -> StageRecord:
 def _validation_data(
     run: FoundRun, config: RunConfig, notice: Callable[[str], None]
 ) -> OpenDataset:
-    sources, planned = source_files(config), run.plan.sources
+    sources, planned = read_sources(config, run.store).digests, run.plan.sources
     for name in ("model", "loss", "step"):
         if sources.get(name, {}) != planned.get(name, {}):
             notice(f"{name}: its source has changed since the run; the landscape is of what it is")

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from epochal.data.errors import EpochalError
 from epochal.data.secrets import masked
+from epochal.data.types import from_json
 from epochal.engine.config.mid_epoch import INSIDE
 from epochal.engine.config.numerics import EMA
 from epochal.tasks.printable import printable
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from epochal.tasks.report.figures import Theme
     from epochal.tasks.report.samples import SampleView
+    from epochal.tasks.run_data.sample_names import SampleNames
 
 LOSS, RATE, NORM, CLIPPED = (
     "train/loss", "train/learning_rate", "gradients/norm", "gradients/norm_clipped"
@@ -92,14 +94,16 @@ def report_html(
     images: Images | str,
     tables: RunTables | None = None,
     light: Mapping[str, bytes] | None = None,
+    names: SampleNames | None = None,
 ) -> str:
     """The page; the same stages always give the same text.
 
     images: reads the images of samples by id, or a text that says why there are none. tables: of
     this run, if they are open already. light: `data_map` and `kept` as PNG for light colours, as
-    far as they are drawn already. What cannot be read is reported in its place on the page.
+    far as they are drawn already. names: of classes and files; None: what the store knows. What
+    cannot be read is reported in its place on the page.
     """
-    report = _Report(run, images, tables or RunTables.of_run(run), light or {})
+    report = _Report(run, images, tables or RunTables.of_run(run), light or {}, names)
     return render(
         "page.html",
         title=run.plan.reference,
@@ -123,11 +127,13 @@ class _Report:
         images: Images | str,
         tables: RunTables,
         light: Mapping[str, bytes],
+        names: SampleNames | None,
     ) -> None:
         self._run = run
         self._images = images
         self._tables = tables
         self._light = light
+        self._names = names
 
     @cached_property
     def _rows(self) -> list[EpochRow]:
@@ -267,7 +273,9 @@ class _Report:
     def _samples(self, order: str, title: str) -> Iterator[Section]:
         if not self._tables.trained:
             return
-        view = view_samples(self._run, order=order, count=SHEET_SAMPLES, tables=self._tables)
+        view = view_samples(
+            self._run, order=order, count=SHEET_SAMPLES, tables=self._tables, names=self._names
+        )
         note = "; ".join([view.caption, *view.notes])
         why = self._images
         if not isinstance(why, str):
@@ -330,5 +338,5 @@ def _count(value: int | None) -> str:
 
 def _yaml(config: Mapping[str, Any]) -> str:
     """The config as text; a password in an address is left out."""
-    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100)
+    text = yaml.safe_dump(from_json(config), sort_keys=False, allow_unicode=True, width=100)
     return masked(text)

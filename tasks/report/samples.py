@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from epochal.data.errors import InputError, NotFound
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.report.tables import RunTables
+from epochal.tasks.run_data.sample_names import SampleNames, stored_names
 from epochal.tasks.runs.find_run import FoundRun
 
 if TYPE_CHECKING:
@@ -80,12 +81,18 @@ class SampleView:
 
 
 def view_samples(
-    run: FoundRun, *, order: str | None, count: int | None, tables: RunTables | None = None
+    run: FoundRun,
+    *,
+    order: str | None,
+    count: int | None,
+    tables: RunTables | None = None,
+    names: SampleNames | None = None,
 ) -> SampleView:
     """The samples of the newest epoch: all seen so far, or the observations where nothing mines.
 
     order: `easiest`, `hardest`, `suspects`, `forgotten`, or None for the order of ids.
-    tables: of this run, if they are open already. Raises NotFound if no epoch is trained,
+    tables: of this run, if they are open already. names: of classes and files; None: as far as the
+    store knows them. Raises NotFound if no epoch is trained,
     InputError if the tables cannot give that order.
     """
     mined, trained = run.newest_epoch("mine"), run.newest_epoch("train")
@@ -99,7 +106,9 @@ def view_samples(
     ranked = _order(columns, order, run=run.plan.reference)
     chosen = ranked[: count or SHOWN_BY_DEFAULT]
     columns |= _derived(columns) if over_epochs else {}
-    names = [name for name in (*COLUMNS, *DERIVED) if name in columns]
+    shown = [name for name in (*COLUMNS, *DERIVED) if name in columns]
+    samples = [{name: _plain(columns[name][row]) for name in shown} for row in chosen]
+    named = _named(samples, names or stored_names(run))
     what = "all epochs so far" if over_epochs else f"epoch {trained} alone (policy: none)"
     return SampleView(
         run=run.plan.run,
@@ -108,17 +117,31 @@ def view_samples(
         caption=f"{run.plan.reference}: {len(chosen)} of {len(columns['sample_id'])} samples, "
         f"{order or 'by id'}; scores of {what}",
         notes=_notes(columns, order, ranked=len(ranked)),
-        columns=_shown(names, order),
-        samples=[{name: _plain(columns[name][row]) for name in names} for row in chosen],
+        columns=_shown([*shown, *named], order),
+        samples=samples,
         tables=_tables(run),
     )
+
+
+def _named(samples: list[dict[str, Any]], names: SampleNames) -> list[str]:
+    """Adds the class's name and the file to each sample, where any has one; gives what it added."""
+    found = {
+        "class": [names.class_of(sample["label"]) for sample in samples],
+        "file": names.paths([sample["sample_id"] for sample in samples]),
+    }
+    added = [name for name, texts in found.items() if any(texts)]
+    for name in added:
+        for sample, text in zip(samples, found[name], strict=True):
+            sample[name] = text
+    return added
 
 
 def _shown(names: Sequence[str], order: str | None) -> list[str]:
     own = [name for name in OF_ORDER.get(order or "", ()) if name in names]
     shown = [name for name in names if name in COLUMNS]
     place = shown.index("label") + 1
-    return [*shown[:place], *own, *shown[place:]]
+    own = ["class", *own] if "class" in names else own
+    return [*shown[:place], *own, *shown[place:], *(["file"] if "file" in names else [])]
 
 
 def _notes(columns: Mapping[str, Any], order: str | None, *, ranked: int) -> list[str]:
@@ -220,13 +243,14 @@ def _needs(run: str, order: str, what: str) -> str:
     return f"{run}: --{order} needs {what}, and its tables have none of it: {why}"
 
 
-def _column(columns: dict[str, npt.NDArray[Any]], name: str) -> npt.NDArray[np.float64] | None:
+def _column(columns: Mapping[str, npt.NDArray[Any]], name: str) -> npt.NDArray[np.float64] | None:
     import numpy as np
 
-    values = columns.get(name)
-    if values is None or not len(values) or np.isnan(values.astype(np.float64)).all():
+    found = columns.get(name)
+    if found is None or not len(found):
         return None
-    return values.astype(np.float64)
+    values: npt.NDArray[np.float64] = found.astype(np.float64)
+    return None if np.isnan(values).all() else values
 
 
 def _tables(run: FoundRun) -> list[TablePaths]:

@@ -11,21 +11,21 @@ from epochal.data.config.loader import DataConfig
 from epochal.data.errors import DataError, InputError, passes_through
 from epochal.data.inspection.dataset import DatasetInfo, OpenDataset
 from epochal.data.inspection.describe import describe
+from epochal.data.inspection.names import class_names, has_paths
 from epochal.data.store.store import Store
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 from epochal.tasks.reporting import Reporter, SilentReporter
 from epochal.tasks.runs.find_run import FoundRun
 from epochal.tasks.runs.run_inputs import (
-    DataField,
-    data_fields,
+    data_stamp,
     description_path,
     make_run_inputs,
     read_known,
-    source_files,
     stated_fingerprint,
     write_known,
 )
+from epochal.tasks.runs.run_sources import DataField, RunSources, data_fields, read_sources
 from epochal.tasks.stages.score import SCORING_DATA
 from epochal.tasks.user_code.targets import call_target
 
@@ -55,8 +55,13 @@ def open_data(
         from epochal.data.loading.named_items import named
 
         dataset = named(dataset, config.batch, field=field)
-    known = read_known(store, path)
-    if known is not None and known.seconds > QUICK_READ_S and _is_of(known, dataset):
+    known, stamp = read_known(store, path), data_stamp(data, folder=folder)
+    if (
+        known is not None
+        and known.seconds > QUICK_READ_S
+        and (known.stamp is None or known.stamp == stamp)
+        and _is_of(known, dataset)
+    ):
         notice.notice(
             f"{field}: reading it took {known.seconds:.0f} s, so its content is taken as it was "
             "then; state `version:` or `files:` to say when it changes"
@@ -80,7 +85,15 @@ def open_data(
         label_min=description.label_min,
         label_max=description.label_max,
         unequal_at=description.unequal_at,
+        stamp=stamp,
+        class_names=class_names(
+            dataset, count=description.num_samples, labels_N=description.labels
+        ),
+        has_paths=has_paths(dataset),
     )
+    if known is not None and known.fingerprint != read.fingerprint and data.version is None:
+        counts = f"{known.num_samples} samples then, {read.num_samples} now"
+        notice.notice(f"{field}: its content has changed since it was last read ({counts})")
     if read != known:
         before_write()
         write_known(store, path, read)
@@ -141,16 +154,21 @@ def tell_repeats(train: OpenDataset, validation: OpenDataset, *, notice: Reporte
 
 
 def read_run_inputs(
-    config: RunConfig, store: Store, *, notice: Reporter, before_write: Callable[[], None]
+    config: RunConfig,
+    store: Store,
+    sources: RunSources,
+    *,
+    notice: Reporter,
+    before_write: Callable[[], None],
 ) -> tuple[RunInputs, dict[str, OpenDataset]]:
     """The inputs of the keys, made from the data as it is now, and the open data sets."""
-    sources = source_files(config)
+    digests = sources.digests
     data: dict[DataField, OpenDataset] = {
         name: open_data(
             config,
             name,
             store,
-            sources=sources.get(name, {}),
+            sources=digests.get(name, {}),
             notice=notice,
             before_write=before_write,
         )
@@ -165,6 +183,26 @@ def read_run_inputs(
         for name, dataset in data.items()
     }
     return make_run_inputs(config, sources, data_sets), dict(data.items())
+
+
+def remember_data(
+    config: RunConfig,
+    store: Store,
+    data: Mapping[str, OpenDataset],
+    sources: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Remembers what was read of the data for targets whose code is known by now to be `sources`.
+
+    So that data whose reading takes long is not read again for it.
+    """
+    for name, data_config in data_fields(config).items():
+        path = description_path(
+            data_config,
+            names=config.batch,
+            sources=sources.get(name, {}),
+            folder=Path(config.folder),
+        )
+        write_known(store, path, data[name].info)
 
 
 class _Told(SilentReporter):
@@ -209,7 +247,7 @@ def found_data(
         config,
         field,
         run.store,
-        sources=source_files(config).get(field, {}),
+        sources=read_sources(config, run.store).digests.get(field, {}),
         notice=_Told(notice),
         before_write=lambda: None,
     )

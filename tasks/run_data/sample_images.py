@@ -44,6 +44,23 @@ def open_images(run: FoundRun, *, notice: Callable[[str], None]) -> OpenDataset:
     )
 
 
+def positions_of(data: OpenDataset, sample_ids: Sequence[int]) -> npt.NDArray[np.int64]:
+    """The position of each sample in the data set, int64. Raises StateMismatch for unknown ids."""
+    import numpy as np
+
+    ids_Q = np.asarray(sample_ids, dtype=np.int64)
+    order_N = np.argsort(data.sample_ids_N, kind="stable")
+    places_Q = np.searchsorted(data.sample_ids_N, ids_Q, sorter=order_N)
+    positions_Q: npt.NDArray[np.int64] = order_N[np.minimum(places_Q, len(order_N) - 1)]
+    strange_Q = ids_Q[data.sample_ids_N[positions_Q] != ids_Q]
+    if len(strange_Q):
+        raise StateMismatch(
+            f"{data.field}: the tables name sample {strange_Q[0]}, and the data set has no such "
+            "sample; was it changed after the run?"
+        )
+    return positions_Q
+
+
 def read_images(data: OpenDataset, sample_ids: Sequence[int]) -> list[npt.NDArray[np.float32]]:
     """An image for each id: float32 of shape (H, W, 3), from 0 to 1, as `image_of` scales it.
 
@@ -56,15 +73,7 @@ def read_images(data: OpenDataset, sample_ids: Sequence[int]) -> list[npt.NDArra
     from epochal.data.loading.items import kept_generators, seed_generators
 
     ids_Q = np.asarray(sample_ids, dtype=np.int64)
-    order_N = np.argsort(data.sample_ids_N, kind="stable")
-    places_Q = np.searchsorted(data.sample_ids_N, ids_Q, sorter=order_N)
-    positions_Q = order_N[np.minimum(places_Q, len(order_N) - 1)]
-    strange_Q = ids_Q[data.sample_ids_N[positions_Q] != ids_Q]
-    if len(strange_Q):
-        raise StateMismatch(
-            f"{data.field}: the tables name sample {strange_Q[0]}, and the data set has no such "
-            "sample; was it changed after the run?"
-        )
+    positions_Q = positions_of(data, sample_ids)
     seeds = hash_u64(ids_Q, "picture").tolist()
     images = []
     with kept_generators():

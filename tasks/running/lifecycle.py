@@ -14,7 +14,7 @@ from importlib import metadata
 from typing import Any
 
 from epochal.data.documents import dump_document
-from epochal.data.errors import CorruptObject, Interrupted
+from epochal.data.errors import CorruptObject, InputError, Interrupted
 from epochal.data.traces import failure_text
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.preflight.tracker import check_tracker
@@ -69,7 +69,7 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
     """
     run = prepared_run()
     if run is None or run.tracker is not None:  # used: by an earlier try, or by the run around this
-        run = prepare(config, reporter=current_reporter(), local_mlflow=local_mlflow)
+        run = _prepared(config, local_mlflow=local_mlflow)
     session, view = run.session, run.view
     tracker = make_tracker(
         view.config,
@@ -101,6 +101,16 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
     finally:
         active.delivered = tracker.finish(status, best=view.best, tags={**final_tags(view), **told})
     _check_lost(session)
+
+
+def _prepared(config: RunConfig, *, local_mlflow: str | None) -> Run:
+    reporter = current_reporter()
+    try:
+        return prepare(config, reporter=reporter, local_mlflow=local_mlflow)
+    except InputError as error:
+        if reporter is not None:
+            reporter.failed(error)
+        raise
 
 
 def _check_lost(session: Session) -> None:

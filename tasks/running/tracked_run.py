@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epochal.data.errors import InputError
-from epochal.data.hashing import digest
+from epochal.data.errors import InputError, TargetError
+from epochal.data.hashing import bytes_sha256, digest
 from epochal.data.secrets import masked
 from epochal.data.stage_store.stages import StageRecord, StageStore
+from epochal.data.types import in_json
 from epochal.tasks.config.parts import TrackingConfig
 from epochal.tasks.config.run import RunConfig, flatten
 from epochal.tasks.planning.run_view import RunView
@@ -30,7 +31,8 @@ from epochal.tasks.tracking.background import (
 )
 from epochal.tasks.tracking.connection import tracking_uri
 from epochal.tasks.tracking.mlflow_run import TrackedRun
-from epochal.tasks.user_code.source_digests import source_digests
+from epochal.tasks.user_code.loaded_modules import code_files
+from epochal.tasks.user_code.source_digests import read_source, source_sha256
 
 if TYPE_CHECKING:
     from epochal.data.config.loader import DataConfig
@@ -162,17 +164,36 @@ def make_tracker(
                 config.validation_data, "validation", run_inputs.validation_data.fingerprint
             ),
         ],
-        model=ModelSource(
-            target=config.model,
-            folder=Path(config.folder),
-            files=tuple(run_inputs.sources.get("model", {})),
-        )
-        if with_model
-        else None,
+        model=_model_source(config, run_inputs, notice=notice) if with_model else None,
         pictures=partial(
             log_pictures, stages=stages, source=PicturesSource(plan, config, images or NO_DATA)
         ),
     )
+
+
+def _model_source(
+    config: RunConfig, run_inputs: RunInputs, *, notice: Callable[[str], None]
+) -> ModelSource | None:
+    """What MLflow builds the model of; None, and a notice, where its code is no longer there."""
+    folder, wanted = Path(config.folder), run_inputs.sources.get("model", {})
+    files: dict[str, bytes] = {}
+    try:
+        source = read_source(config.model.target.partition(":")[0], folder=folder)
+        for name, path in code_files(source, wanted, folder=folder).items():
+            data = path.read_bytes()
+            # Versions before this one took the digest of the text.
+            if wanted[name] in {bytes_sha256(data), source_sha256(name, data)}:
+                files[name] = data
+    except (TargetError, OSError, SyntaxError, ValueError):
+        pass  # what is missing for it is told below
+    missing = [name for name in wanted if name not in files]
+    if missing:
+        notice(
+            f"model: {missing[0]} is not there any more as the run has it, so the best model is "
+            "not delivered to MLflow; its weights are linked there, in checkpoints.json"
+        )
+        return None
+    return ModelSource(target=config.model, folder=folder, files=files)
 
 
 def _data_entry(data: DataConfig, context: str, fingerprint: str | None) -> DataEntry:
@@ -180,7 +201,7 @@ def _data_entry(data: DataConfig, context: str, fingerprint: str | None) -> Data
         context=context,
         name=data.target,
         fingerprint=fingerprint or "unknown",
-        source={"target": data.target, "args": data.args},
+        source={"target": data.target, "args": in_json(data.args)},
     )
 
 
@@ -215,14 +236,8 @@ def sync_run(
     own = run.own
     tracking = own.tracking if own is not None else _without_address(run, local_mlflow)
     folder = own.folder if own is not None else run.config.folder
-    run_inputs, with_model = (
-        run.plan.run_inputs(),
-        own is not None and own.model == run.config.model,
-    )
-    if with_model:
-        files = source_digests(run.config.model.target.partition(":")[0], folder=Path(folder))
-        run_inputs = replace(run_inputs, sources={"model": files})
-    elif run.is_whole:
+    with_model = own is not None and own.model == run.config.model
+    if not with_model and run.is_whole:
         notice(
             f"the best model of {run.plan.reference} is not delivered: its source files are known "
             "from the config it was trained with alone; give that: `epochal sync CONFIG`"
@@ -230,7 +245,7 @@ def sync_run(
     tracker = make_tracker(
         run.config.model_copy(update={"tracking": tracking, "folder": folder}),
         run.plan,
-        run_inputs,
+        run.plan.run_inputs(),
         run.stage_store,
         notice=notice,
         local_mlflow=local_mlflow,

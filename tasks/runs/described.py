@@ -7,7 +7,7 @@ now comes first, then the one that has the same epochs, then the newest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from epochal.data.errors import EpochalError, InputError, NotFound
@@ -16,8 +16,9 @@ from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_length import with_epochs
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs, Stage
 from epochal.tasks.runs.explain import Comparison, source_changes
-from epochal.tasks.runs.run_inputs import data_fields, remembered_run_inputs
+from epochal.tasks.runs.run_inputs import remembered_run_inputs
 from epochal.tasks.runs.run_plans import RunPlan, find_plan, read_plans
+from epochal.tasks.runs.run_sources import data_fields, read_sources
 from epochal.tasks.stages.registry import KINDS, list_stages
 from epochal.tasks.stages.score import SCORING_DATA
 
@@ -80,7 +81,7 @@ def unreadable(plan: RunPlan) -> str:
 
 def _now(config: RunConfig, store: Store) -> _Now:
     try:
-        return _Now(remembered_run_inputs(config, store))
+        return _Now(remembered_run_inputs(config, store, read_sources(config, store)))
     except EpochalError as error:  # code that cannot be read, a file that is gone
         nothing = DatasetFacts(None)
         return _Now(RunInputs({}, nothing, nothing), problem=str(error))
@@ -127,9 +128,18 @@ def _inputs_as_planned(
     same: set[str] = {name for name in data if data[name] == old_data.get(name)}
     others = data.keys() - same
     same_schedule = old.schedule == config.schedule and len(then.schedule) >= len(now.schedule)
+
+    def mixed(
+        of_then: Mapping[str, Mapping[str, str]], of_now: Mapping[str, Mapping[str, str]]
+    ) -> dict[str, Mapping[str, str]]:
+        kept = {name: files for name, files in of_then.items() if name not in others}
+        return {**of_now, **kept}
+
     return RunInputs(
-        sources=now.sources
-        | {name: files for name, files in then.sources.items() if name not in others},
+        sources=mixed(then.sources, now.sources),
+        files=mixed(then.files, now.files),
+        packages=mixed(then.packages, now.packages),
+        definitions=then.definitions,
         train_data=(then if "train_data" in same else now).train_data,
         validation_data=(then if "validation_data" in same else now).validation_data,
         schedule=(then if same_schedule else now).schedule,
@@ -149,8 +159,14 @@ def _changes(then: RunInputs, now: _Now) -> Iterator[str]:
         return
     for name in sorted({**then.sources, **now.inputs.sources}):
         yield from source_changes(
-            name, then.sources.get(name, {}), now.inputs.sources.get(name, {})
+            name,
+            then.sources.get(name, {}),
+            now.inputs.sources.get(name, {}),
+            (then.definitions, now.inputs.definitions),
         )
+    for name in sorted({**then.files, **now.inputs.files}):
+        if then.files.get(name, {}) != now.inputs.files.get(name, {}):
+            yield f"{name}: other files"
     for name in ("train_data", "validation_data", "scoring_data"):
         old, new = getattr(then, name), getattr(now.inputs, name)
         known = (

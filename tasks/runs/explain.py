@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from epochal.data.errors import BadStore
@@ -18,6 +19,11 @@ from epochal.tasks.planning.stage import Stage
 from epochal.tasks.runs.run_plans import RunPlan
 from epochal.tasks.stages.registry import KINDS
 
+Definitions = Mapping[str, Mapping[str, str]]
+"""File → function or class → digest."""
+OTHER_DIGESTS = "another version of epochal takes the digests of code in another way"
+"""Of plans of before files were digested by their syntax trees."""
+MAX_DEFINITIONS = 3  # that are named of a file
 MAX_VALUE_CHARS = 60
 SHORT_DIGEST = 8
 
@@ -54,7 +60,15 @@ def change(path: str, old: Any, new: Any) -> str:
 class Comparison:
     """The stages of now against those of an earlier plan."""
 
-    def __init__(self, config: RunConfig, stages: Sequence[Stage], plan: RunPlan) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        stages: Sequence[Stage],
+        plan: RunPlan,
+        *,
+        definitions: Definitions = MappingProxyType({}),
+    ) -> None:
+        self._definitions, self._old_definitions = definitions, plan.definitions
         old_config = plan.run_config()
         self._new_config = dict(flatten(config.model_dump(mode="json")))
         plain = plan.config if old_config is None else old_config.model_dump(mode="json")
@@ -108,8 +122,16 @@ class Comparison:
         return "epochs" if is_new_epoch else kind.field
 
     def _section(self, section: str, before: Any, now: Any) -> Iterator[str]:
+        if section.endswith(".source") and self._definitions and not self._old_definitions:
+            yield OTHER_DIGESTS
+            return
         if section.endswith(".source"):
-            yield from source_changes(section, before or {}, now or {})
+            yield from source_changes(
+                section, before or {}, now or {}, (self._old_definitions, self._definitions)
+            )
+            return
+        if section.endswith(".files"):
+            yield from _file_changes(section, before or {}, now or {})
             return
         fields = list(self._fields(_FIELDS_OF_SECTION.get(section, (section,))))
         if fields:
@@ -135,19 +157,51 @@ def _short(fingerprint: Any) -> str:
 
 
 def source_changes(
-    section: str, before: Mapping[str, str], now: Mapping[str, str]
+    section: str,
+    before: Mapping[str, str],
+    now: Mapping[str, str],
+    definitions: tuple[Definitions, Definitions] = ({}, {}),
 ) -> Iterator[str]:
-    """A change for each of the files whose digests differ."""
+    """A change for each of the files whose digests differ; definitions: of before and of now."""
+    then, later = definitions
     for file in sorted({**before, **now}):
         if before.get(file) != now.get(file):
-            old = before.get(file, "not there")[:SHORT_DIGEST]
-            new = now.get(file, "not there")[:SHORT_DIGEST]
+            old, new = (_digest_of(files, file) for files in (before, now))
+            where = _in_which(then.get(file, {}), later.get(file, {}))
+            yield change(f"{section} {file}{where}", old, new)
+
+
+def _file_changes(section: str, before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    for file in sorted({**before, **now}):
+        if before.get(file) != now.get(file):
+            old, new = (_digest_of(files, file) for files in (before, now))
             yield change(f"{section} {file}", old, new)
 
 
+def _digest_of(files: Mapping[str, str], file: str) -> str:
+    return files[file][:SHORT_DIGEST] if file in files else "not there"
+
+
+def _in_which(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """The functions and classes of a file that differ, `in Net.forward`; empty if none is known."""
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    named = [name or "statements outside of functions" for name in changed]
+    if not before or not now or not named:
+        return ""
+    more = f" and {len(named) - MAX_DEFINITIONS} more" * (len(named) > MAX_DEFINITIONS)
+    return f" in {', '.join(named[:MAX_DEFINITIONS])}{more}"
+
+
 def most_similar(
-    config: RunConfig, stages: Sequence[Stage], plans: Sequence[RunPlan]
+    config: RunConfig,
+    stages: Sequence[Stage],
+    plans: Sequence[RunPlan],
+    *,
+    definitions: Definitions = MappingProxyType({}),
 ) -> Comparison | None:
-    """The comparison with the plan that shares most stages; the first of equals."""
-    comparisons = [Comparison(config, stages, plan) for plan in plans]
+    """The comparison with the plan that shares most stages; the first of equals.
+
+    definitions: of the files now, to tell which function of a file has changed.
+    """
+    comparisons = [Comparison(config, stages, plan, definitions=definitions) for plan in plans]
     return max(comparisons, key=lambda comparison: comparison.shared, default=None)

@@ -8,9 +8,10 @@ files. Their content may have changed without that, so `train` reads small data 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -21,62 +22,19 @@ from epochal.data.errors import CorruptObject
 from epochal.data.hashing import digest
 from epochal.data.inspection.dataset import DatasetInfo
 from epochal.data.inspection.describe import files_stamp
+from epochal.data.inspection.file_stamps import quick_stamp
 from epochal.data.store.store import Store
-from epochal.data.types import Target
-from epochal.engine.schedule.kinds import CustomSchedule
+from epochal.data.types import in_json
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_length import sample_digests, with_epochs
-from epochal.tasks.planning.stage import DatasetFacts, RunInputs
+from epochal.tasks.planning.stage import DatasetFacts, RunInputs, Seen
+from epochal.tasks.runs.run_sources import DataField, RunSources, data_fields
 from epochal.tasks.runs.warm_start import start_sha256
-from epochal.tasks.stages.score import SCORING_DATA, own_data
-from epochal.tasks.user_code.source_digests import source_digests
-from epochal.tasks.user_code.targets import resolved_args, with_nested
+from epochal.tasks.stages.score import SCORING_DATA
+from epochal.tasks.user_code.named_files import paths_in
+from epochal.tasks.user_code.targets import resolved_args
 
 MAX_DESCRIPTION_BYTES = 1 << 16
-
-DataField = Literal["train_data", "validation_data", "sampling.scoring.data"]
-
-
-def data_fields(config: RunConfig) -> dict[DataField, DataConfig]:
-    """The data sets of a run by their field."""
-    fields: dict[DataField, DataConfig] = {
-        "train_data": config.train_data,
-        "validation_data": config.validation_data,
-    }
-    if (scored := own_data(config)) is not None:
-        fields[SCORING_DATA] = scored
-    return fields
-
-
-def source_files(config: RunConfig) -> dict[str, dict[str, str]]:
-    """Config field of each target → the user's files that it runs, with their digests.
-
-    Raises TargetError if one of them cannot be read as Python.
-    """
-    targets: dict[str, Target | None] = {
-        "model": config.model,
-        "loss": config.loss,
-        "step": config.step,
-        "optimizer": config.optimizer,
-        "schedule": config.schedule if isinstance(config.schedule, CustomSchedule) else None,
-        "sampling": config.sampling.callable_target,
-    }
-    # A stated version replaces everything else.
-    data = data_fields(config).items()
-    targets |= {name: data_config for name, data_config in data if data_config.version is None}
-    for metric in config.metrics.validation:
-        if not isinstance(metric, str):
-            targets[f"metrics.{metric.name}"] = metric
-    folder = Path(config.folder)
-    return {
-        name: {
-            file: sha256
-            for _, one in with_nested(target, field=name)
-            for file, sha256 in source_digests(one.target.partition(":")[0], folder=folder).items()
-        }
-        for name, target in targets.items()
-        if target is not None
-    }
 
 
 def description_path(
@@ -85,7 +43,7 @@ def description_path(
     """Where the store remembers this data set. Raises DataError if a declared file is missing."""
     identity: dict[str, Any] = {
         "target": data.target,
-        "args": resolved_args(data.args, folder=folder),
+        "args": in_json(resolved_args(data.args, folder=folder)),
         "sources": dict(sources),
         "version": data.version,
         **_named(names),
@@ -130,13 +88,13 @@ def stated_fingerprint(data: DataConfig, *, names: BatchNames | None) -> str | N
     """The fingerprint that a stated `version` gives, without reading anything; else None."""
     if data.version is None:
         return None
-    stated = {"target": data.target, "args": data.args, "version": data.version}
+    stated = {"target": data.target, "args": in_json(data.args), "version": data.version}
     return digest("data-version", {**stated, **_named(names)})
 
 
-def remembered_run_inputs(config: RunConfig, store: Store) -> RunInputs:
+def remembered_run_inputs(config: RunConfig, store: Store, sources: RunSources) -> RunInputs:
     """The inputs as far as the store knows them: for `plan`, which reads no data."""
-    sources = source_files(config)
+    digests = sources.digests
     data_sets: dict[DataField, DatasetFacts] = {}
     for name, data in data_fields(config).items():
         fingerprint = stated_fingerprint(data, names=config.batch)
@@ -146,29 +104,58 @@ def remembered_run_inputs(config: RunConfig, store: Store) -> RunInputs:
             path = description_path(
                 data,
                 names=config.batch,
-                sources=sources.get(name, {}),
+                sources=digests.get(name, {}),
                 folder=Path(config.folder),
             )
             known = read_known(store, path)
-        if fingerprint is None and known is not None:
-            fingerprint = known.fingerprint
         num_samples = None if known is None else known.num_samples
-        data_sets[name] = DatasetFacts(fingerprint=fingerprint, num_samples=num_samples)
+        seen: Seen = "same"
+        if fingerprint is None and known is not None:
+            seen = _seen(data, known, folder=Path(config.folder))
+            fingerprint = None if seen == "changed" else known.fingerprint
+        data_sets[name] = DatasetFacts(fingerprint, num_samples, seen)
     return make_run_inputs(config, sources, data_sets)
+
+
+def data_stamp(data: DataConfig, *, folder: Path) -> str | None:
+    """Of the files that its args name; None where they name none, or too many to look at."""
+    names = [name for name in paths_in(data.args) if (folder / name).exists()]
+    return quick_stamp(names, folder)
+
+
+def _seen(data: DataConfig, known: DatasetInfo, *, folder: Path) -> Seen:
+    if data.files:  # they are in the path of what is known
+        return "same"
+    stamp = data_stamp(data, folder=folder)
+    if stamp is None or known.stamp is None:
+        return "not looked at"
+    return "same" if stamp == known.stamp else "changed"
+
+
+def with_sources(run_inputs: RunInputs, sources: RunSources) -> RunInputs:
+    """The inputs with the code as `sources` has it."""
+    return replace(
+        run_inputs,
+        sources=sources.digests,
+        files={field: files.digests for field, files in sources.files.items()},
+        packages=sources.packages,
+        definitions=sources.definitions,
+    )
 
 
 def make_run_inputs(
     config: RunConfig,
-    sources: Mapping[str, Mapping[str, str]],
+    sources: RunSources,
     data_sets: Mapping[DataField, DatasetFacts],
 ) -> RunInputs:
-    """What keys need beyond the config. sources: of `source_files`; data_sets: as far as known."""
+    """What keys need beyond the config. data_sets: as far as known."""
     num_samples = data_sets["train_data"].num_samples
-    return RunInputs(
-        sources=sources,
+    run_inputs = RunInputs(
+        sources={},
         train_data=data_sets["train_data"],
         validation_data=data_sets["validation_data"],
         schedule=sample_digests(with_epochs(config, num_samples=num_samples), num_samples),
         start=start_sha256(config),
         scoring_data=data_sets.get(SCORING_DATA),
     )
+    return with_sources(run_inputs, sources)

@@ -65,6 +65,9 @@ class RunPlan(Frozen):
     schedule: tuple[str, ...] = ()
     start: str | None = None
     scoring_data: str | None = None
+    files: dict[str, dict[str, str]] = Field(default_factory=dict)
+    packages: dict[str, dict[str, str]] = Field(default_factory=dict)
+    definitions: dict[str, dict[str, str]] = Field(default_factory=dict)
 
     @property
     def reference(self) -> str:
@@ -86,6 +89,9 @@ class RunPlan(Frozen):
             schedule=self.schedule,
             start=self.start,
             scoring_data=None if self.scoring_data is None else DatasetFacts(self.scoring_data),
+            files=self.files,
+            packages=self.packages,
+            definitions=self.definitions,
         )
 
     def run_config(self) -> RunConfig | None:
@@ -297,6 +303,9 @@ def _next_plan(
         scoring_data=None
         if run_inputs.scoring_data is None
         else run_inputs.scoring_data.fingerprint,
+        files={name: dict(files) for name, files in run_inputs.files.items() if files},
+        packages={name: dict(versions) for name, versions in run_inputs.packages.items()},
+        definitions={name: dict(defined) for name, defined in run_inputs.definitions.items()},
     )
 
 

@@ -49,11 +49,18 @@ def find_weights(config: RunConfig) -> Weights | None:
     if "://" in named and not named.startswith("file://"):
         return Weights(named, url=named)
     path = folder / named.removeprefix("file://")
-    if not path.is_file():
+    if not _is_file(path):
         raise NotFound(
             f"start.from: there is no file {path}; a path is relative to the config's folder"
         )
     return Weights(str(path), file=path)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file system holds
+        return False
 
 
 def _of_run(named: str, config: RunConfig) -> Weights:
@@ -83,6 +90,7 @@ def _of_run(named: str, config: RunConfig) -> Weights:
     if (last := view.stopped_after) is not None:
         trained = {epoch: record for epoch, record in trained.items() if epoch <= last}
     epoch = match["epoch"]
+    number: int | None
     if epoch == "best":
         if view.best is None:
             raise NotFound(f"start.from: {plan.reference} has no best epoch: {view.why_no_best()}")

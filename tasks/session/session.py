@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from epochal.data.hashing import digest
 from epochal.data.inspection.dataset import OpenDataset
 from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.store import Store
 from epochal.tasks.checkpoints.host_buffers import HostBuffers
 from epochal.tasks.checkpoints.warm_start import Weights
 from epochal.tasks.config.run import RunConfig
-from epochal.tasks.planning.run_view import RunView
-from epochal.tasks.planning.stage import RunInputs
+from epochal.tasks.planning.run_view import PACKAGE, VERSIONS, RunView
+from epochal.tasks.planning.stage import RunInputs, Stage
 from epochal.tasks.reporting import Reporter
 from epochal.tasks.session.interruption import Interruption
 
@@ -80,10 +78,19 @@ class Session:
         """The run's config, with the number of epochs that `max_updates` leaves."""
         return self.run.config
 
-    @cached_property
-    def environment_digest(self) -> str:
-        """Digest of the numerics environment, as records hold it."""
-        return digest("environment", dict(self.environment))
+    def environment_of(self, stage: Stage) -> dict[str, Any]:
+        """What the record of a stage holds: the numerics environment, and installed packages.
+
+        Those that the code of the model and of the stage's own targets imports.
+        """
+        packages = {
+            PACKAGE + name: version
+            for field, versions in self.run_inputs.packages.items()
+            if field == "model" or field.partition(".")[0] in stage.inputs or field in stage.inputs
+            for name, version in versions.items()
+            if name not in self.environment[VERSIONS]
+        }
+        return {**self.environment, **packages}
 
     def ready_components(self) -> Components:
         """Model, optimizer and step; built at first use."""

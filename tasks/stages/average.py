@@ -16,7 +16,13 @@ from epochal.data.errors import CorruptObject, TrainingFailed
 from epochal.data.stage_store.records import StageRecord
 from epochal.data.types import seed_64
 from epochal.engine.config.numerics import EMA
-from epochal.tasks.checkpoints.end_of_epoch import load_model, put_tensors
+from epochal.tasks.checkpoints.end_of_epoch import (
+    COMPANIONS,
+    load_model,
+    put_companions,
+    put_tensors,
+    read_companions,
+)
 from epochal.tasks.config.parts import EarlyStoppingConfig, rule
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.early_stopping import last_epoch
@@ -117,7 +123,10 @@ def _loads(stage: Stage, role: str, records: Mapping[str, StageRecord]) -> tuple
         and is_decided(stage, records)
         and parent.epoch in chosen_epochs(stage, records)
     )
-    return (_artifact(stage),) if chosen else ()
+    if not chosen:
+        return ()
+    is_last = parent.epoch == chosen_epochs(stage, records)[-1]
+    return (_artifact(stage), *(COMPANIONS if is_last else ()))
 
 
 def _artifact(stage: Stage) -> str:
@@ -188,14 +197,18 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
             f"averaging: {asked.what}, and the run has {len(epochs)} such epochs: these are taken"
         )
     tensors = averaged(_checkpoints(session, stage, epochs))
+    store, key = session.stage_store, stage.known_key
+    newest = session.run.record_of(stage.parents[f"train.{epochs[-1]}"])
     with session.store.scratch() as scratch:
-        model = put_tensors(session.stage_store, stage.known_key, "model", tensors, scratch)
+        model = put_tensors(store, key, "model", tensors, scratch)
+        # There is no mean of what loss and step hold: it is that of the newest of the epochs.
+        beside = put_companions(store, key, *read_companions(store, newest), scratch)
     put_moment(session, stage)
     ended_with = session.run.record_of(_last_of_run(stage, records))
     return commit_stage(
         session,
         stage,
-        {"model": model},
+        {"model": model, **beside},
         {"epochs": list(epochs), "updates_done": ended_with.values["updates_done"]},
         consumed=consumed,
     )
@@ -281,7 +294,7 @@ VALIDATE_AVERAGE = StageKind(
     plan=_plan_validation,
     values=MeasuredValues,
     artifacts={},
-    loads=lambda stage, role, records: ("model",),  # noqa: ARG005 - as a kind is asked
+    loads=lambda stage, role, records: ("model", *COMPANIONS),  # noqa: ARG005 - as a kind is asked
     run=_validate,
     metrics=_metrics,
     points=_metrics,

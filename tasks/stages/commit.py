@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from epochal.data.hashing import digest
 from epochal.data.stage_store.records import Artifact, StageRecord
 from epochal.tasks.checkpoints.end_of_epoch import load_checkpoint, load_model
 from epochal.tasks.planning.stage import Stage
@@ -44,14 +45,15 @@ def commit_stage(
         **stage.inputs,
         "parents": {role: parent.known_key for role, parent in stage.parents.items()},
     }
+    environment = session.environment_of(stage)
     return session.stage_store.commit(
         StageRecord(
             stage=stage.kind,
             epoch=stage.epoch,
             key=stage.known_key,
             inputs=inputs,
-            environment=dict(session.environment),
-            environment_digest=session.environment_digest,
+            environment=environment,
+            environment_digest=digest("environment", environment),
             consumed=dict(consumed),
             artifacts=artifacts,
             values=values,
@@ -76,6 +78,9 @@ def bring_state(session: Session, stage: Stage) -> TrainingState:
     if "optimizer" in record.artifacts:
         load_checkpoint(session.stage_store, record, components)
     else:  # the initial weights
+        if components.state.companions:  # what they begin with is stored nowhere, but made again
+            session.components = None
+            components = session.ready_components()
         load_model(session.stage_store, record, components)
         fresh_optimizer(components.state)
     session.live_key = stage.known_key

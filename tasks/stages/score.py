@@ -10,7 +10,7 @@ from epochal.data.config.dataset import DataConfig
 from epochal.data.stage_store.stages import StageRecord
 from epochal.data.types import seed_64
 from epochal.engine.config.numerics import EMA
-from epochal.tasks.checkpoints.end_of_epoch import load_ema, load_model
+from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS, load_ema, load_model
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.inputs import forward_inputs, validation_batch_size, with_source
 from epochal.tasks.planning.stage import Stage
@@ -73,7 +73,7 @@ def _plan(listing: Listing, epoch: int | None) -> Planned | None:
 
 def _loads(stage: Stage, role: str, records: Mapping[str, StageRecord]) -> tuple[str, ...]:  # noqa: ARG001 - as a kind is asked
     of_average = stage.inputs["sampling.scoring"]["weights"] == EMA.rstrip("/")
-    return ("model", "ema") if of_average else ("model",)
+    return ("model", *(("ema",) if of_average else ()), *COMPANIONS)
 
 
 def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import CorruptObject
+from epochal.data.hashing import digest
 from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.stage_store.stages import Artifact, StageRecord
 from epochal.engine.schedule import schedule
 from epochal.engine.schedule.kinds import CustomSchedule
-from epochal.tasks.checkpoints.end_of_epoch import put_checkpoint
+from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS, put_checkpoint
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.inputs import (
     loss_inputs,
@@ -137,7 +138,10 @@ def _mid_epoch_inputs(config: RunConfig, run_inputs: RunInputs) -> dict[str, Any
     return {"validation": acting, **measuring_inputs(config, run_inputs)}
 
 
-_LOADED = {"parent": ("model", "optimizer", "state", "ema"), "samples": ("samples",)}
+_LOADED = {
+    "parent": ("model", "optimizer", "state", "ema", *COMPANIONS),
+    "samples": ("samples",),
+}
 """Role of a parent → what is loaded of it."""
 
 
@@ -183,7 +187,7 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
     told = {"schedule_factor": lowered} if SECTION in stage.inputs else {}
     identity = {
         "key": stage.known_key,
-        "environment_digest": session.environment_digest,
+        "environment_digest": digest("environment", session.environment_of(stage)),
         "consumed": dict(consumed),
         **told,
     }

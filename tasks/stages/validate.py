@@ -14,7 +14,7 @@ from epochal.data.stage_store.stages import StageRecord
 from epochal.data.types import seed_64
 from epochal.engine.config.mid_epoch import ValidationConfig
 from epochal.engine.config.numerics import EMA, MATRIX
-from epochal.tasks.checkpoints.end_of_epoch import load_ema, load_model
+from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS, load_ema, load_model
 from epochal.tasks.planning.inputs import forward_inputs, measuring_inputs, validation_batch_size
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.session.session import Session
@@ -221,7 +221,7 @@ VALIDATE = StageKind(
     plan=_plan,
     values=MeasuredValues,
     artifacts={},
-    loads=lambda stage, role, records: ("model", "ema"),  # noqa: ARG005 - as a kind is asked
+    loads=lambda stage, role, records: ("model", "ema", *COMPANIONS),  # noqa: ARG005 - as a kind is asked
     run=_run,
     metrics=_metrics,
     points=_metrics,

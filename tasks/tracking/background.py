@@ -40,6 +40,13 @@ STUCK_S = 60.0
 """How long it waits for one that answers but gets nothing done."""
 KILLED_S = 12.0
 """How long it waits at all if the run is being killed: Prefect grants 30 s."""
+RACED_TRIES = 4
+"""How often something is written that another process may write at the same moment.
+
+MLflow looks whether a row is there and then inserts it: of two runs that start together, on the
+same data or in a new experiment, one is told that it broke a rule of the database.
+"""
+_RACED = "IntegrityError"
 RETRY_S = 15.0
 """Pause between two tries while the tracker is away."""
 
@@ -205,7 +212,7 @@ class Tracker:
             except Empty:
                 return taken
 
-    def _attempt(self, finish: _Finish | None = None) -> None:
+    def _attempt(self, finish: _Finish | None = None, *, tries: int = RACED_TRIES) -> None:
         self._tried = time.monotonic()
         try:
             run, exporter = self._connected()
@@ -225,6 +232,10 @@ class Tracker:
             self._failed(str(error))
         except Exception as error:  # noqa: BLE001  # MLflow, its plugins and its drivers raise
             # anything, and this is the edge of the thread: training goes on.
+            if _RACED in str(error) and tries > 1:
+                self._exporter = None  # asks again what is there by now
+                self._attempt(finish, tries=tries - 1)
+                return
             self._failed(f"{type(error).__name__}: {error}")
 
     def _failed(self, problem: str) -> None:

@@ -7,7 +7,7 @@
     requirements.txt     what the environment needs
     data/model.json      target and args
     data/model.safetensors
-    data/code/…          the user's files, at their paths below the config's folder
+    data/code/…          the user's files, at their paths below where they are imported from
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import inspect
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from epochal.data.types import Target
+from epochal.data.types import Target, in_json
 from epochal.tasks.user_code.targets import call_target, resolved_args
 
 if TYPE_CHECKING:
@@ -39,12 +39,13 @@ _MODEL, _WEIGHTS, _CODE = "model.json", "model.safetensors", "code"
 class ModelSource:
     """What builds the module that the weights go into.
 
-    folder: of the config. files: the user's files that the target runs, relative to `folder`.
+    folder: of the config. files: the user's files that the target runs, by their names below where
+    they are imported from, as they were when the run began.
     """
 
     target: Target
     folder: Path
-    files: Sequence[str] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def write_model_folder(
@@ -54,14 +55,14 @@ def write_model_folder(
     data = folder / "data"
     data.mkdir(parents=True)
     shutil.copyfile(weights, data / _WEIGHTS)
-    args = resolved_args(source.target.args, folder=source.folder)
+    args = in_json(resolved_args(source.target.args, folder=source.folder))
     model = {"target": source.target.target, "args": args}
     (data / _MODEL).write_text(json.dumps(model, indent=2, sort_keys=True), encoding="utf-8")
-    for name in source.files:
+    for name, content in source.files.items():
         place = data / _CODE / name
         assert place.resolve().is_relative_to(data.resolve()), name
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source.folder / name, place)
+        place.write_bytes(content)
     versions = {name: metadata.version(name) for name in PACKAGES}
     requirements = "".join(f"{name}=={version}\n" for name, version in versions.items())
     (folder / "requirements.txt").write_text(requirements, encoding="utf-8")

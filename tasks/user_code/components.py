@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from epochal.data.errors import ConfigError, TargetError
 from epochal.data.types import seed_64
 from epochal.tasks.config.run import RunConfig
-from epochal.tasks.user_code.targets import built_args, call_target, resolve_target
+from epochal.tasks.user_code.files_read import noting_files
+from epochal.tasks.user_code.loaded_modules import noting_modules
+from epochal.tasks.user_code.targets import built_args, call_target, resolve_target, with_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -71,16 +73,20 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
 
     Raises TargetError or ConfigError, naming the field, if a part cannot be built.
     """
+    from torch import nn
+
     from epochal.engine.loop.mixing import MixedStep
     from epochal.engine.measure.metrics import build_metrics
     from epochal.engine.model.batch_norm import check_batch_norm
     from epochal.engine.model.build import build_loss, build_model, build_optimizer
+    from epochal.engine.model.companions import companion_parameters, companions_of
     from epochal.engine.model.ema import WeightAverage
     from epochal.engine.model.freezing import check_frozen
     from epochal.engine.model.parameter_groups import check_options, make_groups
     from epochal.engine.model.precision import compiled, new_scaler, prepared
     from epochal.engine.model.state import TrainingState
     from epochal.engine.model.step import DefaultStep
+    from epochal.engine.randomness import seeded
 
     folder = Path(config.folder)
     model = build_model(
@@ -88,16 +94,21 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
         seed=seed_64(config.seed, "initialise"),
     ).to(device)
     prepared(model, config.precision)
-    loss = build_loss(
-        resolve_target(config.loss, field="loss", folder=folder),
-        built_args(config.loss, field="loss", folder=folder),
-    )
+    with noting_modules("loss"), noting_files("loss"), seeded(seed_64(config.seed, "loss")):
+        make_loss = resolve_target(config.loss, field="loss", folder=folder)
+        loss = build_loss(
+            make_loss,
+            with_tensors(make_loss, built_args(config.loss, field="loss", folder=folder)),
+        )
     if loss.module is not None:
         loss.module.to(device)
     plain = DefaultStep(loss)
     step: Step = plain if config.mixing is None else MixedStep(plain)
+    companions = companions_of(loss=loss.made)
     if config.step is not None:
-        step = call_target(config.step, field="step", folder=folder)
+        with seeded(seed_64(config.seed, "step")):
+            step = call_target(config.step, field="step", folder=folder)
+        companions |= companions_of(step=step)
         if not callable(step):
             raise TargetError(
                 f"step: {config.step.target!r} returned a {type(step).__name__}; expected a "
@@ -109,12 +120,19 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
                 "give its object the attribute `takes_mixed_batches = True` if it knows what an "
                 "epochal.engine.MixedBatch is, or leave `mixing` out"
             )
-    grouped = make_groups(model, config.optimizer) if config.optimizer.is_grouped else None
+    for companion in companions.values():
+        if isinstance(companion.part, nn.Module):
+            companion.part.to(device)
+    beside = companion_parameters(companions, model)
+    grouped = None
+    if config.optimizer.is_grouped:
+        grouped = make_groups(model, config.optimizer, beside=beside)
     optimizer = build_optimizer(
         model,
         resolve_target(config.optimizer, field="optimizer", folder=folder),
         built_args(config.optimizer, field="optimizer", folder=folder),
         groups=None if grouped is None else grouped.groups,
+        beside=beside.values(),
     )
     check_options(optimizer, config.optimizer)
     metrics = build_metrics(
@@ -130,6 +148,7 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
         scaler=new_scaler(config.precision, device),
         forward=compiled(model, config.precision),
         rate_names=() if grouped is None else grouped.rate_names,
+        companions=companions,
     )
     check_frozen(state, config.optimizer.frozen_in(0))
     if config.batch_norm is not None:

@@ -8,25 +8,36 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from epochal.data.errors import TargetError, passes_through
 from epochal.data.hashing import file_sha256
-from epochal.data.traces import INSTALLED, in_one_line, users_line
+from epochal.data.traces import in_one_line, users_line
 from epochal.data.types import Target, TargetName
-from epochal.tasks.user_code.source_digests import ModuleFile, find_module
+from epochal.tasks.user_code.files_read import noting_files
+from epochal.tasks.user_code.import_path import use_folder
+from epochal.tasks.user_code.loaded_modules import file_of, noting_modules, users_file
+from epochal.tasks.user_code.source_digests import (
+    ModuleFile,
+    UserSource,
+    find_module,
+    read_source,
+)
 
 _TARGET_NAME: TypeAdapter[str] = TypeAdapter(TargetName)
 MAX_SIGNATURE = 400  # characters of one in an error
-_user_modules: dict[str, str] = {}
-"""Of each user's module in `sys.modules`: the sha256 of the file that it was made from."""
+
+logger = logging.getLogger(__name__)
 
 
 def resolve_target(target: Target, *, field: str, folder: Path) -> Callable[..., Any]:
@@ -35,7 +46,8 @@ def resolve_target(target: Target, *, field: str, folder: Path) -> Callable[...,
     Raises TargetError if it does not import, is not there or is not callable.
     """
     module_name, _, attribute = target.target.partition(":")
-    module = _import(module_name, field=field, folder=folder)
+    with noting_modules(field), noting_files(field):
+        module = _import(module_name, field=field, folder=folder)
     value: Any = module
     for part in attribute.split("."):
         try:
@@ -63,9 +75,12 @@ def resolve_target(target: Target, *, field: str, folder: Path) -> Callable[...,
 def call_target(target: Target, *positional: Any, field: str, folder: Path, **more: Any) -> Any:
     """`target` called with its args. Raises TargetError if it refuses them or raises."""
     function = resolve_target(target, field=field, folder=folder)
-    arguments = {**built_args(target, field=field, folder=folder), **more}
+    with noting_modules(field), noting_files(field):  # of targets among its args too
+        made = built_args(target, field=field, folder=folder)
+    arguments = {**with_tensors(function, made), **more}
     try:
-        return function(*positional, **arguments)
+        with noting_modules(field), noting_files(field):
+            return function(*positional, **arguments)
     except BaseException as error:  # whatever it raises becomes one clear error
         if passes_through(error):
             raise
@@ -102,8 +117,49 @@ def resolved_args(args: dict[str, JsonValue], *, folder: Path) -> dict[str, Json
     return {key: _resolved(value, folder) for key, value in args.items()}
 
 
+def with_tensors(function: Callable[..., Any], args: dict[str, JsonValue]) -> dict[str, Any]:
+    """`args` with the numbers of each parameter that is annotated as a tensor made one of floats.
+
+    So `weight: [1, 5, 1]` is what `torch.nn.CrossEntropyLoss` takes. An annotation that names other
+    types beside the tensor, but None, says that numbers are meant as they are.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not any(map(_are_numbers, args.values())):
+        return dict(args)
+    wants = _annotations(function)
+    return {
+        name: torch.tensor(value, dtype=torch.get_default_dtype())
+        if _are_numbers(value) and _is_tensor(wants.get(name), torch.Tensor)
+        else value
+        for name, value in args.items()
+    }
+
+
+def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+    called: Any = function.__init__ if inspect.isclass(function) else function
+    try:
+        return get_type_hints(called)
+    except Exception:  # noqa: BLE001 - annotations of a user's code may be anything
+        return {}
+
+
+def _is_tensor(annotation: Any, tensor: type) -> bool:
+    kinds = {*get_args(annotation)} or {annotation}
+    return kinds - {type(None)} == {tensor}
+
+
+def _are_numbers(value: Any) -> bool:
+    """Whether it is a number, or lists of equal length of such."""
+    if isinstance(value, list):
+        shapes = {len(item) if isinstance(item, list) else None for item in value}
+        return bool(value) and len(shapes) == 1 and all(map(_are_numbers, value))
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _resolved(value: JsonValue, folder: Path) -> JsonValue:
     if isinstance(value, str) and value.startswith(("./", "../")):
+        if "\0" in value:
+            raise TargetError(f"args: the path {value!r:.80} holds the character NUL; remove it")
         return str((folder / value).resolve())
     if isinstance(value, list):
         return [_resolved(item, folder) for item in value]
@@ -168,7 +224,7 @@ def _as_target(value: dict[str, JsonValue], *, field: str) -> Target | None:
         _TARGET_NAME.validate_python(value.get("target"), strict=True)
     except ValidationError:
         return None
-    args, unknown = value.get("args", {}), sorted(set(value) - {"target", "args"})
+    args, unknown = value.get("args", {}), sorted(set(value) - {"target", "args", "files"})
     if unknown or not isinstance(args, dict):
         found = f"beside it also {', '.join(unknown)}" if unknown else f"`args` {args!r:.80}"
         raise TargetError(
@@ -180,8 +236,10 @@ def _as_target(value: dict[str, JsonValue], *, field: str) -> Target | None:
 
 def _import(name: str, *, field: str, folder: Path) -> ModuleType:
     file = find_module(name, folder=folder)
-    if file is not None:
-        _prepare(file)
+    use_folder(folder)
+    source = read_source(name, folder=folder)
+    _forget_old(folder, source)
+    before = set(sys.modules)
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -198,52 +256,65 @@ def _import(name: str, *, field: str, folder: Path) -> ModuleType:
         raise TargetError(
             f"{field}.target: importing {name!r} raised {in_one_line(error)}{_place(error)}"
         ) from error
+    finally:
+        _remember(sys.modules.keys() - before, folder)
     if file is not None:
-        _remember(file)
         _check_origin(module, file, field=field)
+    _tell_taken_names(source)
     return module
 
 
-def _prepare(file: ModuleFile) -> None:
-    """Puts the user's folder first, and forgets user modules of another folder or version."""
-    root = str(file.root)
-    if root in sys.path:
-        sys.path.remove(root)
-    sys.path.insert(0, root)
-    stale = [path for path, sha256 in _user_modules.items() if not _is_current(path, sha256, root)]
-    if not stale:
+@dataclass(frozen=True)
+class _Loaded:
+    """What a module was loaded from. folder: of the config beside which it lies, if it does."""
+
+    sha256: str
+    folder: Path | None
+
+
+_user_modules: dict[Path, _Loaded] = {}
+"""Of each of the user's modules that a target has brought into `sys.modules`."""
+
+
+def _remember(names: Iterable[str], folder: Path) -> None:
+    for name in names:
+        file = users_file(name, sys.modules[name])
+        if file is not None and file.is_file():
+            beside = folder if file.is_relative_to(folder) else None
+            _user_modules[file] = _Loaded(file_sha256(file), beside)
+
+
+def _forget_old(folder: Path, source: UserSource) -> None:
+    """Takes the user's modules out of `sys.modules` if one is of another folder or version.
+
+    All of them: those that are unchanged may hold what they have imported of it. source: what is
+    imported next, perhaps modules of names that others have now.
+    """
+    present = {
+        name: file
+        for name, module in list(sys.modules.items())
+        if (file := users_file(name, module)) in _user_modules and file is not None
+    }
+    is_other = any(
+        present.get(module, file) != file
+        for module, file in ((ModuleFile(*item).module, item[1]) for item in source.files.items())
+    )
+    if not is_other and not any(_is_old(*item, folder) for item in _user_modules.items()):
         return
-    for path in stale:
-        del _user_modules[path]
-    gone = set(stale)
-    for name, module in list(sys.modules.items()):
-        if _file_of(module) in gone:
-            del sys.modules[name]
+    for name in present:
+        del sys.modules[name]
+    _user_modules.clear()
     importlib.invalidate_caches()
 
 
-def _is_current(path: str, sha256: str, root: str) -> bool:
-    file = Path(path)
-    return file.is_relative_to(root) and file.is_file() and file_sha256(file) == sha256
-
-
-def _remember(file: ModuleFile) -> None:
-    for name, module in list(sys.modules.items()):
-        path = _file_of(module)
-        if path is None or path in _user_modules or not Path(path).is_relative_to(file.root):
-            continue
-        parts = Path(path).relative_to(file.root).parts
-        if name.partition(".")[0] != "epochal" and not set(parts) & set(INSTALLED):
-            _user_modules[path] = file_sha256(Path(path))
-
-
-def _file_of(module: ModuleType) -> str | None:
-    # From the dictionary: getattr would wake modules that import lazily.
-    return getattr(module, "__dict__", {}).get("__file__")
+def _is_old(file: Path, loaded: _Loaded, folder: Path) -> bool:
+    if loaded.folder is not None and not file.is_relative_to(folder):
+        return True
+    return not file.is_file() or file_sha256(file) != loaded.sha256
 
 
 def _check_origin(module: ModuleType, file: ModuleFile, *, field: str) -> None:
-    origin = getattr(module, "__file__", None)
+    origin = file_of(module)
     if origin is None or Path(origin).resolve() != file.file.resolve():
         raise TargetError(
             f"{field}.target: {file.file} cannot be imported as {module.__name__!r}: that name is "
@@ -255,6 +326,24 @@ def _cause(error: BaseException) -> str:
     """The error that this one was raised from: where lazy modules say what is missing."""
     cause = error.__cause__
     return "" if cause is None else f"; because of {type(cause).__name__}: {cause}"
+
+
+def _tell_taken_names(source: UserSource) -> None:
+    """Warns of files that bear the name of a module which is loaded already: that one is used."""
+    for name, file in source.files.items():
+        module = sys.modules.get(ModuleFile(name, file).module)
+        origin = None if module is None else file_of(module)
+        if origin is not None and Path(origin).resolve() != file.resolve():
+            _tell_once(file, origin)
+
+
+@cache
+def _tell_once(file: Path, origin: str) -> None:
+    logger.warning(
+        "%s is not what is imported by its name: %s was before it; rename the file if it is meant",
+        file,
+        origin,
+    )
 
 
 def _place(error: BaseException) -> str:

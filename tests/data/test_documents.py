@@ -92,9 +92,9 @@ def test_any_bytes_are_a_document_or_damage(data):
     ("data", "told"),
     [
         (raw('{"a":1,"a":1}'), "digest"),
-        (raw('{"a":NaN}'), "nan"),
-        (raw('{"a":-Infinity}'), "-inf"),
-        (raw('{"a":1e999}'), "inf"),
+        (raw('{"a":NaN}'), "NaN"),
+        (raw('{"a":-Infinity}'), "-Infinity"),
+        (raw('{"a":1e999}'), "float values"),
         (raw("[1]"), "expected an object with"),
         (raw("null"), "expected an object with"),
         (raw('{"a": 1}'), "digest"),
@@ -109,7 +109,8 @@ def test_any_bytes_are_a_document_or_damage(data):
         (dump_document({}) + b"\n", "digest"),
         (b"\xef\xbb\xbf" + dump_document({}), "no JSON document"),
         ('{"body":{}}'.encode("utf-16"), "no JSON document"),
-        (b"[" * 200_000, "no JSON document"),
+        (b"[" * 5_000, "no JSON document"),
+        (b"[" * 200_000, "lists and objects"),
         (raw(json.dumps(nested(65))), "at most 64 levels"),
     ],
 )
@@ -146,3 +147,13 @@ def test_sixty_four_levels_are_the_limit():
 def test_what_json_would_not_give_back_is_not_written(body, error):
     with pytest.raises(error):
         dump_document(body)
+
+
+def test_what_would_take_too_much_memory_is_refused_before_it_is_parsed_and_never_written():
+    dense = "[" + ",".join(["[]"] * 100_000) + "]"
+    with pytest.raises(CorruptObject, match="lists and objects"):
+        load_document(raw(f'{{"a":{dense}}}'), name="x")
+    with pytest.raises(ValueError, match="lists and objects"):
+        dump_document({"a": [[]] * 100_000})
+    pairs = {"anchors": [[step, 1_700_000_000_000 + step] for step in range(20_000)]}
+    assert load_document(dump_document(pairs), name="x") == pairs

@@ -24,7 +24,7 @@ ADDRESSES = (
 )
 OPEN = (
     "http://127.0.0.1:5000", "https://host/a@b", "sftp://user@host/x", "s3://bucket/a:b@c",
-    "sqlite:////home/u/mlflow.db", "./images", "s3://bucket/x?versionId=3", "memory://a/b",
+    "sqlite:////data/mlflow.db", "./images", "s3://bucket/x?versionId=3", "memory://a/b",
     "postgresql://user@host/db", "a text: with @ signs and token=x", "git@github.com:a/b",
     "https://host/x?design=1", "models:/m-1", "mailto:a@b",
 )  # fmt: skip

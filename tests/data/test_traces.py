@@ -38,8 +38,8 @@ def step():
     ("filename", "own"),
     [
         (__file__, True),
-        ("/home/me/project/model.py", True),
-        ("/home/me/project/site-packages/thing/model.py", False),
+        ("/srv/me/project/model.py", True),
+        ("/srv/me/project/site-packages/thing/model.py", False),
         (torch.__file__, False),
         (json.__file__, False),
         (str(Path(sysconfig.get_path("stdlib")) / "queue.py"), False),

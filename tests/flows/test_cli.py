@@ -1,5 +1,8 @@
 """The command line: exit codes, and messages that say what was found and what to do."""
 
+import io
+import json
+import os
 import re
 import subprocess
 import sys
@@ -143,3 +146,54 @@ def test_the_program_ends_with_the_code_of_its_command(tmp_path):
     assert done.returncode == 2
     assert done.stdout == ""
     assert "no.yaml" in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_output_takes_characters_that_its_encoding_lacks(encoding, monkeypatch):
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    cli._prepare_outputs()
+    console.say_note("train · epoch 3 → 4 ✓")
+    console.out.print("✓ ≥")
+    console.print_json({"metrics": {"größe ✓": 1}})
+    for stream in (out, err):
+        stream.flush()
+    assert b"epoch 3 ? 4 ?" in err.buffer.getvalue()
+    line = out.buffer.getvalue().decode("ascii").splitlines()[-1]
+    assert json.loads(line) == {"metrics": {"größe ✓": 1}}
+
+
+def test_an_output_that_was_closed_takes_everything(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    cli._prepare_outputs()
+    console.say_note("train · epoch 3 → 4 ✓")
+    console.print_json({"run": "blobs"})
+    for stream in (sys.stdout, sys.stderr):
+        stream.close()
+
+
+def test_an_error_of_the_users_code_under_any_command_is_theirs(monkeypatch):
+    from epochal.engine.loop.epoch import constant_rate
+
+    def fails(*_, **__):
+        raise FileNotFoundError(2, "No such file or directory", "labels.txt")
+
+    monkeypatch.setattr(console, "print_json", lambda _: fails())
+    done = call("down", "--json")
+    assert done.code == 75
+    monkeypatch.setitem(fails.__globals__, "__name__", constant_rate.__module__)
+    done = call("down", "--json")
+    assert done.code == 3
+    assert "labels.txt" in done.err
+
+
+def test_an_output_whose_reader_is_gone_ends_nothing(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as gone:
+        monkeypatch.setattr(sys, "stderr", gone)
+        monkeypatch.setattr(console.err, "quiet", False)
+        console.say_note("train · epoch 3")
+        console.say_note("train · epoch 4")

@@ -6,7 +6,7 @@ from support.runs.project import Project, environment
 
 BAD_DATA = """
     import torch
-    from torch.utils.data import Dataset, IterableDataset, TensorDataset
+    from torch.utils.data import Dataset, IterableDataset, TensorDataset, random_split
 
     def empty():
         return TensorDataset(torch.ones(0, 6), torch.ones(0, dtype=torch.int64))
@@ -35,6 +35,9 @@ BAD_DATA = """
                 raise OSError("image file is truncated")
             return torch.ones(6), 0
 
+    def nothing_left():
+        return random_split(labels([0, 1]), [0, 12])[0]
+
     def number():
         return 3
 
@@ -48,6 +51,18 @@ MODELS = """
     def scalar(): return nn.Sequential(nn.Linear(6, 1), nn.Flatten(0))
     def no_module(): return 3
     def frozen(): return nn.Linear(6, 3).requires_grad_(False)
+    def meta(): return nn.Linear(6, 3, device="meta")
+    def exits(): raise SystemExit(0)
+    def odd(): raise Odd("odd")
+
+    class Odd(BaseException): pass
+
+    class Words:
+        def update(self, outputs, target): pass
+        def compute(self): return "high"
+
+    class Reads(Words):
+        def compute(self): return open("/nowhere/labels.txt").read()
 """
 
 
@@ -56,6 +71,7 @@ def project(tmp_path, tracker):
     made = Project(tmp_path / "project")
     made.write("bad.py", BAD_DATA)
     made.write("models.py", MODELS)
+    made.write("sums.py", f"from model import Net\nx = {' + '.join(['1'] * 20_000)}\n")
     return made
 
 
@@ -154,6 +170,46 @@ CASES = {
         ["metrics.validation", "'accuracy' needs outputs of shape (B, C", "[loss]"],
     ),
     "no such device": (set_("device", "cuda:9"), ["device", "cuda:9"]),
+    "device of no integer": (set_("device", f"cuda:{'9' * 20}"), ["device: found 'cuda:999"]),
+    "number that no float holds": (
+        set_("optimizer__args", f"{{lr: 1{'0' * 400}}}"), ["optimizer.args", "larger than any"],
+    ),
+    "path with a NUL": (set_("folder", '"/a\\0b"'), ["folder", "the character \\0"]),
+    "port that is none": (
+        set_("tracking__uri", "http://127.0.0.1:99999"), ["tracking.uri", "Port out of range"],
+    ),
+    "module deeper than Python reads": (
+        set_("model__target", "sums:Net"), ["sums.py: cannot be read as Python", "recursion"],
+    ),
+    "model without numbers": (
+        set_("model__target", "models:meta"), ["model: weight of Linear", "`meta`"],
+    ),
+    "constructor that exits": (
+        set_("model__target", "models:exits"), ["model: 'models:exits' raised SystemExit: 0"],
+    ),
+    "constructor that raises no Exception": (
+        set_("model__target", "models:odd"), ["'models:odd' raised models.Odd: odd", "models.py"],
+    ),
+    "folder of 300 characters": (set_("store", f"./{'x' * 300}"), ["File name too long"]),
+    "store of 5000 characters": (set_("store", f"./{'x/' * 2500}"), ["store", "2000 characters"]),
+    "target of 5000 characters": (
+        set_("model__target", f"model:{'x' * 5000}"), ["model.target", "500 characters"],
+    ),
+    "module of 300 characters": (
+        set_("model__target", f"{'m' * 300}:Net"), ["model.target", "200 characters"],
+    ),
+    "key of 5000 characters": (set_("k" * 5000, 1), ["there is no such key"]),
+    "nothing left of a split": (
+        set_("train_data", data("nothing_left")), ["train_data", "no samples"],
+    ),
+    "metric that computes a text": (
+        set_("metrics__validation", "[{target: 'models:Words', name: words}]"),
+        ["metrics.words: compute() gave a str"],
+    ),
+    "metric whose file is missing": (
+        set_("metrics__validation", "[{target: 'models:Reads', name: reads}]"),
+        ["metrics.reads: compute() raised FileNotFoundError", "/nowhere/labels.txt", "models.py"],
+    ),
 }  # fmt: skip
 
 
@@ -167,6 +223,7 @@ def test_bad_input_is_one_clear_error_before_anything_starts(case, project, monk
     for word in words:
         assert word in done.err, done.err
     assert "Traceback" not in done.err
+    assert len(done.err.splitlines()[0]) < 1200
     assert done.out == ""
     assert not list(project.store.glob("stages/*"))
     assert not list(project.store.glob("runs/*"))

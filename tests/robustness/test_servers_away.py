@@ -18,7 +18,7 @@ def unbroken(tmp_path_factory, empty_mlflow, prefect_server):
 def machine(tmp_path, empty_prefect, empty_mlflow):
     made = Machine(tmp_path / "machine", prefect_tables=empty_prefect, mlflow_tables=empty_mlflow)
     yield made
-    made("down")
+    made("down", "--force")
 
 
 def begin_server(machine):

@@ -251,6 +251,7 @@ def test_every_command_is_in_the_readmes_table_and_no_other(commands):
 def test_every_option_that_the_docs_name_is_one(commands):
     known = {name for one in commands.values() for param in one.params for name in param.opts}
     known |= {"--pool", "--type", "--entrypoint"}  # of `prefect`
+    known |= {"--signal", "--requeue", "--open-mode", "--time"}  # of `sbatch`
     for text in (README, *DOCS.values()):
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known
 

@@ -83,11 +83,14 @@ ON_THEIR_OWN = {
     "engine.checkpoint.warm_start": "which names and shapes may differ, without any file",
     "engine.environment": "what of a machine may change numbers",
     "engine.loop.loss_weights": "the weights of losses in an update, which the loop must not know",
+    "engine.schedule.plateau": "torch's rule over numbers, which planning feeds with records",
     "flows.flow_run.cancellation": "one private function of Prefect, in one place",
     "flows.functions": "the commands as functions: the front door's",
     "tasks.export": "a command's work",
     "tasks.running.prefect_tasks": "the one file of tasks that imports Prefect",
     "tasks.runs.survey": "what a start reads of a store",
+    "tasks.user_code.import_path": "what of Python's own search is changed, in one place",
+    "tasks.user_code.package_versions": "versions without importing the packages",
     "tasks.session.watch": "an epoch at work, by the clock: the engine knows none",
 }
 """Short files with one importer that stay files, and why."""

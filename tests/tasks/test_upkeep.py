@@ -230,3 +230,9 @@ def test_gc_goes_on_where_it_may_not_list_uploads(s3_endpoint):
     assert done.code == 0
     assert done.json["uploads"] == []
     assert "unfinished uploads are not looked at" in done.err
+
+
+def test_gc_of_a_bucket_that_is_missing_says_so(s3_endpoint):
+    done = call("gc", "s3://no-such-bucket/x")
+    assert done.code == 0
+    assert "create the bucket" in " ".join(done.err.split())

@@ -1,13 +1,16 @@
 """What a person sees in Prefect's and MLflow's pages, by a real browser."""
 
+import json
 import shutil
 from contextlib import suppress
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from support.runs.bare_run import BareRun
 from support.runs.command import Unbroken
 from support.runs.kills import CONFIG, HostedRun, Runner, Worker, result_of
-from support.runs.machine import wait_for
+from support.runs.machine import tunnel, wait_for
 from support.runs.project import Project, call
 
 pytestmark = [pytest.mark.server, pytest.mark.browser]
@@ -37,6 +40,7 @@ def browser(tmp_path_factory):
         f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
     ):
         options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     yield driver
     driver.quit()
@@ -68,6 +72,60 @@ def test_the_page_of_a_run_shows_every_stage_by_name(browser, deployed):
     assert "Completed" in page
 
 
+def asked_hosts(browser):
+    """`host:port` of all that pages have asked for since this was last called."""
+    asked = set()
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] in {"Network.requestWillBeSent", "Network.webSocketCreated"}:
+            request = message["params"].get("request", message["params"])
+            address = urlsplit(request["url"])
+            if address.scheme in {"http", "https", "ws", "wss"}:
+                asked.add(address.netloc)
+    return asked
+
+
+def test_a_schedule_is_saved_and_a_run_started_at_once_on_the_page_that_deploy_prints(
+    browser, deployed
+):
+    assert deployed.complete_run
+    browser.get(deployed.ui)
+    shown(browser, "Dashboard", "Deployments", "Switch to V2 UI")
+    browser.get(deployed.deployment["url"])
+    shown(browser, "Schedules", "Work Pool")
+    place = f"deployments/{deployed.deployment['deployment_id']}"
+    press(browser, "Schedule")
+    press(browser, "Cron")
+    press(browser, "Save")
+    (schedule,) = wait_for(lambda: deployed.get(place)["schedules"])
+    httpx.delete(f"{deployed.api}/{place}/schedules/{schedule['id']}").raise_for_status()
+    assert schedule["schedule"]["cron"] == "* * * * *"
+    browser.refresh()
+    shown(browser, "Schedules", "Work Pool")
+    before = runs(deployed)
+    press(browser, "Run", last=True)
+    press(browser, "Quick run")
+    (run,) = wait_for(lambda: runs(deployed) - before)
+    ended = deployed.wait(run, "COMPLETED", "FAILED", "CRASHED")
+    assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
+
+
+@pytest.mark.parametrize("at", ["", "/v2"])
+def test_pages_ask_no_host_but_their_own_also_through_a_tunnel_at_another_port(
+    browser, deployed, at
+):
+    deployed_at = urlsplit(deployed.ui)
+    with tunnel(deployed_at.port) as port:
+        browser.get("about:blank")
+        asked_hosts(browser)
+        for page in ("/dashboard", "/deployments", "/settings"):
+            browser.get(f"http://localhost:{port}{at}{page}")
+            assert "Can't connect to Server API" not in shown(browser, "Deployments", "Settings")
+        browser.get(f"http://localhost:{port}{at}/deployments")
+        shown(browser, "blobs")  # the API has answered
+        assert asked_hosts(browser) == {f"localhost:{port}"}
+
+
 def _submitted(browser, deployed, before):
     """The run that the form starts; pressing while the form is still drawn does nothing."""
     for _ in range(3):
@@ -81,7 +139,13 @@ def test_the_form_of_the_deployment_shows_help_and_starts_a_run_that_is_cached(b
     assert deployed.complete_run
     page = f"deployments/deployment/{deployed.deployment['deployment_id']}"
     browser.get(f"{deployed.ui}/{page}/run")
-    shown(browser, "Epochs\nnumber of epochs", "which samples the next epoch trains on")
+    form = shown(browser, "Epochs\nnumber of epochs", "which samples the next epoch trains on")
+    assert not {"int", "str", "float", "None", "dict"} & set(form.splitlines())
+    assert "Config" not in form
+    for title in ("as usual", "Max updates", "warmup_stable_decay", "Clip norm"):
+        assert title in form
+    wide = "return Math.max(...[...document.querySelectorAll('button')].map(one =>"
+    assert browser.execute_script(f"{wide} one.getBoundingClientRect().right))") <= 1500
     before = runs(deployed)
     (run,) = _submitted(browser, deployed, before)
     ended = deployed.wait(run, "COMPLETED", "FAILED", "CRASHED")
@@ -193,10 +257,14 @@ def press(browser, label, *, last=False):
     """Clicks the first, or last, button of this name."""
     from selenium.webdriver.common.by import By
 
+    named = f"[normalize-space()='{label}']"
     found = wait_for(
         lambda: [
             one
-            for one in browser.find_elements(By.XPATH, f"//button[normalize-space()='{label}']")
+            for one in browser.find_elements(
+                By.XPATH,
+                f"//button{named} | //a{named}",
+            )
             if one.is_displayed() and one.is_enabled()
         ]
     )

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from epochal.data.config.batches import BatchesConfig
 from epochal.data.errors import DataError
-from epochal.data.inspection.labels import class_labels
 from epochal.data.loading.batch_sampler import occurrences, sampler_order, sampler_plan
 from epochal.data.loading.order import epoch_order, micro_batches
 
@@ -207,31 +206,6 @@ def test_occurrences_are_what_a_loop_counts(order):
     found = occurrences(np.array(order, dtype=np.int64))
     assert (found is None) == (len(seen) == len(order))
     assert found is None or found.tolist() == expected
-
-
-class Targets:
-    def __init__(self, targets):
-        self.targets = targets
-
-    def __len__(self):
-        return 3
-
-    def __getitem__(self, row):
-        return row, [1.5, 2, 0][row] if self.targets == "some" else [4, 2, 0][row]
-
-
-def test_classes_are_the_targets_of_the_data_set_or_read_from_its_items():
-    def found(targets, read=None):
-        return class_labels(Targets(targets), count=3, read_N=read, name="train_data").tolist()
-
-    assert found([1, 0, 1]) == [1, 0, 1]
-    assert found([1, 0, 1], np.array([3, 3, 3])) == [1, 0, 1]
-    assert found([0.5, 1.0, 2.0], np.array([3, 3, 3])) == [3, 3, 3]
-    assert found(None) == [4, 2, 0]
-    with pytest.raises(DataError, match="not every item has a whole number in train_data"):
-        found("some")
-    with pytest.raises(DataError, match="no item has a class"):
-        found([-1, -1, -100])
 
 
 @pytest.mark.parametrize(

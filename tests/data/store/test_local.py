@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from epochal.data.errors import PreflightFailed, StoreUnavailable
-from epochal.data.store.local_disk import use_disk
+from epochal.data.store.local_disk import SystemDisk, use_disk
 from epochal.data.store.open import open_store
 from epochal.data.testing.disk import FaultyDisk
 from epochal.data.testing.plan import FaultPlan
@@ -131,3 +131,25 @@ def test_a_file_store_loads_no_storage_package():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_a_link_whose_answer_was_lost_is_no_object_of_somebody_else(tmp_path):
+    class ForgetfulDisk(SystemDisk):
+        """As NFS, where the second try of a link finds what the first one made."""
+
+        def link(self, source, target):
+            super().link(source, target)
+            super().link(source, target)
+
+    store = open_store(f"file://{tmp_path}/store")
+    before = use_disk(ForgetfulDisk())
+    try:
+        store.put_new("a", b"1")
+        with store.scratch() as folder:
+            (folder / "b").write_bytes(b"2")
+            store.put_new("b", folder / "b")
+        with pytest.raises(FileExistsError):
+            store.put_new("a", b"1")
+    finally:
+        use_disk(before)
+    assert store.listing() == {"a": 1, "b": 1}

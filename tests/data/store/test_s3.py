@@ -39,15 +39,17 @@ def smallest_parts(monkeypatch):
 
 
 @pytest.fixture
-def proxy(s3_endpoint):
-    with faulty_s3(s3_endpoint) as proxy:
-        yield proxy
+def place(s3_endpoint):
+    """A store past the proxy."""
+    place = open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}")
+    assert place.listing() == {}  # from now on it is connected to that endpoint
+    return place
 
 
 @pytest.fixture
-def place(s3_endpoint):
-    """A store past the proxy, and its address."""
-    return open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}")
+def proxy(s3_endpoint, place):
+    with faulty_s3(s3_endpoint) as proxy:
+        yield proxy
 
 
 @pytest.fixture
@@ -81,6 +83,7 @@ SMALL_FAULTS = {
     "its answer is lost and nobody may look": [Fault("put", "lost"), Fault("head", "503 Slow")],
     "too many requests": [Fault("put", "503 SlowDown", count=2)],
     "an internal error": [Fault("put", "500 InternalError", count=2)],
+    "its bytes are changed on the way": [Fault("put", "400 BadDigest")],
     "a conflict": [Fault("put", "409 ConditionalRequestConflict", count=3)],
     "an answer lost after an error": [Fault("put", "500 InternalError"), Fault("put", "lost")],
 }
@@ -93,6 +96,8 @@ LARGE_FAULTS = {
         Fault("complete", "lost"),
         Fault("head", "503 SlowDown", count=2),
     ],
+    "the completion's answer is cut": [Fault("complete", "cut")],
+    "the completion fails behind a status of 200": [Fault("complete", "200 InternalError")],
     "the upload is unknown": [Fault("complete", "404 NoSuchUpload")],
     "a part finds the upload ended": [Fault("part", "404 NoSuchUpload", after=1)],
     "a conflict at the completion": [Fault("complete", "409 ConditionalRequestConflict")],
@@ -125,7 +130,7 @@ def test_a_large_object_is_put_although(case, store, proxy, place, sources):
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
-@pytest.mark.parametrize("how", [None, "lost", "twice", "late", "503 SlowDown"])
+@pytest.mark.parametrize("how", [None, "lost", "twice", "late", "503 SlowDown", "404 NoSuchUpload"])
 def test_what_somebody_else_has_put_is_not_taken_for_ones_own(
     size, how, store, proxy, place, sources
 ):
@@ -135,6 +140,17 @@ def test_what_somebody_else_has_put_is_not_taken_for_ones_own(
     with pytest.raises(FileExistsError):
         store.put_new("a", sources[size])
     assert uploads(place) == []
+    assert proxy.seen.count("create") <= 1
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_an_object_that_was_deleted_before_it_could_be_looked_at_is_one_of_somebody_else(
+    size, store, proxy, place, sources
+):
+    place.put_new("a", b"another's")
+    proxy.faults = [Fault("head", "404 NoSuchKey")]
+    with pytest.raises(FileExistsError):
+        store.put_new("a", sources[size])
 
 
 def test_somebody_else_who_was_faster_while_an_answer_was_awaited_has_won(

@@ -23,6 +23,7 @@ from epochal.engine.checkpoint.serialize import load_state, split_state
 from epochal.engine.config.numerics import EmaConfig, GradientsConfig, PrecisionConfig
 from epochal.engine.loop.epoch import spikes
 from epochal.engine.loop.gradients import MAX_SKIPPED, Gradients
+from epochal.engine.model.companions import companions_of
 from epochal.engine.model.ema import WeightAverage
 from epochal.engine.model.precision import new_scaler
 from epochal.engine.model.state import TrainingState
@@ -393,3 +394,19 @@ def test_checkpoints_and_averages_of_every_type_of_number_have_its_bits(kind, tm
     save_checkpoint(again, tmp_path / "again")
     for name in ("model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_gradients_of_a_loss_that_is_trained_are_cleared_between_updates():
+    """They are not the model's, and would add up for ever."""
+    model, loss = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
+    parameters = [*model.parameters(), *loss.parameters()]
+    state = TrainingState(
+        model, torch.optim.SGD(parameters, lr=0.1), companions=companions_of(loss=loss)
+    )
+    gradients = Gradients(state, GradientsConfig())
+    gradients.begin()
+    for _ in range(2):
+        value = loss(model(torch.ones(1, 2))).sum()
+        value.backward()
+        gradients.update(value.detach())
+        assert all(parameter.grad is None for parameter in parameters)

@@ -112,13 +112,41 @@ def test_only_trained_parameters_reach_the_optimizer():
     assert len(optimizer.param_groups[0]["params"]) == 2
 
 
+class Sharpness(torch.optim.SGD):
+    """As public implementations of sharpness-aware minimization have it."""
+
+    def step(self, closure=None):
+        assert closure is not None, "Sharpness Aware Minimization requires closure"
+
+
+class Square(torch.optim.SGD):
+    """Takes no parameter but one of its own shape."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            if any(one.shape == (2, 2) for one in group["params"]):
+                raise ValueError("this shape does not fit")
+
+
+def test_an_optimizer_that_a_made_up_parameter_does_not_suit_is_taken():
+    model, before = Net(), torch.get_rng_state()
+    assert isinstance(build_optimizer(model, Square, {"lr": 0.1}), Square)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize(
     ("factory", "args", "words"),
     [
         (torch.optim.SGD, {"lr": 0.1, "momentun": 1}, "SGD refuses them: .*momentun"),
         (torch.optim.AdamW, {"lr": 0.1, "betas": [2, 0]}, "AdamW refuses them: .*beta"),
         (torch.optim.LBFGS, {"lr": 0.1}, "a closure"),
+        (Sharpness, {"lr": 0.1}, "Sharpness asks for a closure.* can be a `step`"),
         (lambda parameters, lr: 3, {"lr": 0.1}, "returned a int"),
+        (
+            lambda parameters, lr: [torch.optim.SGD([one], lr=lr) for one in parameters],
+            {"lr": 0.1},
+            "returned a list of 6, .* a run has one, .*`optimizer.groups`, and a GAN's two losses",
+        ),
     ],
 )
 def test_an_optimizer_that_cannot_be_used_is_named(factory, args, words):

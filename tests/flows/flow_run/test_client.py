@@ -12,7 +12,7 @@ from support.runs.machine import Machine, free_port, wait_for
 from support.runs.project import environment
 
 from epochal.data.errors import Interrupted, ServerUnavailable
-from epochal.flows.flow_run.client import server_errors, talking_to
+from epochal.flows.flow_run.client import begun_patiently, server_errors, talking_to
 
 pytestmark = pytest.mark.server
 
@@ -88,7 +88,7 @@ def test_a_server_that_dies_under_a_run_is_named_and_nothing_else_is_said(tmp_pa
     with environment(PREFECT_API_URL=server.api_url):
         started = time.monotonic()
         done = run_flow(f"os.kill({killed}, signal.SIGKILL)")
-    machine("down")
+    machine("down", "--force")
     assert time.monotonic() - started < 90
     (*said, last) = done.stderr.splitlines()
     assert all("of_the_user" in line for line in said)
@@ -144,3 +144,57 @@ def test_the_server_in_use_is_that_of_the_block_only(prefect_api, monkeypatch):
             assert get_current_settings().api.url == "http://two/api"
         assert os.environ["PREFECT_API_URL"] == "http://one/api"
     assert "PREFECT_API_URL" not in os.environ
+
+
+def refused(status):
+    request = httpx.Request("POST", "http://127.0.0.1:4200/api/flow_runs/")
+    response = httpx.Response(status, request=request)
+    return httpx.HTTPStatusError(f"status {status}", request=request, response=response)
+
+
+class Server:
+    """Fails with these errors, one after the other, and then gives a result."""
+
+    def __init__(self, *errors):
+        self.errors = list(errors)
+        self.notices = []
+
+    def __call__(self):
+        if self.errors:
+            raise self.errors.pop(0)
+        return "done"
+
+    def patiently(self, *, begun=False):
+        return begun_patiently(self, begun=lambda: begun, notice=self.notices.append)
+
+
+@pytest.fixture
+def no_pause(monkeypatch):
+    monkeypatch.setattr("epochal.flows.flow_run.client.PAUSE_S", 0.0)
+
+
+def test_a_server_that_is_busy_when_a_run_begins_is_asked_again(no_pause):
+    server = Server(refused(503), refused(502), httpx.ReadTimeout("slow"))
+    assert server.patiently() == "done"
+    (notice,) = server.notices
+    assert "does not take the run" in notice
+
+
+@pytest.mark.parametrize("error", [refused(404), refused(401), ValueError("ours")])
+def test_what_no_patience_helps_is_raised_at_once(error, no_pause):
+    server = Server(error)
+    with pytest.raises(type(error)):
+        server.patiently()
+    assert server.notices == []
+
+
+def test_a_run_that_has_begun_is_not_begun_again(no_pause):
+    with pytest.raises(httpx.HTTPStatusError):
+        Server(refused(503)).patiently(begun=True)
+
+
+def test_patience_with_a_server_ends_as_that_with_a_store(no_pause, monkeypatch):
+    monkeypatch.setenv("EPOCHAL_STORE_PATIENCE_SECONDS", "0")
+    server = Server(refused(503))
+    with pytest.raises(httpx.HTTPStatusError):
+        server.patiently()

@@ -17,7 +17,13 @@ from support.runs.project import Project, call
 
 from epochal.flows.flow_run import dead_runs as left_running
 from epochal.flows.flow_run.client import talking_to
-from epochal.flows.flow_run.dead_runs import end_left_running, is_dead, process_labels
+from epochal.flows.flow_run.dead_runs import (
+    end_left_running,
+    is_dead,
+    process_labels,
+    runs_at_work,
+)
+from epochal.flows.servers import begin_prefect_server
 from epochal.flows.train import train
 from epochal.flows.worker import is_news
 
@@ -177,10 +183,35 @@ def test_a_copy_of_the_store_goes_on_on_another_machine(
             try:
                 result = Command(project).result()
             finally:
-                machine("down")
+                machine("down", "--force")
         resumed.append([one["resumed_at"] for one in result["stages"] if not one["cached"]])
         tracked = f"sqlite:///{tmp_path}/{name}/.epochal/mlflow.db"
         assert result["mlflow_tracking_uri"] == tracked
         assert Unbroken.of_result(result, tracked) == unbroken
     assert [len(one) for one in resumed] == [3, 0]
     assert resumed[0][0] >= 3
+
+
+@pytest.mark.slow
+def test_down_while_a_run_works_names_it_and_stops_nothing_until_it_is_forced(
+    tmp_path, empty_prefect
+):
+    machine = Machine(tmp_path / "home", prefect_tables=empty_prefect)
+    with machine.environment():
+        server = begin_prefect_server().wait()
+        with talking_to(server.api_url), get_client(sync_client=True) as client:
+            run = client.create_flow_run(
+                train, parameters={"config": {}}, name="busy", state=Running()
+            )
+            client.update_flow_run_labels(run.id, process_labels())
+        refused = machine("down")
+        assert refused.code == 2
+        assert f"at work: busy ({run.id}); nothing was stopped" in refused.err
+        assert "--force" in refused.err
+        assert machine.process("prefect").exists()
+        with talking_to(server.api_url), get_client(sync_client=True) as client:
+            client.update_flow_run_labels(run.id, {"epochal.started": "another boot"})
+        assert runs_at_work() == []  # its process is gone
+        with talking_to(server.api_url), get_client(sync_client=True) as client:
+            client.update_flow_run_labels(run.id, process_labels())
+        assert machine("down", "--force", "--json").json == {"stopped": ["prefect"]}

@@ -55,7 +55,7 @@ def test_any_other_target_is_refused_wherever_it_stands_and_nothing_is_imported(
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"folder": "/home/user/Downloads"}, "folder"),
+        ({"folder": "/data/Downloads"}, "folder"),
         ({"tracking": {"uri": "http://evil.example"}}, "tracking.uri"),
     ],
 )

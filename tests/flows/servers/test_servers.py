@@ -51,7 +51,7 @@ def machine(tmp_path_factory, empty_prefect, empty_mlflow):
     os.set_inheritable(writing, True)
     with taken(*USUAL_PORTS):
         yield machine
-        machine("down")
+        machine("down", "--force")
     os.close(reading)
     os.close(writing)
 
@@ -73,7 +73,7 @@ def fresh(tmp_path, empty_prefect):
     """A machine on which nothing runs."""
     machine = Machine(tmp_path / "home", prefect_tables=empty_prefect)
     yield machine
-    machine("down")
+    machine("down", "--force")
 
 
 def test_up_starts_all_on_free_ports_where_the_usual_are_taken_and_all_answer(machine, up):

@@ -72,13 +72,60 @@ MUTANTS: tuple[Mutant, ...] = (
     *of(
         "data/store/remote.py",
         "test_remote.py test_store_contract.py",
+        ("s3-move-replaces", "if self.size(target) is not None:", "if False:"),
+    ),
+    *of(
+        "data/store/s3.py",
+        "test_s3.py test_store_contract.py",
         (
             "s3-put-replaces",
-            'self._files.pipe_file(key, source, mode="create", **self._upload)',
-            "self._files.pipe_file(key, source, **self._upload)",
+            'Body=body, IfNoneMatch="*", Metadata=metadata',
+            "Body=body, Metadata=metadata",
         ),
-        ("s3-conflict-is-an-error", "not in _CONFLICT or not left:", "not in _CONFLICT or left:"),
-        ("s3-move-replaces", "if self.size(target) is not None:", "if False:"),
+        (
+            "s3-upload-replaces",
+            'MultipartUpload={"Parts": parts},\n                    IfNoneMatch="*",',
+            'MultipartUpload={"Parts": parts},',
+        ),
+        ("s3-anothers-write-is-ones-own", ".get(MARK) == write.mark:", ".get(MARK):"),
+        (
+            "s3-other-bytes-are-ones-own",
+            "if before and _checksum(source) == checksum else",
+            "if before else",
+        ),
+        ("s3-lost-answer-is-an-error", "return bool(found[", "return False and bool(found["),
+        ("s3-upload-is-not-begun-again", "error_code(error) in _ENDED:", "False:"),
+        (
+            "s3-parts-stay",
+            'self._call("abort_multipart_upload", **upload)',
+            "pass",
+        ),
+        (
+            "s3-running-upload-is-aborted",
+            'newest = max(newest, part["LastModified"])',
+            "pass",
+        ),
+        (
+            "s3-pauses-of-the-global-generator",
+            '"retries": {"total_max_attempts": 1,',
+            '"retries": {"total_max_attempts": 3,',
+        ),
+    ),
+    *of(
+        "data/store/local_disk.py",
+        "test_local_disk.py",
+        (
+            "any-name-is-a-lock",
+            "if _NAME.fullmatch(path.name.removesuffix(_SUFFIX)) is None:",
+            "if False:",
+        ),
+        ("users-folder-is-a-link", "status = folder.lstat()", "status = folder.stat()"),
+        ("link-is-a-lock", "os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK", "os.O_RDWR"),
+    ),
+    *of(
+        "data/store/failures.py",
+        "test_s3.py",
+        ("skew-the-wrong-way", "'ahead of' if skew_s > 0", "'ahead of' if skew_s < 0"),
     ),
     *of(
         "data/documents.py",
@@ -117,8 +164,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "rejected-record-stays",
-            'for damaged_path in (f"{stage_folder(record.key)}/{RECORD}", path):',
-            "for damaged_path in (path,):",
+            'paths, reason = (f"{stage_folder(record.key)}/{RECORD}", path), f"{name}',
+            'paths, reason = (path,), f"{name}',
         ),
     ),
     *of(
@@ -267,8 +314,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ("global-generator-is-drawn-from", "torch.Generator().manual_seed(0)", "None"),
         (
             "workers-end-at-sigterm",
-            "for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):",
-            "for number in (signal.SIGINT, signal.SIGHUP):",
+            "for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):",
+            "for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):",
         ),
     ),
     *of(

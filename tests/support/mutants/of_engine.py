@@ -33,6 +33,26 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *of(
+        "engine/schedule/plateau.py",
+        "test_plateau.py",
+        ("patience-one-shorter", "if waited > config.patience:", "if waited >= config.patience:"),
+        ("cooldown-counts-on", "cooling, waited = cooling - 1, 0", "cooling = cooling - 1"),
+        (
+            "falls-below-its-floor",
+            "max(factor * config.factor, config.floor)",
+            "factor * config.factor",
+        ),
+    ),
+    *of(
+        "engine/schedule/names_of_torch.py",
+        "test_names_of_torch.py",
+        (
+            "own-function-named-as-torchs",
+            'if colon and not module.startswith("torch.optim"):',
+            "if False:",
+        ),
+    ),
+    *of(
         "engine/schedule/schedule.py",
         "test_kinds.py",
         ("own-function-in-the-warm-up", "moment = max(t, warmup)", "moment = t"),
@@ -57,7 +77,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "others-gradients-stay",
-            "[parameter for parameter in state.model.parameters() if parameter.requires_grad]",
+            "(*state.model.parameters(), *self._parameters)",
             "self._parameters",
         ),
         (

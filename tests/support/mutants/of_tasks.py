@@ -39,8 +39,23 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "averaged-model-is-not-consumed",
-            'loads=lambda stage, role, records: ("model",)',
+            'loads=lambda stage, role, records: ("model", *COMPANIONS)',
             "loads=lambda stage, role, records: ()",
+        ),
+    ),
+    *of(
+        "tasks/planning/plateau.py",
+        "test_plateau_in_runs.py",
+        (
+            "early-epochs-know-the-rule",
+            "if schedule is None or epoch < schedule.first_lowered:",
+            "if schedule is None:",
+        ),
+        ("warm-up-counts", "        if stage.number >= schedule.first_seen\n", ""),
+        (
+            "metric-is-keyed-without-its-code",
+            'with_source(run_inputs, f"metrics.{own.name}", own',
+            'with_source(run_inputs, "", own',
         ),
     ),
     *of(
@@ -65,19 +80,23 @@ MUTANTS: tuple[Mutant, ...] = (
     *of(
         "tasks/planning/inputs.py",
         "../stages/test_registry.py",
-        ("metrics-source-in-no-key", 'if name.startswith("metrics.") and files:', "if False:"),
+        ("metrics-source-in-no-key", 'if name.startswith("metrics."):', "if False:"),
     ),
     *of(
         "tasks/stages/train.py",
         "test_registry.py",
         ("drop-last-in-no-key", '            "drop_last": config.loader.drop_last,\n', ""),
-        ("optimizer-is-not-consumed", '("model", "optimizer", "state", "ema")', '("model", "ema")'),
+        (
+            "optimizer-is-not-consumed",
+            '("model", "optimizer", "state", "ema", *COMPANIONS)',
+            '("model", "ema", *COMPANIONS)',
+        ),
         ("batch-rule-in-no-key", 'inputs["sampling.batch"] = rule', "pass"),
     ),
     *of(
         "tasks/stages/validate.py",
         "test_registry.py",
-        ("average-is-not-consumed", 'records: ("model", "ema")', 'records: ("model",)'),
+        ("average-is-not-consumed", 'records: ("model", "ema",', 'records: ("model",'),
     ),
     *of(
         "tasks/stages/mine.py",
@@ -371,6 +390,8 @@ MUTANTS: tuple[Mutant, ...] = (
             'not name.endswith("/record.json")',
             'name.endswith("/record.json")',
         ),
+        ("anothers-upload-is-aborted", 'one.path.split("/")[0] in _FOLDERS', "True"),
+        ("running-upload-is-aborted", "24 * 3600.0", "0.0 * 3600.0"),
         (
             "lost-plan-loses-stages",
             "(parts[1] not in needed and not lost)",

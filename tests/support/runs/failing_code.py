@@ -73,7 +73,8 @@ FAILING = """
             if self.seen <= self.after:
                 return 0.5
             fail(self.kind)
-            return {"text": "high", "nothing": None, "two": torch.ones(2)}.get(self.given, 0.5)
+            given = {"text": "high", "nothing": None, "two": torch.ones(2), "nan": float("nan")}
+            return given.get(self.given, 0.5)
 
     def rate(t, kind="none"):
         fail(kind)

@@ -6,9 +6,12 @@ import http.client
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import socket
+import socketserver
+import threading
 import time
 from pathlib import Path
 
@@ -156,6 +159,34 @@ def taken(*ports):
                 listening.bind(("127.0.0.1", port))
                 listening.listen()
         yield
+
+
+@contextlib.contextmanager
+def tunnel(port):
+    """Another port of loopback that leads to this one, byte for byte, as `ssh -L` makes it."""
+
+    class Forward(socketserver.BaseRequestHandler):
+        def handle(self):
+            with socket.create_connection(("127.0.0.1", port)) as there:
+                ends = {self.request: there, there: self.request}
+                while True:
+                    for end in select.select(list(ends), [], [])[0]:
+                        data = end.recv(1 << 16)
+                        if not data:
+                            return
+                        ends[end].sendall(data)
+
+    class Tunnel(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        block_on_close = False
+
+        def handle_error(self, request, client_address):  # one end has closed
+            pass
+
+    with Tunnel(("127.0.0.1", 0), Forward) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
 
 
 def free_port():

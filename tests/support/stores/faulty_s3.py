@@ -30,9 +30,9 @@ def kind_of(method: str, path: str) -> str:
 class Fault:
     """What happens to the next `count` requests of a kind, after `after` others of it.
 
-    how: `lost` (done, the connection ends instead of the answer), `twice` (done twice, the second
-    answer counts), `late` (refused with 503, and done when the next one of another kind comes), or
-    a status with its code: `503 SlowDown`.
+    how: `lost` (done, the connection ends instead of the answer), `cut` (done, half of the answer
+    comes), `twice` (done twice, the second answer counts), `late` (refused with 503, and done when
+    the next one of another kind comes), or a status with its code: `503 SlowDown`.
     """
 
     kind: str
@@ -85,7 +85,7 @@ def faulty_s3(endpoint: str) -> Iterator[FaultyS3]:
             connection.close()
             return answer.status, answer.getheaders(), data
 
-        def answer(self, status, headers, data):
+        def answer(self, status, headers, data, *, cut=False):
             self.send_response_only(status)
             for name, value in headers:
                 if name.lower() not in {"transfer-encoding", "connection", "content-length"}:
@@ -95,7 +95,7 @@ def faulty_s3(endpoint: str) -> Iterator[FaultyS3]:
             self.send_header("Content-Length", length if head else str(len(data)))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(data)
+                self.wfile.write(data[: len(data) // 2] if cut else data)
 
         def handle_any(self):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -108,6 +108,10 @@ def faulty_s3(endpoint: str) -> Iterator[FaultyS3]:
                 self.answer(*self.forward(body))
             elif fault.how == "lost":
                 self.forward(body)
+                self.close_connection = True
+            elif fault.how == "cut":
+                status, headers, data = self.forward(body)
+                self.answer(status, headers, data, cut=True)
                 self.close_connection = True
             elif fault.how == "twice":
                 self.forward(body)

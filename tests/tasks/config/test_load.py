@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.runs.project import Project
 
 from epochal.data.errors import ConfigError
-from epochal.tasks.config.load import load_config
+from epochal.tasks.config.load import build_config, load_config
 from epochal.tasks.config.run import RunConfig
 
 BASE = {
@@ -94,6 +95,17 @@ def test_a_set_that_is_none_is_refused(tmp_path, override):
         ("seed=-1", ["seed", "-1"]),
         ("sampling.policy=easyskip", ["sampling.policy", "'easyskip'", "easy_skip"]),
         ("sampling.confidence=1.5", ["sampling.confidence", "1.5"]),
+        (
+            "schedule={factor: 0.5}",
+            ["schedule.kind: is missing", "constant, multi_step", "plateau"],
+        ),
+        ("schedule.kind=ReduceLROnPlateau", ["scheduler of torch", "{kind: plateau, factor:"]),
+        ("schedule=StepLR", ["schedule: found 'StepLR'", "{kind: step, size: STEP_SIZE"]),
+        ("optimizer=[{target: a:b}, {target: a:b}]", ["there are 2 optimizers: a run has one"]),
+        (
+            "optimizer={g: {target: a:b}, d: {target: a:b}}",
+            ["optimizer: there are 2 optimizers", "optimizer.groups", "docs/config.md"],
+        ),
         ("schedule.kind=cosin", ["schedule.kind", "'cosin'", "cosine"]),
         ("model.target=nomodule", ["model.target", "'nomodule'", "module"]),
         ("optimizer.args={}", ["optimizer", "lr"]),
@@ -163,3 +175,56 @@ def test_both_names_of_one_field_are_refused(tmp_path):
 
 def test_a_mistake_in_batches_is_told_by_the_name_of_now(tmp_path):
     assert "batches.repeats: found 0" in error_of(write(tmp_path, sampler={"repeats": 0}))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("epochs=true", "epochs: found True; input should be a valid integer"),
+        ("epochs='2'", "epochs: found '2'; input should be a valid integer, without quotes"),
+        ("epochs=2.0", "epochs: found 2.0; input should be a valid integer"),
+        (
+            "loader.drop_last=yes",
+            "drop_last: found 'yes'; input should be a valid boolean, true or",
+        ),
+        (
+            "loader.drop_last=1",
+            "drop_last: found 1; input should be a valid boolean, true or false",
+        ),
+        (
+            "gradients.clip_norm='1'",
+            "clip_norm: found '1'; input should be a valid number, without",
+        ),
+        ("checkpoint.every_seconds=true", "checkpoint.every_seconds: found True"),
+        ("gradients.clip_norm=.inf", "gradients.clip_norm: found inf"),
+        ("optimizer.args.lr=.nan", "args.lr: found nan; expected the base learning rate"),
+        ("optimizer.args.lr='0.1'", "args.lr: found '0.1'; expected the base learning rate"),
+        ("seed=1" + "0" * 400, "larger than any floating-point number"),
+        ("device=cuda:99999999999999999999", "device: found 'cuda:99999999999999999999'"),
+        ('folder="/a\\0b"', "folder: found '/a\\x00b'; a path cannot hold the character NUL"),
+        ("loader.collate=x", "loader.collate: there is no such key; known here: batch_size"),
+        ("loader.bach_size=1", "did you mean 'batch_size'?"),
+        ("model.target=" + "a" * 5000 + ":b", "a target of 5002 characters"),
+        ("name=" + "x" * 5000, "name: found"),
+        (
+            "loader.batch_size=" + "9" * 30,
+            "batch_size: found 999999999999999999999999999999; input",
+        ),
+        ("metrics.best=" + "x" * 5000, "metrics.best: 'xxx"),
+        ("model.args=" + "[" * 40 + "]" * 40, "nested deeper than 32"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_in_one_short_line(tmp_path, override, said):
+    project = Project(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        load_config(project.config, overrides=[override])
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 1400
+    assert "\n" not in str(caught.value)
+
+
+def test_a_rate_that_no_float_holds_is_refused_wherever_it_comes_from(tmp_path):
+    plain = load_config(Project(tmp_path).config).model_dump(mode="json")
+    plain["optimizer"]["args"]["lr"] = 10**400
+    with pytest.raises(ConfigError, match="args.lr: found 1000.*; expected the base learning"):
+        build_config(plain, name="x")

@@ -48,3 +48,24 @@ def test_an_epoch_that_is_not_validated_decides_nothing_and_no_later_one_does():
 def test_a_run_that_ends_by_itself_was_not_stopped():
     sets = {"early_stopping": {"patience": 1, "metric": "loss"}}
     assert view({0: 4.0, 1: 3.0, 2: 2.0, 3: 5.0}, **sets).stopped_after is None
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ({}, "no validated epoch yet"),
+        ({0: None}, "'loss' is NaN or infinite in its epoch validated"),
+        ({0: None, 1: None}, "'loss' is NaN or infinite in all its 2 epochs validated"),
+    ],
+)
+def test_where_no_epoch_is_best_the_reason_is_told(losses, said):
+    run = view(losses, metrics={"best": "loss"})
+    assert run.best is None
+    assert said in run.why_no_best()
+
+
+def test_a_metric_that_was_not_measured_is_told_apart_from_one_that_is_not_finite():
+    run = view({0: 1.0}, metrics={"validation": ["loss", "accuracy"], "best": "loss"})
+    assert "'accuracy' was not measured" in run.why_no_best(
+        run.config.metrics.model_copy(update={"best": "accuracy"})
+    )

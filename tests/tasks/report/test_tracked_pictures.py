@@ -17,9 +17,10 @@ def project(tmp_path, tracker):
     return Project(tmp_path / "project", epochs=3)
 
 
-def synced(project):
+def synced(project, *overrides):
     notices = []
-    result = sync_run(find_run(str(project.config)), notice=notices.append, local_mlflow=None)
+    found = find_run(str(project.config), overrides=overrides)
+    result = sync_run(found, notice=notices.append, local_mlflow=None)
     return result, notices
 
 
@@ -46,7 +47,7 @@ def test_a_whole_run_has_figures_and_a_report_and_they_are_written_once(project,
 
 def test_a_run_without_mining_has_a_data_map_of_its_observations(project, tracker):
     BareRun(project.config, sampling="{policy: none}")()
-    result, _ = synced(project)
+    result, _ = synced(project, "sampling={policy: none}")
     assert files(tracker, result.run_id) >= {DATA_MAP, REPORT}
     assert KEPT not in files(tracker, result.run_id)
 

@@ -1,5 +1,6 @@
 """A config's path means the generation that the config describes, whichever was trained last."""
 
+import json
 import shutil
 
 import pytest
@@ -192,6 +193,6 @@ def test_a_store_may_be_named_by_a_config_whose_store_it_is(project):
 def test_a_config_in_json_is_a_config_too(project):
     config = yaml.safe_load(project.config.read_text())
     other = project.folder / "run.json"
-    other.write_text(yaml.safe_dump(config, default_flow_style=True))
+    other.write_text(json.dumps(config, indent=1))
     assert load_config(other).name == "blobs"
     assert find_run(str(other)).plan.reference == "blobs@1"

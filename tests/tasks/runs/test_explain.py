@@ -1,10 +1,12 @@
 """Why a stage would run: the field, from what to what; root causes, not their echoes."""
 
+from dataclasses import replace
+
 import pytest
 from support.numbers.stage_keys import FACTS, config
 
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
-from epochal.tasks.runs.explain import Comparison
+from epochal.tasks.runs.explain import OTHER_DIGESTS, Comparison
 from epochal.tasks.runs.run_plans import PlannedStage, RunPlan
 from epochal.tasks.stages.registry import list_stages
 
@@ -57,6 +59,11 @@ def reasons(kind, epoch, *, before=None, run_inputs=FACTS, **after):
             {"optimizer__frozen": [{"match": "x", "until": 2}]},
             ('optimizer.frozen: [] → [{"match": "x", "until": 2}]',),
         ),
+        (
+            ("train", 0),
+            {"validation": {"every_updates": 9}},  # what it is measured on has not changed
+            ("validation.every_updates: not set → 9",),
+        ),
         (("train", 4), {"epochs": 12}, ()),
         (("train", 4), {"loader__workers": 4}, ()),
     ],
@@ -91,6 +98,14 @@ def test_an_edited_file_is_named():
     assert reasons("train", 5, run_inputs=run_inputs) == (
         "model.source model.py: aaaaaaaa → eeeeeeee",
     )
+
+
+def test_a_plan_whose_files_were_digested_by_their_text_tells_no_edits():
+    now = {"sources": {**FACTS.sources, "model": {"model.py": "e" * 64}}}
+    run_inputs = replace(FACTS, **now, definitions={"model.py": {"Net": "1" * 16}})
+    stages = list_stages(config(), run_inputs)
+    comparison = Comparison(config(), stages, plan_of(config()), definitions=run_inputs.definitions)
+    assert comparison.reasons(stages[1]) == (OTHER_DIGESTS,)
 
 
 def test_other_content_of_the_data_is_named():

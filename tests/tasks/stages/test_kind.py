@@ -67,7 +67,7 @@ def test_a_plan_says_what_would_run_of_it_and_why(project):
     longer = make_plan(BareRun(project.config, epochs=3).view.config)
     missing = [(one.stage.label, one.why) for one in longer.reports if not one.done]
     assert ("calibrate · epoch 2", ("epochs: 2 → 3",)) in missing
-    done = call("show", str(project.config), "--json").json
+    done = call("show", str(project.config), "--set", "epochs=3", "--json").json
     assert [one["stage"] for one in done["stages"]].count("calibrate") == 3
 
 

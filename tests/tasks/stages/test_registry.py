@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.numbers.stage_keys import FACTS, all_of, changed, config, keys
 
+from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 from epochal.tasks.stages.registry import KINDS, list_stages, loaded
 
@@ -189,15 +190,15 @@ def test_a_stage_loads_of_its_parents_what_it_computes_with(weights, scored):
         for role in stage.parents:
             loads.setdefault((stage.kind, role), set()).add(loaded(stage, role, {}))
     assert loads == {
-        ("train", "parent"): {("model", "optimizer", "state", "ema")},
+        ("train", "parent"): {("model", "optimizer", "state", "ema", *COMPANIONS)},
         ("train", "samples"): {("samples",)},
-        ("validate", "parent"): {("model", "ema")},
-        ("score", "parent"): {scored},
+        ("validate", "parent"): {("model", "ema", *COMPANIONS)},
+        ("score", "parent"): {(*scored, *COMPANIONS)},
         ("mine", "observations"): {("observations",)},
         ("mine", "scores"): {("scores",)},
         ("mine", "samples"): {("samples",)},
-        ("average", "train.2"): {("model",)},
-        ("validate_average", "parent"): {("model",)},
+        ("average", "train.2"): {("model", *COMPANIONS)},
+        ("validate_average", "parent"): {("model", *COMPANIONS)},
     }
 
 
@@ -217,3 +218,19 @@ def test_scores_are_mined_in_the_epoch_of_their_pass_alone():
         if stage.kind == "mine"
     }
     assert {epoch: mined[epoch] for epoch in range(5)} == {0: None, 1: 1, 2: None, 3: 3, 4: None}
+
+
+def test_a_file_that_a_target_reads_changes_what_it_acts_in():
+    of_model = replace(FACTS, files={"model": {"./weights.bin": "e" * 64}})
+    assert changed(of_model) == EVERYTHING
+    of_loss = replace(FACTS, files={"loss": {"./costs.json": "e" * 64}})
+    assert changed(of_loss) == all_of("train", "validate", "mine")
+    sources = {**FACTS.sources, "metrics.own": {}}
+    of_metric = replace(FACTS, sources=sources, files={"metrics.own": {"./x": "e" * 64}})
+    assert changed(of_metric) == all_of("validate")
+
+
+def test_versions_of_packages_and_functions_of_files_change_no_key():
+    packages = replace(FACTS, packages={"model": {"timm": "1.0"}})
+    definitions = replace(FACTS, definitions={"model.py": {"Net": "0" * 16}})
+    assert changed(packages) == changed(definitions) == set()

@@ -167,3 +167,46 @@ def test_nothing_is_printed_and_no_mlflow_state_of_the_user_changes(tmp_path, mo
     assert mlflow.active_run() is None
     assert capfd.readouterr() == ("", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".epochal", "new"]
+
+
+def test_a_row_that_another_run_has_written_at_the_same_moment_is_no_problem(database, monkeypatch):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    original, tries = MlflowClient.log_inputs, []
+
+    def log_inputs(self, run_id, datasets):
+        tries.append(run_id)
+        if len(tries) == 1:
+            raise MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed: datasets")
+        original(self, run_id, datasets=datasets)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", log_inputs)
+    notices = []
+    data = [DataEntry("train", "digits", "a" * 64, {})]
+    result = Finished(epochs=1).run(database.uri, data=data, notices=notices)
+    assert (result.problem, notices) == (None, [])
+    assert len(tries) == 2
+    assert len(connect(database.uri).get_run(result.run_id).inputs.dataset_inputs) == 1
+
+
+def test_a_row_that_stays_refused_is_told(database, monkeypatch):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    def log_inputs(self, run_id, datasets):
+        raise MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed: datasets")
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", log_inputs)
+    data = [DataEntry("train", "digits", "a" * 64, {})]
+    assert "IntegrityError" in Finished(epochs=1).run(database.uri, data=data).problem
+
+
+def test_a_run_that_failed_says_with_what_until_it_has_gone_on(database):
+    finished = Finished(epochs=1)
+    told = {"epochal.error": 'KeyError\n  File "model.py", line 3, in forward\n'}
+    run_id = finished.run(database.uri, status="FAILED", final=told).run_id
+    assert database.tags(run_id)["epochal.error"] == told["epochal.error"]
+    finished.add_epoch(1)
+    finished.run(database.uri)
+    assert database.tags(run_id)["epochal.error"] == "none"

@@ -224,7 +224,9 @@ class Server:
 def test_run_reaches_a_server_that_came_late_whole_and_once(mlflow_server, tmp_path, capfd):
     (tmp_path / "net.py").write_text("from torch.nn import Linear as Net\n")
     source = ModelSource(
-        Target(target="net:Net", args={"in_features": 2, "out_features": 1}), tmp_path, ("net.py",)
+        Target(target="net:Net", args={"in_features": 2, "out_features": 1}),
+        tmp_path,
+        {"net.py": (tmp_path / "net.py").read_bytes()},
     )
     data = [DataEntry("train", "digits", "a" * 64, {"target": "data:digits"})]
     import torch

@@ -57,7 +57,8 @@ def test_best_model_is_loaded_by_mlflow_and_predicts_what_the_module_does(databa
     module = call_target(target, field="model", folder=project).eval()
     tensors = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     finished = Finished(epochs=2, updates=2, tensors=tensors)
-    source = ModelSource(target, project, files=("net.py", "layers.py"))
+    files = {name: (project / name).read_bytes() for name in ("net.py", "layers.py")}
+    source = ModelSource(target, project, files=files)
     result = finished.run(database.uri, best_epoch=1, model=source)
     assert result.problem is None
     shutil.rmtree(project)

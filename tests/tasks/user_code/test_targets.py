@@ -1,8 +1,10 @@
 """From `module:attr` to a call; each failure says whose it is."""
 
 import sys
+import textwrap
 
 import pytest
+import torch
 
 from epochal.data.errors import TargetError
 from epochal.data.types import Target
@@ -177,3 +179,63 @@ def test_a_module_whose_lazy_import_fails_says_what_is_missing(tmp_path):
     message = error_of(tmp_path, "m:Bert")
     assert "getting 'Bert' raised ModuleNotFoundError: could not import Bert" in message
     assert "not_installed_xyz" in message
+
+
+TAKES = """
+    from __future__ import annotations
+    import typing
+    import torch
+    from torch import Tensor
+
+    class Loss:
+        def __init__(self, weight: typing.Optional[Tensor] = None, *, many: Tensor | None = None,
+                     plain: torch.Tensor = None, sizes: list[int] = (), either: Tensor | float = 0,
+                     untold=None):
+            self.got = dict(weight=weight, many=many, plain=plain, sizes=sizes, either=either,
+                            untold=untold)
+
+    def function(scale: Tensor):
+        return scale
+
+    def broken(scale: Nowhere):
+        return scale
+"""
+
+
+def test_numbers_become_a_tensor_where_the_signature_wants_one_and_nowhere_else(tmp_path):
+    (tmp_path / "takes.py").write_text(textwrap.dedent(TAKES))
+    args = {
+        "weight": [1, 5, 1], "many": [[1, 2.5], [3, 4]], "plain": 2, "sizes": [1, 2],
+        "either": [1], "untold": [3],
+    }  # fmt: skip
+    made = call_target(Target(target="takes:Loss", args=args), field="loss", folder=tmp_path)
+    got = made.got
+    for name in ("weight", "many", "plain"):
+        assert torch.equal(got[name], torch.tensor(args[name], dtype=torch.float32)), name
+    assert {name: got[name] for name in ("sizes", "either", "untold")} == {
+        name: args[name] for name in ("sizes", "either", "untold")
+    }
+    for name, value in (("function", True), ("function", [[1], [1, 2]]), ("broken", [1])):
+        target = Target(target=f"takes:{name}", args={"scale": value})
+        assert call_target(target, field="loss", folder=tmp_path) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("CrossEntropyLoss", {"weight": [1, 5, 1]}),
+        ("NLLLoss", {"weight": [1, 5, 1]}),
+        ("BCEWithLogitsLoss", {"pos_weight": [1, 2, 3], "weight": [0.5, 1, 1]}),
+        ("BCEWithLogitsLoss", {"pos_weight": 3}),
+        ("BCELoss", {"weight": 2.0}),
+        ("MultiMarginLoss", {"weight": [1, 5, 1]}),
+        ("MultiLabelSoftMarginLoss", {"weight": [1, 5, 1]}),
+    ],
+)
+def test_weights_of_torchs_losses_are_written_as_lists(name, args, tmp_path):
+    made = call_target(Target(target=f"torch.nn:{name}", args=args), field="loss", folder=tmp_path)
+    for key, value in args.items():
+        assert torch.equal(getattr(made, key), torch.tensor(value, dtype=torch.float32))
+    whole = name in {"CrossEntropyLoss", "NLLLoss", "MultiMarginLoss"}
+    target = torch.tensor([0, 1]) if whole else torch.ones(2, 3)
+    assert torch.isfinite(made(torch.full((2, 3), 0.5), target))

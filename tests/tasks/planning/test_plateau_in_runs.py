@@ -1,6 +1,7 @@
 """The plateau schedule in runs: its rates, what of it is in keys, and what a plan says of it."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,10 @@ from support.runs.project import Project, call, environment
 
 from epochal.data.errors import TrainingFailed
 from epochal.data.tables.writing import UPDATES, read_table
+from epochal.tasks.planning.plateau import known_factors
+from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
+from epochal.tasks.stages.registry import list_stages
 
 BASE = 0.01  # of the project's optimizer
 UPDATES_PER_EPOCH = 6  # 180 samples in micro-batches of 16, two to an update
@@ -140,6 +144,19 @@ threshold_mode: abs, warmup: 9, unit: updates}"
     assert rates(run, 3) == [BASE / 2] * 2
 
 
+@pytest.mark.parametrize(("warmup", "factors"), [(0, [1, 1, 0.1, 0.1]), (1.5, [1, 1, 1, 1])])
+def test_what_is_measured_in_the_warm_up_is_no_best_value(warmup, factors):
+    schedule = {"kind": "plateau", "metric": "loss", "patience": 0, "warmup": warmup, "cooldown": 9}
+    settings = config(schedule=schedule, sampling={}, epochs=4)
+    stages = list_stages(settings, FACTS)
+    validations = [stage for stage in stages if stage.kind == "validate"]
+    records = {
+        stage.key: SimpleNamespace(values={"metrics": {"loss": loss}})
+        for stage, loss in zip(validations, [0.1, 5.0, 4.0, 3.0], strict=True)
+    }
+    assert known_factors(RunView(settings, stages, records), None) == factors
+
+
 def test_its_rates_reach_the_other_groups_too(project):
     groups = "[{match: 'head.*', lr_factor: 10}]"
     run = BareRun(project.config, schedule=PATIENT, optimizer__groups=groups, epochs=4)()
@@ -182,6 +199,11 @@ def test_a_plan_says_which_rates_are_known(project):
     found = project("plan", schedule=PATIENT).json
     assert found["schedule_factors"] == [1, 1, 1, 0.5, 0.5]
     assert "schedule_factors" not in project("plan").json
+
+
+def test_more_patience_than_any_run_has_epochs_is_a_constant_rate(project):
+    endless = PATIENT.replace("patience: 1", f"patience: {10**15}")
+    assert project("plan", schedule=endless).json["schedule_factors"] == [1] * 6
 
 
 def test_no_rate_is_known_while_the_size_of_an_epoch_is_not(project):

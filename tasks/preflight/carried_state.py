@@ -1,0 +1,269 @@
+"""State that no checkpoint holds, found by trying the step twice on the same samples.
+
+What differs after the second pass from what it was after the first goes on from step to step: a
+counter, a running mean, a generator. A cache, which the same samples fill alike, does not. Torch is
+imported here: the checks before the start are no part of `plan`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from epochal.tasks.user_code.components import Components
+
+MAX_ITEMS = 1000  # of a list or dict that is looked into
+MAX_ELEMENTS = 1 << 24  # of a tensor outside of state_dict that is compared
+
+_PLAIN = (bool, int, float, str, type(None))
+_MODULES_OWN = frozenset({*vars(nn.Module()), "training"})
+
+
+@contextmanager
+def untouched(components: Components) -> Iterator[None]:
+    """What the block does to buffers, counters and generators of model, loss and step is undone."""
+    kept = [_kept(owner) for _, owner in _owners(components)]
+    states = [
+        (companion, _copied(companion.state_dict()))
+        for companion in components.state.companions.values()
+        if not isinstance(companion.part, nn.Module)
+    ]
+    try:
+        yield
+    finally:
+        for restore in kept:
+            restore()
+        for companion, state in states:
+            companion.load_state_dict(state)
+
+
+def uncarried(components: Components, step: Callable[[], Any]) -> dict[str, str]:
+    """Name → what to do, of what goes on from step to step and is in no checkpoint.
+
+    step: one training step on the same samples each time, without an update.
+    """
+    step()
+    first = dict(_values(components))
+    step()
+    second = dict(_values(components))
+    return {
+        name: _remedy(value)
+        for name, value in second.items()
+        if name in first and not _equal(_known(first[name]), _known(value))
+    }
+
+
+def untrained_parameters(components: Components, step: Callable[[], Any]) -> list[str]:
+    """Name of each parameter that a step's loss depends on and that the optimizer does not hold.
+
+    Of those that a step or loss holds which is no module: attributes, bound arguments, enclosed
+    variables. step: as for `uncarried`.
+    """
+    state = components.state
+    known = {id(one) for one in (*state.model.parameters(), *state.named_parameters().values())}
+    held: dict[str, nn.Parameter] = {}
+    for name, part in (("loss", components.loss.made), ("step", components.step)):
+        if isinstance(part, nn.Module):
+            continue
+        for place, value in _held(part):
+            if isinstance(value, nn.Module):
+                held |= {f"{name}.{place}.{n}": one for n, one in value.named_parameters()}
+            elif isinstance(value, nn.Parameter):
+                held[f"{name}.{place}"] = value
+    asked = {name: one for name, one in held.items() if one.requires_grad and id(one) not in known}
+    if not asked:
+        return []
+    loss = step().loss_B.sum()
+    if not loss.requires_grad:
+        return []
+    gradients = torch.autograd.grad(loss, list(asked.values()), allow_unused=True)
+    return [name for name, one in zip(asked, gradients, strict=True) if one is not None]
+
+
+def _held(part: Any) -> Iterator[tuple[str, Any]]:
+    """Name → what an object holds, a `partial` has bound or a function has enclosed."""
+    if isinstance(part, partial):
+        yield from _held(part.func)
+        yield from ((str(place), value) for place, value in enumerate(part.args))
+        yield from part.keywords.items()
+    owner = getattr(part, "__self__", None)
+    if owner is not None and hasattr(owner, "__dict__"):
+        yield from vars(owner).items()
+    names = getattr(getattr(part, "__code__", None), "co_freevars", ())
+    for name, cell in zip(names, getattr(part, "__closure__", None) or (), strict=False):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:
+            continue  # not yet assigned
+    yield from getattr(part, "__dict__", {}).items()
+
+
+def _owners(components: Components) -> Iterator[tuple[str, Any]]:
+    """Name → module or object that may hold state: of the model, the loss and the step."""
+    parts = {"model": components.state.model, "loss": components.loss.made, "step": components.step}
+    seen: set[int] = set()
+    owners: dict[str, Any]
+    for name, part in parts.items():
+        if isinstance(part, nn.Module):
+            inner = dict(part.named_modules())
+            owners = {f"{name}.{path}" if path else name: one for path, one in inner.items()}
+        else:
+            owners = {name: part.func if isinstance(part, partial) else part}
+        for path, owner in owners.items():
+            if id(owner) not in seen and hasattr(owner, "__dict__"):
+                seen.add(id(owner))
+                yield path, owner
+
+
+def _values(components: Components) -> Iterator[tuple[str, Any]]:
+    """Name → a copy of each value that no checkpoint holds, and that can be compared."""
+    carried = {id(one.part) for one in components.state.companions.values()}
+    for path, owner in _owners(components):
+        if isinstance(owner, nn.Module):
+            left_out = owner._non_persistent_buffers_set  # noqa: SLF001 - no public way
+            for name, buffer in owner.named_buffers(recurse=False):
+                if name in left_out:
+                    yield f"{path}.{name}", _Buffer(buffer.detach().clone())
+        elif id(owner) in carried:
+            continue  # it says itself what its state is
+        for name, value in list(_attributes(owner).items()):
+            yield f"{path}.{name}", _copied(value)
+
+
+def _attributes(owner: Any) -> dict[str, Any]:
+    if isinstance(owner, nn.Module):
+        return {name: one for name, one in vars(owner).items() if name not in _MODULES_OWN}
+    return vars(owner) if not isinstance(owner, type) else {}
+
+
+class _Buffer:
+    """A buffer that `state_dict` leaves out."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+class _Generator:
+    """A generator of random numbers, by its state."""
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+
+
+def _copied(value: Any) -> Any:
+    """A copy that later changes do not reach; of what is not looked into, nothing."""
+    copied: Any = None
+    if isinstance(value, _PLAIN):
+        copied = value
+    elif isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+        copied = value.detach().clone() if value.numel() <= MAX_ELEMENTS else None
+    elif isinstance(value, np.ndarray):
+        copied = value.copy() if value.size <= MAX_ELEMENTS and value.dtype != object else None
+    elif isinstance(value, list | tuple | deque) and len(value) <= MAX_ITEMS:
+        copied = [_copied(item) for item in value]
+    elif isinstance(value, Mapping) and len(value) <= MAX_ITEMS:
+        copied = {str(key): _copied(item) for key, item in value.items()}
+    elif isinstance(value, torch.Generator):
+        copied = _Generator(value.get_state())
+    elif isinstance(value, np.random.Generator):
+        copied = _Generator(repr(value.bit_generator.state))
+    elif isinstance(value, np.random.RandomState):
+        copied = _Generator(repr(value.get_state()))
+    elif isinstance(value, random.Random):
+        copied = _Generator(value.getstate())
+    return copied
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, _Buffer):
+        return value.tensor
+    return value.state if isinstance(value, _Generator) else value
+
+
+def _equal(one: Any, other: Any) -> bool:
+    one, other = _known(one), _known(other)
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, Tensor):
+        return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    return bool(one == other or one != one)  # noqa: PLR0124 - NaN is no change
+
+
+def _remedy(value: Any) -> str:
+    if isinstance(value, _Buffer):
+        return "register it as a persistent buffer"
+    if isinstance(value, _Generator):
+        return "draw from the global generators, which are seeded anew for every step"
+    return (
+        "keep it in a buffer (register_buffer) of the model or of a loss that is a module, or give "
+        "its owner state_dict() and load_state_dict()"
+    )
+
+
+def _kept(owner: Any) -> Callable[[], None]:
+    """Gives a function that puts back what the owner holds now."""
+    attributes = dict(_attributes(owner))
+    buffers = dict(owner.named_buffers(recurse=False)) if isinstance(owner, nn.Module) else {}
+    contents = [undo for one in (*attributes.values(), *buffers.values()) if (undo := _undo(one))]
+
+    def restore() -> None:
+        for undo in contents:
+            undo()
+        for name in _attributes(owner).keys() - attributes.keys():
+            del vars(owner)[name]
+        vars(owner).update(attributes)
+        for name, buffer in buffers.items():
+            setattr(owner, name, buffer)
+
+    return restore
+
+
+def _undo(value: Any) -> Callable[[], None] | None:
+    """A function that gives a value its present content again; None where none can change."""
+    undo: Callable[[], None] | None = None
+    if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+        undo = partial(_fill, value, value.detach().clone())
+    elif isinstance(value, np.ndarray):
+        undo = partial(np.copyto, value, value.copy())
+    elif isinstance(value, list | deque | dict | set):
+        undo = partial(_refill, value, value.copy())
+    elif isinstance(value, torch.Generator):
+        undo = partial(_set_state, value, value.get_state())
+    elif isinstance(value, np.random.RandomState):
+        undo = partial(value.set_state, value.get_state())
+    elif isinstance(value, np.random.Generator):
+        undo = partial(setattr, value.bit_generator, "state", value.bit_generator.state)
+    elif isinstance(value, random.Random):
+        undo = partial(value.setstate, value.getstate())
+    return undo
+
+
+def _set_state(generator: torch.Generator, state: Tensor) -> None:
+    generator.set_state(state)
+
+
+def _fill(tensor: Tensor, content: Tensor) -> None:
+    with torch.no_grad():
+        tensor.copy_(content)
+
+
+def _refill(value: Any, content: Any) -> None:
+    value.clear()
+    if isinstance(value, dict | set):
+        value.update(content)
+    else:
+        value.extend(content)

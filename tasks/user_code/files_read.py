@@ -1,0 +1,82 @@
+"""Which files a target reads while it is imported and called, beside code: told by Python itself.
+
+By an audit hook (PEP 578), which sees every `open` of Python's. Libraries that open files in C or
+Rust are not seen. A hook stays for the life of the process; it looks at nothing outside a block.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from epochal.tasks.user_code.source_digests import is_installed
+
+_CODE = frozenset({".py", ".pyc", ".pyi", ".so", ".pth"})
+_SYSTEM = tuple(Path(f"/{name}") for name in ("proc", "sys", "dev", "etc", "usr", "lib", "var"))
+
+_read: dict[str, dict[Path, None]] = {}
+"""Field of the config → files that its targets have read in this process."""
+_noting: list[dict[Path, None]] = []
+
+
+@contextmanager
+def noting_files(field: str) -> Iterator[None]:
+    """Notes which files are opened for reading inside the block, for `field`.
+
+    Not for a data set: of it the content counts, and it may open a million files.
+    """
+    if field.endswith("data"):
+        yield
+        return
+    _install()
+    _noting.append(_read.setdefault(field, {}))
+    try:
+        yield
+    finally:
+        _noting.pop()
+
+
+def forget_files() -> None:
+    """Forgets what was noted."""
+    _read.clear()
+
+
+def files_read(field: str, *, named: Iterable[Path]) -> list[Path]:
+    """The files that `field`'s targets have read, without those that are `named`, and code."""
+    known = {os.path.realpath(path) for path in named}
+    return sorted(
+        path
+        for path in _read.get(field, {})
+        if os.path.realpath(path) not in known and _is_of_user(path)
+    )
+
+
+@cache
+def _install() -> None:
+    sys.addaudithook(_see)
+
+
+def _see(event: str, args: tuple[Any, ...]) -> None:
+    if event != "open" or not _noting:
+        return
+    path, mode, flags = args
+    writes = any(letter in mode for letter in "wax+") if isinstance(mode, str) else False
+    if isinstance(path, str) and not writes and flags & os.O_ACCMODE == os.O_RDONLY:
+        _noting[-1][Path(os.path.abspath(path))] = None  # noqa: PTH100 - `resolve` opens links
+
+
+def _is_of_user(path: Path) -> bool:
+    """Whether a file is neither code nor the system's, Python's, or some program's own cache."""
+    prefixes = {Path(sys.prefix), Path(sys.base_prefix)}
+    return (
+        path.suffix not in _CODE
+        and not is_installed(path)
+        and not any(part.startswith(".") for part in path.parts)
+        and not any(path.is_relative_to(place) for place in (*_SYSTEM, *prefixes))
+        and path.is_file()
+    )
