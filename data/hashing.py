@@ -173,6 +173,15 @@ def seed_64(*parts: int | str) -> int:
     return int.from_bytes(value, "little") >> 1
 
 
+def text_id(text: str) -> int:
+    """The whole number in [0, 2**63) that stands for a sample's text id: ids of tables are int64.
+
+    Raises UnicodeEncodeError for a text that UTF-8 cannot hold.
+    """
+    value = hashlib.blake2b(text.encode(), digest_size=8, person=b"sample_id").digest()
+    return int.from_bytes(value, "little") >> 1
+
+
 def hash_u64(ids_N: npt.NDArray[np.int64], *stream: int | str) -> npt.NDArray[np.uint64]:
     """A counter-based random 64-bit number for each id, independent of the ids around it.
 

@@ -23,7 +23,8 @@ class DatasetInfo(Frozen):
     position of the first item of another form than the first one's, None where there is none.
     stamp: of the files that its args name, as they were when it was read; None where they name
     none. class_names: by label; None: not known. has_paths: whether the data set tells the files of
-    its samples.
+    its samples. text_ids: sha256 of the table of its samples' text ids; None where ids are
+    numbers, or the table is not kept.
     """
 
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -36,6 +37,7 @@ class DatasetInfo(Frozen):
     stamp: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     class_names: list[str] | None = None
     has_paths: bool = False
+    text_ids: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
 
 @dataclass

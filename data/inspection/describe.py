@@ -37,7 +37,7 @@ def describe(dataset: Any, *, name: str) -> Description:
 
     Raises DataError for a data set that cannot be trained on: without length or `__getitem__`,
     empty, with an item that raises or that no batch can be made of, or with sample ids that are
-    not whole numbers from 0 on, each once.
+    neither whole numbers from 0 on nor texts, each once.
     """
     import numpy as np
 

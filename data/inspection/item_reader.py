@@ -6,12 +6,12 @@ Torch and NumPy are imported only when something is read.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import DataError, passes_through
-from epochal.data.hashing import ContentDigest, QuickDigest, hash_u64
+from epochal.data.hashing import ContentDigest, QuickDigest, hash_u64, text_id
 from epochal.data.inspection.item_form import form
 from epochal.data.traces import in_one_line
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _TARGETS = ("target", "label", "labels")
 _SAMPLE_ID = "sample_id"
 _MAX_INTEGER = (1 << 63) - 1
+MAX_ID_BYTES = 500
+"""Of a text that is a sample's id, in UTF-8."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ class Description:
 
     fingerprint: 64 hexadecimal digits. num_samples: N.
     sample_ids: int64 of shape (N,) by position; None: they are the positions.
+    texts: the ids by position where items have texts, which `sample_ids` are hashes of; else None.
     labels: int64 of shape (N,), where every target is one whole number; else None.
     label_min, label_max: of the labels.
     inputs: a checksum of each sample's input, uint64 of shape (N,); None if content was not read.
@@ -49,6 +52,7 @@ class Description:
     label_max: int | None = None
     inputs: npt.NDArray[np.uint64] | None = None
     unequal_at: int | None = None
+    texts: Sequence[str] | None = None
 
 
 class ItemReader:
@@ -89,7 +93,7 @@ class ItemReader:
         content = ContentDigest("data")
         content.add("items", str(self._count).encode())
         labels: list[int] = []
-        ids: list[int] = []
+        ids: list[int | str] = []
         inputs: list[int] = []
         first, unequal_at = None, None
         for position in range(self._count):
@@ -107,30 +111,33 @@ class ItemReader:
                 ids.append(self._id(item, position))
         if stated is None:
             self._tell_if_unsteady()
-        ids_N = np.array(ids, dtype=np.int64) if len(ids) == self._count else None
-        if ids and ids_N is None:
+        if ids and len(ids) != self._count:
             raise DataError(
                 f"{self._name}: only {len(ids)} of {self._count} items have a {_SAMPLE_ID!r}; "
                 "give all items one, or none"
             )
-        description = self._description(stated or content.hexdigest(), ids_N, labels)
+        description = self._description(stated or content.hexdigest(), ids, labels)
         inputs_N = np.array(inputs, dtype=np.uint64) if stated is None else None
         return replace(description, inputs=inputs_N, unequal_at=unequal_at)
 
     def _description(
-        self, fingerprint: str, ids_N: npt.NDArray[np.int64] | None, labels: list[int]
+        self, fingerprint: str, ids: list[int | str], labels: list[int]
     ) -> Description:
         import numpy as np
 
-        if ids_N is not None:
-            _check_unique(ids_N, self._name)
-            if np.array_equal(ids_N, np.arange(self._count)):
+        ids_N, texts = None, self._texts(ids)
+        if ids:
+            numbers = ids if texts is None else map(text_id, texts)
+            ids_N = np.array(list(numbers), dtype=np.int64)
+            _check_unique(ids_N, texts, self._name)
+            if texts is None and np.array_equal(ids_N, np.arange(self._count)):
                 ids_N = None
         whole = len(labels) == self._count
         return Description(
             fingerprint=fingerprint,
             num_samples=self._count,
             sample_ids=ids_N,
+            texts=texts,
             labels=np.array(labels, dtype=np.int64) if whole else None,
             label_min=min(labels) if whole else None,
             label_max=max(labels) if whole else None,
@@ -146,14 +153,31 @@ class ItemReader:
                 f"{self._name}: item {position}: {error}; convert it in the data set"
             ) from error
 
-    def _id(self, item: Any, position: int) -> int:
-        value = _whole_number(item[_SAMPLE_ID])
+    def _id(self, item: Any, position: int) -> int | str:
+        given = item[_SAMPLE_ID]
+        if isinstance(given, str) and _is_id(given):
+            return str(given)
+        value = _whole_number(given)
         if value is None or value < 0:
             raise DataError(
-                f"{self._name}: item {position} has the {_SAMPLE_ID} {item[_SAMPLE_ID]!r:.80}; "
-                "expected a whole number from 0 to 2^63 - 1, each once, that stays the sample's own"
+                f"{self._name}: item {position} has the {_SAMPLE_ID} {given!r:.80}; "
+                "expected a whole number from 0 to 2^63 - 1, or a text of 1 to "
+                f"{MAX_ID_BYTES} bytes in UTF-8, each once, that stays the sample's own"
             )
         return value
+
+    def _texts(self, ids: list[int | str]) -> list[str] | None:
+        """The ids, where they are texts; None where they are numbers. Raises DataError for both."""
+        texts = [one for one in ids if isinstance(one, str)]
+        if 0 < len(texts) < len(ids):
+            text = next(place for place, one in enumerate(ids) if isinstance(one, str))
+            number = next(place for place, one in enumerate(ids) if isinstance(one, int))
+            raise DataError(
+                f"{self._name}: item {text} has the {_SAMPLE_ID} {ids[text]!r:.80}, a text, and "
+                f"item {number} has {ids[number]}, a number; expected texts in all items, or "
+                "numbers in all"
+            )
+        return texts or None
 
     def _tell_if_unsteady(self) -> None:
         readings = []
@@ -180,7 +204,14 @@ def is_whole(values: Any) -> bool:
     return "int" in str(values.dtype)  # torch.int64, int32, uint8 …; not bool, float, complex
 
 
-def _check_unique(ids_N: npt.NDArray[np.int64], name: str) -> None:
+def _is_id(text: str) -> bool:
+    try:
+        return 0 < len(text.encode()) <= MAX_ID_BYTES
+    except UnicodeEncodeError:  # of half a character, as in file names that are not UTF-8
+        return False
+
+
+def _check_unique(ids_N: npt.NDArray[np.int64], texts: Sequence[str] | None, name: str) -> None:
     import numpy as np
 
     order_N = np.argsort(ids_N, kind="stable")
@@ -188,8 +219,15 @@ def _check_unique(ids_N: npt.NDArray[np.int64], name: str) -> None:
     twice = np.flatnonzero(sorted_N[1:] == sorted_N[:-1])
     if len(twice):
         first, second = int(order_N[twice[0]]), int(order_N[twice[0] + 1])
+        if texts is not None and texts[first] != texts[second]:
+            raise DataError(
+                f"{name}: the {_SAMPLE_ID} {texts[first]!r} of item {first} and {texts[second]!r} "
+                f"of item {second} have the same hash, {int(ids_N[first])}, which order, "
+                "augmentation and tables go by; change one of the two texts"
+            )
+        shown = int(ids_N[first]) if texts is None else repr(texts[first])
         raise DataError(
-            f"{name}: items {first} and {second} have the same {_SAMPLE_ID} {int(ids_N[first])}; "
+            f"{name}: items {first} and {second} have the same {_SAMPLE_ID} {shown}; "
             "expected each once: order, augmentation and tables go by it"
         )
 

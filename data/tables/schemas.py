@@ -129,4 +129,12 @@ UPDATES = Schema(
 """The metrics of every update: step (the update, counted from 1 over the whole run), key, value."""
 
 
+TEXT_IDS = Schema(
+    name="text_ids",
+    version=1,
+    unique_by="sample_id",
+    columns=(Column("sample_id", "int64", "delta"), Column("text", "text", "plain")),
+)
+"""What the samples of a data set are called: sample_id, the hash of the text that is the id."""
+
 MAX_KEYS = 1 << 14  # of an update: one for each group of parameters, and some more

@@ -64,7 +64,10 @@ def draw_samples(
 
 
 def captions(view: SampleView) -> list[str]:
-    """Three lines for each sample: id and file, label or class, and what it was sorted by."""
+    """Three lines for each sample: which it is, label or class, and what it was sorted by.
+
+    It is told by the last part of a text id, or by number and file.
+    """
     column, shown_as = {
         "suspects": ("mean_margin", "AUM"),
         "easiest": ("p_true", "p_true"),
@@ -81,6 +84,8 @@ def captions(view: SampleView) -> list[str]:
 
 def _title(sample: Mapping[str, Any]) -> str:
     file = sample.get("file")
+    if (name := sample.get("name")) is not None:
+        return PurePath(name).name or str(name)
     return f"{sample['sample_id']}" + ("" if file is None else f" {PurePath(file).name}")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from epochal.data.errors import InputError, NotFound
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.report.tables import RunTables
-from epochal.tasks.run_data.sample_names import SampleNames, stored_names
+from epochal.tasks.run_data.sample_names import SampleNames
 from epochal.tasks.runs.find_run import FoundRun
 
 if TYPE_CHECKING:
@@ -86,14 +86,13 @@ def view_samples(
     order: str | None,
     count: int | None,
     tables: RunTables | None = None,
-    names: SampleNames | None = None,
+    names: SampleNames,
 ) -> SampleView:
     """The samples of the newest epoch: all seen so far, or the observations where nothing mines.
 
     order: `easiest`, `hardest`, `suspects`, `forgotten`, or None for the order of ids.
-    tables: of this run, if they are open already. names: of classes and files; None: as far as the
-    store knows them. Raises NotFound if no epoch is trained,
-    InputError if the tables cannot give that order.
+    tables: of this run, if they are open already. names: of samples, classes and files.
+    Raises NotFound if no epoch is trained, InputError if the tables cannot give that order.
     """
     mined, trained = run.newest_epoch("mine"), run.newest_epoch("train")
     if trained is None:
@@ -108,7 +107,7 @@ def view_samples(
     columns |= _derived(columns) if over_epochs else {}
     shown = [name for name in (*COLUMNS, *DERIVED) if name in columns]
     samples = [{name: _plain(columns[name][row]) for name in shown} for row in chosen]
-    named = _named(samples, names or stored_names(run))
+    named = _named(samples, names)
     what = "all epochs so far" if over_epochs else f"epoch {trained} alone (policy: none)"
     return SampleView(
         run=run.plan.run,
@@ -124,8 +123,9 @@ def view_samples(
 
 
 def _named(samples: list[dict[str, Any]], names: SampleNames) -> list[str]:
-    """Adds the class's name and the file to each sample, where any has one; gives what it added."""
+    """Adds text id, class and file to each sample, where any has one; gives what it added."""
     found = {
+        "name": [names.texts.get(sample["sample_id"]) for sample in samples],
         "class": [names.class_of(sample["label"]) for sample in samples],
         "file": names.paths([sample["sample_id"] for sample in samples]),
     }
@@ -141,6 +141,7 @@ def _shown(names: Sequence[str], order: str | None) -> list[str]:
     shown = [name for name in names if name in COLUMNS]
     place = shown.index("label") + 1
     own = ["class", *own] if "class" in names else own
+    shown, place = (["name", *shown], place + 1) if "name" in names else (shown, place)
     return [*shown[:place], *own, *shown[place:], *(["file"] if "file" in names else [])]
 
 

@@ -10,12 +10,13 @@ from typing import Any
 from epochal.data.config.loader import DataConfig
 from epochal.data.errors import DataError, InputError, passes_through
 from epochal.data.inspection.dataset import DatasetInfo, OpenDataset
-from epochal.data.inspection.describe import describe
+from epochal.data.inspection.describe import Description, describe
 from epochal.data.inspection.names import class_names, has_paths
 from epochal.data.store.store import Store
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 from epochal.tasks.reporting import Reporter, SilentReporter
+from epochal.tasks.run_data.text_ids import MAX_SAMPLES, text_ids_path, write_text_ids
 from epochal.tasks.runs.find_run import FoundRun
 from epochal.tasks.runs.run_inputs import (
     data_stamp,
@@ -31,6 +32,33 @@ from epochal.tasks.user_code.targets import call_target
 
 QUICK_READ_S = 10.0
 """Data that is read in less is read at every start, in case it has changed unseen."""
+
+
+def make_dataset(config: RunConfig, field: DataField) -> Any:
+    """The data set that the target gives, under the names of `batch`. Raises TargetError."""
+    dataset = call_target(data_fields(config)[field], field=field, folder=Path(config.folder))
+    if config.batch is None:
+        return dataset
+    from epochal.data.loading.named_items import named
+
+    return named(dataset, config.batch, field=field)
+
+
+def info_of(dataset: Any, description: Description) -> DatasetInfo:
+    """What is known of a data set that was read, as if that had been quick."""
+    return DatasetInfo(
+        fingerprint=description.fingerprint,
+        num_samples=description.num_samples,
+        seconds=0.0,
+        index_ids=description.sample_ids is None,
+        label_min=description.label_min,
+        label_max=description.label_max,
+        unequal_at=description.unequal_at,
+        class_names=class_names(
+            dataset, count=description.num_samples, labels_N=description.labels
+        ),
+        has_paths=has_paths(dataset),
+    )
 
 
 def open_data(
@@ -50,11 +78,7 @@ def open_data(
     data: DataConfig = data_fields(config)[field]
     folder = Path(config.folder)
     path = description_path(data, names=config.batch, sources=sources, folder=folder)
-    dataset = call_target(data, field=field, folder=folder)
-    if config.batch is not None:
-        from epochal.data.loading.named_items import named
-
-        dataset = named(dataset, config.batch, field=field)
+    dataset = make_dataset(config, field)
     known, stamp = read_known(store, path), data_stamp(data, folder=folder)
     if (
         known is not None
@@ -77,19 +101,14 @@ def open_data(
     started = time.monotonic()
     description = describe(dataset, name=field)
     seconds = time.monotonic() - started
-    read = DatasetInfo(
-        fingerprint=description.fingerprint,
-        num_samples=description.num_samples,
-        seconds=round(seconds, 1) if seconds > QUICK_READ_S else 0.0,
-        index_ids=description.sample_ids is None,
-        label_min=description.label_min,
-        label_max=description.label_max,
-        unequal_at=description.unequal_at,
-        stamp=stamp,
-        class_names=class_names(
-            dataset, count=description.num_samples, labels_N=description.labels
-        ),
-        has_paths=has_paths(dataset),
+    read = info_of(dataset, description).model_copy(
+        update={
+            "seconds": round(seconds, 1) if seconds > QUICK_READ_S else 0.0,
+            "stamp": stamp,
+            "text_ids": _text_ids(
+                description, known, store, field=field, notice=notice, before_write=before_write
+            ),
+        }
     )
     if known is not None and known.fingerprint != read.fingerprint and data.version is None:
         counts = f"{known.num_samples} samples then, {read.num_samples} now"
@@ -97,6 +116,8 @@ def open_data(
     if read != known:
         before_write()
         write_known(store, path, read)
+        if known is not None and known.text_ids not in (None, read.text_ids):
+            store.delete(text_ids_path(known.text_ids))
     return OpenDataset(
         field=field,
         dataset=dataset,
@@ -106,6 +127,33 @@ def open_data(
         labels_N=description.labels,
         inputs_N=description.inputs,
     )
+
+
+def _text_ids(
+    description: Description,
+    known: DatasetInfo | None,
+    store: Store,
+    *,
+    field: str,
+    notice: Reporter,
+    before_write: Callable[[], None],
+) -> str | None:
+    """The sha256 of the table of text ids, which the store has then; None where it keeps none."""
+    ids_N, texts = description.sample_ids, description.texts
+    if ids_N is None or texts is None:
+        return None
+    if len(texts) > MAX_SAMPLES:
+        notice.notice(
+            f"{field}: the texts of more than {MAX_SAMPLES:,} sample ids are not kept; `samples` "
+            "and tables name samples by the hashes of the texts"
+        )
+        return None
+    if known is not None and known.fingerprint == description.fingerprint:
+        kept = known.text_ids
+        if kept is not None and store.size(text_ids_path(kept)) is not None:
+            return kept
+    before_write()
+    return write_text_ids(store, ids_N, texts)
 
 
 def _is_of(known: DatasetInfo, dataset: Any) -> bool:
@@ -205,7 +253,7 @@ def remember_data(
         write_known(store, path, data[name].info)
 
 
-class _Told(SilentReporter):
+class Told(SilentReporter):
     """A reporter of notices only."""
 
     def __init__(self, notice: Callable[[str], None]) -> None:
@@ -248,7 +296,7 @@ def found_data(
         field,
         run.store,
         sources=read_sources(config, run.store).digests.get(field, {}),
-        notice=_Told(notice),
+        notice=Told(notice),
         before_write=lambda: None,
     )
     planned = getattr(run.plan, field)

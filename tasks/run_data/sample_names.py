@@ -1,15 +1,19 @@
-"""What a run's samples are called: names of classes of the store, paths of the data set itself."""
+"""What a run's samples are called: names of classes and text ids of the store, paths of the data.
+
+The paths are the data set's own, which is opened for them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from epochal.data.errors import EpochalError
+from epochal.data.errors import CorruptObject, EpochalError
 from epochal.data.inspection.names import path_of
 from epochal.tasks.run_data.sample_images import open_images, positions_of
+from epochal.tasks.run_data.text_ids import read_text_ids, text_ids_path
 from epochal.tasks.runs.find_run import FoundRun
 from epochal.tasks.runs.run_inputs import description_path, read_known
 
@@ -19,9 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SampleNames:
-    """classes: by label. data: the training data, opened, where its samples have paths."""
+    """classes: by label. texts: sample id → the text that it is the hash of.
+
+    data: the training data, opened, where its samples have paths.
+    """
 
     classes: Sequence[str] = ()
+    texts: Mapping[int, str] = field(default_factory=dict)
     data: OpenDataset | None = None
 
     def class_of(self, label: int) -> str | None:
@@ -36,10 +44,28 @@ class SampleNames:
         return [path_of(self.data.dataset, position) for position in positions]
 
 
-def stored_names(run: FoundRun) -> SampleNames:
-    """What the store knows: names of classes, no paths. Runs no code of the user's."""
+def stored_names(run: FoundRun, *, notice: Callable[[str], None]) -> SampleNames:
+    """What the store knows: names of classes and text ids, no paths. Runs no code of the user's.
+
+    notice: is told if the text ids cannot be read.
+    """
     known = _known(run)
-    return SampleNames() if known is None else SampleNames(classes=known.class_names or ())
+    if known is None:
+        return SampleNames()
+    names = SampleNames(classes=known.class_names or ())
+    if known.text_ids is None:
+        return names
+    try:
+        return replace(names, texts=read_text_ids(run.store, known.text_ids))
+    except FileNotFoundError:
+        notice("the text ids of samples are not shown: the next `train` keeps their table again")
+    except CorruptObject as error:
+        notice(
+            f"the text ids of samples are not shown: {error}; delete "
+            f"{run.store.address(text_ids_path(known.text_ids))}, and the next `train` keeps "
+            "their table again"
+        )
+    return names
 
 
 def sample_names(run: FoundRun, *, notice: Callable[[str], None]) -> SampleNames:
@@ -48,11 +74,11 @@ def sample_names(run: FoundRun, *, notice: Callable[[str], None]) -> SampleNames
     It is opened only where its samples have paths and the run was named by its config, since no
     code is run that a store names. notice: is told if it cannot be opened.
     """
-    known, names = _known(run), stored_names(run)
+    known, names = _known(run), stored_names(run, notice=notice)
     if known is None or not known.has_paths or run.own is None:
         return names
     try:
-        return SampleNames(classes=names.classes, data=open_images(run, notice=notice))
+        return replace(names, data=open_images(run, notice=notice))
     except EpochalError as error:
         notice(f"the files of samples are not shown: {error}")
         return names

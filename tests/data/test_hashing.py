@@ -33,6 +33,18 @@ def test_golden_digests_are_pinned():
     ]
 
 
+def test_golden_text_ids_are_pinned():
+    found = [hashing.text_id(text) for text in ("0", "train/cat/7.png", "ä")]
+    assert found == [2451127069695670470, 1653124985101416254, 4874784853322634927]
+
+
+@given(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8")))
+def test_a_text_id_is_a_whole_number_that_int64_holds_and_another_for_another_text(one, other):
+    ids_N = np.array([hashing.text_id(one), hashing.text_id(other)], dtype=np.int64)
+    assert (ids_N >= 0).all()
+    assert (ids_N[0] == ids_N[1]) == (one == other)
+
+
 def test_equal_values_of_two_kinds_have_two_digests():
     assert hashing.digest("train", [1]) != hashing.digest("mine", [1])
 

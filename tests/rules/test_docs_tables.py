@@ -10,13 +10,15 @@ from support.pages import DOCS, README, blocks, rows
 from support.stores.sample_files import read_samples, write_samples
 
 from epochal.data.samples.table import update
-from epochal.data.tables.schemas import OBSERVATIONS, SAMPLES, UPDATES
+from epochal.data.tables.schemas import OBSERVATIONS, SAMPLES, TEXT_IDS, UPDATES
 from epochal.data.tables.writing import write_table
 
 NUM_SAMPLES, EPOCHS = 12, 3
 
 
-@pytest.mark.parametrize("schema", [OBSERVATIONS, SAMPLES, UPDATES], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "schema", [OBSERVATIONS, SAMPLES, UPDATES, TEXT_IDS], ids=lambda one: one.name
+)
 def test_every_column_is_documented_in_order_with_its_type(schema):
     section = DOCS["tables.md"].partition(f"\n## {schema.name}\n")[2].partition("\n## ")[0]
     found = [(cells[0].strip("`"), cells[1]) for cells in rows(section, "column")]

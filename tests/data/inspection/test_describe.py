@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from epochal.data.errors import ConfigError, DataError
+from epochal.data.inspection import item_reader
 from epochal.data.inspection.describe import check_batch_size, check_labels, describe, files_stamp
 
 
@@ -197,6 +198,48 @@ def test_items_may_bring_their_own_ids():
     assert found.labels.tolist() == [1, 1, 1]
 
 
+def with_ids(*ids):
+    return Items({"x": 1.0, "label": 1, "sample_id": one} for one in ids)
+
+
+def test_text_ids_are_hashed_to_whole_numbers_that_are_the_same_in_any_order_and_set():
+    found = describe(with_ids("a/1.png", "a/2.png", "ä"), name="d")
+    other = describe(with_ids("ä", "a/1.png"), name="d")
+    assert found.sample_ids.dtype == np.int64
+    assert (found.sample_ids >= 0).all()
+    assert list(found.texts) == ["a/1.png", "a/2.png", "ä"]
+    assert other.sample_ids.tolist() == found.sample_ids[[2, 0]].tolist()
+
+
+def test_numbers_as_ids_have_no_texts():
+    assert describe(with_ids(7, 3), name="d").texts is None
+
+
+@pytest.mark.parametrize(
+    ("ids", "texts"),
+    [
+        (("a", 4, "b"), ["item 0 has the sample_id 'a', a text", "item 1 has 4, a number"]),
+        ((4, 5, "b"), ["item 2 has the sample_id 'b', a text", "item 0 has 4, a number"]),
+        (("a", "b", "a"), ["items 0 and 2 have the same sample_id 'a'"]),
+        (("a", ""), ["item 1 has the sample_id ''", "1 to 500 bytes"]),
+        (("a", "é" * 251), ["item 1", "1 to 500 bytes"]),
+        (("a", "\udcff.png"), ["item 1", "UTF-8"]),
+        (("a", b"b"), ["item 1 has the sample_id b'b'", "or a text"]),
+        (("a", None), ["item 1", "is None"]),
+    ],
+)
+def test_text_ids_that_do_not_name_each_sample_are_refused(ids, texts):
+    told = error_of(with_ids(*ids))
+    for text in texts:
+        assert text in told
+
+
+def test_text_ids_of_one_hash_are_refused_with_both_texts(monkeypatch):
+    monkeypatch.setattr(item_reader, "text_id", len)
+    told = error_of(with_ids("cat", "horse", "dog"))
+    assert "'cat' of item 0 and 'dog' of item 2 have the same hash, 3" in told
+
+
 def test_ids_that_are_the_positions_need_not_be_remembered():
     items = [{"x": 1.0, "sample_id": index} for index in range(4)]
     assert describe(Items(items), name="train_data").sample_ids is None
@@ -257,7 +300,7 @@ class Corrupt(Items):
         (Items([{"sample_id": 1.0}]), ["1.0", "whole number"]),
         (Items([{"sample_id": True}]), ["True"]),
         (Items([{"sample_id": 2**63}]), [str(2**63)]),
-        (Items([{"sample_id": "a"}]), ["'a'"]),
+        (Items([{"sample_id": [1, 2]}]), ["[1, 2]"]),
         (Items([{"sample_id": 1}, {"x": 1}]), ["only 1 of 2"]),
         (Items([{"x": 1}, {"sample_id": 1}]), ["only 1 of 2"]),
     ],
