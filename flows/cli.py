@@ -18,6 +18,7 @@ import typer
 
 from epochal.data.errors import EpochalError, TrainingFailed, passes_through
 from epochal.data.traces import in_one_line, users_line
+from epochal.flows.commands.data import data
 from epochal.flows.commands.options import ErrorsShown
 from epochal.flows.commands.read import export, runs, samples, show
 from epochal.flows.commands.report import landscape, report
@@ -45,6 +46,7 @@ for _command in (
     *(sync, verify, gc, deploy, up, down),
 ):
     app.command()(_command)
+app.add_typer(data, name="data")
 
 
 @app.callback(invoke_without_command=True)  # or --version alone would miss its command

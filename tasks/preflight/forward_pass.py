@@ -76,16 +76,22 @@ def _try_all(config: RunConfig, components: Components, data: Mapping[str, OpenD
 
     def scan(outputs: Any) -> None:
         num_classes = None if is_between_numbers(components.loss) else _num_classes(outputs)
+        wrong = []
         for dataset in (train, validation):
             if num_classes is not None and dataset.info.label_min is not None:
-                check_labels(
-                    dataset.info.label_min,
-                    dataset.info.label_max,
-                    labels_N=dataset.labels_N,
-                    num_classes=num_classes,
-                    ignore_index=components.loss.ignore_index,
-                    name=dataset.field,
-                )
+                try:
+                    check_labels(
+                        dataset.info.label_min,
+                        dataset.info.label_max,
+                        labels_N=dataset.labels_N,
+                        num_classes=num_classes,
+                        ignore_index=components.loss.ignore_index,
+                        name=dataset.field,
+                    )
+                except DataError as error:
+                    wrong.append(str(error))
+        if wrong:
+            raise DataError("; ".join(wrong))
 
     output, target = _probe(config, components, train, scan=scan)
     _check_losses(config, output, target)
