@@ -72,7 +72,8 @@ def check_data(config: RunConfig) -> DataCheck:
 
     Writes nothing anywhere, and starts no server.
     """
-    refused, notes = _Refused(), []
+    refused = _Refused()
+    notes: list[str] = []
     data: dict[str, OpenDataset] = {}
     for field in data_fields(config):
         opened = refused.of(lambda field=field: _read(config, field))  # type: ignore[misc]  # the field of this turn

@@ -6,6 +6,7 @@ This file says what is on the page; templates/ has its HTML, its SVG and its CSS
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from epochal.tasks.report.curves import epoch_curves, update_curves
 from epochal.tasks.report.samples import view_samples
 from epochal.tasks.report.svg_chart import Chart, line_chart
 from epochal.tasks.report.tables import MAX_PICTURE_ROWS, RunTables
+from epochal.tasks.run_data.sample_names import SampleNames, stored_names
 from epochal.tasks.runs.find_run import FoundRun
 from epochal.tasks.runs.summary import EpochRow, epoch_rows
 from epochal.tasks.stages.average import average_text
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
     from epochal.tasks.report.figures import Theme
     from epochal.tasks.report.samples import SampleView
-    from epochal.tasks.run_data.sample_names import SampleNames
 
 LOSS, RATE, NORM, CLIPPED = (
     "train/loss", "train/learning_rate", "gradients/norm", "gradients/norm_clipped"
@@ -46,6 +47,7 @@ OPEN_ROWS = 20
 
 Images = Callable[[Sequence[int]], "list[npt.NDArray[np.float32]]"]
 
+logger = logging.getLogger(__name__)
 
 _TEMPLATES = Environment(
     loader=PackageLoader("epochal.tasks.report"),
@@ -100,9 +102,10 @@ def report_html(
 
     images: reads the images of samples by id, or a text that says why there are none. tables: of
     this run, if they are open already. light: `data_map` and `kept` as PNG for light colours, as
-    far as they are drawn already. names: of classes and files; None: what the store knows. What
+    far as they are drawn already. names: of samples, classes and files; None: what the store knows. What
     cannot be read is reported in its place on the page.
     """
+    names = names or stored_names(run, notice=logger.warning)
     report = _Report(run, images, tables or RunTables.of_run(run), light or {}, names)
     return render(
         "page.html",
@@ -127,7 +130,7 @@ class _Report:
         images: Images | str,
         tables: RunTables,
         light: Mapping[str, bytes],
-        names: SampleNames | None,
+        names: SampleNames,
     ) -> None:
         self._run = run
         self._images = images

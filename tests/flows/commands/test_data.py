@@ -104,16 +104,20 @@ def test_items_of_another_form_are_refused_and_listed_with_the_names_of_classes(
 
 
 def test_every_data_set_that_cannot_be_read_is_named(checked):
-    scoring = {"policy": "easy_skip", "confidence": 0.7, "scoring": {"every": 1}}
-    done = checked(
-        train_data={"target": "rows:broken"},
-        validation_data={"target": "rows:absent"},
-        sampling={**scoring},
-    )
+    done = checked(train_data={"target": "rows:broken"}, validation_data={"target": "rows:absent"})
     assert done.code == 2
     assert ["no such disk" in text for text in done.json["refused"]] == [True, False]
     assert "has no 'absent'" in done.json["refused"][1]
     assert done.json["data"] == {}
+
+
+def test_a_scoring_set_is_listed_and_must_have_the_samples_of_training(checked):
+    scoring = {"policy": "easy_skip", "confidence": 0.7, "scoring": {"data": rows(range(11))}}
+    done = checked(sampling=scoring)
+    assert done.code == 2
+    (told,) = done.json["refused"]
+    assert "found 11 samples, train_data has 12" in told
+    assert done.json["data"]["sampling.scoring.data"]["num_samples"] == 11
 
 
 def test_the_command_and_its_options_have_help():

@@ -83,6 +83,7 @@ def test_another_start_keeps_table_and_keys(project):
 
 def test_a_pictures_caption_is_the_last_part_of_the_text(project, tmp_path):
     from epochal.tasks.report.contact_sheet import captions
+    from epochal.tasks.report.page import report_html
     from epochal.tasks.report.samples import view_samples
     from epochal.tasks.run_data.sample_names import sample_names
     from epochal.tasks.runs.find_run import find_run
@@ -90,6 +91,7 @@ def test_a_pictures_caption_is_the_last_part_of_the_text(project, tmp_path):
     BareRun(project.config)()
     run = find_run(str(project.config), store=None, overrides=(), notice=print)
     view = view_samples(run, order=None, count=3, names=sample_names(run, notice=print))
+    assert "train/[b]" in report_html(run, images="none here")  # as MLflow gets it
     for text, sample in zip(captions(view), view.samples, strict=True):
         assert text.splitlines()[0] == sample["name"].removeprefix("train/")
 
