@@ -124,6 +124,11 @@ def file_checksum(path: Path) -> str:
         return _of_stream(stream, Checksum())
 
 
+def _frame(tag: str, view: memoryview) -> bytes:
+    """What comes before each part of a content, so that no two contents have equal bytes."""
+    return f"{len(tag)}:{tag}:{view.nbytes}:".encode()
+
+
 class ContentDigest:
     """A running sha256 over parts, each framed by its tag and length."""
 
@@ -133,7 +138,7 @@ class ContentDigest:
     def add(self, tag: str, data: bytes | memoryview) -> None:
         """Adds one part; (`a`, `bc`) and (`ab`, `c`) differ."""
         view = memoryview(data).cast("B")
-        self._hasher.update(f"{len(tag)}:{tag}:{view.nbytes}:".encode())
+        self._hasher.update(_frame(tag, view))
         self._hasher.update(view)
 
     def hexdigest(self) -> str:
@@ -150,7 +155,7 @@ class QuickDigest:
     def add(self, tag: str, data: bytes | memoryview) -> None:
         """Adds one part; (`a`, `bc`) and (`ab`, `c`) differ."""
         view = memoryview(data).cast("B")
-        self._hasher.update(f"{len(tag)}:{tag}:{view.nbytes}:".encode())
+        self._hasher.update(_frame(tag, view))
         self._hasher.update(view)
 
     def value(self) -> int:

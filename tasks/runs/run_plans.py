@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -102,7 +102,10 @@ class RunPlan(Frozen):
             return None
 
     def listed_stages(self, config: RunConfig) -> list[Stage]:
-        """The stages that this version lists for the plan's config.
+        """The stages of the plan's config, each with the key that the plan has for it.
+
+        A later version of Epochal may give a stage another key; what is in the store lies under the
+        one that it was planned with.
 
         Raises BadStore if the plan does not hold together: the store is shared, and whoever writes
         to it may have written anything.
@@ -116,7 +119,17 @@ class RunPlan(Frozen):
             raise self._contradiction(f"{type(error).__name__}: {error!s:.200}") from error
         if keyless:
             raise self._contradiction(f"it leaves out what the key of {keyless[0]} is made from")
-        return stages
+        planned = {(stage.kind, stage.epoch): stage.key for stage in self.stages}
+        as_planned: dict[str, Stage] = {}
+        for stage in stages:  # parents come before the stages that consume them
+            as_planned[stage.known_key] = replace(
+                stage,
+                key=planned.get((stage.kind, stage.epoch), stage.key),
+                parents={
+                    role: as_planned[parent.known_key] for role, parent in stage.parents.items()
+                },
+            )
+        return [as_planned[stage.known_key] for stage in stages]
 
     def _contradiction(self, found: str) -> BadStore:
         return BadStore(

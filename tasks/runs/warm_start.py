@@ -90,13 +90,13 @@ def _of_run(named: str, config: RunConfig) -> Weights:
     if (last := view.stopped_after) is not None:
         trained = {epoch: record for epoch, record in trained.items() if epoch <= last}
     epoch = match["epoch"]
-    number: int | None
+    number = max(trained, default=None) if epoch is None else None
     if epoch == "best":
         if view.best is None:
             raise NotFound(f"start.from: {plan.reference} has no best epoch: {view.why_no_best()}")
         number = view.best.epoch
-    else:
-        number = max(trained, default=None) if epoch is None else int(epoch)
+    elif epoch is not None:
+        number = int(epoch)
     if number not in trained:
         has = f"it has epochs 0 to {max(trained)}" if trained else "it has none"
         raise NotFound(

@@ -28,6 +28,7 @@ def unbroken(tmp_path_factory, empty_mlflow, prefect_server):
         (signal.SIGTERM, 75),
         pytest.param(signal.SIGINT, 75, marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, 75, marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, 75, marks=pytest.mark.slow),
         (signal.SIGKILL, -signal.SIGKILL),
     ],
 )

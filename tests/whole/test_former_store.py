@@ -8,7 +8,7 @@ import yaml
 from support.runs.bare_run import BareRun
 
 from epochal.tasks.runs.find_run import find_run
-from epochal.tasks.upkeep import verify_store
+from epochal.tasks.upkeep import find_garbage, verify_store
 
 FORMER = Path(__file__).parent / "former_store"
 WEIGHTS = "f10fd3f1ac523fbc3ad905f6c4fd0c1c93cade8a1bd89bedaa4d43afcf069722"
@@ -21,28 +21,36 @@ def former(tmp_path, home):
     return shutil.copytree(FORMER, tmp_path / "former")
 
 
-def test_every_stage_of_it_is_done_and_none_is_damaged(former):
-    run = BareRun(former / "run.yaml")()
-    assert len(run.outcomes) == 11
-    assert {outcome.stage.kind for outcome in run.outcomes} == {
-        "initialise", "train", "validate", "score", "mine", "average", "validate_average",
-    }  # fmt: skip
-    assert all(outcome.cached for outcome in run.outcomes)
-    assert run.weights == WEIGHTS
-    assert verify_store(run.session.store).problems == ()
+def test_its_run_is_read_as_it_is_and_none_of_it_is_damaged(former):
+    run = find_run(f"{former}/store/former")
+    assert run.is_whole
+    assert run.plan.reference == "former@1"
+    assert run.weights_sha256 == WEIGHTS
+    assert len(run.stages) == 11
+    assert verify_store(run.store).problems == ()
 
 
-def test_its_plan_is_read_and_a_longer_run_goes_on_from_it(former):
+def test_its_config_still_names_it_and_gc_keeps_all_of_it(former):
     found = find_run(str(former / "run.yaml"))
     assert found.is_whole
     assert found.plan.reference == "former@1"
-    longer = BareRun(former / "run.yaml", epochs=3)()
-    computed = {(one.stage.kind, one.stage.epoch) for one in longer.outcomes if not one.cached}
-    assert computed == {
-        *((kind, 2) for kind in ("train", "validate", "score", "mine")),
-        ("average", None), ("validate_average", None),
-    }  # fmt: skip
-    assert longer.plan.generation == 1
+    assert not find_garbage(found.store).objects
+
+
+def test_training_it_again_computes_it_under_other_keys_to_the_same_weights(former):
+    """Keys hold the code by its syntax now, and stages have other versions."""
+    run = BareRun(former / "run.yaml")()
+    assert len(run.outcomes) == 11
+    assert not any(outcome.cached for outcome in run.outcomes)
+    assert run.weights == WEIGHTS
+    before = find_run(f"{former}/store/former@1")
+    assert before.is_whole
+    assert before.weights_sha256 == WEIGHTS
+
+
+def test_a_new_run_starts_from_its_weights(former):
+    started = BareRun(former / "run.yaml", name="next", start="{from: 'former@1:1'}")
+    assert started.session.start is not None
 
 
 def test_a_model_in_mlflow_is_loaded_by_the_module_that_it_names(tmp_path):

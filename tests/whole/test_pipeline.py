@@ -107,7 +107,7 @@ def _records(project, kind):
 
 def test_the_next_epoch_trained_on_exactly_the_rows_that_the_table_keeps(project):
     train(project, epochs=6)
-    listed = call("samples", str(project.config), "--json").json["tables"]
+    listed = call("samples", str(project.config), "--set", "epochs=6", "--json").json["tables"]
     assert [one["epoch"] for one in listed] == list(range(6))
     skipped = 0
     for one, following in itertools.pairwise(listed):

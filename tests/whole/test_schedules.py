@@ -64,12 +64,14 @@ def test_a_users_function_is_in_the_key_by_source_args_and_values(project):
     warm = train_keys(project, schedule=CUSTOM[:-1] + ", warmup: 1}")
     assert warm[0] != before[0]
     project.write("rates.py", RATES + "\n    # another comment\n")
+    assert train_keys(project, schedule=CUSTOM)[0] == before[0]
+    project.write("rates.py", RATES + "\n    OTHER = 1\n")
     assert train_keys(project, schedule=CUSTOM)[0] != before[0]
 
 
 @pytest.mark.parametrize(("name", "words"), [
     ("wrong", "schedule: its target gave 'much' at epoch 0, expected the factor"),
-    ("broken", "schedule: its target raised ZeroDivisionError at epoch 0"),
+    ("broken", "schedule: its target raised at epoch 0 ZeroDivisionError"),
     ("absent", "schedule.target: 'rates:absent': rates has no 'absent'"),
 ])  # fmt: skip
 def test_a_function_that_gives_no_factor_ends_before_the_start(project, name, words):

@@ -95,7 +95,7 @@ def test_code_that_changed_since_is_told_and_the_run_is_still_found(project):
     told = []
     assert found(project, notice=told.append).plan.reference == "blobs@1"
     assert "blobs@1" in told[0]
-    assert "model model.py: " in told[0]
+    assert "model model.py in Net.__init__: " in told[0]
     BareRun(project.config)()
     told.clear()
     assert found(project, notice=told.append).plan.reference == "blobs@3"

@@ -30,7 +30,8 @@ def test_a_config_names_the_run_in_its_own_store_unless_another_store_is_given(p
     other = project.store.parent / "other"
     own = find_run(str(project.config))
     assert own.store.url == f"file://{project.store}"
-    found = find_run(str(project.config), store=str(other))
+    rate = ["optimizer.args.lr=0.5"]
+    found = find_run(str(project.config), store=str(other), overrides=rate)
     assert found.store.url == f"file://{other}"
     assert found.weights_sha256 != own.weights_sha256
     assert found.own is not None

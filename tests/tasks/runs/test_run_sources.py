@@ -106,6 +106,7 @@ def test_data_and_model_that_load_one_module_by_its_name_both_have_it_in_their_k
     sources = run.session.run_inputs.sources
     assert "common.py" in sources["model"]
     assert "common.py" in sources["train_data"]
+    assert "common.py" in sources["validation_data"]
     assert trained(project, **sets)[1] == set()
 
 

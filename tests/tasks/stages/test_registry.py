@@ -19,34 +19,34 @@ def test_golden_keys_are_pinned():
     assert found["initialise", None] == (
         "0b714d3a40fe991a6e1eece00643f55e73e694d590e89f91c190b32d8204fd49"
     )
-    assert found["train", 0] == ("0f69039c05471330e7a0d025c7bab84fd98a74cda522210ab8ee81c43d94c873")
-    assert found["train", 7] == ("50f470150d67527f37ddf77631227bd80238fd7791160f13141732375b59ebdf")
+    assert found["train", 0] == ("f33e09c21af4f83d0b876f48884812b9a27857c1da622e186a42415cdab9cd72")
+    assert found["train", 7] == ("9a7728ff8e0230115b57742002e7f2e9e5d39aac9a3f2b706f0f15883bdf83fb")
     assert found["validate", 7] == (
-        "bf683f5133beedf0478c3167a9aa07543f1f81c1f7824d94496e0ec307f170ff"
+        "05b637b86a3e1e3f2a5c8246defe93cc92ce6609ec0236d7b8f9da0ee67496c0"
     )
-    assert found["mine", 7] == ("cacbf240e94b196dc0d63fca678290c699056a8da949e4b995d4a894aed80d85")
+    assert found["mine", 7] == ("18bbb3abfc62357af45552f7570291dd88d91504fd6a1465f7b9482c67960f19")
 
 
 def test_golden_keys_of_batches_are_pinned_by_either_name():
     acting = {"kind": "variable_batch", "sizes": [64, 128], "size": 64, "repeats": 2}
     for changes in ({"batches": acting}, {"sampler": acting}):
         assert keys(**changes)["train", 0] == (
-            "90d3a36200dba61b966f322885a6f648600cb507164f26aa7c0bb1350a5fe6cd"
+            "96461dee06ae4e7eb043be6e228c33ac7624ad41e0f133504956470ae398cc13"
         )
 
 
 MINED = {
-    "easy_skip": "40c5f2cdacc0e4760d65b9cf50225062e0e284b17171a130ac216b31f72ffe24",
-    "importance": "fd61fe028bd7433b3c812a491363735c01231d86b037baac9fd05d57afed01d8",
-    "infobatch": "d19acf411e2e4c7e0b46a92a1beaecbf3a639462edf120b738c9b30461c6b4c0",
-    "kakurenbo": "7dcad16e6e7a903a9a0e191f278ce00664ea54f9e03f88b2da4cfc16aa449149",
-    "cvnets": "d8c30d4ab2cdbf85cf0aebf10eba28ea6ad49bb3baec60b8d016d7a197756887",
-    "seta": "9aecb411b6e2a51e8bd7c8219e58b81f7b730435b96d30e600a4d3e7a052c84a",
-    "hard_mining": "624615b53293d0ed36dcfde7e97c26c5d0b81a82beb806e76c0a3ef90580f28a",
-    "selective_backprop": "1d5188dd3692bb8139a9aa8142bab427aa665e85c6f47341f480eba7ef82f96c",
-    "curriculum": "179b7f46b171af2a599b78d17ae94aa48d4c44dee581e5e1b864fc81c3826713",
-    "random": "c374b65a7440433a29c67890b99cc84549d89cdfe8f9222cec140e2da1e3aeb1",
-    "custom": "ee512183e05e0238b33e714915d6a7ce928b807dbb5e4417d2956a909d253a57",
+    "easy_skip": "fd8119a769fe9b8a8f2f6e457865b9306d9ef275070b532c2e155823a696624a",
+    "importance": "bff0e252e759e43b19fb3b914c6d4689c722ba5712571d0e2a9f42affba1b037",
+    "infobatch": "0a39d4a2e6a9958d34a6375568f959668213456ac1801614096baef60e8fa7fc",
+    "kakurenbo": "1aee16cf4663785bbf353d3a342d55b32dffdd9999c995ce10ce22810ae07791",
+    "cvnets": "3dbfcdf1f74fce109d64bbc65c91e8ced7f2a94cd035f75fde71093a79427b40",
+    "seta": "3eb12e8d049b481a79fc913860e867586a10e39e54b592991684da36fd72ec9c",
+    "hard_mining": "3fa85012d0bdb3628837dc70ee4ba04ace5b19ad33529875de4446c1efec49e9",
+    "selective_backprop": "ec51fb6c93c7ba34b7d0c81b95c51a450cc02f0b123107dce0737530ff396e07",
+    "curriculum": "d8e85452ac1610dc960533a1727b33c11677d1f3f408e28acd16e573b5cd97ee",
+    "random": "7b1027762f2fb725e31a1ac00e3666ba60fc970772dcf638e145ded31ab91e20",
+    "custom": "99b1e3fe200e3f8c1eacd654f1bdc1d44525acdef0841b6bc3ac7df0d351dc78",
 }
 
 
