@@ -102,8 +102,8 @@ def report_html(
 
     images: reads the images of samples by id, or a text that says why there are none. tables: of
     this run, if they are open already. light: `data_map` and `kept` as PNG for light colours, as
-    far as they are drawn already. names: of samples, classes and files; None: what the store knows. What
-    cannot be read is reported in its place on the page.
+    far as they are drawn already. names: of samples, classes and files; None:
+    what the store knows. What cannot be read is reported in its place on the page.
     """
     names = names or stored_names(run, notice=logger.warning)
     report = _Report(run, images, tables or RunTables.of_run(run), light or {}, names)
