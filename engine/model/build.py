@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,8 +31,8 @@ class Loss:
     per_sample: whether it gives one number per sample, shape (B,) or (B, …), or one for the batch.
     ignore_index: targets that count nothing, or None. module: to be moved to the device, or None.
     class_weights: as `denominators.class_weights` gives them. per_sample_sum: whether a sample's
-    loss is the sum over its elements, and not their mean (`reduction: batchmean`). own_mean: the
-    loss with the mean over a batch that it defines itself, or None where that is not to be told.
+    loss is the sum over its elements, and not their mean (`reduction: batchmean`). own_mean: makes
+    the loss with the mean over a batch that it defines itself; None where there is none.
     made: what the target gave, an object or a function.
     """
 
@@ -43,7 +42,7 @@ class Loss:
     module: nn.Module | None = None
     class_weights: Callable[[], Tensor | None] | None = None
     per_sample_sum: bool = False
-    own_mean: Callable[[Any, Any], Tensor] | None = None
+    own_mean: Callable[[], Callable[[Any, Any], Any]] | None = None
     made: Any = None
 
 
@@ -117,7 +116,9 @@ def build_loss(factory: Callable[..., Any], args: Mapping[str, Any]) -> Loss:
             module,
             class_weights=class_weights(made, given),
             per_sample_sum=of_sums,
-            own_mean=_own_mean(factory, made) if "reduction" not in args else None,
+            own_mean=partial(_own_mean, factory, args, module)
+            if _means(factory) and "reduction" not in args
+            else None,
             made=made,
         )
     return Loss(
@@ -126,21 +127,29 @@ def build_loss(factory: Callable[..., Any], args: Mapping[str, Any]) -> Loss:
         _ignored(factory, given),
         class_weights=class_weights(factory, given),
         per_sample_sum=of_sums,
-        own_mean=partial(factory, **args) if _means(factory) and "reduction" not in args else None,
+        own_mean=(lambda: partial(factory, **args))
+        if _means(factory) and "reduction" not in args
+        else None,
         made=factory,
     )
 
 
-def _own_mean(factory: Callable[..., Any], made: Any) -> Callable[[Any, Any], Tensor] | None:
-    """A module with `reduction: mean`, which shares all it holds with the one that was made."""
-    if not _means(factory) or getattr(made, "reduction", None) != "none":
-        return None
-    own = copy.copy(made)
-    own.reduction = _MEAN
-    return own if callable(own) else None
+def _own_mean(
+    factory: Callable[..., Any], args: Mapping[str, Any], module: nn.Module | None
+) -> Callable[[Any, Any], Any]:
+    """The loss made once more, with its own reduction and the parameters of the first."""
+    made = factory(**args)
+    if module is not None and isinstance(made, nn.Module):
+        made.load_state_dict(module.state_dict())
+        made.to(next((one.device for one in module.state_dict().values()), None))
+    own: Callable[[Any, Any], Any] = made
+    return own
 
 
 def _means(factory: Callable[..., Any]) -> bool:
+    """Whether it has `reduction: mean` of its own; what torch's own divide by is known."""
+    if getattr(factory, "__module__", "").startswith("torch.nn."):
+        return False
     parameter = _parameters(factory).get("reduction")
     return parameter is not None and parameter.default == _MEAN
 

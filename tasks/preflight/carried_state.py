@@ -1,16 +1,17 @@
-"""State that no checkpoint holds, found by trying the step twice on the same samples.
+"""State that no checkpoint holds, found by trying the step three times on the same samples.
 
-What differs after the second pass from what it was after the first goes on from step to step: a
-counter, a running mean, a generator. A cache, which the same samples fill alike, does not. Torch is
-imported here: the checks before the start are no part of `plan`.
+What differs after the third pass from what it was after the first goes on from step to step: a
+counter, a running mean, a generator. The second pass is made with doubled weights, so that an
+average of the weights, which a teacher is, goes on too. A cache, which the same samples and weights
+fill alike, does not. Torch is imported here: the checks before the start are no part of `plan`.
 """
 
 from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -30,7 +31,10 @@ _MODULES_OWN = frozenset({*vars(nn.Module()), "training"})
 @contextmanager
 def untouched(components: Components) -> Iterator[None]:
     """What the block does to buffers, counters and generators of model, loss and step is undone."""
-    kept = [_kept(owner) for _, owner in _owners(components)]
+    kept = [
+        *(_kept(owner) for _, owner in _owners(components)),
+        *(_kept_cells(part) for part in (components.loss.made, components.step)),
+    ]
     states = [
         (companion, _copied(companion.state_dict()))
         for companion in components.state.companions.values()
@@ -52,6 +56,10 @@ def uncarried(components: Components, step: Callable[[], Any]) -> dict[str, str]
     """
     step()
     first = dict(_values(components))
+    parameters: list[Tensor] = [*components.state.named_parameters().values()]
+    weights = [one for one in parameters if _is_number(one)]
+    with _doubled(weights), suppress(Exception):  # a step may refuse such weights
+        step()
     step()
     second = dict(_values(components))
     return {
@@ -59,6 +67,22 @@ def uncarried(components: Components, step: Callable[[], Any]) -> dict[str, str]
         for name, value in second.items()
         if name in first and not _equal(_known(first[name]), _known(value))
     }
+
+
+@contextmanager
+def _doubled(weights: list[Tensor]) -> Iterator[None]:
+    """Twice and half of a floating-point number are exact: afterwards all bits are as before."""
+    with torch.no_grad():
+        torch._foreach_mul_(weights, 2.0)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_mul_(weights, 0.5)
+
+
+def _is_number(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def untrained_parameters(components: Components, step: Callable[[], Any]) -> list[str]:
@@ -136,6 +160,10 @@ def _values(components: Components) -> Iterator[tuple[str, Any]]:
             continue  # it says itself what its state is
         for name, value in list(_attributes(owner).items()):
             yield f"{path}.{name}", _copied(value)
+    for name, part in (("loss", components.loss.made), ("step", components.step)):
+        if not isinstance(part, nn.Module) and id(part) not in carried:
+            for place, value in _held(part):
+                yield f"{name}.{place}", _copied(value)
 
 
 def _attributes(owner: Any) -> dict[str, Any]:
@@ -171,15 +199,22 @@ def _copied(value: Any) -> Any:
         copied = [_copied(item) for item in value]
     elif isinstance(value, Mapping) and len(value) <= MAX_ITEMS:
         copied = {str(key): _copied(item) for key, item in value.items()}
-    elif isinstance(value, torch.Generator):
-        copied = _Generator(value.get_state())
-    elif isinstance(value, np.random.Generator):
-        copied = _Generator(repr(value.bit_generator.state))
-    elif isinstance(value, np.random.RandomState):
-        copied = _Generator(repr(value.get_state()))
-    elif isinstance(value, random.Random):
-        copied = _Generator(value.getstate())
+    elif isinstance(value, nn.Module):  # one that its owner does not register
+        tensors = {**value.state_dict(), **dict(value.named_buffers())}
+        copied = {name: _copied(tensor.detach()) for name, tensor in tensors.items()}
+    else:
+        copied = _of_generator(value)
     return copied
+
+
+def _of_generator(value: Any) -> _Generator | None:
+    if isinstance(value, torch.Generator):
+        return _Generator(value.get_state())
+    if isinstance(value, np.random.Generator):
+        return _Generator(repr(value.bit_generator.state))
+    if isinstance(value, np.random.RandomState):
+        return _Generator(repr(value.get_state()))
+    return _Generator(value.getstate()) if isinstance(value, random.Random) else None
 
 
 def _known(value: Any) -> Any:
@@ -240,7 +275,12 @@ def _undo(value: Any) -> Callable[[], None] | None:
     elif isinstance(value, np.ndarray):
         undo = partial(np.copyto, value, value.copy())
     elif isinstance(value, list | deque | dict | set):
-        undo = partial(_refill, value, value.copy())
+        items = list(value.values()) if isinstance(value, dict) else list(value)
+        inner = [one for item in items if (one := _undo(item)) is not None]
+        undo = partial(_refill, value, value.copy(), inner)
+    elif isinstance(value, nn.Module):
+        tensors = {**value.state_dict(), **dict(value.named_buffers())}.values()
+        undo = partial(_each, [partial(_fill, one, one.detach().clone()) for one in tensors])
     elif isinstance(value, torch.Generator):
         undo = partial(_set_state, value, value.get_state())
     elif isinstance(value, np.random.RandomState):
@@ -261,7 +301,25 @@ def _fill(tensor: Tensor, content: Tensor) -> None:
         tensor.copy_(content)
 
 
-def _refill(value: Any, content: Any) -> None:
+def _each(undo: Sequence[Callable[[], None]]) -> None:
+    for one in undo:
+        one()
+
+
+def _kept_cells(part: Any) -> Callable[[], None]:
+    """Gives a function that puts back what a function has enclosed."""
+    undo: list[Callable[[], None]] = []
+    for cell in getattr(part, "__closure__", None) or ():
+        with suppress(ValueError):  # not yet assigned
+            content = cell.cell_contents
+            undo.append(partial(setattr, cell, "cell_contents", content))
+            if (inner := _undo(content)) is not None:
+                undo.append(inner)
+    return partial(_each, undo)
+
+
+def _refill(value: Any, content: Any, inner: Sequence[Callable[[], None]] = ()) -> None:
+    _each(inner)
     value.clear()
     if isinstance(value, dict | set):
         value.update(content)

@@ -62,12 +62,18 @@ def check_before_start(
     check_forms(config, train, data["validation_data"])
     components = build_components(config, device=device)
     with untouched(components):
-        _try_all(config, components, data)
+        _try_all(config, components, data, notice=notice)
         _tell_uncarried(config, components, train, notice=notice)
     return components
 
 
-def _try_all(config: RunConfig, components: Components, data: Mapping[str, OpenDataset]) -> None:
+def _try_all(
+    config: RunConfig,
+    components: Components,
+    data: Mapping[str, OpenDataset],
+    *,
+    notice: Callable[[str], None],
+) -> None:
     """Every pass that the run will make, on the first samples."""
     from epochal.engine.model.step import is_between_numbers
     from epochal.tasks.run_data.probe_batches import all_sizes, check_last_batch
@@ -95,7 +101,7 @@ def _try_all(config: RunConfig, components: Components, data: Mapping[str, OpenD
 
     output, target = _probe(config, components, train, scan=scan)
     _check_losses(config, output, target)
-    check_mean(config, components, output, target)
+    check_mean(config, components, train, notice=notice)
     check_own_policy(config)
     if config.sampling.policy != "none" and config.sampling.scoring is not None:
         # The scoring pass sees the items at their own resolution and unmixed, unlike training.
@@ -306,41 +312,90 @@ def _check_losses(config: RunConfig, output: StepOutput, target: Any) -> None:
 
 
 _MEANS_DIFFER = 1e-4  # relative; the same numbers are added in another order
+MEAN_SAMPLES = 64  # spread over the data, so that they are of several classes and lengths
 
 
-def check_mean(config: RunConfig, components: Components, output: StepOutput, target: Any) -> None:
+def check_mean(
+    config: RunConfig,
+    components: Components,
+    data: OpenDataset,
+    *,
+    notice: Callable[[str], None] = lambda _: None,
+) -> None:
     """Raises TargetError for a loss whose mean is not the one that training would follow.
 
-    A loss of the user's may divide by what only it knows, such as its own weights.
+    A loss of the user's may divide by what only it knows, such as its own weights. notice: told if
+    one number for the batch is not to be put together from those of its micro-batches.
     """
     import torch
 
-    from epochal.engine.model.step import DefaultStep, as_target
+    from epochal.engine.model.batches import split_batch
+    from epochal.engine.model.step import DefaultStep
     from epochal.engine.randomness import seeded
+    from epochal.tasks.run_data.probe_batches import spread_batch
 
-    own_mean, outputs = components.loss.own_mean, output.outputs
-    if config.step is not None or own_mean is None or output.parts is not None:
+    loss, model = components.loss, components.state.model
+    accumulates = max(config.gradients.accumulated(epoch) for epoch in range(config.epochs)) > 1
+    is_opaque = not loss.per_sample and loss.class_weights is None and accumulates
+    if config.step is not None or not (loss.own_mean is not None or is_opaque):
         return
-    if isinstance(outputs, torch.Tensor) and outputs.is_floating_point():
-        outputs = outputs.float() if outputs.itemsize < torch.float32.itemsize else outputs
-    with torch.no_grad():
-        with seeded(seed_64(config.seed, "probe")):
-            losses = DefaultStep(components.loss).losses(outputs, target)
-        with seeded(seed_64(config.seed, "probe")):
-            own = float(own_mean(outputs, as_target(components.loss, target, outputs)))
+    count = min(MEAN_SAMPLES, config.loader.batch_size, data.info.num_samples)
+    seed, was_training = seed_64(config.seed, "probe"), model.training
+    model.eval()
+    try:
+        with torch.no_grad(), seeded(seed):
+            moved = spread_batch(config, data, components, count=count)
+            model_input, target = split_batch(moved)
+            outputs = model(model_input)
+    finally:
+        model.train(was_training)
+    if not (isinstance(outputs, torch.Tensor) and isinstance(target, torch.Tensor)):
+        return
+    if outputs.is_floating_point() and outputs.itemsize < torch.float32.itemsize:
+        outputs = outputs.float()
+
+    def mean_of(function: Callable[[Any, Any], Any], rows: slice) -> float | None:
+        with torch.no_grad(), seeded(seed):
+            value = function(outputs[rows], target[rows])
+        return float(value) if isinstance(value, torch.Tensor) and value.numel() == 1 else None
+
+    whole, half = slice(None), count // 2
+    if loss.own_mean is None:
+        parts = [mean_of(loss.function, slice(half)), mean_of(loss.function, slice(half, None))]
+        value = mean_of(loss.function, whole)
+        if half and value is not None and None not in parts:
+            first, second = (float(part or 0.0) for part in parts)
+            together = (first * half + second * (count - half)) / count
+            if _differ(value, together):
+                notice(
+                    f"loss: {config.loss.target} gives one number for a batch, {value:.6g} for "
+                    f"{count} samples, but {first:.6g} and {second:.6g} for their halves: with "
+                    "gradients.accumulate an update follows the mean by samples over its "
+                    "micro-batches, which is another one; a loss that takes `reduction`, or a "
+                    "`step` with denominator_B, keeps its own"
+                )
+        return
+    with torch.no_grad(), seeded(seed):
+        losses = DefaultStep(loss).losses(outputs, target)
+    own = mean_of(loss.own_mean(), whole)
     denominator = losses.denominator_B
     total = float(losses.loss_B.numel() if denominator is None else denominator.sum())
-    if not total:
+    if own is None or losses.parts is not None or not total:
         return
     ours = float(losses.loss_B.double().sum()) / total
-    finite = math.isfinite(own) and math.isfinite(ours)  # else the first update tells
-    if finite and not math.isclose(own, ours, rel_tol=_MEANS_DIFFER, abs_tol=_MEANS_DIFFER):
+    if _differ(own, ours):
         raise TargetError(
-            f"loss: over the first samples the mean of {config.loss.target} is {own:.6g}, but that "
+            f"loss: over {count} samples the mean of {config.loss.target} is {own:.6g}, but that "
             f"of what it gives with `reduction: none` is {ours:.6g}: it divides by something that "
             "Epochal does not know. Set loss.args.reduction to `mean`, for one loss a batch, or "
             "give a `step` that returns loss_B and denominator_B"
         )
+
+
+def _differ(one: float, other: float) -> bool:
+    if not (math.isfinite(one) and math.isfinite(other)):  # the first update tells
+        return False
+    return not math.isclose(one, other, rel_tol=_MEANS_DIFFER, abs_tol=_MEANS_DIFFER)
 
 
 def _check_metrics(components: Components, output: StepOutput, target: Any) -> None:

@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -38,8 +39,33 @@ def first_batch(
 
     Raises TrainingFailed if an item cannot be read, TargetError if it is no image.
     """
+    return _batch(config, data, components, np.arange(count), size_HW=size_HW)
+
+
+def spread_batch(
+    config: RunConfig, data: OpenDataset, components: Components, *, count: int
+) -> Any:
+    """The data, on the device, of `count` samples from the first to the last, evenly spread.
+
+    Raises as `first_batch`.
+    """
+    positions_K = np.linspace(0, data.info.num_samples - 1, count).astype(np.int64)
+    sizes = all_sizes(config)
+    size_HW = sizes[0] if sizes else None
+    return _batch(config, data, components, positions_K, size_HW=size_HW)[1]
+
+
+def _batch(
+    config: RunConfig,
+    data: OpenDataset,
+    components: Components,
+    positions_K: npt.NDArray[np.int64],
+    *,
+    size_HW: tuple[int, int] | None,
+) -> tuple[Batch, Any]:
+    count = len(positions_K)
     plan = MicroBatchPlan(
-        order_K=np.arange(count, dtype=np.int64),
+        order_K=positions_K,
         offsets_M1=np.array([0, count], dtype=np.int64),
         accumulate=1,
         sizes_M2=None if size_HW is None else np.array([size_HW], dtype=np.int64),

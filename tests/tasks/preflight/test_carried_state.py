@@ -111,3 +111,101 @@ def test_the_trial_changes_nothing_of_what_training_begins_with(project, what):
     assert model.python.random() == random.Random(1).random()
     assert float(model.norm.num_batches_tracked) == 0
     assert float(model.norm.running_mean.abs().sum()) == 0.0
+
+
+TEACHERS = """
+    import copy
+    import torch
+    from torch import nn
+    from torch.nn import functional
+    from epochal.engine import StepOutput
+
+    def output(model, batch, more=0.0):
+        outputs = model(batch[0])
+        losses = functional.cross_entropy(outputs, batch[1], reduction="none")
+        return StepOutput(losses * (1 + more), outputs)
+
+    class Teacher:
+        # An average of the weights: it stays where it is while the weights do.
+        def __init__(self):
+            self.teacher = None
+
+        def __call__(self, model, batch):
+            if self.teacher is None:
+                self.teacher = copy.deepcopy(model).requires_grad_(False)
+            for mean, weight in zip(self.teacher.parameters(), model.parameters()):
+                mean.lerp_(weight.detach(), 0.1)
+            return output(model, batch)
+
+    class Shadow:
+        def __init__(self):
+            self.shadow = {}
+
+        def __call__(self, model, batch):
+            for name, weight in model.named_parameters():
+                self.shadow.setdefault(name, weight.detach().clone()).lerp_(weight.detach(), 0.1)
+            return output(model, batch)
+
+    def counting():
+        count = 0
+
+        def step(model, batch):
+            nonlocal count
+            count += model.training
+            return output(model, batch, count / 10)
+
+        return step
+
+    class Loose:
+        def __init__(self):
+            self.layers = [nn.BatchNorm1d(6)]
+
+        def __call__(self, model, batch):
+            return output(model, (self.layers[0](batch[0]), batch[1]))
+
+    class Last:
+        # What the same samples and weights give again is no state.
+        def __call__(self, model, batch):
+            self.last = output(model, batch)
+            self.weights = [weight.detach().clone() for weight in model.parameters()]
+            return self.last
+"""
+
+
+@pytest.fixture
+def teachers(project):
+    project.write("teachers.py", TEACHERS)
+    return project
+
+
+@pytest.mark.parametrize(
+    ("step", "name"),
+    [("Teacher", "teacher"), ("Shadow", "shadow"), ("counting", "count"), ("Loose", "layers")],
+)
+def test_what_a_step_holds_beside_the_model_is_named_however_it_holds_it(teachers, step, name):
+    run = BareRun(teachers.config, step=f"{{target: 'teachers:{step}'}}")
+    (text,) = told(run)
+    assert f"holds: step.{name}: " in text
+
+
+def test_what_the_same_samples_and_weights_give_again_is_no_state(teachers):
+    assert told(BareRun(teachers.config, step="{target: 'teachers:Last'}")) == []
+
+
+@pytest.mark.parametrize("step", ["Teacher", "Shadow", "counting", "Loose"])
+def test_the_trial_leaves_the_weights_and_what_steps_hold_as_they_were(teachers, step):
+    plain = BareRun(teachers.config).session.ready_components().state.model.state_dict()
+    components = BareRun(
+        teachers.config, step=f"{{target: 'teachers:{step}'}}"
+    ).session.ready_components()
+    for name, tensor in components.state.model.state_dict().items():
+        assert tensor.equal(plain[name]), name
+    held = components.step
+    if step == "Teacher":
+        assert held.teacher is None
+    elif step == "Shadow":
+        assert held.shadow == {}
+    elif step == "Loose":
+        assert float(held.layers[0].num_batches_tracked) == 0
+    else:
+        assert held.__closure__[0].cell_contents == 0

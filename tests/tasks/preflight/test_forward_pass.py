@@ -1,17 +1,13 @@
 """What the first samples show before the start, and what the message says to do about it."""
 
-from types import SimpleNamespace
+import textwrap
 
 import pytest
 import torch
 from support.runs.bare_run import BareRun
 from support.runs.project import Project
-from torch import nn
 
 from epochal.data.errors import ConfigError, DataError, TargetError
-from epochal.engine.model.build import build_loss
-from epochal.engine.model.step import DefaultStep
-from epochal.tasks.preflight.forward_pass import check_mean
 
 PARTS = """
     import torch
@@ -173,72 +169,123 @@ def test_a_policy_still_needs_one_loss_for_each_sample(start):
     )
 
 
-class Focal(nn.Module):
-    """(1 − p)² · cross entropy, weighted; divided by the weights as few of its kind are."""
+LOSSES = """
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
 
-    def __init__(self, weight, reduction="mean", by_weight=True):
-        super().__init__()
-        self.weight, self.reduction, self.by_weight = weight, reduction, by_weight
+    WEIGHT = torch.tensor([1.0, 5.0, 0.05])
 
-    def forward(self, logits_BC, target_B):
-        losses_B = nn.functional.cross_entropy(logits_BC, target_B, reduction="none")
-        weight_B = torch.tensor(self.weight)[target_B]
-        losses_B = weight_B * (1 - (-losses_B).exp()) ** 2 * losses_B
-        if self.reduction == "none":
-            return losses_B
-        return losses_B.sum() / (weight_B.sum() if self.by_weight else len(target_B))
+    class Focal(nn.Module):
+        def __init__(self, by_weight=True, reduction="mean"):
+            super().__init__()
+            self.by_weight, self.reduction = by_weight, reduction
+
+        def forward(self, logits_BC, target_B):
+            losses_B = F.cross_entropy(logits_BC, target_B, reduction="none")
+            losses_B = WEIGHT[target_B] * (1 - (-losses_B).exp()) ** 2 * losses_B
+            if self.reduction == "none":
+                return losses_B
+            return losses_B.sum() / (WEIGHT[target_B].sum() if self.by_weight else len(target_B))
+
+    class Wrapped(nn.Module):
+        # Keeps its reduction where nobody sees it.
+        def __init__(self, reduction="mean"):
+            super().__init__()
+            self.inner = nn.CrossEntropyLoss(weight=WEIGHT.clone(), reduction=reduction)
+
+        def forward(self, logits_BC, target_B):
+            return self.inner(logits_BC, target_B)
+
+    class Noisy(nn.Module):
+        def __init__(self, reduction="mean"):
+            super().__init__()
+            self.reduction = reduction
+
+        def forward(self, logits_BC, target_B):
+            noisy_BC = logits_BC + torch.randn_like(logits_BC)
+            return F.cross_entropy(noisy_BC, target_B, reduction=self.reduction)
+
+    class Learned(nn.Module):
+        def __init__(self, reduction="mean"):
+            super().__init__()
+            self.scale, self.reduction = nn.Parameter(torch.rand(())), reduction
+
+        def forward(self, logits_BC, target_B):
+            return self.scale * F.cross_entropy(logits_BC, target_B, reduction=self.reduction)
+
+    class Many(nn.Module):
+        # Says that it gives a mean, and does not.
+        def __init__(self, reduction="mean"):
+            super().__init__()
+
+        def forward(self, logits_BC, target_B):
+            return F.cross_entropy(logits_BC, target_B, reduction="none")
+
+    def function(logits_BC, target_B, reduction="mean"):
+        return F.cross_entropy(logits_BC, target_B, weight=WEIGHT, reduction=reduction)
+
+    def one_number(logits_BC, target_B):
+        return F.cross_entropy(logits_BC, target_B, weight=WEIGHT)
+
+    def plain_number(logits_BC, target_B):
+        return F.cross_entropy(logits_BC, target_B)
+
+    def sorted_points():
+        # The first twenty are of class 0, whose weight is 1.
+        x, y = torch.randn(40, 6), torch.arange(40) % 3
+        return torch.utils.data.TensorDataset(x, torch.where(torch.arange(40) < 20, 0, y))
+"""
 
 
-class Noisy(nn.Module):
-    """Draws numbers, as losses with negative sampling do."""
+@pytest.fixture
+def with_loss(start, tmp_path):
+    def run(name, *, args=None, **changes):
+        folder = tmp_path / "project"
+        folder.mkdir(exist_ok=True)
+        (folder / "losses.py").write_text(textwrap.dedent(LOSSES))
+        data = {
+            name: {"target": "losses:sorted_points"} for name in ("train_data", "validation_data")
+        }
+        target = name if ":" in name else f"losses:{name}"
+        loss = {"target": target, "args": args or {}}
+        return start(loss=loss, **data, **changes)
 
-    def __init__(self, reduction="mean"):
-        super().__init__()
-        self.reduction = reduction
-
-    def forward(self, logits_BC, target_B):
-        noisy_BC = logits_BC + torch.randn_like(logits_BC)
-        return nn.functional.cross_entropy(noisy_BC, target_B, reduction=self.reduction)
-
-
-def check(kind, args, *, target=None, dtype=torch.float32):
-    loss = build_loss(kind, args)
-    outputs = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
-    target = torch.tensor([0, 1, 2, 1, 0, 1]) if target is None else target
-    config = SimpleNamespace(seed=0, step=None, loss=SimpleNamespace(target="losses:Own"))
-    output = DefaultStep(loss)(nn.Identity(), (outputs, target))
-    check_mean(config, SimpleNamespace(loss=loss), output, target)
-
-
-WEIGHT = torch.tensor([0.1, 5.0, 1.0])
+    return run
 
 
 @pytest.mark.parametrize(
-    ("kind", "args"),
+    ("name", "args"),
     [
-        (nn.CrossEntropyLoss, {}),
-        (nn.CrossEntropyLoss, {"weight": WEIGHT, "label_smoothing": 0.1, "ignore_index": 1}),
-        (nn.functional.cross_entropy, {"weight": WEIGHT}),
-        (Focal, {"weight": [0.1, 5.0, 1.0], "by_weight": False}),
-        (Focal, {"weight": [0.1, 5.0, 1.0], "reduction": "mean"}),
-        (Noisy, {}),
+        ("torch.nn:CrossEntropyLoss", {"weight": [0.1, 5, 1], "label_smoothing": 0.1}),
+        ("torch.nn.functional:cross_entropy", {"weight": [0.1, 5, 1]}),
+        ("Focal", {"by_weight": False}),
+        ("Focal", {"reduction": "mean"}),
+        ("Noisy", {}),
+        ("Learned", {}),
+        ("Many", {}),
     ],
 )
-def test_a_loss_whose_mean_is_followed_passes(kind, args):
-    check(kind, args)
+def test_a_loss_whose_mean_is_followed_passes(with_loss, name, args):
+    assert with_loss(name, args=args).session.components is not None
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_numbers_of_few_or_many_digits_are_compared_as_float32_at_least(dtype):
-    check(nn.CrossEntropyLoss, {}, dtype=dtype)
+@pytest.mark.parametrize("name", ["Focal", "Wrapped", "function"])
+def test_a_loss_that_divides_by_what_only_it_knows_is_refused_with_what_to_do(with_loss, name):
+    """The first samples alone would not show it."""
+    message = refused(with_loss, name)
+    assert f"the mean of losses:{name} is" in message
+    assert "`mean`" in message
+    assert "denominator_B" in message
 
 
-def test_a_loss_that_divides_by_what_only_it_knows_is_refused_with_what_to_do():
-    with pytest.raises(TargetError, match="loss: .* the mean of losses:Own is") as told:
-        check(Focal, {"weight": [0.1, 5.0, 1.0]})
-    assert "`mean`" in str(told.value)
-    assert "denominator_B" in str(told.value)
+def test_a_number_that_is_not_the_mean_of_its_parts_is_told_where_there_are_parts(with_loss):
+    several = {"gradients": {"accumulate": 2}}
 
+    def told(name, **changes):
+        notices = with_loss(name, **changes).notices
+        return any(f"losses:{name} gives one number for a batch" in text for text in notices)
 
-def test_samples_of_which_nothing_counts_tell_nothing():
-    check(nn.CrossEntropyLoss, {}, target=torch.full((6,), -100))
+    assert told("one_number", **several)
+    assert not told("one_number", gradients={})
+    assert not told("plain_number", **several)
