@@ -169,7 +169,7 @@ def _check_target_name(name: str) -> str:
     return name
 
 
-TargetName = Annotated[str, Field(max_length=500), AfterValidator(_check_target_name)]
+TargetName = Annotated[str, AfterValidator(_check_target_name)]
 
 
 class Target(Frozen):
