@@ -20,7 +20,14 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from epochal.data.hashing import as_uniform, hash_repeated, hash_u64, hash_uniform, seed_64
+from epochal.data.hashing import (
+    SIGNIFICANT_DIGITS,
+    as_uniform,
+    hash_repeated,
+    hash_u64,
+    hash_uniform,
+    seed_64,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,6 +128,24 @@ def from_json(value: Any) -> Any:
             for key, item in value.items()
         }
     return [from_json(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def in_key(args: Mapping[str, Any]) -> dict[str, Any]:
+    """A user's arguments as a key holds them: other arguments are another value.
+
+    Keys are digests of JSON with sorted names and numbers of 12 digits, which is right for what a
+    config says itself. A user's code may go by the order of a mapping, and by every digit.
+    """
+    return {name: _told_apart(value) for name, value in in_json(args).items()}
+
+
+def _told_apart(value: Any) -> Any:
+    if isinstance(value, float) and float(f"{value:.{SIGNIFICANT_DIGITS}g}") != value:
+        return {"epochal:float": repr(value)}
+    if isinstance(value, Mapping):
+        apart = {key: _told_apart(item) for key, item in value.items()}
+        return apart if [*value] == sorted(value) else {**apart, "epochal:order": [*value]}
+    return [_told_apart(item) for item in value] if isinstance(value, list) else value
 
 
 def _given(value: Any, info: ValidationInfo) -> Any:

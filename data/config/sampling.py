@@ -7,6 +7,7 @@ holds that, never the total number of epochs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -15,7 +16,7 @@ from pydantic import Field, model_validator
 from epochal.data.config.dataset import DataConfig
 from epochal.data.policies import POLICIES, OwnFields, PolicyName
 from epochal.data.policies.shared.policy import OBSERVED_FOR, BatchRule, Policy
-from epochal.data.types import Frozen, in_json
+from epochal.data.types import Frozen, in_json, in_key
 
 NOISE_ESTIMATES = 3
 """Epochs for which the share of wrong labels is estimated anew; then it is frozen."""
@@ -208,12 +209,16 @@ class SamplingConfig(OwnFields):
         """
         resolved = {"confidence": self.easy_from, "max_weight": self.weight_cap}
         acting = {
-            name: in_json(resolved.get(name, getattr(self, name)))
+            name: self._in_key(resolved.get(name, getattr(self, name)))
             for name in self.declaration.takes
             if name not in _NOT_IN_EVERY_KEY
         }
         common = {"revisit": self.longest_absence, "floor": self.floor}
         return {"policy": self.policy, **acting, **common}
+
+    @staticmethod
+    def _in_key(value: Any) -> Any:
+        return in_key(value) if isinstance(value, Mapping) else in_json(value)
 
     def _final_full(self, epochs: int) -> int:
         if self.final_full is not None:

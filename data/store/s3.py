@@ -78,8 +78,6 @@ class _Reader:
 class S3Backend(ObjectBackend):
     """A bucket, or a prefix in one."""
 
-    exclusive = True
-
     def __init__(self, address: str) -> None:
         super().__init__(address, **_options())
         self._files.retries = 1  # `tried` does it

@@ -25,7 +25,6 @@ from epochal.tasks.config.run import RunConfig
 from epochal.tasks.reporting import reporting_to
 from epochal.tasks.running.lifecycle import prepare
 from epochal.tasks.running.run import Run, working_on
-from epochal.tasks.runs.find_run import remember_store, stores_file
 from epochal.tasks.runs.plan import PlanReport, make_plan
 from epochal.tasks.runs.summary import EpochRow, epoch_rows
 from epochal.tasks.stages.average import average_text
@@ -131,13 +130,6 @@ def run_training(
         # If it finds a mistake, nothing has been started.
         run = prepare(config, reporter=told, local_mlflow=local_mlflow_uri())
         store_url = run.session.store.url
-        try:
-            remember_store(store_url)
-        except OSError as error:
-            reporter.notice(
-                f"HOME: {stores_file()} cannot be written ({error}): `epochal show` and others "
-                "will need --store"
-            )
         server = begin_prefect_server().wait()
         if server.started:
             reporter.notice(f"started a Prefect server in the background; its UI: {server.ui_url}")

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from epochal.data.types import Target, in_json
+from epochal.data.types import Target, in_key
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.stage import RunInputs
 
 
 def target_inputs(target: Target) -> dict[str, Any]:
     """`target` and `args` alone, without the other fields of its config class."""
-    return {"target": target.target, "args": in_json(target.args)}
+    return {"target": target.target, "args": in_key(target.args)}
 
 
 def with_source(run_inputs: RunInputs, name: str, value: Any) -> dict[str, Any]:

@@ -8,11 +8,13 @@ fill alike, does not. Torch is imported here: the checks before the start are no
 
 from __future__ import annotations
 
+import copy
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,10 @@ from torch import Tensor, nn
 
 from epochal.tasks.user_code.components import Components
 
+MAX_DEPTH = 4  # of objects inside objects
+_NOT_USERS = frozenset(
+    {"builtins", "torch", "numpy", "epochal", "collections", "random", "threading"}
+)
 MAX_ITEMS = 1000  # of a list or dict that is looked into
 MAX_ELEMENTS = 1 << 24  # of a tensor outside of state_dict that is compared
 
@@ -36,7 +42,7 @@ def untouched(components: Components) -> Iterator[None]:
         *(_kept_cells(part) for part in (components.loss.made, components.step)),
     ]
     states = [
-        (companion, _copied(companion.state_dict()))
+        (companion, copy.deepcopy(companion.state_dict()))
         for companion in components.state.companions.values()
         if not isinstance(companion.part, nn.Module)
     ]
@@ -86,13 +92,16 @@ def _is_number(tensor: Tensor) -> bool:
 
 
 def untrained_parameters(components: Components, step: Callable[[], Any]) -> list[str]:
-    """Name of each parameter that a step's loss depends on and that the optimizer does not hold.
+    """Name of each parameter that a step's loss depends on and that nothing trains or stores.
 
-    Of those that a step or loss holds which is no module: attributes, bound arguments, enclosed
-    variables. step: as for `uncarried`.
+    It has one if a step or loss which is no module holds it: an attribute, a bound argument, an
+    enclosed variable. step: as for `uncarried`.
     """
     state = components.state
     known = {id(one) for one in (*state.model.parameters(), *state.named_parameters().values())}
+    leaves = [one for one in _leaves(step().loss_B) if id(one) not in known]
+    if not leaves:
+        return []
     held: dict[str, nn.Parameter] = {}
     for name, part in (("loss", components.loss.made), ("step", components.step)):
         if isinstance(part, nn.Module):
@@ -102,14 +111,23 @@ def untrained_parameters(components: Components, step: Callable[[], Any]) -> lis
                 held |= {f"{name}.{place}.{n}": one for n, one in value.named_parameters()}
             elif isinstance(value, nn.Parameter):
                 held[f"{name}.{place}"] = value
-    asked = {name: one for name, one in held.items() if one.requires_grad and id(one) not in known}
-    if not asked:
-        return []
-    loss = step().loss_B.sum()
-    if not loss.requires_grad:
-        return []
-    gradients = torch.autograd.grad(loss, list(asked.values()), allow_unused=True)
-    return [name for name, one in zip(asked, gradients, strict=True) if one is not None]
+    names = {id(one): name for name, one in held.items()}
+    return [names.get(id(one), f"one of shape {tuple(one.shape)}") for one in leaves]
+
+
+def _leaves(loss: Tensor) -> list[Tensor]:
+    """The tensors that a loss would give a gradient, wherever they are held."""
+    waiting, seen, leaves = [loss.grad_fn], set[Any](), list[Tensor]()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)  # of the nodes that add to a `.grad`
+        if isinstance(variable, Tensor):
+            leaves.append(variable)
+        waiting += [following for following, _ in node.next_functions]
+    return leaves
 
 
 def _held(part: Any) -> Iterator[tuple[str, Any]]:
@@ -186,7 +204,7 @@ class _Generator:
         self.state = state
 
 
-def _copied(value: Any) -> Any:
+def _copied(value: Any, depth: int = 0) -> Any:
     """A copy that later changes do not reach; of what is not looked into, nothing."""
     copied: Any = None
     if isinstance(value, _PLAIN):
@@ -202,9 +220,24 @@ def _copied(value: Any) -> Any:
     elif isinstance(value, nn.Module):  # one that its owner does not register
         tensors = {**value.state_dict(), **dict(value.named_buffers())}
         copied = {name: _copied(tensor.detach()) for name, tensor in tensors.items()}
+    elif isinstance(value, set | frozenset) and len(value) <= MAX_ITEMS:
+        copied = sorted(map(repr, value))
+    elif _is_plain_object(value) and depth < MAX_DEPTH:
+        copied = {name: _copied(one, depth + 1) for name, one in list(vars(value).items())}
     else:
         copied = _of_generator(value)
     return copied
+
+
+def _is_plain_object(value: Any) -> bool:
+    """Whether it is of a class of the user's own, such as a helper that counts."""
+    kind = type(value)
+    return (
+        hasattr(value, "__dict__")
+        and not isinstance(value, type | ModuleType | nn.Module | nn.Parameter)
+        and not callable(getattr(value, "__get__", None))  # functions and methods
+        and kind.__module__.partition(".")[0] not in _NOT_USERS
+    )
 
 
 def _of_generator(value: Any) -> _Generator | None:
@@ -267,7 +300,7 @@ def _kept(owner: Any) -> Callable[[], None]:
     return restore
 
 
-def _undo(value: Any) -> Callable[[], None] | None:
+def _undo(value: Any, depth: int = 0) -> Callable[[], None] | None:
     """A function that gives a value its present content again; None where none can change."""
     undo: Callable[[], None] | None = None
     if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
@@ -276,8 +309,12 @@ def _undo(value: Any) -> Callable[[], None] | None:
         undo = partial(np.copyto, value, value.copy())
     elif isinstance(value, list | deque | dict | set):
         items = list(value.values()) if isinstance(value, dict) else list(value)
-        inner = [one for item in items if (one := _undo(item)) is not None]
+        inner = [one for item in items if (one := _undo(item, depth + 1)) is not None]
         undo = partial(_refill, value, value.copy(), inner)
+    elif _is_plain_object(value) and depth < MAX_DEPTH:
+        fields = dict(vars(value))
+        inner = [one for item in fields.values() if (one := _undo(item, depth + 1)) is not None]
+        undo = partial(_refill, vars(value), fields, inner)
     elif isinstance(value, nn.Module):
         tensors = {**value.state_dict(), **dict(value.named_buffers())}.values()
         undo = partial(_each, [partial(_fill, one, one.detach().clone()) for one in tensors])

@@ -23,6 +23,7 @@ from epochal.tasks.run_data.sample_images import read_images
 from epochal.tasks.running.open import open_run
 from epochal.tasks.running.run import Run, prepared_run, working_on
 from epochal.tasks.running.tracked_run import final_tags, make_tracker
+from epochal.tasks.runs.find_run import remember_store, stores_file
 from epochal.tasks.runs.summary import flat_metrics, stage_lines, stopping_line
 from epochal.tasks.session.session import Session
 from epochal.tasks.tracking.background import ERROR_TAG, MAX_TAG, Status, TrackerResult
@@ -71,6 +72,7 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
     if run is None or run.tracker is not None:  # used: by an earlier try, or by the run around this
         run = _prepared(config, local_mlflow=local_mlflow)
     session, view = run.session, run.view
+    _remember_store(session)
     tracker = make_tracker(
         view.config,
         run.plan,
@@ -111,6 +113,17 @@ def _prepared(config: RunConfig, *, local_mlflow: str | None) -> Run:
         if reporter is not None:
             reporter.failed(error)
         raise
+
+
+def _remember_store(session: Session) -> None:
+    """So that later commands find the run by its name alone."""
+    try:
+        remember_store(session.store.url)
+    except OSError as error:
+        session.reporter.notice(
+            f"HOME: {stores_file()} cannot be written ({error}): `epochal show` and others will "
+            "need --store"
+        )
 
 
 def _check_lost(session: Session) -> None:

@@ -239,8 +239,8 @@ def sync_run(
     with_model = own is not None and own.model == run.config.model
     if not with_model and run.is_whole:
         notice(
-            f"the best model of {run.plan.reference} is not delivered: its source files are known "
-            "from the config it was trained with alone; give that: `epochal sync CONFIG`"
+            f"the best model of {run.plan.reference} is not delivered by this command, which takes "
+            "no source files from a store; if MLflow does not have it: `epochal sync CONFIG`"
         )
     tracker = make_tracker(
         run.config.model_copy(update={"tracking": tracking, "folder": folder}),

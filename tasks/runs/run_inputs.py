@@ -24,7 +24,7 @@ from epochal.data.inspection.dataset import DatasetInfo
 from epochal.data.inspection.describe import files_stamp
 from epochal.data.inspection.file_stamps import quick_stamp
 from epochal.data.store.store import Store
-from epochal.data.types import in_json
+from epochal.data.types import in_key
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_length import sample_digests, with_epochs
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs, Seen
@@ -43,7 +43,7 @@ def description_path(
     """Where the store remembers this data set. Raises DataError if a declared file is missing."""
     identity: dict[str, Any] = {
         "target": data.target,
-        "args": in_json(resolved_args(data.args, folder=folder)),
+        "args": in_key(resolved_args(data.args, folder=folder)),
         "sources": dict(sources),
         "version": data.version,
         **_named(names),
@@ -88,7 +88,7 @@ def stated_fingerprint(data: DataConfig, *, names: BatchNames | None) -> str | N
     """The fingerprint that a stated `version` gives, without reading anything; else None."""
     if data.version is None:
         return None
-    stated = {"target": data.target, "args": in_json(data.args), "version": data.version}
+    stated = {"target": data.target, "args": in_key(data.args), "version": data.version}
     return digest("data-version", {**stated, **_named(names)})
 
 

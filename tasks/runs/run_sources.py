@@ -20,7 +20,7 @@ from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import CorruptObject
 from epochal.data.hashing import digest
 from epochal.data.store.store import Store
-from epochal.data.types import Frozen, Target, in_json
+from epochal.data.types import Frozen, Target, in_key
 from epochal.engine.schedule.kinds import CustomSchedule
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.stages.score import SCORING_DATA, own_data
@@ -207,7 +207,7 @@ def _runs_own_code_only(target: Target) -> bool:
 def _path(target: Target, source: UserSource, files: NamedFiles) -> str:
     identity: dict[str, Any] = {
         "target": target.target,
-        "args": in_json(target.args),
+        "args": in_key(target.args),
         "source": source.digests,
         "files": files.digests,
     }

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from epochal.data.hashing import digest
-from epochal.data.types import AS_WRITTEN, Frozen, Target, from_json, in_json
+from epochal.data.types import AS_WRITTEN, Frozen, Target, from_json, in_json, in_key
 
 KEYS = st.one_of(
     st.sampled_from(["$ref", "$defs", "__prefect_kind", "epochal:number", "epochal:key:$ref", "a"]),
@@ -100,3 +100,24 @@ def test_a_whole_number_is_a_float_and_a_list_a_tuple():
 def test_a_target_that_no_file_system_holds_is_refused_in_a_short_line(name):
     with pytest.raises(ValidationError, match="a target of .* characters; expected at most"):
         Target(target=name)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"layers": {"tanh": 1, "relu": 2}}, {"layers": {"relu": 2, "tanh": 1}}),
+        ({"deep": [{"x": {"b": 1, "a": 2}}]}, {"deep": [{"x": {"a": 2, "b": 1}}]}),
+        ({"time": 1700000000.1234}, {"time": 1700000000.1231}),
+        ({"rate": 1.0}, {"rate": 1.0000000000001}),
+        ({"value": math.nan}, {"value": math.inf}),
+    ],
+)
+def test_arguments_that_the_users_code_can_tell_apart_have_other_keys(one, other):
+    assert digest("args", in_key(one)) != digest("args", in_key(other))
+
+
+def test_the_order_of_arguments_by_name_and_a_numbers_spelling_make_no_other_key():
+    assert digest("args", in_key({"a": 0.1, "b": 1})) == digest("args", in_key({"b": 1, "a": 0.10}))
+    assert in_key({"lr": 0.003, "options": {"a": 1, "b": 2}}) == {
+        "lr": 0.003, "options": {"a": 1, "b": 2},
+    }  # fmt: skip

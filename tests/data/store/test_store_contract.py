@@ -44,6 +44,11 @@ def test_an_object_that_exists_is_never_replaced(store, tmp_path):
     assert store.read("a") == b"first"
 
 
+def test_a_storage_that_lets_one_writer_win_says_so(store, caplog):
+    store.preflight()
+    assert "simultaneous" not in caplog.text
+
+
 @pytest.mark.parametrize("as_file", [False, True])
 def test_of_simultaneous_writers_exactly_one_wins_with_all_its_bytes(store, tmp_path, as_file):
     num_writers = 6

@@ -6,7 +6,7 @@ import pytest
 from support.runs.bare_run import BareRun
 from support.runs.project import Project
 
-from epochal.data.errors import PreflightFailed
+from epochal.data.errors import ConfigError, PreflightFailed
 
 MODEL = """
     import random
@@ -163,6 +163,47 @@ TEACHERS = """
         def __call__(self, model, batch):
             return output(model, (self.layers[0](batch[0]), batch[1]))
 
+    class Counter:
+        def __init__(self):
+            self.number = 0
+
+    class Helper:
+        def __init__(self):
+            self.counter, self.seen, self.bank = Counter(), set(), {"rows": torch.zeros(2)}
+
+        def __call__(self, model, batch):
+            self.counter.number += 1
+            self.seen.add(self.counter.number)
+            self.bank["rows"] += 1
+            return output(model, batch)
+
+    class Bank:
+        # It says itself what its state is.
+        def __init__(self):
+            self.rows = {"rows": [0.0] * 1500, "epochs": []}
+
+        def state_dict(self):
+            return self.rows
+
+        def load_state_dict(self, state):
+            self.rows = state
+
+        def __call__(self, model, batch):
+            self.rows["rows"][0] += 1
+            return output(model, batch)
+
+    class Listed:
+        def __init__(self):
+            self.layers = [nn.Linear(6, 6)]
+
+        def __call__(self, model, batch):
+            return output(model, (self.layers[0](batch[0]), batch[1]))
+
+    GLOBAL = nn.Linear(6, 6)
+
+    def global_layer():
+        return lambda model, batch: output(model, (GLOBAL(batch[0]), batch[1]))
+
     class Last:
         # What the same samples and weights give again is no state.
         def __call__(self, model, batch):
@@ -180,19 +221,33 @@ def teachers(project):
 
 @pytest.mark.parametrize(
     ("step", "name"),
-    [("Teacher", "teacher"), ("Shadow", "shadow"), ("counting", "count"), ("Loose", "layers")],
-)
+    [
+        ("Teacher", "teacher"), ("Shadow", "shadow"), ("counting", "count"), ("Helper", "counter"),
+        ("Helper", "seen"), ("Helper", "bank"),
+    ],
+)  # fmt: skip
 def test_what_a_step_holds_beside_the_model_is_named_however_it_holds_it(teachers, step, name):
     run = BareRun(teachers.config, step=f"{{target: 'teachers:{step}'}}")
     (text,) = told(run)
-    assert f"holds: step.{name}: " in text
+    assert f"step.{name}: " in text
+
+
+@pytest.mark.parametrize("step", ["Loose", "Listed", "global_layer"])
+def test_parameters_that_nothing_trains_or_stores_are_refused_wherever_they_are(teachers, step):
+    with pytest.raises(ConfigError, match="nothing would train or store it"):
+        BareRun(teachers.config, step=f"{{target: 'teachers:{step}'}}")
+
+
+def test_the_trial_gives_an_object_its_own_state_back_as_it_was(teachers):
+    held = BareRun(teachers.config, step="{target: 'teachers:Bank'}").session.ready_components()
+    assert held.step.rows == {"rows": [0.0] * 1500, "epochs": []}
 
 
 def test_what_the_same_samples_and_weights_give_again_is_no_state(teachers):
     assert told(BareRun(teachers.config, step="{target: 'teachers:Last'}")) == []
 
 
-@pytest.mark.parametrize("step", ["Teacher", "Shadow", "counting", "Loose"])
+@pytest.mark.parametrize("step", ["Teacher", "Shadow", "counting", "Helper"])
 def test_the_trial_leaves_the_weights_and_what_steps_hold_as_they_were(teachers, step):
     plain = BareRun(teachers.config).session.ready_components().state.model.state_dict()
     components = BareRun(
@@ -205,7 +260,7 @@ def test_the_trial_leaves_the_weights_and_what_steps_hold_as_they_were(teachers,
         assert held.teacher is None
     elif step == "Shadow":
         assert held.shadow == {}
-    elif step == "Loose":
-        assert float(held.layers[0].num_batches_tracked) == 0
+    elif step == "Helper":
+        assert (held.counter.number, held.seen, held.bank["rows"].tolist()) == (0, set(), [0, 0])
     else:
         assert held.__closure__[0].cell_contents == 0
