@@ -183,7 +183,7 @@ def test_batches_of_the_usual_forms_are_understood(batch):
     [((1, 2, 3), "3 parts"), ({"x": 1, "y": 2}, "a dict of x, y"), (5, "a int")],
 )
 def test_other_batches_need_a_step(batch, words):
-    with pytest.raises(TargetError, match=f"found {words}; give a `step:`"):
+    with pytest.raises(TargetError, match=f"found {words}; say which by `batch: .* give a `step:`"):
         split_batch(batch)
 
 

@@ -4,7 +4,7 @@ import pytest
 from support.runs.bare_run import BareRun
 from support.runs.project import Project
 
-from epochal.data.errors import ConfigError, TargetError
+from epochal.data.errors import ConfigError, Interrupted, TargetError
 from epochal.data.store.open import open_store
 from epochal.tasks.session.interruption import Interruption
 from epochal.tasks.upkeep import verify_store
@@ -112,7 +112,7 @@ def test_a_run_that_was_broken_off_ends_in_the_bytes_of_an_unbroken_one(
     else:
         calls = iter(range(100))
         monkeypatch.setattr(Interruption, "obey", lambda _: _raise_at(next(calls), 3))
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Interrupted):
             BareRun(project.config, **sets, checkpoint__every_updates=1)()
         monkeypatch.undo()
     resumed = BareRun(project.config, **sets)()
@@ -123,7 +123,8 @@ def test_a_run_that_was_broken_off_ends_in_the_bytes_of_an_unbroken_one(
 
 def _raise_at(call, number):
     if call == number:
-        raise KeyboardInterrupt
+        message = "SIGTERM came"
+        raise Interrupted(message)
 
 
 def test_validation_after_a_restart_measures_with_the_stored_state_of_the_loss(project, tmp_path):
