@@ -177,5 +177,5 @@ def test_debug_shows_all_frames(project, tmp_path):
     done = project("train", "--debug", model=target("Model", built="key"))
     assert done.code == 2
     assert "Traceback (most recent call last)" in done.err
-    assert "epochal/flows/commands/train.py" in done.err
+    assert "flows/commands/train.py" in done.err
     assert f'File "{project.folder}/failing.py"' in done.err
