@@ -9,7 +9,7 @@ from epochal.data.errors import InputError
 from epochal.flows.flow_run.deployed_code import allowed_targets, check_deployed
 from epochal.tasks.config.run import RunConfig
 
-BASE = {**CONFIG, "folder": "/work/project"}
+BASE = {**CONFIG, "folder": "/somewhere/project"}
 EVIL = {"target": "os:system", "args": {"command": "touch /tmp/evil"}}
 
 
