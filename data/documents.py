@@ -16,6 +16,7 @@ from epochal.data.hashing import bytes_sha256
 
 MAX_DOCUMENT_BYTES = 1 << 24
 MAX_DEPTH = 64
+_TOO_DEEP = f"a document has at most {MAX_DEPTH} levels"
 MIN_BYTES_EACH = 12  # of an object or list, on average: in memory one takes twenty times as many
 MIN_COUNTED_BYTES = 1 << 16
 
@@ -49,8 +50,7 @@ def load_document(data: bytes, *, name: str, max_bytes: int = MAX_DOCUMENT_BYTES
     try:
         document = json.loads(data.decode("ascii"), parse_constant=_no_number)
         body = document.get("body") if isinstance(document, dict) else None
-        if _is_deep(body, levels=MAX_DEPTH):
-            raise ValueError(f"a document has at most {MAX_DEPTH} levels")  # noqa: TRY301
+        _check_depth(body, levels=MAX_DEPTH)
         expected = _document(body) if isinstance(body, dict) else None
     except (ValueError, RecursionError) as error:
         raise CorruptObject(f"{name} is no JSON document: {error}") from error
@@ -83,17 +83,19 @@ def _no_number(text: str) -> float:
     raise ValueError(f"a document cannot hold {text}")
 
 
-def _is_deep(value: Any, *, levels: int) -> bool:
-    """Whether what JSON has given has more levels than that."""
+def _check_depth(value: Any, *, levels: int) -> None:
+    """Raises ValueError if what JSON has given has more levels than that."""
     if levels == 0:
-        return True
+        raise ValueError(_TOO_DEEP)
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return any(_is_deep(item, levels=levels - 1) for item in items if type(item) in (dict, list))
+    for item in items:
+        if type(item) in (dict, list):
+            _check_depth(item, levels=levels - 1)
 
 
 def _plain(value: Any, *, depth: int) -> Any:
     if depth > MAX_DEPTH:
-        raise ValueError(f"a document has at most {MAX_DEPTH} levels")
+        raise ValueError(_TOO_DEEP)
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
