@@ -124,43 +124,40 @@ def file_checksum(path: Path) -> str:
         return _of_stream(stream, Checksum())
 
 
-def _frame(tag: str, view: memoryview) -> bytes:
-    """What comes before each part of a content, so that no two contents have equal bytes."""
-    return f"{len(tag)}:{tag}:{view.nbytes}:".encode()
+class _Parts:
+    """Adds parts to a hash, so that no two contents have equal bytes."""
+
+    _hasher: Any
+
+    def add(self, tag: str, data: bytes | memoryview) -> None:
+        """Adds one part; (`a`, `bc`) and (`ab`, `c`) differ."""
+        view = memoryview(data).cast("B")
+        self._hasher.update(f"{len(tag)}:{tag}:{view.nbytes}:".encode())
+        self._hasher.update(view)
 
 
-class ContentDigest:
+class ContentDigest(_Parts):
     """A running sha256 over parts, each framed by its tag and length."""
 
     def __init__(self, kind: str) -> None:
         self._hasher = hashlib.sha256(canonical_json(["epochal", kind]))
 
-    def add(self, tag: str, data: bytes | memoryview) -> None:
-        """Adds one part; (`a`, `bc`) and (`ab`, `c`) differ."""
-        view = memoryview(data).cast("B")
-        self._hasher.update(_frame(tag, view))
-        self._hasher.update(view)
-
     def hexdigest(self) -> str:
         """Hex sha256 of the parts added so far."""
-        return self._hasher.hexdigest()
+        digest: str = self._hasher.hexdigest()
+        return digest
 
 
-class QuickDigest:
+class QuickDigest(_Parts):
     """A running 64-bit checksum over parts, framed as by `ContentDigest`: to find equal ones."""
 
     def __init__(self) -> None:
         self._hasher = xxhash.xxh3_64()
 
-    def add(self, tag: str, data: bytes | memoryview) -> None:
-        """Adds one part; (`a`, `bc`) and (`ab`, `c`) differ."""
-        view = memoryview(data).cast("B")
-        self._hasher.update(_frame(tag, view))
-        self._hasher.update(view)
-
     def value(self) -> int:
         """In [0, 2**64)."""
-        return self._hasher.intdigest()
+        value: int = self._hasher.intdigest()
+        return value
 
 
 def quick_digests(rows_NX: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:

@@ -3,11 +3,10 @@
 import pytest
 from pydantic import ValidationError
 from support.numbers.stage_keys import FACTS, config, keys
-from support.runs.bare_run import BareRun
+from support.runs.bare_run import BareRun, rates
 from support.runs.project import Project, environment
 
 from epochal.data.errors import ConfigError, TrainingFailed
-from epochal.data.tables.writing import UPDATES, read_table
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 from epochal.tasks.runs.plan import make_plan
 from epochal.tasks.stages.registry import list_stages
@@ -30,13 +29,6 @@ def project(tmp_path, home):
     made = Project(tmp_path / "project", epochs=3, sampling={"policy": "none"})
     made.write("rates.py", RATES)
     return made
-
-
-def rates(run, epoch):
-    record = run.view.record_of(run.view.stage("train", epoch))
-    with run.session.stage_store.fetch_artifact(record, "updates") as path:
-        columns = read_table(path, schema=UPDATES).columns
-    return columns["value"][columns["key"] == "train/learning_rate"].tolist()
 
 
 def test_a_users_function_gives_the_rate_and_resumes(project, tmp_path):

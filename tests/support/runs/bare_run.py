@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from epochal.data.tables.writing import UPDATES, read_table
 from epochal.tasks.config.load import load_config
 from epochal.tasks.reporting import SilentReporter
 from epochal.tasks.running.open import open_run
@@ -62,3 +63,11 @@ class BareRun:
             for one in self.outcomes
             if one.resumed_at is not None
         }
+
+
+def rates(run, epoch):
+    """The learning rate at each update of an epoch."""
+    record = run.view.record_of(run.view.stage("train", epoch))
+    with run.session.stage_store.fetch_artifact(record, "updates") as path:
+        columns = read_table(path, schema=UPDATES).columns
+    return columns["value"][columns["key"] == "train/learning_rate"].tolist()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from support.numbers.stage_keys import FACTS, all_of, config, keys
-from support.runs.bare_run import BareRun
+from support.runs.bare_run import BareRun, rates
 from support.runs.project import Project, call, environment
 
 from epochal.data.errors import TrainingFailed
@@ -44,13 +44,6 @@ def project(tmp_path, home):
     made = Project(tmp_path / "project", epochs=6, sampling={"policy": "none"})
     made.write("measures.py", DICT_METRIC)
     return made
-
-
-def rates(run, epoch):
-    record = run.view.record_of(run.view.stage("train", epoch))
-    with run.session.stage_store.fetch_artifact(record, "updates") as path:
-        columns = read_table(path, schema=UPDATES).columns
-    return columns["value"][columns["key"] == "train/learning_rate"].tolist()
 
 
 def computed(run):
