@@ -5,8 +5,8 @@ import os
 import shutil
 
 import pytest
-from support.runs.bare_run import BareRun
-from support.runs.project import Project, call, environment
+from support.runs.bare_run import BareRun, finished_project
+from support.runs.project import Project, call
 
 from epochal.data.errors import StoreUnavailable
 from epochal.data.store.local import LocalBackend
@@ -32,10 +32,7 @@ class ReadOnlyDisk(SystemDisk):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    with environment(HOME=str(tmp_path_factory.mktemp("home"))):
-        project = Project(tmp_path_factory.mktemp("finished") / "project", epochs=2)
-        BareRun(project.config)()
-        return project
+    return finished_project(tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import shutil
 import tracemalloc
 
 import pytest
-from support.runs.bare_run import BareRun
-from support.runs.project import Project, call, environment
+from support.runs.bare_run import finished_project
+from support.runs.project import Project, call
 from support.stores.malformed_bytes import document
 
 from epochal.data.documents import dump_document, load_document
@@ -16,10 +16,7 @@ from epochal.data.errors import CorruptObject
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A project whose run is done."""
-    with environment(HOME=str(tmp_path_factory.mktemp("home"))):
-        project = Project(tmp_path_factory.mktemp("finished") / "project", epochs=2)
-        BareRun(project.config)()
-        return project
+    return finished_project(tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from support.runs.project import Project, environment
+
 from epochal.data.tables.writing import UPDATES, read_table
 from epochal.tasks.config.load import load_config
 from epochal.tasks.reporting import SilentReporter
@@ -71,3 +73,11 @@ def rates(run, epoch):
     with run.session.stage_store.fetch_artifact(record, "updates") as path:
         columns = read_table(path, schema=UPDATES).columns
     return columns["value"][columns["key"] == "train/learning_rate"].tolist()
+
+
+def finished_project(folder):
+    """A project below `folder` whose run of two epochs is done."""
+    with environment(HOME=str(folder / "home")):
+        project = Project(folder / "project", epochs=2)
+        BareRun(project.config)()
+    return project
