@@ -1,10 +1,10 @@
 """A signal that ends the command raises Interrupted, wherever it comes."""
 
-import os
 import signal
 
 import pytest
 from pydantic import BaseModel, field_serializer
+from support.runs.forked_runs import signal_that_ends_a_fork
 
 from epochal.data.errors import ConfigError, Interrupted
 from epochal.flows.termination import told_of_termination
@@ -103,12 +103,5 @@ def test_other_errors_go_through():
 
 def test_a_process_that_the_users_code_has_forked_ends_by_the_signal():
     with told_of_termination():
-        pid = os.fork()
-        if not pid:
-            try:
-                signal.raise_signal(signal.SIGTERM)
-            finally:
-                os._exit(3)
-        _, status = os.waitpid(pid, 0)
-    assert os.WIFSIGNALED(status)
-    assert os.WTERMSIG(status) == signal.SIGTERM
+        ended_by = signal_that_ends_a_fork(signal.SIGTERM)
+    assert ended_by == signal.SIGTERM

@@ -7,6 +7,7 @@ thread in torch, for a pool of threads does not survive a fork.
 import json
 import os
 import shutil
+import signal
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -198,3 +199,15 @@ def _found(run: BareRun) -> dict:
         "records": {key: one.values for key, one in sorted(run.view.records.items())},
         "objects": sorted(path for path in store.listing() if path.startswith("stages/")),
     }
+
+
+def signal_that_ends_a_fork(number):
+    """The signal by which a forked process ends that gives itself one; None if by none."""
+    pid = os.fork()
+    if not pid:
+        try:
+            signal.raise_signal(number)
+        finally:
+            os._exit(3)
+    _, status = os.waitpid(pid, 0)
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else None

@@ -1,9 +1,9 @@
 """A stage notes the signals that end a run, and hands them on once it has committed."""
 
-import os
 import signal
 
 import pytest
+from support.runs.forked_runs import signal_that_ends_a_fork
 
 from epochal.data.errors import Interrupted
 from epochal.tasks.session.interruption import SIGNALS, Interruption
@@ -55,12 +55,5 @@ def test_a_signal_with_a_handler_of_its_own_goes_there():
 
 def test_a_process_forked_in_a_stage_ends_by_the_signal():
     with Interruption().noted():
-        pid = os.fork()
-        if not pid:
-            try:
-                signal.raise_signal(signal.SIGTERM)
-            finally:
-                os._exit(3)
-        _, status = os.waitpid(pid, 0)
-    assert os.WIFSIGNALED(status)
-    assert os.WTERMSIG(status) == signal.SIGTERM
+        ended_by = signal_that_ends_a_fork(signal.SIGTERM)
+    assert ended_by == signal.SIGTERM
