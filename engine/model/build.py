@@ -91,50 +91,47 @@ def build_loss(factory: Callable[..., Any], args: Mapping[str, Any]) -> Loss:
     per_sample = (of_sums or "reduction" not in args) and _takes(factory, "reduction")
     given = {**args, "reduction": "none"} if per_sample else dict(args)
     per_sample = per_sample or args.get("reduction") == "none"
-    if inspect.isclass(factory) or _num_positional(factory, given) == 0:
-        try:
-            made = factory(**given)
-        except BaseException as error:  # a user's loss may raise anything
-            if passes_through(error):
-                raise
-            raise TargetError(
-                f"loss: its target raised {type(error).__name__}: {error}; args: {dict(args)}"
-            ) from error
-        if not callable(made):
-            raise TargetError(
-                f"loss: its target returned a {type(made).__name__}, expected a callable "
-                "(output, target) -> loss"
-            )
-        module = made if isinstance(made, nn.Module) else None
-        # torch's own have no hooks to be called; looking for some takes a quarter of their time.
-        own = module is not None and type(made).__module__ == nn.CrossEntropyLoss.__module__
-        function = made.forward if own else made
-        return Loss(
-            function,
-            per_sample,
-            _ignored(made, given),
-            module,
-            class_weights=class_weights(made, given),
-            per_sample_sum=of_sums,
-            own_mean=partial(_own_mean, factory, args, module)
-            if _means(factory) and "reduction" not in args
-            else None,
-            made=made,
-        )
+    makes = inspect.isclass(factory) or _num_positional(factory, given) == 0
+    made = _made(factory, given) if makes else factory
+    module = made if isinstance(made, nn.Module) else None
+    function = made if makes else partial(factory, **given)
+    # torch's own have no hooks to be called; looking for some takes a quarter of their time.
+    if module is not None and type(made).__module__ == nn.CrossEntropyLoss.__module__:
+        function = module.forward
+    own_mean = None
+    if _means(factory) and "reduction" not in args:
+        again = partial(_made_again, factory, args, module)
+        own_mean = again if makes else partial(partial, factory, **args)
     return Loss(
-        partial(factory, **given),
+        function,
         per_sample,
-        _ignored(factory, given),
-        class_weights=class_weights(factory, given),
+        _ignored(made, given),
+        module,
+        class_weights=class_weights(made, given),
         per_sample_sum=of_sums,
-        own_mean=(lambda: partial(factory, **args))
-        if _means(factory) and "reduction" not in args
-        else None,
-        made=factory,
+        own_mean=own_mean,
+        made=made,
     )
 
 
-def _own_mean(
+def _made(factory: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+    try:
+        made = factory(**given)
+    except BaseException as error:  # a user's loss may raise anything
+        if passes_through(error):
+            raise
+        raise TargetError(
+            f"loss: its target raised {type(error).__name__}: {error}; args: {given}"
+        ) from error
+    if not callable(made):
+        raise TargetError(
+            f"loss: its target returned a {type(made).__name__}, expected a callable "
+            "(output, target) -> loss"
+        )
+    return made
+
+
+def _made_again(
     factory: Callable[..., Any], args: Mapping[str, Any], module: nn.Module | None
 ) -> Callable[[Any, Any], Any]:
     """The loss made once more, with its own reduction and the parameters of the first."""
