@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from epochal.data.tables.schemas import OBSERVATIONS
 from epochal.data.traces import in_one_line, users_line
 from epochal.data.types import seed_64
 from epochal.tasks.config.run import RunConfig
+from epochal.tasks.preflight.loss_mean import check_mean
 from epochal.tasks.stages.score import SCORING_DATA
 from epochal.tasks.user_code.components import Components, build_components, own_policy
 from epochal.tasks.user_code.failures import failed_module
@@ -309,93 +309,6 @@ def _check_losses(config: RunConfig, output: StepOutput, target: Any) -> None:
             f"logits of shape (B, C); use a step that returns the observations {names}, a policy "
             "that goes by losses alone, or `policy: none`"
         )
-
-
-_MEANS_DIFFER = 1e-4  # relative; the same numbers are added in another order
-MEAN_SAMPLES = 64  # spread over the data, so that they are of several classes and lengths
-
-
-def check_mean(
-    config: RunConfig,
-    components: Components,
-    data: OpenDataset,
-    *,
-    notice: Callable[[str], None] = lambda _: None,
-) -> None:
-    """Raises TargetError for a loss whose mean is not the one that training would follow.
-
-    A loss of the user's may divide by what only it knows, such as its own weights. notice: told if
-    one number for the batch is not to be put together from those of its micro-batches.
-    """
-    import torch
-
-    from epochal.engine.model.batches import split_batch
-    from epochal.engine.model.step import DefaultStep
-    from epochal.engine.randomness import seeded
-    from epochal.tasks.run_data.probe_batches import spread_batch
-
-    loss, model = components.loss, components.state.model
-    accumulates = max(config.gradients.accumulated(epoch) for epoch in range(config.epochs)) > 1
-    is_opaque = not loss.per_sample and loss.class_weights is None and accumulates
-    if config.step is not None or not (loss.own_mean is not None or is_opaque):
-        return
-    count = min(MEAN_SAMPLES, config.loader.batch_size, data.info.num_samples)
-    seed, was_training = seed_64(config.seed, "probe"), model.training
-    model.eval()
-    try:
-        with torch.no_grad(), seeded(seed):
-            moved = spread_batch(config, data, components, count=count)
-            model_input, target = split_batch(moved)
-            outputs = model(model_input)
-    finally:
-        model.train(was_training)
-    if not (isinstance(outputs, torch.Tensor) and isinstance(target, torch.Tensor)):
-        return
-    if outputs.is_floating_point() and outputs.itemsize < torch.float32.itemsize:
-        outputs = outputs.float()
-
-    def mean_of(function: Callable[[Any, Any], Any], rows: slice) -> float | None:
-        with torch.no_grad(), seeded(seed):
-            value = function(outputs[rows], target[rows])
-        return float(value) if isinstance(value, torch.Tensor) and value.numel() == 1 else None
-
-    whole, half = slice(None), count // 2
-    if loss.own_mean is None:
-        parts = [mean_of(loss.function, slice(half)), mean_of(loss.function, slice(half, None))]
-        value = mean_of(loss.function, whole)
-        if half and value is not None and None not in parts:
-            first, second = (float(part or 0.0) for part in parts)
-            together = (first * half + second * (count - half)) / count
-            if _differ(value, together):
-                notice(
-                    f"loss: {config.loss.target} gives one number for a batch, {value:.6g} for "
-                    f"{count} samples, but {first:.6g} and {second:.6g} for their halves: with "
-                    "gradients.accumulate an update follows the mean by samples over its "
-                    "micro-batches, which is another one; a loss that takes `reduction`, or a "
-                    "`step` with denominator_B, keeps its own"
-                )
-        return
-    with torch.no_grad(), seeded(seed):
-        losses = DefaultStep(loss).losses(outputs, target)
-    own = mean_of(loss.own_mean(), whole)
-    denominator = losses.denominator_B
-    total = float(losses.loss_B.numel() if denominator is None else denominator.sum())
-    if own is None or losses.parts is not None or not total:
-        return
-    ours = float(losses.loss_B.double().sum()) / total
-    if _differ(own, ours):
-        raise TargetError(
-            f"loss: over {count} samples the mean of {config.loss.target} is {own:.6g}, but that "
-            f"of what it gives with `reduction: none` is {ours:.6g}: it divides by something that "
-            "Epochal does not know. Set loss.args.reduction to `mean`, for one loss a batch, or "
-            "give a `step` that returns loss_B and denominator_B"
-        )
-
-
-def _differ(one: float, other: float) -> bool:
-    if not (math.isfinite(one) and math.isfinite(other)):  # the first update tells
-        return False
-    return not math.isclose(one, other, rel_tol=_MEANS_DIFFER, abs_tol=_MEANS_DIFFER)
 
 
 def _check_metrics(components: Components, output: StepOutput, target: Any) -> None:
