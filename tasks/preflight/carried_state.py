@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from epochal.tasks.user_code.components import Components
 
-MAX_DEPTH = 4  # of objects inside objects
+MAX_DEPTH = 6  # of objects, lists and mappings inside each other
 _NOT_USERS = frozenset(
     {"builtins", "torch", "numpy", "epochal", "collections", "random", "threading"}
 )
@@ -207,6 +207,8 @@ class _Generator:
 def _copied(value: Any, depth: int = 0) -> Any:
     """A copy that later changes do not reach; of what is not looked into, nothing."""
     copied: Any = None
+    if depth > MAX_DEPTH:  # or inside itself
+        return None
     if isinstance(value, _PLAIN):
         copied = value
     elif isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
@@ -214,15 +216,15 @@ def _copied(value: Any, depth: int = 0) -> Any:
     elif isinstance(value, np.ndarray):
         copied = value.copy() if value.size <= MAX_ELEMENTS and value.dtype != object else None
     elif isinstance(value, list | tuple | deque) and len(value) <= MAX_ITEMS:
-        copied = [_copied(item) for item in value]
+        copied = [_copied(item, depth + 1) for item in value]
     elif isinstance(value, Mapping) and len(value) <= MAX_ITEMS:
-        copied = {str(key): _copied(item) for key, item in value.items()}
+        copied = {str(key): _copied(item, depth + 1) for key, item in value.items()}
     elif isinstance(value, nn.Module):  # one that its owner does not register
         tensors = {**value.state_dict(), **dict(value.named_buffers())}
         copied = {name: _copied(tensor.detach()) for name, tensor in tensors.items()}
     elif isinstance(value, set | frozenset) and len(value) <= MAX_ITEMS:
         copied = sorted(map(repr, value))
-    elif _is_plain_object(value) and depth < MAX_DEPTH:
+    elif _is_plain_object(value):
         copied = {name: _copied(one, depth + 1) for name, one in list(vars(value).items())}
     else:
         copied = _of_generator(value)
@@ -300,37 +302,39 @@ def _kept(owner: Any) -> Callable[[], None]:
     return restore
 
 
-def _undo(value: Any, depth: int = 0) -> Callable[[], None] | None:
+def _undo(value: Any, depth: int = 0) -> Callable[[], Any] | None:
     """A function that gives a value its present content again; None where none can change."""
-    undo: Callable[[], None] | None = None
+    undo: Callable[[], Any] | None = None
+    if depth > MAX_DEPTH:
+        return None
     if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
         undo = partial(_fill, value, value.detach().clone())
     elif isinstance(value, np.ndarray):
         undo = partial(np.copyto, value, value.copy())
     elif isinstance(value, list | deque | dict | set):
-        items = list(value.values()) if isinstance(value, dict) else list(value)
-        inner = [one for item in items if (one := _undo(item, depth + 1)) is not None]
+        items = value.values() if isinstance(value, dict) else value
+        within = list(items) if len(value) <= MAX_ITEMS else []
+        inner = [one for item in within if (one := _undo(item, depth + 1)) is not None]
         undo = partial(_refill, value, value.copy(), inner)
-    elif _is_plain_object(value) and depth < MAX_DEPTH:
+    elif _is_plain_object(value):
         fields = dict(vars(value))
         inner = [one for item in fields.values() if (one := _undo(item, depth + 1)) is not None]
         undo = partial(_refill, vars(value), fields, inner)
     elif isinstance(value, nn.Module):
         tensors = {**value.state_dict(), **dict(value.named_buffers())}.values()
         undo = partial(_each, [partial(_fill, one, one.detach().clone()) for one in tensors])
-    elif isinstance(value, torch.Generator):
-        undo = partial(_set_state, value, value.get_state())
-    elif isinstance(value, np.random.RandomState):
-        undo = partial(value.set_state, value.get_state())
-    elif isinstance(value, np.random.Generator):
-        undo = partial(setattr, value.bit_generator, "state", value.bit_generator.state)
-    elif isinstance(value, random.Random):
-        undo = partial(value.setstate, value.getstate())
+    else:
+        undo = _undo_draws(value)
     return undo
 
 
-def _set_state(generator: torch.Generator, state: Tensor) -> None:
-    generator.set_state(state)
+def _undo_draws(value: Any) -> Callable[[], Any] | None:
+    if isinstance(value, torch.Generator | np.random.RandomState):
+        set_state: Callable[[Any], Any] = value.set_state
+        return partial(set_state, value.get_state())
+    if isinstance(value, np.random.Generator):
+        return partial(setattr, value.bit_generator, "state", value.bit_generator.state)
+    return partial(value.setstate, value.getstate()) if isinstance(value, random.Random) else None
 
 
 def _fill(tensor: Tensor, content: Tensor) -> None:
@@ -338,14 +342,14 @@ def _fill(tensor: Tensor, content: Tensor) -> None:
         tensor.copy_(content)
 
 
-def _each(undo: Sequence[Callable[[], None]]) -> None:
+def _each(undo: Sequence[Callable[[], Any]]) -> None:
     for one in undo:
         one()
 
 
 def _kept_cells(part: Any) -> Callable[[], None]:
     """Gives a function that puts back what a function has enclosed."""
-    undo: list[Callable[[], None]] = []
+    undo: list[Callable[[], Any]] = []
     for cell in getattr(part, "__closure__", None) or ():
         with suppress(ValueError):  # not yet assigned
             content = cell.cell_contents
@@ -355,7 +359,7 @@ def _kept_cells(part: Any) -> Callable[[], None]:
     return partial(_each, undo)
 
 
-def _refill(value: Any, content: Any, inner: Sequence[Callable[[], None]] = ()) -> None:
+def _refill(value: Any, content: Any, inner: Sequence[Callable[[], Any]] = ()) -> None:
     _each(inner)
     value.clear()
     if isinstance(value, dict | set):

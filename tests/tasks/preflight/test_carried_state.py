@@ -177,6 +177,17 @@ TEACHERS = """
             self.bank["rows"] += 1
             return output(model, batch)
 
+    class Knot:
+        # Holds itself, and more than anybody wants copied.
+        def __init__(self):
+            self.ring, self.owner, self.many = [], self, [object() for _ in range(100_000)]
+            self.ring.append(self.ring)
+            self.calls = 0
+
+        def __call__(self, model, batch):
+            self.calls += 1
+            return output(model, batch)
+
     class Bank:
         # It says itself what its state is.
         def __init__(self):
@@ -223,7 +234,7 @@ def teachers(project):
     ("step", "name"),
     [
         ("Teacher", "teacher"), ("Shadow", "shadow"), ("counting", "count"), ("Helper", "counter"),
-        ("Helper", "seen"), ("Helper", "bank"),
+        ("Helper", "seen"), ("Helper", "bank"), ("Knot", "calls"),
     ],
 )  # fmt: skip
 def test_what_a_step_holds_beside_the_model_is_named_however_it_holds_it(teachers, step, name):
