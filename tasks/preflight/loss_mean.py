@@ -123,7 +123,7 @@ def _check_own(
 ) -> None:
     import torch
 
-    from epochal.engine.model.step import DefaultStep
+    from epochal.engine.model.step import DefaultStep, as_target
     from epochal.engine.randomness import seeded
 
     with torch.no_grad(), seeded(seed):
@@ -132,7 +132,7 @@ def _check_own(
     total = float(losses.loss_B.numel() if denominator is None else denominator.sum())
     if losses.parts is not None or not total:
         return
-    own = _number(own_mean, outputs, target, seed)
+    own = _number(own_mean, outputs, as_target(loss, target, outputs), seed)
     ours = float(losses.loss_B.double().sum()) / total
     if _differ(own, ours):
         raise TargetError(
