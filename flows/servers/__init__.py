@@ -119,7 +119,11 @@ def down() -> DownResult:
     with home.lock():
         records = {**surviving(home), **read_note(home)}
         known = [records[name] for name in _STOP_ORDER if name in records]
-        stopped = tuple(record.name for record in known if stop(record, home=home))
+        stopped = tuple(
+            record.name
+            for record in known
+            if stop(record, home=home, started_first=record.name == "worker")
+        )
         home.write({})
     return DownResult(stopped=stopped)
 

@@ -162,14 +162,23 @@ def surviving(home: ServerHome) -> dict[str, ServerRecord]:
     return servers
 
 
-def stop(record: ServerRecord, *, home: ServerHome, grace_s: float = GRACE_S) -> bool:
+def stop(
+    record: ServerRecord, *, home: ServerHome, grace_s: float = GRACE_S, started_first: bool = False
+) -> bool:
     """Ends the record's process and all that it started: SIGTERM, and SIGKILL after `grace_s`.
 
-    Returns whether there was anything to stop.
+    started_first: what it started is given as long before it is told itself, since it would end
+    that at once: a worker its runs, before they have committed. Returns whether there was anything
+    to stop.
     """
     family = _family(record, home)
     if not family:
         return False
+    if started_first:
+        started = [process for process in family if process.pid != record.pid]
+        _signal(started, signal.SIGTERM)
+        psutil.wait_procs(started, timeout=grace_s)
+        family = _family(record, home)
     _signal(family, signal.SIGTERM)
     deadline = time.monotonic() + grace_s
     while family and time.monotonic() < deadline:

@@ -63,6 +63,38 @@ def test_one_that_will_not_hear_is_killed(home):
     assert not is_alive(record)
 
 
+COMMITS = """
+import pathlib, signal, sys, time
+
+def commit(*_):
+    time.sleep(0.3)
+    pathlib.Path(sys.argv[1]).write_text("committed")
+    sys.exit(75)
+
+signal.signal(signal.SIGTERM, commit)
+print("at work", flush=True)
+time.sleep(600)
+"""
+ENDS_ITS_RUNS = """
+import signal, subprocess, sys, time
+run = subprocess.Popen([sys.executable, "-c", sys.argv[1], sys.argv[2]])
+signal.signal(signal.SIGTERM, lambda *_: (run.kill(), sys.exit(0)))
+while True:
+    time.sleep(0.1)
+"""
+
+
+def test_what_a_worker_runs_has_committed_before_the_worker_ends_it(home, tmp_path):
+    commit = tmp_path / "commit"
+    record = started(
+        home, [sys.executable, "-c", ENDS_ITS_RUNS, COMMITS, str(commit)], name="worker"
+    )
+    wait_for(lambda: "at work" in Path(record.log).read_text())
+    assert stop(record, home=home, started_first=True)
+    assert commit.read_text() == "committed"
+    assert surviving(home) == {}
+
+
 def test_what_a_killed_server_has_started_is_still_found_and_stopped(home):
     record = started(home, [sys.executable, "-c", STARTS_ANOTHER])
     child = int(wait_for(lambda: Path(record.log).read_text()))
