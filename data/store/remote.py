@@ -24,7 +24,7 @@ from epochal.data.store.local_disk import private_folder, sweep, user_folder
 from epochal.data.store.retry import tried
 
 NUM_REQUESTS = 16  # at the same time
-_EXCLUSIVE = {"memory", "s3", "s3a", "gs", "abfs", "az"}
+_EXCLUSIVE = {"memory", "s3", "gs", "abfs", "az"}
 
 
 class ObjectBackend:
