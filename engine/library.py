@@ -99,7 +99,7 @@ def as_batches(
 ) -> PlainBatches:
     """Batches of a DataLoader, a list or a generator: `(input, target)`, a dict, or nests of them.
 
-    accumulate: batches of one update; losses are weighted by true sample counts, and a shorter tail
+    accumulate: batches of one update; its loss is the mean over all of them, and a shorter tail
     is an update too. num_batches: of a source that has no `len`. sample_ids: from a batch to its
     samples' ids, integers of shape (B,); none: their places in this pass, from 0, so that
     observations and errors tell the place and not the sample.
