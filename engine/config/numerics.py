@@ -49,8 +49,8 @@ class GradientsConfig(Frozen):
     accumulate: int = Field(
         default=1,
         ge=1,
-        description="micro-batches per update, whose loss is the mean over all of them at once; the "
-        "tail of an epoch is stepped",
+        description="micro-batches per update, whose loss is the mean over all of them at once; "
+        "the tail of an epoch is stepped",
     )
     accumulate_from: int = Field(
         default=0,
