@@ -1,9 +1,10 @@
 """Names as MLflow takes them: two names never become one, and what MLflow takes stays as it is.
 
 MLflow's keys consist of letters, digits and `_ - . / :` and spaces, of at most 250 characters, and
-are paths without empty parts. Here a colon begins and ends an escape: `recall@5` is `recall:at:5`.
-Databases may take letters of either case, with or without accents, as the same; names that differ
-in nothing else get an escape too. Knows nothing of MLflow but these rules.
+are paths without empty parts that do not begin with two dots. Here a colon begins and ends an
+escape: `recall@5` is `recall:at:5`. Databases may take letters of either case, with or without
+accents, as the same; names that differ in nothing else get an escape too. Knows nothing of MLflow
+but these rules.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ def _folded(text: str) -> str:
 
 def _joined(text: str, escaped: str) -> str:
     name = "/".join(map(_part, escaped.split("/")))
+    if name.startswith(".."):
+        name = _escape(".") + name[1:]
     if len(name) <= MAX_CHARS:
         return name
     tail = f":sha256.{digest('mlflow-name', text)[:16]}:"

@@ -31,6 +31,8 @@ def test_what_mlflow_takes_stays_as_it_is(name):
         ("a:b", "a:colon:b"),
         ("猫🦊", "猫:u1f98a:"),
         ("../x", ":dot:./x"),
+        ("..x", ":dot:.x"),
+        ("..:", ":dot:.:colon:"),
         ("a//b", "a/:empty:/b"),
         (" a ", ":space:a:space:"),
         ("", ":empty:"),
@@ -43,6 +45,8 @@ def test_what_mlflow_refuses_is_written_out(name, shown):
 @settings(deadline=None)  # the first example imports MLflow
 @given(TEXTS)
 @example("x" * 300)
+@example("..x")
+@example(".." * 150)
 @example("/" * 300)
 @example("x/." * 100)
 def test_mlflow_takes_every_name(text):
