@@ -14,6 +14,7 @@ from pathlib import Path
 
 from epochal.data.errors import CorruptObject, EpochalError, InputError, NotFound
 from epochal.data.stage_store.stages import StageRecord, StageStore
+from epochal.data.store.addresses import local_folder, scheme_of
 from epochal.data.store.open import open_store
 from epochal.data.store.store import Store
 from epochal.tasks.config.load import load_config
@@ -159,11 +160,21 @@ def is_config(reference: str) -> bool:
 
 
 def named_store(reference: str) -> Store:
-    """The store at that address, or the one that the config at that path names."""
-    if not is_config(reference):
-        return open_store(reference, folder=Path.cwd())
-    config = load_config(reference)
-    return open_store(config.store, folder=Path(config.folder))
+    """The store at that address, or the one that the config at that path names.
+
+    Raises NotFound where a store on this machine is not there. An object store knows no folders:
+    there a store that is not there is an empty one.
+    """
+    if is_config(reference):
+        config = load_config(reference)
+        store = open_store(config.store, folder=Path(config.folder))
+        cure = f"`epochal train {reference}` makes it"
+    else:
+        store = open_store(reference, folder=Path.cwd())
+        cure = "expected the address of a store, or the path of a config"
+    if scheme_of(store.url) == "file" and not (folder := local_folder(store.url)).is_dir():
+        raise NotFound(f"{reference}: there is no store at {folder}; {cure}")
+    return store
 
 
 def _as_described(store: Store, config: RunConfig, notice: Callable[[str], None]) -> FoundRun:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from epochal.data.errors import BadStore, CorruptObject
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.stage_store.status import STARTED
 from epochal.tasks.planning.stage import Stage
@@ -22,7 +23,8 @@ def survey(
 ) -> dict[str, StageRecord]:
     """Key → record of each stage that need not be computed, as far as records and sizes tell.
 
-    Raises StoreUnavailable if the store cannot be read.
+    Raises StoreUnavailable if the store cannot be read, BadStore if a folder that holds stages is
+    a symbolic link.
     """
     labels = {stage.known_key: stage.label for stage in stages}
     records: dict[str, StageRecord] = {}
@@ -35,7 +37,7 @@ def survey(
                 stage_store.store.delete(path)
         elif status.problem not in (None, STARTED):
             for path in status.damaged:
-                stage_store.store.set_aside(path, str(status.problem))
+                _set_aside(stage_store, path, str(status.problem))
             notice(f"{labels[key]}: {status.problem}; it is computed again")
     while needed := _pruned_and_needed(stages, records, pruned):
         for key, names in needed.items():
@@ -45,6 +47,16 @@ def survey(
                 "stage needs; it is computed again"
             )
     return records
+
+
+def _set_aside(stage_store: StageStore, path: str, problem: str) -> None:
+    try:
+        stage_store.store.set_aside(path, problem)
+    except CorruptObject as error:
+        raise BadStore(
+            f"{error}; put a folder in its place: the store itself may be a link, or `store:` may "
+            "name the other disk"
+        ) from error
 
 
 def _pruned_and_needed(

@@ -45,3 +45,17 @@ def test_every_command_looks_in_the_store_that_is_given(command, project, tmp_pa
     done = call(command, str(project.config), *COMMANDS[command], "--store", str(empty))
     assert done.code == 2
     assert f"{empty} has no run" in done.err.replace("\n", " ")
+
+
+@pytest.mark.parametrize("command", ["runs", "verify", "gc"])
+def test_a_store_that_is_not_there_is_not_a_good_one(command, tmp_path, monkeypatch):
+    """A mistyped path must not read as "every digest is right"."""
+    monkeypatch.chdir(tmp_path)
+    mistyped = call(command, "./stroe")
+    assert mistyped.code == 2
+    assert f"there is no store at {tmp_path / 'stroe'}" in mistyped.err.replace("\n", " ")
+    fresh = Project(tmp_path / "project", epochs=1)
+    untrained = call(command, str(fresh.config))
+    assert untrained.code == 2
+    assert "`epochal train" in untrained.err
+    assert not fresh.store.exists()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 from support.runs.bare_run import BareRun
-from support.runs.project import Project, environment
+from support.runs.project import Project, call, environment
 
 from epochal.data.stage_store.status import PRUNED
 from epochal.data.store import open as opening
@@ -140,3 +140,16 @@ def test_what_gc_has_removed_and_a_stage_needs_is_told_before_anything_is_comput
     assert not again.view.is_done(again.view.stage("train", 0))
     (told,) = [text for text in again.notices if text.startswith("train · epoch 0")]
     assert "`epochal gc` has removed its optimizer, which a later stage needs" in told
+
+
+def test_a_linked_folder_of_stages_stops_the_run_before_its_start(tmp_path):
+    """Nothing may be set aside through the link, and what it leads to is not used."""
+    project = Project(tmp_path / "project", epochs=1)
+    (tmp_path / "elsewhere").mkdir()
+    project.store.mkdir()
+    (project.store / "stages").symlink_to(tmp_path / "elsewhere")
+    done = call("train", str(project.config))
+    assert done.code == 2
+    assert "stages: a symbolic link" in done.err.replace("\n", " ")
+    assert "put a folder in its place" in done.err.replace("\n", " ")
+    assert not list((tmp_path / "elsewhere").iterdir())
