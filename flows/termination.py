@@ -1,6 +1,6 @@
 """Signals that end a command, wherever it is: SIGTERM, and those that mean the same.
 
-A stage at work notes a signal and commits before it obeys (`epochal.tasks.session.interruption`);
+A stage at work notes a signal and commits before it obeys (`epochal.tasks.trainer.interruption`);
 this is for all the time around the stages, the start above all.
 """
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from epochal.data.errors import Interrupted
-from epochal.tasks.session.interruption import AS_TERM, end_process_by
+from epochal.tasks.trainer.interruption import AS_TERM, end_process_by
 
 
 class TerminationSignal(BaseException):

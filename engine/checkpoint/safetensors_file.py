@@ -48,6 +48,20 @@ def safetensors_pieces(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memory
     Tensors that share memory are written once each. Those on a device are brought to the host one
     by one. Raises StateMismatch for what the format does not have.
     """
+    ordered = _ordered(tensors)
+    yield _header(ordered)
+    for _, tensor in ordered:
+        if tensor.numel():
+            yield _raw(tensor)
+
+
+def safetensors_size(tensors: Mapping[str, Tensor]) -> int:
+    """Bytes of the file that `safetensors_pieces` gives. Raises StateMismatch as that does."""
+    ordered = _ordered(tensors)
+    return len(_header(ordered)) + sum(tensor.nbytes for _, tensor in ordered)
+
+
+def _ordered(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
     assert sys.byteorder == "little", "the format is little-endian"
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.dtype not in _RANK:
@@ -55,11 +69,7 @@ def safetensors_pieces(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memory
                 f"{name} is a {tensor.layout} tensor of {tensor.dtype}, which a safetensors file "
                 f"cannot hold; expected a dense one of {', '.join(map(str, _DTYPES))}"
             )
-    ordered = sorted(tensors.items(), key=lambda item: (_RANK[item[1].dtype], item[0]))
-    yield _header(ordered)
-    for _, tensor in ordered:
-        if tensor.numel():
-            yield _raw(tensor)
+    return sorted(tensors.items(), key=lambda item: (_RANK[item[1].dtype], item[0]))
 
 
 def _header(ordered: list[tuple[str, Tensor]]) -> bytes:

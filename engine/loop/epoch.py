@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from epochal.data.errors import TargetError, TrainingFailed
 from epochal.data.types import Batch, seed_64
-from epochal.engine.config.mid_epoch import INSIDE
 from epochal.engine.config.mixing import MixingConfig
 from epochal.engine.config.numerics import GradientsConfig, PrecisionConfig
 from epochal.engine.loop.gradients import SKIPPED, Gradients
@@ -32,6 +31,7 @@ from epochal.engine.loop.progress import (
 )
 from epochal.engine.loop.recorder import CLIPPED, LOSS, NORM, READ_EVERY
 from epochal.engine.loop.resize import resized
+from epochal.engine.loop.updates_table import in_long_form
 from epochal.engine.measure.observe import Columns, Observer, denominators_of, mean_of
 from epochal.engine.model.batch_norm import annealed
 from epochal.engine.model.batches import target_of, to_device
@@ -297,17 +297,5 @@ def spikes(norm_U: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
 
 
 def updates_table(result: EpochResult) -> dict[str, npt.NDArray[Any]]:
-    """The step metrics in long form: `step` int64, `key`, `value` float64; key by key.
-
-    Metrics of a validation inside the epoch have rows where they were measured.
-    """
-    step_U = np.arange(result.num_updates, dtype=np.int64) + result.first_update
-    names = list(result.updates)
-    value = np.concatenate([result.updates[name] for name in names])
-    sparse = np.repeat([name.startswith(INSIDE) for name in names], result.num_updates)
-    held = ~(sparse & np.isnan(value))
-    return {
-        "step": np.tile(step_U, len(names))[held],
-        "key": np.repeat(np.array(names, dtype=object), result.num_updates)[held],
-        "value": value[held],
-    }
+    """The step metrics in long form: `step` int64, `key`, `value` float64; key by key."""
+    return in_long_form(result.updates, first_update=result.first_update)

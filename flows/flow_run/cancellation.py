@@ -3,7 +3,7 @@
 Before Prefect's runner sends SIGTERM it asks the flow's process whether it will take the signal
 for a cancellation. The process says no unless Prefect's own handler is in place; but our stages
 note signals themselves, and hand them to that handler once they have committed
-(`epochal.tasks.session.interruption`). So the answer is given here.
+(`epochal.tasks.trainer.interruption`). So the answer is given here.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from epochal.data.errors import CorruptObject, StateMismatch
 from epochal.data.stage_store.mid_epoch import MidEpochCommit
 from epochal.data.tables.schemas import OBSERVATIONS
-from epochal.tasks.checkpoints.mid_epoch_saver import restore
+from epochal.tasks.checkpoints.mid_epoch_codec import restore
 
 if TYPE_CHECKING:
     from epochal.data.loading.order import MicroBatchPlan

@@ -55,24 +55,31 @@ class Weights:
             raise NotFound(f"start.from: there is no file {self.what}") from None
 
 
-def load_weights(
-    weights: Weights, config: RunConfig, components: Components, *, sha256: str | None = None
-) -> None:
-    """The weights that `config.start` names into the model. sha256: what they must be, or None.
+@contextmanager
+def opened_weights(weights: Weights, *, sha256: str | None) -> Iterator[Path]:
+    """A local file that holds them. sha256: what they must be, or None.
 
-    Raises StateMismatch if they do not fit, TrainingFailed if they have changed.
+    Raises as `Weights.opened`; TrainingFailed if they have changed.
+    """
+    with weights.opened() as path:
+        if sha256 is not None and file_sha256(path) != sha256:
+            raise TrainingFailed(
+                f"start.from: {weights.what} has changed since this command began; run it again"
+            )
+        yield path
+
+
+def load_weights(path: Path, what: str, config: RunConfig, components: Components) -> None:
+    """The weights that `config.start` names into the model. what: how messages call them.
+
+    Raises StateMismatch if they do not fit, CorruptObject if they are none.
     """
     from epochal.engine.checkpoint.serialize import load_tensors
     from epochal.engine.checkpoint.warm_start import load_start
     from epochal.engine.model.state import fresh_optimizer
 
     assert config.start is not None
-    with weights.opened() as path:
-        if sha256 is not None and file_sha256(path) != sha256:
-            raise TrainingFailed(
-                f"start.from: {weights.what} has changed since this command began; run it again"
-            )
-        tensors = load_tensors(path, device="cpu")
+    tensors = load_tensors(path, device="cpu")
     try:
         load_start(
             components.state.model,
@@ -82,5 +89,5 @@ def load_weights(
             allow_unexpected=config.start.allow_unexpected,
         )
     except StateMismatch as error:
-        raise StateMismatch(f"start.from: {weights.what}: {error}") from None
+        raise StateMismatch(f"start.from: {what}: {error}") from None
     fresh_optimizer(components.state)  # so that a moving average starts from the new weights

@@ -173,6 +173,13 @@ class CheckpointConfig(Frozen):
     every_updates: int | None = Field(
         default=None, ge=1, description="updates between two commits inside an epoch; none: by time"
     )
+    grace_seconds: float = Field(
+        default=15.0,
+        gt=0,
+        le=3600,
+        description="seconds that a run which is being ended may take for its last commit; Prefect "
+        "grants 30 for all, a spot machine 120",
+    )
     keep_last: int | None = Field(
         default=None,
         ge=2,
@@ -181,6 +188,22 @@ class CheckpointConfig(Frozen):
     )
     keep_best: int = Field(
         default=1, ge=0, description="epochs of the best metric whose checkpoints stay"
+    )
+
+
+class LaunchConfig(Frozen):
+    """Where the user's code runs: in a process of its own, or in the one that orchestrates."""
+
+    kind: Literal["local", "inline"] = Field(
+        default="local",
+        description="local: model and data run in a trainer process with one Python thread, apart "
+        "from Prefect, MLflow and the store. inline: in the calling process, for a debugger or a "
+        "notebook; items that draw random numbers may then differ from run to run",
+    )
+    silence_seconds: float = Field(
+        default=300.0,
+        gt=0,
+        description="seconds without a sign of the trainer after which it is said where it stands",
     )
 
 

@@ -35,6 +35,7 @@ from epochal.tasks.config.parts import (
     AveragingConfig,
     CheckpointConfig,
     EarlyStoppingConfig,
+    LaunchConfig,
     TrackingConfig,
     WarmStartConfig,
     rule,
@@ -147,6 +148,9 @@ class RunConfig(Frozen):
     )
     tracking: TrackingConfig = Field(
         default=TrackingConfig(), description="where MLflow is; in no stage key"
+    )
+    launch: LaunchConfig = Field(
+        default=LaunchConfig(), description="where the user's code runs; in no stage key"
     )
     device: str = Field(
         default="auto",

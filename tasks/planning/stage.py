@@ -45,6 +45,15 @@ class RunInputs:
     packages: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     definitions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
+    @classmethod
+    def of_document(cls, body: Mapping[str, Any]) -> RunInputs:
+        """From plain JSON, as `asdict` makes it."""
+        sets = {
+            name: None if body[name] is None else DatasetFacts(**body[name])
+            for name in ("train_data", "validation_data", "scoring_data")
+        }
+        return cls(**{**body, **sets, "schedule": tuple(body["schedule"])})
+
     @property
     def all_packages(self) -> dict[str, str]:
         """Installed package that some target's code imports → version."""

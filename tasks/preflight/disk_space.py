@@ -100,21 +100,22 @@ def _moments(optimizer: Optimizer, *, device: Any) -> float:
 
 def check_space(
     config: RunConfig,
-    state: TrainingState,
+    size: CheckpointSize,
     *,
     store_url: str,
     epochs: int,
     num_samples: int,
     notice: Callable[[str], None],
 ) -> None:
-    """Notices what will not fit. epochs: how many are still to be trained; num_samples: of one.
+    """Notices what will not fit. size: of one checkpoint.
+
+    epochs: how many are still to be trained; num_samples: of one.
 
     Raises PreflightFailed if there is no room for the next two checkpoints of a local store, or to
     write one before it is uploaded.
     """
     if not epochs:
         return
-    size = checkpoint_size(state, accumulate=config.gradients.accumulate)
     if scheme_of(store_url) != "file":
         _check_scratch(size)
         return

@@ -11,6 +11,7 @@ from epochal.data.config.loader import DataConfig
 from epochal.data.errors import DataError, InputError, passes_through
 from epochal.data.inspection.dataset import DatasetInfo, OpenDataset
 from epochal.data.inspection.describe import Description, describe
+from epochal.data.inspection.file_stamps import files_stamp
 from epochal.data.inspection.names import class_names, has_paths
 from epochal.data.store.store import Store
 from epochal.tasks.config.run import RunConfig
@@ -28,6 +29,7 @@ from epochal.tasks.runs.run_inputs import (
 )
 from epochal.tasks.runs.run_sources import DataField, RunSources, data_fields, read_sources
 from epochal.tasks.stages.score import SCORING_DATA
+from epochal.tasks.user_code.named_files import Stamps
 from epochal.tasks.user_code.targets import call_target
 
 QUICK_READ_S = 10.0
@@ -69,15 +71,17 @@ def open_data(
     sources: Mapping[str, str],
     notice: Reporter,
     before_write: Callable[[], None],
+    stamps: Stamps = files_stamp,
 ) -> OpenDataset:
     """Makes the data set and reads it if that is quick or was never done.
 
-    before_write: called before what was read is noted in the store.
+    before_write: called before what was read is noted in the store. stamps: looks at the files
+    that the config declares.
     Raises TargetError if the target fails, DataError if the data set cannot be trained on.
     """
     data: DataConfig = data_fields(config)[field]
     folder = Path(config.folder)
-    path = description_path(data, names=config.batch, sources=sources, folder=folder)
+    path = description_path(data, names=config.batch, sources=sources, folder=folder, stamps=stamps)
     dataset = make_dataset(config, field)
     known, stamp = read_known(store, path), data_stamp(data, folder=folder)
     if (
@@ -208,8 +212,13 @@ def read_run_inputs(
     *,
     notice: Reporter,
     before_write: Callable[[], None],
+    start: str | None,
+    stamps: Stamps = files_stamp,
 ) -> tuple[RunInputs, dict[str, OpenDataset]]:
-    """The inputs of the keys, made from the data as it is now, and the open data sets."""
+    """The inputs of the keys, made from the data as it is now, and the open data sets.
+
+    start: of `start_sha256`. The rest as for `open_data`.
+    """
     digests = sources.digests
     data: dict[DataField, OpenDataset] = {
         name: open_data(
@@ -219,6 +228,7 @@ def read_run_inputs(
             sources=digests.get(name, {}),
             notice=notice,
             before_write=before_write,
+            stamps=stamps,
         )
         for name in data_fields(config)
     }
@@ -230,7 +240,7 @@ def read_run_inputs(
         name: DatasetFacts(dataset.fingerprint, dataset.info.num_samples)
         for name, dataset in data.items()
     }
-    return make_run_inputs(config, sources, data_sets), dict(data.items())
+    return make_run_inputs(config, sources, data_sets, start=start), dict(data.items())
 
 
 def remember_data(
@@ -238,6 +248,8 @@ def remember_data(
     store: Store,
     data: Mapping[str, OpenDataset],
     sources: Mapping[str, Mapping[str, str]],
+    *,
+    stamps: Stamps = files_stamp,
 ) -> None:
     """Remembers what was read of the data for targets whose code is known by now to be `sources`.
 
@@ -249,6 +261,7 @@ def remember_data(
             names=config.batch,
             sources=sources.get(name, {}),
             folder=Path(config.folder),
+            stamps=stamps,
         )
         write_known(store, path, data[name].info)
 

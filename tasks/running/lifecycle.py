@@ -19,7 +19,6 @@ from epochal.data.traces import failure_text
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.preflight.tracker import check_tracker
 from epochal.tasks.reporting import Reporter, current_reporter
-from epochal.tasks.run_data.sample_images import read_images
 from epochal.tasks.running.open import open_run
 from epochal.tasks.running.run import Run, prepared_run, working_on
 from epochal.tasks.running.tracked_run import final_tags, make_tracker
@@ -80,8 +79,8 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
         session.stage_store,
         notice=session.reporter.notice,
         local_mlflow=local_mlflow,
-        tags={"epochal.device": str(session.device)},
-        images=partial(read_images, session.data["train_data"]),
+        tags={"epochal.device": session.device},
+        images=session.trainer.images,
     )
     run.tracker, session.deliver_part = tracker, tracker.deliver_part
     computing = not view.is_whole

@@ -2,124 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
-from epochal.data.errors import (
-    PreflightFailed,
-    StoreUnavailable,
-    TargetError,
-    TrainingFailed,
-    passes_through,
-)
+import numpy as np
+
+from epochal.data.errors import PreflightFailed, StoreUnavailable, TrainingFailed
+from epochal.data.inspection.dataset import DatasetInfo, OpenDataset
 from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.open import open_store
 from epochal.data.store.retry import RetryPolicy
-from epochal.data.traces import in_one_line, users_line
+from epochal.data.store.store import Store
 from epochal.tasks.config.load import refuse_secrets
 from epochal.tasks.config.run import RunConfig
+from epochal.tasks.launch.start import INLINE, start_trainer
 from epochal.tasks.planning.run_length import with_epochs
 from epochal.tasks.planning.run_view import RunView, differences
 from epochal.tasks.planning.stage import RunInputs
-from epochal.tasks.preflight.disk_space import check_space
-from epochal.tasks.preflight.forward_pass import check_before_start
+from epochal.tasks.preflight.disk_space import CheckpointSize, check_space
 from epochal.tasks.reporting import Reporter, SilentReporter
-from epochal.tasks.run_data.run_data import read_run_inputs, remember_data
 from epochal.tasks.running.run import Run
 from epochal.tasks.runs.plan import opening_line
-from epochal.tasks.runs.run_inputs import with_sources
 from epochal.tasks.runs.run_plans import record_plan
-from epochal.tasks.runs.run_sources import RunSources, read_sources
 from epochal.tasks.runs.survey import survey
-from epochal.tasks.runs.warm_start import check_start, find_weights
+from epochal.tasks.runs.warm_start import find_weights, start_sha256
 from epochal.tasks.session.session import Session
 from epochal.tasks.stages.registry import list_stages
-from epochal.tasks.user_code.components import prepare_numerics
-from epochal.tasks.user_code.failures import raised_by_users_code
-from epochal.tasks.user_code.files_read import forget_files
-from epochal.tasks.user_code.loaded_modules import ANY, forget_modules, noting_modules
+from epochal.tasks.trainer.interruption import Interruption
+from epochal.tasks.trainer.trainer import Trainer
+
+
+def _nothing() -> None:
+    """What is done meanwhile where nothing is."""
 
 
 def open_run(
     config: RunConfig,
     *,
     reporter: Reporter | None = None,
-    before_start: Callable[[], None] = lambda: None,
+    before_start: Callable[[], None] = _nothing,
+    meanwhile: Callable[[], None] = _nothing,
 ) -> Run:
     """Reads the data, lists the stages, looks up which are done, and checks before computing.
 
     A config that did not come from a file is refused here if it holds a password.
 
-    before_start: the caller's own checks, called if something is to be computed.
+    before_start: the caller's own checks, called if something is to be computed. meanwhile: called
+    while the trainer begins.
     Nothing has started when it raises: InputError for what is wrong with config, data or store.
     """
     refuse_secrets(config.model_dump(mode="json"), name=config.name)
+    told = reporter or SilentReporter()
     try:
-        return _open(config, reporter or SilentReporter(), before_start)
+        store = open_store(config.store, folder=Path(config.folder))
+        interruption = Interruption()
+        with ExitStack() as stack:
+            trainer = start_trainer(config, store, told, interruption)
+            stack.callback(trainer.close)
+            meanwhile()
+            run = _open(config, store, trainer, told, interruption, before_start)
+            stack.pop_all()
+            return run
     except (StoreUnavailable, TrainingFailed) as error:
-        raise PreflightFailed(str(error)) from error
-    except BaseException as error:
-        if passes_through(error) or not raised_by_users_code(error):
-            raise
-        raise TargetError(
-            f"before the start, code that the config names raised {in_one_line(error)}"
-            f"{users_line(error)}"
-        ) from error
+        meant = PreflightFailed(str(error))
+        meant.trace = error.trace
+        raise meant from error
 
 
-def _open(config: RunConfig, reporter: Reporter, before_start: Callable[[], None]) -> Run:
-    from epochal.engine.environment import numerics_environment
-
-    store = open_store(config.store, folder=Path(config.folder))
-    device = prepare_numerics(config)
+def _open(
+    config: RunConfig,
+    store: Store,
+    trainer: Trainer,
+    reporter: Reporter,
+    interruption: Interruption,
+    before_start: Callable[[], None],
+) -> Run:
     check_store = cache(store.preflight)  # before the first write, and once
-    sources = read_sources(config, store)
-    forget_modules(sources.imports)
-    forget_files()
-    with noting_modules(ANY):
-        run_inputs, data = read_run_inputs(
-            config, store, sources, notice=reporter, before_write=check_store
-        )
-    config = with_epochs(config, num_samples=run_inputs.train_data.num_samples)
+    opened, ids = trainer.ask_for(
+        "open",
+        {"config": config.model_dump(mode="json"), "store": store.url},
+        answers={"check_store": check_store, "start_sha256": partial(start_sha256, config)},
+    )
+    run_inputs = RunInputs.of_document(opened["run_inputs"])
+    data = _known_data(opened["data"], ids or b"")
+    config = trainer.config = with_epochs(config, num_samples=run_inputs.train_data.num_samples)
     stage_store = StageStore(store)
     view = _view(config, run_inputs, stage_store, reporter)
-    environment = numerics_environment(device)
-    components, weights = None, find_weights(config)
+    weights, size = find_weights(config), None
     if not view.is_whole:
         check_store()
-        with noting_modules(ANY):
-            components = check_before_start(config, data, device=device, notice=reporter.notice)
-        built = sources.with_loaded(store)
-        _tell_of_code(sources, built, reporter)
-        if built.digests != sources.digests:
-            run_inputs = with_sources(run_inputs, built)
-            remember_data(config, store, data, run_inputs.sources)
+        checked, _ = trainer.ask_for("check", {"config": config.model_dump(mode="json")})
+        size = CheckpointSize(**checked["size"])
+        if checked["run_inputs"] is not None:
+            run_inputs = RunInputs.of_document(checked["run_inputs"])
             view = _view(config, run_inputs, stage_store, reporter)
     stages = tuple(view.stages)
-    if components is not None and not view.is_whole:
+    if size is not None and not view.is_whole:
         check_space(
             config,
-            components.state,
+            size,
             store_url=store.url,
             epochs=sum(stage.kind == "train" and not view.is_done(stage) for stage in stages),
             num_samples=data["train_data"].info.num_samples,
             notice=reporter.notice,
         )
-        if not view.is_done(stages[0]):
-            check_start(weights, config, components)
+        if weights is not None and not view.is_done(stages[0]):
+            with weights.opened() as path:
+                trainer.ask_for("check_start", {"path": str(path), "what": weights.what})
+        if config.launch.kind == "inline":
+            reporter.notice(INLINE)
         before_start()
     session = Session(
         run=view,
         run_inputs=run_inputs,
         store=store,
         stage_store=stage_store,
+        trainer=trainer,
         data=data,
-        device=device,
-        environment=environment,
+        device=opened["device"],
+        environment=opened["environment"],
         reporter=reporter,
-        components=components,
         start=weights,
+        interruption=interruption,
     )
     reporter.opening(opening_line(view, run_inputs, store))
     _refuse_or_tell(view, session)
@@ -134,45 +141,31 @@ def _open(config: RunConfig, reporter: Reporter, before_start: Callable[[], None
     return run
 
 
+def _known_data(told: Mapping[str, Any], ids: bytes) -> dict[str, OpenDataset]:
+    """What the trainer has told of its data sets. ids: of those that have ids of their own."""
+    data, start = {}, 0
+    for name, one in told.items():
+        info = DatasetInfo.model_validate(one["info"])
+        read_ids_N = None
+        if not info.index_ids:
+            read_ids_N = np.frombuffer(ids, np.int64, info.num_samples, start)
+            start += read_ids_N.nbytes
+        data[name] = OpenDataset(
+            field=name,
+            dataset=None,
+            info=info,
+            fingerprint=one["fingerprint"],
+            read_ids_N=read_ids_N,
+            labels_N=None,
+        )
+    return data
+
+
 def _view(
     config: RunConfig, run_inputs: RunInputs, stage_store: StageStore, reporter: Reporter
 ) -> RunView:
     stages = tuple(list_stages(config, run_inputs))
     return RunView(config, stages, survey(stage_store, stages, notice=reporter.notice))
-
-
-MAX_NAMED = 5
-
-
-def _tell_of_code(known: RunSources, built: RunSources, reporter: Reporter) -> None:
-    """Reports what building the targets has shown of their code, and what no key holds; once."""
-    for field, source in built.code.items():
-        before = known.code[field].digests
-        found = [name for name in source.digests if name not in before]
-        gone = [name for name in before if name not in source.digests]
-        if found:
-            reporter.notice(
-                f"{field}: building it loaded {_named(found)}, which no import statement of "
-                "its files names: now in the keys, as far as it was loaded before the start"
-            )
-        if gone:
-            reporter.notice(
-                f"{field}: building it no longer loads {_named(gone)}, which it did before: "
-                "no longer in the keys"
-            )
-    for field, files in built.read.items():
-        if files and field not in known.built:
-            reporter.notice(
-                f"{field}: building it read {_named(files)}, which is in no key: name it in "
-                f"{field}.files, so that a change of it is seen"
-            )
-    for text in known.not_followed:
-        reporter.notice(text)
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" * (len(names) > MAX_NAMED)
-    return ", ".join(names[:MAX_NAMED]) + more
 
 
 def _refuse_or_tell(view: RunView, session: Session) -> None:

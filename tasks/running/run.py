@@ -9,9 +9,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from epochal.data.errors import CorruptObject, EpochalError, InputError, TrainingFailed
+from epochal.data.errors import CorruptObject, TrainingFailed
 from epochal.data.stage_store.records import StageRecord
-from epochal.data.traces import in_one_line, users_line
+from epochal.tasks.launch.failures import at_work
 from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.reporting import Outcome
@@ -121,7 +121,6 @@ class Run:
             self.session.reporter.notice(f"{stage.label}: {problem}; it is computed again")
             self.view.records.pop(stage.known_key, None)
         self.outcomes[:] = [told for told in self.outcomes if told.stage.known_key not in keys]
-        self.session.components = None  # `initialise` takes only what nothing has touched
 
 
 def consumed(view: RunView, stage: Stage) -> dict[str, str]:
@@ -138,48 +137,13 @@ def consumed(view: RunView, stage: Stage) -> dict[str, str]:
 def _compute(session: Session, stage: Stage) -> StageRecord:
     try:
         return KINDS[stage.kind].run(session, stage, consumed(session.run, stage))
-    except BaseException as error:  # the user's model, data, loss or metric may raise anything
+    except BaseException as error:
         session.live_key = None
-        cause = _cause(session, error)
-        if cause is None:
+        # What came of the user's code has been told by the trainer as what it means.
+        meant = error if session.interruption.obeyed else at_work(error, stage.label, None)
+        if meant is error:
             raise
-        raise TrainingFailed(
-            f"{stage.label}: {cause}; the stages before it are committed: the same command, or "
-            "Retry in Prefect's UI, goes on from there"
-        ) from error
-
-
-def _cause(session: Session, error: BaseException) -> str | None:
-    """What the user's code has done, or None for an error that means what it says.
-
-    At work a wrong target is no longer an input that is refused before anything starts.
-    """
-    if isinstance(error, InputError):
-        return str(error)
-    if isinstance(error, EpochalError) or session.interruption.obeyed:
-        return None
-    if isinstance(error, OSError) or not isinstance(error, Exception):
-        # A disk that is full, or the end of this process, unless the user's code raised it.
-        from epochal.tasks.user_code.failures import raised_by_users_code
-
-        if not raised_by_users_code(error):
-            return None
-    return f"{in_one_line(error)}{users_line(error)}{_module(session, error)}{_hint(error)}"
-
-
-def _module(session: Session, error: BaseException) -> str:
-    from epochal.tasks.user_code.failures import failed_module
-
-    components = session.components
-    return "" if components is None else failed_module(error, components.modules)
-
-
-def _hint(error: BaseException) -> str:
-    from epochal.tasks.run_data.probe_batches import ONE_SAMPLE, REMEDY
-
-    if not str(error).startswith(ONE_SAMPLE):
-        return ""
-    return f" (a policy left an epoch whose last batch is a single sample: {REMEDY})"
+        raise meant from error
 
 
 _current: ContextVar[Run | None] = ContextVar("epochal_run", default=None)

@@ -21,8 +21,7 @@ from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import CorruptObject
 from epochal.data.hashing import digest
 from epochal.data.inspection.dataset import DatasetInfo
-from epochal.data.inspection.describe import files_stamp
-from epochal.data.inspection.file_stamps import quick_stamp
+from epochal.data.inspection.file_stamps import files_stamp, quick_stamp
 from epochal.data.store.store import Store
 from epochal.data.types import in_key
 from epochal.tasks.config.run import RunConfig
@@ -31,16 +30,24 @@ from epochal.tasks.planning.stage import DatasetFacts, RunInputs, Seen
 from epochal.tasks.runs.run_sources import DataField, RunSources, data_fields
 from epochal.tasks.runs.warm_start import start_sha256
 from epochal.tasks.stages.score import SCORING_DATA
-from epochal.tasks.user_code.named_files import paths_in
+from epochal.tasks.user_code.named_files import Stamps, paths_in
 from epochal.tasks.user_code.targets import resolved_args
 
 MAX_DESCRIPTION_BYTES = 1 << 16
 
 
 def description_path(
-    data: DataConfig, *, names: BatchNames | None, sources: Mapping[str, str], folder: Path
+    data: DataConfig,
+    *,
+    names: BatchNames | None,
+    sources: Mapping[str, str],
+    folder: Path,
+    stamps: Stamps = files_stamp,
 ) -> str:
-    """Where the store remembers this data set. Raises DataError if a declared file is missing."""
+    """Where the store remembers this data set. Raises DataError if a declared file is missing.
+
+    stamps: looks at declared files.
+    """
     identity: dict[str, Any] = {
         "target": data.target,
         "args": in_key(resolved_args(data.args, folder=folder)),
@@ -49,7 +56,7 @@ def description_path(
         **_named(names),
     }
     if data.version is None and data.files:
-        identity["files"] = files_stamp(data.files, folder)
+        identity["files"] = stamps(data.files, folder)
     return f"fingerprints/{digest('data', identity)}.json"
 
 
@@ -114,7 +121,7 @@ def remembered_run_inputs(config: RunConfig, store: Store, sources: RunSources) 
             seen = _seen(data, known, folder=Path(config.folder))
             fingerprint = None if seen == "changed" else known.fingerprint
         data_sets[name] = DatasetFacts(fingerprint, num_samples, seen)
-    return make_run_inputs(config, sources, data_sets)
+    return make_run_inputs(config, sources, data_sets, start=start_sha256(config))
 
 
 def data_stamp(data: DataConfig, *, folder: Path) -> str | None:
@@ -147,15 +154,17 @@ def make_run_inputs(
     config: RunConfig,
     sources: RunSources,
     data_sets: Mapping[DataField, DatasetFacts],
+    *,
+    start: str | None,
 ) -> RunInputs:
-    """What keys need beyond the config. data_sets: as far as known."""
+    """What keys need beyond the config. data_sets: as far as known. start: of `start_sha256`."""
     num_samples = data_sets["train_data"].num_samples
     run_inputs = RunInputs(
         sources={},
         train_data=data_sets["train_data"],
         validation_data=data_sets["validation_data"],
         schedule=sample_digests(with_epochs(config, num_samples=num_samples), num_samples),
-        start=start_sha256(config),
+        start=start,
         scoring_data=data_sets.get(SCORING_DATA),
     )
     return with_sources(run_inputs, sources)

@@ -19,6 +19,7 @@ from epochal.data.config.loader import DataConfig
 from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import CorruptObject
 from epochal.data.hashing import digest
+from epochal.data.inspection.file_stamps import files_stamp
 from epochal.data.store.store import Store
 from epochal.data.types import Frozen, Target, in_key
 from epochal.engine.schedule.kinds import CustomSchedule
@@ -26,7 +27,7 @@ from epochal.tasks.config.run import RunConfig
 from epochal.tasks.stages.score import SCORING_DATA, own_data
 from epochal.tasks.user_code.files_read import files_read
 from epochal.tasks.user_code.loaded_modules import found_again, loaded_beside, remembered
-from epochal.tasks.user_code.named_files import NamedFiles, named_files
+from epochal.tasks.user_code.named_files import NamedFiles, Stamps, named_files
 from epochal.tasks.user_code.package_versions import package_versions
 from epochal.tasks.user_code.source_digests import (
     ModuleFile,
@@ -163,15 +164,17 @@ def _targets(config: RunConfig) -> dict[str, Target]:
     return {field: target for field, target in named.items() if target is not None}
 
 
-def read_sources(config: RunConfig, store: Store) -> RunSources:
+def read_sources(config: RunConfig, store: Store, *, stamps: Stamps = files_stamp) -> RunSources:
     """The code of all targets, as far as it is known without running any.
+
+    stamps: looks at the files that targets name.
 
     Raises TargetError if a file cannot be read as Python, DataError if one of `files` is missing.
     """
     folder, targets = Path(config.folder), _targets(config)
     imports = {field: _read(target, folder) for field, target in targets.items()}
     files = {
-        field: named_files(target, folder=folder)
+        field: named_files(target, folder=folder, stamps=stamps)
         for field, target in targets.items()
         if not isinstance(target, DataConfig)
     }

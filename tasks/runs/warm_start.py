@@ -7,26 +7,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from epochal.data.errors import (
     ConfigError,
-    CorruptObject,
     InputError,
     NotFound,
-    StateMismatch,
 )
 from epochal.data.hashing import file_sha256
 from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.open import open_store
-from epochal.tasks.checkpoints.warm_start import Weights, load_weights
+from epochal.tasks.checkpoints.warm_start import Weights
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.runs.lookup import records_of
 from epochal.tasks.runs.run_plans import find_plan
-
-if TYPE_CHECKING:
-    from epochal.tasks.user_code.components import Components
 
 _EPOCH = re.compile(r"(?P<run>.+?)(?::(?P<epoch>\d+|best))?")
 
@@ -127,16 +121,3 @@ def start_sha256(config: RunConfig) -> str | None:
         raise InputError(
             f"start.from: {weights.what} cannot be read: {error.strerror or error}"
         ) from error
-
-
-def check_start(weights: Weights | None, config: RunConfig, components: Components) -> None:
-    """Before the first stage: whether the weights to start from fit. Raises ConfigError.
-
-    They stay in the model, whose initialise stage loads them again.
-    """
-    if weights is None:
-        return
-    try:
-        load_weights(weights, config, components)
-    except (StateMismatch, CorruptObject) as error:
-        raise ConfigError(str(error)) from error

@@ -12,20 +12,17 @@ from typing import TYPE_CHECKING, Any
 from epochal.data.inspection.dataset import OpenDataset
 from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.store import Store
-from epochal.tasks.checkpoints.host_buffers import HostBuffers
 from epochal.tasks.checkpoints.warm_start import Weights
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_view import PACKAGE, VERSIONS, RunView
 from epochal.tasks.planning.stage import RunInputs, Stage
 from epochal.tasks.reporting import Reporter
-from epochal.tasks.session.interruption import Interruption
+from epochal.tasks.trainer.interruption import Interruption
+from epochal.tasks.trainer.trainer import Trainer
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    import torch
-
-    from epochal.tasks.user_code.components import Components
 
 
 @dataclass(frozen=True)
@@ -50,9 +47,10 @@ def _to_nobody(part: EpochPart) -> None:
 class Session:
     """Everything that the stages of one run share.
 
-    run: the stages and the records of those that are done. data: field of the config → data set.
+    run: the stages and the records of those that are done. trainer: who computes. data: field of
+    the config → what is known of the data set, which the trainer has. device: as torch names it.
     start: the weights to start from, if the config names any.
-    live_key: the stage whose checkpoint `components.state` holds; None if nobody's.
+    live_key: the stage whose checkpoint the trainer's state is; None if nobody's.
     resumed_at: key → micro-step that its stage went on from.
     deliver_part: takes what is committed of an epoch at work, for live curves.
     """
@@ -61,16 +59,15 @@ class Session:
     run_inputs: RunInputs
     store: Store
     stage_store: StageStore
+    trainer: Trainer
     data: Mapping[str, OpenDataset]
-    device: torch.device
+    device: str
     environment: Mapping[str, Any]
     reporter: Reporter
-    components: Components | None = None
     start: Weights | None = None
     live_key: str | None = None
     resumed_at: dict[str, int] = field(default_factory=dict)
     interruption: Interruption = field(default_factory=Interruption)
-    buffers: HostBuffers = field(default_factory=HostBuffers)
     deliver_part: Callable[[EpochPart], None] = _to_nobody
 
     @property
@@ -91,11 +88,3 @@ class Session:
             if name not in self.environment[VERSIONS]
         }
         return {**self.environment, **packages}
-
-    def ready_components(self) -> Components:
-        """Model, optimizer and step; built at first use."""
-        if self.components is None:
-            from epochal.tasks.user_code.components import build_components
-
-            self.components = build_components(self.config, device=self.device)
-        return self.components

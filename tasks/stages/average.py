@@ -8,6 +8,7 @@ chosen, and is known before anything runs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -16,20 +17,14 @@ from epochal.data.errors import CorruptObject, TrainingFailed
 from epochal.data.stage_store.records import StageRecord
 from epochal.data.types import seed_64
 from epochal.engine.config.numerics import EMA
-from epochal.tasks.checkpoints.end_of_epoch import (
-    COMPANIONS,
-    load_model,
-    put_companions,
-    put_tensors,
-    read_companions,
-)
+from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS, load_model, read_companions
 from epochal.tasks.config.parts import EarlyStoppingConfig, rule
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.early_stopping import last_epoch
 from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.session.session import Session
-from epochal.tasks.stages.commit import commit_stage, put_moment
+from epochal.tasks.stages.commit import commit_stage, computed, put_images, put_moment
 from epochal.tasks.stages.kind import (
     TENSORS,
     Count,
@@ -42,9 +37,12 @@ from epochal.tasks.stages.validate import (
     MeasuredValues,
     commit_measured,
     measure,
+    measured_values,
     metrics_line,
     validate_inputs,
 )
+from epochal.tasks.work.link import obey
+from epochal.tasks.work.work import Computed, Order, ParentArtifacts, Work
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -179,10 +177,43 @@ def _plan(listing: Listing, epoch: int | None) -> Planned | None:  # noqa: ARG00
     return Planned(_inputs(config), _parents(config, listing.stages))
 
 
-def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
-    """The mean of the chosen epochs' weights, as a model that plain torch loads."""
+def _compute(work: Work, order: Order) -> Computed:
     from epochal.engine.checkpoint.averaging import averaged
 
+    epochs, artifacts = order.given["epochs"], ParentArtifacts(work.link, order)
+    mean = averaged(_checkpoints(work, order, epochs, of=order.given["of"]))
+    # There is no mean of what loss and step hold: it is that of the newest of the epochs.
+    beside, document = read_companions(artifacts, order.parents[f"train.{epochs[-1]}"])
+    of_tensors, of_document = COMPANIONS
+    return Computed(
+        values={},
+        tensors={"model": mean, **({of_tensors: beside} if document else {})},
+        documents={of_document: document} if document else {},
+    )
+
+
+def _checkpoints(
+    work: Work, order: Order, epochs: Sequence[int], *, of: str
+) -> Iterator[dict[str, Tensor]]:
+    from epochal.engine.checkpoint.serialize import load_tensors
+
+    artifacts = ParentArtifacts(work.link, order)
+    for epoch in epochs:
+        obey(work.link)
+        try:
+            with artifacts.fetch_artifact(order.parents[f"train.{epoch}"], of) as path:
+                tensors = load_tensors(path, device="cpu")
+        except CorruptObject as error:
+            raise CorruptObject(
+                f"averaging: the weights of epoch {epoch} are needed, and they were removed or "
+                f"damaged ({error}); the same command computes that epoch again, from the last "
+                "checkpoint before it"
+            ) from error
+        yield tensors
+
+
+def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
+    """The mean of the chosen epochs' weights, as a model that plain torch loads."""
     assert session.config.averaging is not None
     records, asked = session.run.records, session.config.averaging
     assert is_decided(stage, records)
@@ -196,43 +227,22 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
         session.reporter.notice(
             f"averaging: {asked.what}, and the run has {len(epochs)} such epochs: these are taken"
         )
-    tensors = averaged(_checkpoints(session, stage, epochs))
-    store, key = session.stage_store, stage.known_key
-    newest = session.run.record_of(stage.parents[f"train.{epochs[-1]}"])
-    with session.store.scratch() as scratch:
-        model = put_tensors(store, key, "model", tensors, scratch)
-        # There is no mean of what loss and step hold: it is that of the newest of the epochs.
-        beside = put_companions(store, key, *read_companions(store, newest), scratch)
-    put_moment(session, stage)
     ended_with = session.run.record_of(_last_of_run(stage, records))
-    return commit_stage(
-        session,
-        stage,
-        {"model": model, **beside},
-        {"epochs": list(epochs), "updates_done": ended_with.values["updates_done"]},
-        consumed=consumed,
-    )
-
-
-def _checkpoints(
-    session: Session, stage: Stage, epochs: tuple[int, ...]
-) -> Iterator[dict[str, Tensor]]:
-    from epochal.engine.checkpoint.serialize import load_tensors
-
-    name = _artifact(stage)
-    for epoch in epochs:
-        session.interruption.obey()
-        record = session.run.record_of(stage.parents[f"train.{epoch}"])
-        try:
-            with session.stage_store.fetch_artifact(record, name) as path:
-                tensors = load_tensors(path, device="cpu")
-        except CorruptObject as error:
-            raise CorruptObject(
-                f"averaging: the weights of epoch {epoch} are needed, and they were removed or "
-                f"damaged ({error}); the same command computes that epoch again, from the last "
-                "checkpoint before it"
-            ) from error
-        yield tensors
+    roles = [f"train.{epoch}" for epoch in epochs]
+    given = {"epochs": list(epochs), "of": _artifact(stage)}
+    with (
+        computed(session, stage, *roles, given=given) as received,
+        session.store.scratch() as scratch,
+    ):
+        artifacts = put_images(session, stage, received, scratch)
+        put_moment(session, stage)
+        return commit_stage(
+            session,
+            stage,
+            artifacts,
+            {"epochs": list(epochs), "updates_done": ended_with.values["updates_done"]},
+            consumed=consumed,
+        )
 
 
 def _plan_validation(listing: Listing, epoch: int | None) -> Planned | None:  # noqa: ARG001 - as a kind is asked
@@ -240,18 +250,25 @@ def _plan_validation(listing: Listing, epoch: int | None) -> Planned | None:  # 
     return None if average is None else Planned(validate_inputs(listing), {"parent": average})
 
 
+def _compute_metrics(work: Work, order: Order) -> Computed:
+    components = work.ready_components()
+    work.touched = True
+    load_model(ParentArtifacts(work.link, order), order.parents["parent"], components)
+    return measured_values(
+        measure(
+            work,
+            seed=seed_64(work.config.seed, "validate_average"),
+            on_batch=partial(obey, work.link),
+            with_ema=False,
+        )
+    )
+
+
 def _validate(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
     """The metrics of the average over the validation data."""
     parent = session.run.record_of(stage.parents["parent"])
-    session.live_key = None  # from here on the live weights belong to no epoch
-    load_model(session.stage_store, parent, session.ready_components())
-    result = measure(
-        session,
-        seed=seed_64(session.config.seed, "validate_average"),
-        on_batch=session.interruption.obey,
-        with_ema=False,
-    )
-    return commit_measured(session, stage, result, measured=parent, consumed=consumed)
+    with computed(session, stage, "parent") as received:
+        return commit_measured(session, stage, received, measured=parent, consumed=consumed)
 
 
 def _metrics(values: Mapping[str, Any]) -> dict[str, float | None]:
@@ -282,6 +299,7 @@ AVERAGE = StageKind(
     artifacts={"model": TENSORS},
     loads=_loads,
     run=_run,
+    compute=_compute,
     line=_line,
 )
 
@@ -296,6 +314,7 @@ VALIDATE_AVERAGE = StageKind(
     artifacts={},
     loads=lambda stage, role, records: ("model", *COMPANIONS),  # noqa: ARG005 - as a kind is asked
     run=_validate,
+    compute=_compute_metrics,
     metrics=_metrics,
     points=_metrics,
     line=metrics_line,

@@ -1,32 +1,94 @@
-"""What all stages do alike: load a state, read which samples are trained on, commit."""
+"""What all stages do alike: have something computed, load a state, put what came of it, commit."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epochal.data.documents import dump_document
 from epochal.data.hashing import digest
 from epochal.data.stage_store.records import Artifact, StageRecord
+from epochal.data.store.hashed_files import BLOCK_BYTES, write_hashed
+from epochal.tasks.checkpoints.commit_writer import CommitWriter
 from epochal.tasks.checkpoints.end_of_epoch import load_checkpoint, load_model
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.session.session import Session
-from epochal.tasks.session.stage_times import TIMES, now_ms
+from epochal.tasks.trainer.answers import ArtifactAnswers
+from epochal.tasks.trainer.trainer import Received
+from epochal.tasks.work.stage_times import TIMES, now_ms
+from epochal.tasks.work.work import Order, ParentArtifacts, Work
 
 if TYPE_CHECKING:
     from epochal.data.samples.table import SampleTable
     from epochal.engine.model.state import TrainingState
 
 
-def sample_table(session: Session, stage: Stage) -> SampleTable | None:
+def sample_table(work: Work, order: Order) -> SampleTable | None:
     """The table that says which samples are trained on; None: all. Raises CorruptObject."""
     from epochal.data.samples.table import read_plan
 
-    if "samples" not in stage.parents:
+    if "samples" not in order.parents:
         return None
-    record = session.run.record_of(stage.parents["samples"])
-    with session.stage_store.fetch_artifact(record, "samples") as path:
-        return read_plan(path, max_rows=len(session.data["train_data"].sample_ids_N))
+    artifacts = ParentArtifacts(work.link, order)
+    with artifacts.fetch_artifact(order.parents["samples"], "samples") as path:
+        return read_plan(path, max_rows=len(work.data["train_data"].sample_ids_N))
+
+
+@contextmanager
+def computed(
+    session: Session,
+    stage: Stage,
+    *roles: str,
+    given: Mapping[str, Any] | None = None,
+    answers: Mapping[str, Callable[..., Any]] | None = None,
+    writer: CommitWriter | None = None,
+) -> Iterator[Received]:
+    """What the trainer has made of a stage. roles: of the parents that it loads.
+
+    given, answers: what else it is told, and what it may ask for. writer: of commits inside it.
+    """
+    parents = {role: session.run.record_of(stage.parents[role]) for role in roles}
+    held = stage.parents.get("parent")
+    live = held is not None and session.live_key == held.known_key
+    session.live_key = None  # until it is known what the trainer holds afterwards
+    opened = ArtifactAnswers(session.stage_store, parents)
+    try:
+        with session.trainer.compute(
+            stage,
+            parents,
+            live=live,
+            given=given,
+            answers={**opened.answers, **(answers or {})},
+            writer=writer,
+        ) as received:
+            opened.close()
+            yield received
+        if live and held is not None:  # a stage that changes the state says what it is then
+            session.live_key = held.known_key
+    finally:
+        opened.close()
+
+
+def put_images(
+    session: Session, stage: Stage, received: Received, scratch: Path
+) -> dict[str, Artifact]:
+    """Puts the tensors and documents that the trainer has made: artifact → what it is."""
+    store, key = session.stage_store, stage.known_key
+    artifacts = {}
+    for name, image in received.images.items():
+        written = write_hashed(scratch / f"{name}.safetensors", _blocks(image))
+        artifacts[name] = store.put_artifact(key, "safetensors", written)
+    for name, body in received.documents.items():
+        artifacts[name] = store.put_artifact(key, "json", dump_document(body))
+    return artifacts
+
+
+def _blocks(image: memoryview) -> Iterator[memoryview]:
+    for start in range(0, len(image), BLOCK_BYTES):
+        yield image[start : start + BLOCK_BYTES]
 
 
 def commit_stage(
@@ -66,24 +128,22 @@ def put_moment(session: Session, stage: Stage) -> None:
     session.stage_store.put_side_file(stage.known_key, TIMES, {"anchors": [[0, now_ms()]]})
 
 
-def bring_state(session: Session, stage: Stage) -> TrainingState:
-    """The live state with the checkpoint of `stage`; reads nothing if it holds that already."""
+def bring_state(work: Work, order: Order) -> TrainingState:
+    """The live state with the checkpoint of `parent`; reads nothing if it holds that already."""
     from epochal.engine.model.state import fresh_optimizer
 
-    components = session.ready_components()
-    if session.live_key == stage.known_key:
+    components = work.ready_components()
+    if order.live:
         return components.state
-    session.live_key = None
-    record = session.run.record_of(stage)
+    record, artifacts = order.parents["parent"], ParentArtifacts(work.link, order)
     if "optimizer" in record.artifacts:
-        load_checkpoint(session.stage_store, record, components)
+        load_checkpoint(artifacts, record, components)
     else:  # the initial weights
         if components.state.companions:  # what they begin with is stored nowhere, but made again
-            session.components = None
-            components = session.ready_components()
-        load_model(session.stage_store, record, components)
+            work.components = None
+            components = work.ready_components()
+        load_model(artifacts, record, components)
         fresh_optimizer(components.state)
-    session.live_key = stage.known_key
     return components.state
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
 
 from epochal.data.stage_store.records import StageRecord
-from epochal.tasks.checkpoints.end_of_epoch import put_model
-from epochal.tasks.checkpoints.warm_start import load_weights
+from epochal.tasks.checkpoints.end_of_epoch import checkpoint_parts
+from epochal.tasks.checkpoints.warm_start import load_weights, opened_weights
 from epochal.tasks.planning.inputs import target_inputs, with_source
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.session.session import Session
-from epochal.tasks.stages.commit import commit_stage
+from epochal.tasks.stages.commit import commit_stage, computed, put_images
 from epochal.tasks.stages.kind import TENSORS, Count, Listing, Planned, RecordValues, StageKind
-from epochal.tasks.user_code.components import build_components
+from epochal.tasks.work.work import Computed, Order, Work
 
 
 class _Values(RecordValues):
@@ -28,22 +30,42 @@ def _plan(listing: Listing, epoch: int | None) -> Planned:  # noqa: ARG001 - as 
     return Planned(inputs)
 
 
-def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
+def _compute(work: Work, order: Order) -> Computed:
     # Built again if anything has changed it since: the same seed gives the same weights.
-    if session.components is None or session.live_key is not None:
-        session.components = build_components(session.config, device=session.device)
-    state = session.components.state
-    if session.start is not None:
-        load_weights(
-            session.start, session.config, session.components, sha256=session.run_inputs.start
-        )
-    with session.store.scratch() as scratch:
-        artifact = put_model(session.stage_store, stage.known_key, state, scratch)
-    parameters = sum(parameter.numel() for parameter in state.model.parameters())
-    record = commit_stage(
-        session, stage, {"model": artifact}, {"parameters": parameters}, consumed=consumed
+    if work.touched:
+        work.components = None
+    components = work.ready_components()
+    work.touched = True
+    if order.given["what"] is not None:
+        path = Path(work.link.ask("start_weights"))
+        load_weights(path, order.given["what"], work.config, components)
+    model = components.state.model
+    return Computed(
+        values={"parameters": sum(parameter.numel() for parameter in model.parameters())},
+        tensors={"model": checkpoint_parts(components.state)[0]["model"]},
     )
-    session.live_key = stage.known_key if record.artifacts["model"] == artifact else None
+
+
+def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
+    start, sha256 = session.start, session.run_inputs.start
+    with ExitStack() as stack:
+
+        def start_weights() -> str:
+            assert start is not None
+            return str(stack.enter_context(opened_weights(start, sha256=sha256)))
+
+        received = stack.enter_context(
+            computed(
+                session,
+                stage,
+                given={"what": None if start is None else start.what},
+                answers={"start_weights": start_weights},
+            )
+        )
+        scratch = stack.enter_context(session.store.scratch())
+        artifacts = put_images(session, stage, received, scratch)
+        record = commit_stage(session, stage, artifacts, dict(received.values), consumed=consumed)
+    session.live_key = stage.known_key if record.artifacts == artifacts else None
     return record
 
 
@@ -60,4 +82,5 @@ INITIALISE = StageKind(
     artifacts={"model": TENSORS},
     loads=_loads,
     run=_run,
+    compute=_compute,
 )

@@ -16,6 +16,7 @@ from epochal.data.stage_store.records import StageRecord
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.stage import RunInputs, Stage
 from epochal.tasks.session.session import Session
+from epochal.tasks.work.work import Computed, Order, Work
 
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -65,7 +66,8 @@ class StageKind:
     plan: the stage of this kind that comes next in the list, or None if none does.
     values, artifacts: what a record must have; artifact → suffix of its file.
     loads: role of a parent → the parent's artifacts that the stage reads, where it has them.
-    run: computes the stage and commits it; takes `role/artifact` → sha256 of what it loads.
+    run: has the stage computed and commits it; takes `role/artifact` → sha256 of what it loads.
+    compute: what a trainer does of it; None: nothing.
     metrics: values of a record → its numbers under their names in `--json`.
     points: the same under their names in MLflow, at the update where the stage ends; None: MLflow
     gets nothing of the stage.
@@ -80,6 +82,7 @@ class StageKind:
     artifacts: Mapping[str, str]
     loads: Callable[[Stage, str, Mapping[str, StageRecord]], Iterable[str]]
     run: Callable[[Session, Stage, Mapping[str, str]], StageRecord]
+    compute: Callable[[Work, Order], Computed] | None = None
     field: str = "epochs"
     title: str = ""
     metrics: Callable[[Values], dict[str, float | None]] = _nothing

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epochal.data.stage_store.stages import StageRecord
+from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.inputs import with_source
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.session.session import Session
-from epochal.tasks.stages.commit import commit_stage, put_moment
+from epochal.tasks.stages.commit import commit_stage, computed, put_moment
 from epochal.tasks.stages.kind import (
     TABLE,
     Count,
@@ -24,6 +27,14 @@ from epochal.tasks.stages.kind import (
 )
 from epochal.tasks.stages.score import SCORES
 from epochal.tasks.user_code.components import own_policy
+from epochal.tasks.work.link import obey
+from epochal.tasks.work.work import Computed, Order, Work
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from epochal.data.mining.shards import Mined
 
 
 class _Values(RecordValues):
@@ -62,9 +73,65 @@ def _plan(listing: Listing, epoch: int | None) -> Planned | None:
     return Planned(inputs, parents)
 
 
+def _metadata(config: RunConfig, settled: Mapping[str, str], mined: Mined) -> dict[str, str]:
+    sampling = config.sampling
+    return {
+        **settled,
+        "policy": sampling.policy,
+        "seed": str(config.seed),
+        "score_source": "train" if sampling.scoring is None else "eval",
+        "kept_fraction": repr(mined.kept / mined.samples),
+        "label_noise": "unknown" if mined.noise is None else repr(mined.noise),
+        "suspects": str(mined.suspects),
+    }
+
+
+def _mined(
+    config: RunConfig,
+    epoch: int,
+    paths: Mapping[str, Path],
+    out: Path,
+    *,
+    sample_ids_N: npt.NDArray[np.int64],
+    metadata: Callable[[Mined], dict[str, str]],
+    on_shard: Callable[[], None],
+) -> Mined:
+    from epochal.data.mining.shards import mine_files
+
+    return mine_files(
+        paths.get("samples"),
+        paths["observations"],
+        out,
+        config.sampling,
+        sample_ids_N=sample_ids_N,
+        epoch=epoch,
+        epochs=config.epochs,
+        seed=config.seed,
+        metadata=metadata,
+        scores=paths.get(SCORES),
+        own=own_policy(config),
+        on_shard=on_shard,
+    )
+
+
+def _compute(work: Work, order: Order) -> Computed:
+    """Mining by a policy of the user's own."""
+    given = order.given
+    mined = _mined(
+        work.config,
+        order.number,
+        {role: Path(path) for role, path in given["paths"].items()},
+        Path(given["out"]),
+        sample_ids_N=work.data["train_data"].sample_ids_N,
+        metadata=partial(_metadata, work.config, given["settled"]),
+        on_shard=partial(obey, work.link),
+    )
+    return Computed(values=asdict(mined))
+
+
 def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
     """The sample table after an epoch, with the plan of the next one."""
-    from epochal.data.mining.shards import Mined, mine_files
+    from epochal.data.mining.shards import Mined
 
     config, data = session.config, session.data["train_data"]
     sampling, epoch = config.sampling, stage.number
@@ -79,49 +146,36 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
         "data": str(stage.inputs["train_data"]),
         "rows": str(len(data.sample_ids_N)),
         "from": json.dumps(dict(consumed), sort_keys=True),
+        "stage": stage.kind,
+        "epoch": str(epoch),
+        "key": stage.known_key,
     }
-
-    def metadata(mined: Mined) -> dict[str, str]:
-        return {
-            **settled,
-            "stage": stage.kind,
-            "epoch": str(epoch),
-            "key": stage.known_key,
-            "policy": sampling.policy,
-            "seed": str(config.seed),
-            "score_source": "train" if sampling.scoring is None else "eval",
-            "kept_fraction": repr(mined.kept / mined.samples),
-            "label_noise": "unknown" if mined.noise is None else repr(mined.noise),
-            "suspects": str(mined.suspects),
-        }
-
     with ExitStack() as stack:
-        observations = stack.enter_context(
-            session.stage_store.fetch_artifact(trained, "observations")
-        )
-        previous: Path | None = None
-        if "samples" in stage.parents:
-            before = session.run.record_of(stage.parents["samples"])
-            previous = stack.enter_context(session.stage_store.fetch_artifact(before, "samples"))
-        scores: Path | None = None
-        if SCORES in stage.parents:
-            scored = session.run.record_of(stage.parents[SCORES])
-            scores = stack.enter_context(session.stage_store.fetch_artifact(scored, SCORES))
+        paths: dict[str, Path] = {}
+        for role in ("observations", "samples", SCORES):
+            if role in stage.parents:
+                record = session.run.record_of(stage.parents[role])
+                fetched = session.stage_store.fetch_artifact(record, role)
+                paths[role] = stack.enter_context(fetched)
         path = stack.enter_context(session.store.scratch()) / "samples.parquet"
-        mined = mine_files(
-            previous,
-            observations,
-            path,
-            sampling,
-            sample_ids_N=data.sample_ids_N,
-            epoch=epoch,
-            epochs=config.epochs,
-            seed=config.seed,
-            metadata=metadata,
-            scores=scores,
-            own=own_policy(config),
-            on_shard=session.interruption.obey,
-        )
+        if sampling.callable_target is None:
+            mined = _mined(
+                config,
+                epoch,
+                paths,
+                path,
+                sample_ids_N=data.sample_ids_N,
+                metadata=partial(_metadata, config, settled),
+                on_shard=session.interruption.obey,
+            )
+        else:  # the user's own policy is their code
+            given = {
+                "paths": {role: str(one) for role, one in paths.items()},
+                "out": str(path),
+                "settled": settled,
+            }
+            received = stack.enter_context(computed(session, stage, given=given))
+            mined = Mined(**received.values)
         artifact = session.stage_store.put_artifact(stage.known_key, "parquet", path)
     put_moment(session, stage)
     return commit_stage(
@@ -167,6 +221,7 @@ MINE = StageKind(
     artifacts={"samples": TABLE},
     loads=lambda stage, role, records: (role,),  # noqa: ARG005 - each role is its artifact's name
     run=_run,
+    compute=_compute,
     metrics=_metrics,
     points=_points,
     line=_line,

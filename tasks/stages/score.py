@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from epochal.data.config.dataset import DataConfig
@@ -15,7 +16,7 @@ from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.inputs import forward_inputs, validation_batch_size, with_source
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.session.session import Session
-from epochal.tasks.stages.commit import commit_stage, number, put_moment
+from epochal.tasks.stages.commit import commit_stage, computed, number, put_moment
 from epochal.tasks.stages.kind import (
     TABLE,
     Count,
@@ -25,6 +26,8 @@ from epochal.tasks.stages.kind import (
     RecordValues,
     StageKind,
 )
+from epochal.tasks.work.link import obey
+from epochal.tasks.work.work import Computed, Order, ParentArtifacts, Work
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,60 +75,44 @@ def _plan(listing: Listing, epoch: int | None) -> Planned | None:
 
 
 def _loads(stage: Stage, role: str, records: Mapping[str, StageRecord]) -> tuple[str, ...]:  # noqa: ARG001 - as a kind is asked
-    of_average = stage.inputs["sampling.scoring"]["weights"] == EMA.rstrip("/")
-    return ("model", *(("ema",) if of_average else ()), *COMPANIONS)
+    return ("model", *(("ema",) if _is_of_average(stage.inputs) else ()), *COMPANIONS)
 
 
-def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
-    """The table of scores of one checkpoint, of all samples; a broken pass starts again."""
-    from epochal.data.tables.writing import OBSERVATIONS, write_table
+def _is_of_average(inputs: Mapping[str, Any]) -> bool:
+    return bool(inputs["sampling.scoring"]["weights"] == EMA.rstrip("/"))
+
+
+def _compute(work: Work, order: Order) -> Computed:
     from epochal.engine.measure.observe import mean_of
 
-    trained = session.run.record_of(stage.parents["parent"])
-    columns = _scored(session, stage)
+    columns = _scored(work, order)
     correct_N = columns["correct"][columns["label"] >= 0]
-    with session.store.scratch() as scratch:
-        path = scratch / "scores.parquet"
-        metadata = {
-            "stage": stage.kind,
-            "epoch": str(stage.epoch),
-            "key": stage.known_key,
-            "score_source": "eval",
-            "weights": stage.inputs["sampling.scoring"]["weights"],
-        }
-        write_table(columns, path, schema=OBSERVATIONS, metadata=metadata)
-        artifact = session.stage_store.put_artifact(stage.known_key, "parquet", path)
-    put_moment(session, stage)
-    return commit_stage(
-        session,
-        stage,
-        {SCORES: artifact},
-        {
+    return Computed(
+        values={
             "samples": len(columns["loss"]),
             "extra_forwards": len(columns["loss"]),
             "loss": number(mean_of(columns)),
             "accuracy": number(float(correct_N.mean())) if len(correct_N) else None,
-            "updates_done": trained.values["updates_done"],
         },
-        consumed=consumed,
+        columns={SCORES: columns},
     )
 
 
-def _scored(session: Session, stage: Stage) -> dict[str, npt.NDArray[Any]]:
+def _scored(work: Work, order: Order) -> dict[str, npt.NDArray[Any]]:
     from epochal.data.loading.loader import validation_batches
     from epochal.engine.loop.evaluate import score_samples
 
-    config, parent = session.config, stage.parents["parent"]
-    data = session.data.get(SCORING_DATA, session.data["train_data"])
-    components = session.ready_components()
-    average = "ema" in _loads(stage, "parent", session.run.records)
+    config = work.config
+    data = work.data.get(SCORING_DATA, work.data["train_data"])
+    components = work.ready_components()
+    average = _is_of_average(order.inputs)
     state = components.state
-    if session.live_key != parent.known_key:
-        session.live_key = None
-        record = session.run.record_of(parent)
-        load_model(session.stage_store, record, components)
+    if not order.live:
+        work.touched = True
+        record, artifacts = order.parents["parent"], ParentArtifacts(work.link, order)
+        load_model(artifacts, record, components)
         if average and state.ema is not None:
-            load_ema(session.stage_store, record, state.ema)
+            load_ema(artifacts, record, state.ema)
     ids_N: npt.NDArray[np.int64] = data.sample_ids_N
     batches = validation_batches(
         data.dataset,
@@ -141,11 +128,32 @@ def _scored(session: Session, stage: Stage) -> dict[str, npt.NDArray[Any]]:
             state.model,
             batches,
             step=components.step,
-            seed=seed_64(config.seed, "score", stage.number),
+            seed=seed_64(config.seed, "score", order.number),
             precision=config.precision,
             forward=state.forward,
-            on_batch=session.interruption.obey,
+            on_batch=partial(obey, work.link),
         )
+
+
+def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
+    """The table of scores of one checkpoint, of all samples; a broken pass starts again."""
+    from epochal.data.tables.writing import OBSERVATIONS, write_table
+
+    trained = session.run.record_of(stage.parents["parent"])
+    metadata = {
+        "stage": stage.kind,
+        "epoch": str(stage.epoch),
+        "key": stage.known_key,
+        "score_source": "eval",
+        "weights": stage.inputs["sampling.scoring"]["weights"],
+    }
+    with computed(session, stage, "parent") as received, session.store.scratch() as scratch:
+        path = scratch / "scores.parquet"
+        write_table(received.columns[SCORES], path, schema=OBSERVATIONS, metadata=metadata)
+        artifact = session.stage_store.put_artifact(stage.known_key, "parquet", path)
+        put_moment(session, stage)
+        values = {**received.values, "updates_done": trained.values["updates_done"]}
+        return commit_stage(session, stage, {SCORES: artifact}, values, consumed=consumed)
 
 
 def _metrics(values: Mapping[str, Any]) -> dict[str, float | None]:
@@ -162,6 +170,7 @@ SCORE = StageKind(
     artifacts={SCORES: TABLE},
     loads=_loads,
     run=_run,
+    compute=_compute,
     metrics=_metrics,
     points=_metrics,
     line=lambda stage, record: [f"{record.values['extra_forwards']} samples scored"],  # noqa: ARG005

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import CorruptObject
 from epochal.data.hashing import digest
-from epochal.data.stage_store.mid_epoch import MidEpochStore
+from epochal.data.stage_store.mid_epoch import MidEpochCommit, MidEpochStore
 from epochal.data.stage_store.stages import Artifact, StageRecord
 from epochal.engine.schedule import schedule
 from epochal.engine.schedule.kinds import CustomSchedule
-from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS, put_checkpoint
+from epochal.tasks.checkpoints.commit_writer import CommitWriter, EpochCommit
+from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS, checkpoint_parts
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.inputs import (
     loss_inputs,
@@ -28,9 +29,14 @@ from epochal.tasks.planning.plateau import SECTION, factor_of, plateau_inputs
 from epochal.tasks.planning.run_length import in_epochs, rate_function, updates_left, updates_of
 from epochal.tasks.planning.stage import RunInputs, Stage
 from epochal.tasks.session.session import EpochPart, Session
-from epochal.tasks.session.stage_times import TIMES, StageTimes, checked_times
-from epochal.tasks.session.watch import EpochWatch
-from epochal.tasks.stages.commit import bring_state, commit_stage, number, sample_table
+from epochal.tasks.stages.commit import (
+    bring_state,
+    commit_stage,
+    computed,
+    number,
+    put_images,
+    sample_table,
+)
 from epochal.tasks.stages.kind import (
     DOCUMENT,
     TABLE,
@@ -45,11 +51,15 @@ from epochal.tasks.stages.kind import (
     shown,
 )
 from epochal.tasks.stages.validate import VALIDATE, mid_epoch_validation
+from epochal.tasks.trainer.trainer import Received
+from epochal.tasks.work.saver import MidEpochSaver
+from epochal.tasks.work.stage_times import TIMES, StageTimes, checked_times
+from epochal.tasks.work.watch import EpochWatch
+from epochal.tasks.work.work import Computed, Order, Work
 
 if TYPE_CHECKING:
     from epochal.data.loading.order import MicroBatchPlan
     from epochal.data.samples.table import SampleTable
-    from epochal.engine.loop.epoch import EpochResult
     from epochal.engine.loop.progress import MidEpochState
 
 
@@ -175,35 +185,19 @@ def _line(stage: Stage, record: StageRecord) -> list[str]:  # noqa: ARG001 - as 
     ]
 
 
-def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
+def _compute(work: Work, order: Order) -> Computed:
     from epochal.data.loading.loader import train_batches
     from epochal.engine.loop.epoch import Recipe, train_epoch
-    from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
 
-    config, data, epoch = session.config, session.data["train_data"], stage.number
-    table = sample_table(session, stage)
-    micro_batches = _micro_batches(session, stage, table)
-    lowered = factor_of(session.run, epoch, num_samples=data.info.num_samples)
-    told = {"schedule_factor": lowered} if SECTION in stage.inputs else {}
-    identity = {
-        "key": stage.known_key,
-        "environment_digest": digest("environment", session.environment_of(stage)),
-        "consumed": dict(consumed),
-        **told,
-    }
-    resume, times = _begin(session, stage, identity, micro_batches)
-    components, norm = session.ready_components(), config.batch_norm
+    config, data, epoch = work.config, work.data["train_data"], order.number
+    table = sample_table(work, order)
+    micro_batches = _micro_batches(work, order, table)
+    resume, times = _begin(work, order, micro_batches)
+    components, norm = work.ready_components(), config.batch_norm
     state = components.state
     updates_before = state.updates_tried - (0 if resume is None else resume.updates)
     saver = MidEpochSaver(
-        session.store,
-        stage.known_key,
-        config.checkpoint,
-        identity=identity,
-        times=times.until,
-        saved=partial(_deliver_part, session, stage, updates_before),
-        buffers=session.buffers,
-        resumed=resume is not None,
+        work.link, config.checkpoint, times=times.until, updates_before=updates_before
     )
     batches = train_batches(
         data.dataset,
@@ -215,42 +209,34 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
         epoch=epoch,
         start=0 if resume is None else resume.micro_steps,
     )
-    try:
-        with closing(batches):  # else a stored error would keep its workers alive
-            result = train_epoch(
-                state,
-                batches,
-                Recipe(
-                    components.step,
-                    gradients=config.gradients,
-                    precision=config.precision,
-                    mixing=config.mixing,
-                    rate=rate_function(config, num_samples=data.info.num_samples, lowered=lowered),
-                    momentum=None if norm is None else norm.function(config.epochs),
-                    frozen=config.optimizer.frozen_in,
-                    validation=mid_epoch_validation(config.validation, session, saver, epoch=epoch),
-                    seed=config.seed,
-                ),
-                epoch=epoch,
-                num_updates=micro_batches.num_updates,
-                updates_per_epoch=updates_of(config, epoch, num_samples=len(data.sample_ids_N))
-                if _cut(session, stage) is not None
-                else None,
-                on_progress=EpochWatch(session.reporter, session.interruption, saver, times),
-                resume=resume,
-            )
-    finally:
-        saver.wait(notice=session.reporter.notice)
-    artifacts = _put_artifacts(session, stage, result)
-    session.stage_store.put_side_file(
-        stage.known_key, TIMES, {"anchors": times.until(result.num_updates)}
-    )
+    lowered = order.given["lowered"]
+    with closing(batches):  # else a stored error would keep its workers alive
+        result = train_epoch(
+            state,
+            batches,
+            Recipe(
+                components.step,
+                gradients=config.gradients,
+                precision=config.precision,
+                mixing=config.mixing,
+                rate=rate_function(config, num_samples=data.info.num_samples, lowered=lowered),
+                momentum=None if norm is None else norm.function(config.epochs),
+                frozen=config.optimizer.frozen_in,
+                validation=mid_epoch_validation(config.validation, work, saver, epoch=epoch),
+                seed=config.seed,
+            ),
+            epoch=epoch,
+            num_updates=micro_batches.num_updates,
+            updates_per_epoch=updates_of(config, epoch, num_samples=len(data.sample_ids_N))
+            if _cut(work, epoch) is not None
+            else None,
+            on_progress=EpochWatch(work.link, saver, times),
+            resume=resume,
+        )
     norms = result.updates["gradients/norm"]
-    record = commit_stage(
-        session,
-        stage,
-        artifacts,
-        {
+    tensors, documents = checkpoint_parts(state)
+    return Computed(
+        values={
             "samples": result.num_samples,
             "updates": result.num_updates,
             "updates_done": state.updates_tried,
@@ -260,126 +246,192 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
             "loss": number(result.mean_loss),
             "accuracy": None if result.accuracy is None else number(result.accuracy),
             "gradient_norm": number(float(norms.mean())) if len(norms) else None,
-            **told,
         },
-        consumed=consumed,
+        tensors=tensors,
+        documents=documents,
+        columns={"observations": result.observations, "updates": result.updates},
+        side={TIMES: {"anchors": times.until(result.num_updates)}},
+        facts={
+            "first_update": result.first_update,
+            "resumed_at": None if resume is None else resume.micro_steps,
+        },
     )
-    saver.clear()
+
+
+def _micro_batches(work: Work, order: Order, table: SampleTable | None) -> MicroBatchPlan:
+    from epochal.data.loading.batch_sampler import sampler_order, sampler_plan
+
+    config, data, epoch = work.config, work.data["train_data"], order.number
+    ids_N = data.sample_ids_N
+    positions = sampler_order(
+        config.batches,
+        seed=config.seed,
+        epoch=epoch,
+        sample_ids_N=ids_N,
+        keep_N=None if table is None else table.keep_by_id(ids_N),
+        labels_N=data.classes_N if config.batches.class_balanced else None,
+    )
+    size, accumulate = config.loader.batch_size, config.gradients.accumulated(epoch)
+    if table is not None:
+        kept = int(table["keep"].sum())
+        size = config.sampling.batch_size(size, kept=kept, total=len(ids_N))
+    if (updates := _cut(work, epoch)) is not None:
+        positions = positions[: updates * accumulate * size]
+    return sampler_plan(
+        config.batches,
+        positions,
+        batch_size=size,
+        accumulate=accumulate,
+        drop_last=config.loader.drop_last,
+        seed=config.seed,
+        epoch=epoch,
+    )
+
+
+def _cut(work: Work, epoch: int) -> int | None:
+    """The updates after which `max_updates` cuts this epoch, or None for a whole one."""
+    count = len(work.data["train_data"].sample_ids_N)
+    return updates_left(work.config, epoch, num_samples=count)
+
+
+def _begin(
+    work: Work, order: Order, micro_batches: MicroBatchPlan
+) -> tuple[MidEpochState | None, StageTimes]:
+    """Loads the state from which the epoch goes on: of its newest commit, or of its parent."""
+    from epochal.tasks.checkpoints.mid_epoch_restore import checked_restore
+
+    while (found := work.link.ask("newest_commit")) is not None:
+        commit = MidEpochCommit(found["micro_steps"], found["body"], Path(found["path"]))
+        work.touched = True
+        try:
+            resume = checked_restore(
+                commit,
+                work.ready_components().state,
+                micro_batches,
+                gradients=work.config.gradients,
+            )
+            times = StageTimes(checked_times(commit.body.get("anchors")))
+        except CorruptObject as error:
+            work.link.ask("discard_commit", micro_steps=commit.micro_steps, reason=str(error))
+            continue
+        return resume, times
+    state = bring_state(work, order)
+    work.touched = True
+    ema = work.config.ema
+    if ema is not None and ema.copy_at_epoch == order.epoch and state.ema is not None:
+        state.ema.copy_to_model()
+    return None, StageTimes()
+
+
+class _Commits:
+    """The commits of earlier tries at a stage, as the trainer asks for them."""
+
+    def __init__(self, session: Session, stage: Stage, identity: Mapping[str, Any]) -> None:
+        self._session = session
+        self._label = stage.label
+        self._identity = identity
+        self._commits = MidEpochStore(session.store, stage.known_key)
+        self._open = ExitStack()
+
+    @property
+    def answers(self) -> dict[str, Callable[..., Any]]:
+        """For `_begin`."""
+        return {"newest_commit": self._newest, "discard_commit": self._discard}
+
+    def close(self) -> None:
+        """The trainer has read what it wanted."""
+        self._open.close()
+
+    def _newest(self) -> dict[str, Any] | None:
+        self.close()
+        newest = self._commits.newest(fits=self._fits, notice=self._session.reporter.notice)
+        commit = self._open.enter_context(newest)
+        if commit is None:
+            return None
+        return {
+            "micro_steps": commit.micro_steps,
+            "body": dict(commit.body),
+            "path": str(commit.tensors),
+        }
+
+    def _discard(self, micro_steps: int, reason: str) -> None:
+        self.close()
+        self._session.reporter.notice(f"{self._label}: {reason}; an older commit is used")
+        self._commits.discard(micro_steps, reason)
+
+    def _fits(self, body: Mapping[str, Any]) -> bool:
+        return all(body.get(name) == value for name, value in self._identity.items())
+
+
+def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
+    train_data = session.data["train_data"]
+    lowered = factor_of(session.run, stage.number, num_samples=train_data.info.num_samples)
+    told = {"schedule_factor": lowered} if SECTION in stage.inputs else {}
+    identity = {
+        "key": stage.known_key,
+        "environment_digest": digest("environment", session.environment_of(stage)),
+        "consumed": dict(consumed),
+        **told,
+    }
+    commits = _Commits(session, stage, identity)
+    writer = CommitWriter(
+        session.store, stage.known_key, identity, saved=partial(_deliver_part, session, stage)
+    )
+    with (
+        closing(commits),
+        computed(
+            session,
+            stage,
+            *(role for role in ("parent", "samples") if role in stage.parents),
+            given={"lowered": lowered},
+            answers=commits.answers,
+            writer=writer,
+        ) as received,
+    ):
+        resumed_at = received.facts["resumed_at"]
+        if resumed_at is not None:
+            session.resumed_at[stage.known_key] = resumed_at
+        artifacts = _put(session, stage, received)
+        for name, body in received.side.items():
+            session.stage_store.put_side_file(stage.known_key, name, body)
+        record = commit_stage(
+            session, stage, artifacts, {**received.values, **told}, consumed=consumed
+        )
+    writer.resumed = resumed_at is not None
+    writer.clear(notice=session.reporter.notice, every_s=session.config.checkpoint.every_seconds)
     # If a record of another environment was there first, the store holds another state than this.
     session.live_key = stage.known_key if record.artifacts == artifacts else None
     return record
 
 
-def _micro_batches(session: Session, stage: Stage, table: SampleTable | None) -> MicroBatchPlan:
-    from epochal.data.loading.batch_sampler import sampler_order, sampler_plan
-
-    config, data = session.config, session.data["train_data"]
-    ids_N = data.sample_ids_N
-    order = sampler_order(
-        config.batches,
-        seed=config.seed,
-        epoch=stage.number,
-        sample_ids_N=ids_N,
-        keep_N=None if table is None else table.keep_by_id(ids_N),
-        labels_N=data.classes_N if config.batches.class_balanced else None,
-    )
-    size, accumulate = config.loader.batch_size, config.gradients.accumulated(stage.number)
-    if table is not None:
-        kept = int(table["keep"].sum())
-        size = config.sampling.batch_size(size, kept=kept, total=len(ids_N))
-    if (updates := _cut(session, stage)) is not None:
-        order = order[: updates * accumulate * size]
-    return sampler_plan(
-        config.batches,
-        order,
-        batch_size=size,
-        accumulate=accumulate,
-        drop_last=config.loader.drop_last,
-        seed=config.seed,
-        epoch=stage.number,
-    )
-
-
-def _cut(session: Session, stage: Stage) -> int | None:
-    """The updates after which `max_updates` cuts this epoch, or None for a whole one."""
-    count = len(session.data["train_data"].sample_ids_N)
-    return updates_left(session.config, stage.number, num_samples=count)
-
-
-def _begin(
-    session: Session,
-    stage: Stage,
-    identity: Mapping[str, Any],
-    micro_batches: MicroBatchPlan,
-) -> tuple[MidEpochState | None, StageTimes]:
-    """Loads the state from which the epoch goes on: of its newest commit, or of its parent."""
-    from epochal.tasks.checkpoints.mid_epoch_restore import checked_restore
-
-    def fits(body: Mapping[str, Any]) -> bool:
-        return all(body.get(name) == value for name, value in identity.items())
-
-    commits = MidEpochStore(session.store, stage.known_key)
-    while True:
-        with commits.newest(fits=fits, notice=session.reporter.notice) as commit:
-            if commit is None:
-                break
-            session.live_key = None
-            try:
-                resume = checked_restore(
-                    commit,
-                    session.ready_components().state,
-                    micro_batches,
-                    gradients=session.config.gradients,
-                )
-                times = StageTimes(checked_times(commit.body.get("anchors")))
-            except CorruptObject as error:
-                session.reporter.notice(f"{stage.label}: {error}; an older commit is used")
-                commits.discard(commit.micro_steps, str(error))
-                continue
-            session.resumed_at[stage.known_key] = commit.micro_steps
-            return resume, times
-    state = bring_state(session, stage.parents["parent"])
-    ema = session.config.ema
-    if ema is not None and ema.copy_at_epoch == stage.epoch and state.ema is not None:
-        state.ema.copy_to_model()
-    session.live_key = None  # the live state is no stage's checkpoint until the epoch is whole
-    return None, StageTimes()
-
-
-def _put_artifacts(session: Session, stage: Stage, result: EpochResult) -> dict[str, Artifact]:
+def _put(session: Session, stage: Stage, received: Received) -> dict[str, Artifact]:
     from epochal.data.tables.writing import OBSERVATIONS, UPDATES, write_table
-    from epochal.engine.loop.epoch import updates_table
+    from epochal.engine.loop.updates_table import in_long_form
 
     store, key = session.stage_store, stage.known_key
     metadata = {"stage": stage.kind, "epoch": str(stage.epoch), "key": key}
+    updates = in_long_form(received.columns["updates"], first_update=received.facts["first_update"])
     with session.store.scratch() as scratch:
-
-        def put(name: str, columns: Mapping[str, Any], schema: Any) -> Artifact:
+        artifacts = put_images(session, stage, received, scratch)
+        for name, columns, schema in (
+            ("observations", received.columns["observations"], OBSERVATIONS),
+            ("updates", updates, UPDATES),
+        ):
             path: Path = scratch / f"{name}.parquet"
             write_table(columns, path, schema=schema, metadata=metadata)
-            return store.put_artifact(key, "parquet", path)
-
-        artifacts = put_checkpoint(store, key, session.ready_components().state, scratch)
-        artifacts["observations"] = put("observations", result.observations, OBSERVATIONS)
-        artifacts["updates"] = put("updates", updates_table(result), UPDATES)
+            artifacts[name] = store.put_artifact(key, "parquet", path)
     return artifacts
 
 
-def _deliver_part(
-    session: Session,
-    stage: Stage,
-    updates_before: int,
-    part: MidEpochState,
-    times: list[list[int]],
-) -> None:
+def _deliver_part(session: Session, stage: Stage, commit: EpochCommit) -> None:
     """Sends the committed part of a running epoch to MLflow, for live curves."""
-    if part.updates:
+    if commit.updates:
         session.deliver_part(
             EpochPart(
                 key=stage.known_key,
-                metrics=part.metrics,
-                updates_before=updates_before,
-                times=times,
+                metrics=commit.metrics,
+                updates_before=commit.updates_before,
+                times=commit.times,
             )
         )
 
@@ -399,6 +451,7 @@ TRAIN = StageKind(
     },
     loads=lambda stage, role, records: _LOADED[role],  # noqa: ARG005 - as a kind is asked
     run=_run,
+    compute=_compute,
     metrics=_metrics,
     points=_points,
     line=_line,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.stage_store.stages import StageRecord
@@ -18,7 +19,7 @@ from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS, load_ema, load_mo
 from epochal.tasks.planning.inputs import forward_inputs, measuring_inputs, validation_batch_size
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.session.session import Session
-from epochal.tasks.stages.commit import commit_stage, number, put_moment
+from epochal.tasks.stages.commit import commit_stage, computed, number, put_moment
 from epochal.tasks.stages.kind import (
     Count,
     Listing,
@@ -28,11 +29,14 @@ from epochal.tasks.stages.kind import (
     StageKind,
     shown,
 )
+from epochal.tasks.trainer.trainer import Received
+from epochal.tasks.work.link import PutDown, obey
+from epochal.tasks.work.saver import MidEpochSaver
+from epochal.tasks.work.work import Computed, Order, ParentArtifacts, Work
 
 if TYPE_CHECKING:
     from epochal.engine.loop.evaluate import ValidationResult
     from epochal.engine.loop.progress import MidEpochValidation, Progress
-    from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
 
 
 @dataclass(frozen=True)
@@ -45,30 +49,30 @@ class Measured:
 
 
 def measure(
-    session: Session, *, seed: int, on_batch: Callable[[], None], with_ema: bool = True
+    work: Work, *, seed: int, on_batch: Callable[[], None], with_ema: bool = True
 ) -> Measured:
     """The metrics of the live weights, and of their average if there is one and `with_ema`.
 
     seed: for what the model may draw. on_batch: called after each batch; if it raises, the weights
     are put back as they were and the error goes on.
     """
-    result = _validated(session, seed=seed, on_batch=on_batch)
+    result = _validated(work, seed=seed, on_batch=on_batch)
     values, matrices = dict(result.values), dict(result.matrices)
-    ema = session.ready_components().state.ema
+    ema = work.ready_components().state.ema
     if ema is not None and with_ema:
         with ema.applied():
-            averaged = _validated(session, seed=seed, on_batch=on_batch)
+            averaged = _validated(work, seed=seed, on_batch=on_batch)
         values |= {f"{EMA}{name}": value for name, value in averaged.values.items()}
         matrices |= {f"{EMA}{name}": matrix for name, matrix in averaged.matrices.items()}
     return Measured(num_samples=result.num_samples, values=values, matrices=matrices)
 
 
-def _validated(session: Session, *, seed: int, on_batch: Callable[[], None]) -> ValidationResult:
+def _validated(work: Work, *, seed: int, on_batch: Callable[[], None]) -> ValidationResult:
     from epochal.data.loading.loader import validation_batches
     from epochal.engine.loop.evaluate import validate_epoch
 
-    config, data = session.config, session.data["validation_data"]
-    components = session.ready_components()
+    config, data = work.config, work.data["validation_data"]
+    components = work.ready_components()
     batches = validation_batches(
         data.dataset,
         batch_size=validation_batch_size(config),
@@ -88,57 +92,58 @@ def _validated(session: Session, *, seed: int, on_batch: Callable[[], None]) -> 
         )
 
 
+def measured_values(result: Measured) -> Computed:
+    """What a stage of metrics is of them."""
+    return Computed(
+        values={
+            "samples": result.num_samples,
+            "metrics": {name: number(value) for name, value in result.values.items()},
+            **({"matrices": dict(result.matrices)} if result.matrices else {}),
+        }
+    )
+
+
 def commit_measured(
     session: Session,
     stage: Stage,
-    result: Measured,
+    received: Received,
     *,
     measured: StageRecord,
     consumed: Mapping[str, str],
 ) -> StageRecord:
     """Commits a stage of metrics. measured: the record of the weights that they are of."""
     put_moment(session, stage)
-    return commit_stage(
-        session,
-        stage,
-        {},
-        {
-            "samples": result.num_samples,
-            "updates_done": measured.values["updates_done"],
-            "metrics": {name: number(value) for name, value in result.values.items()},
-            **({"matrices": dict(result.matrices)} if result.matrices else {}),
-        },
-        consumed=consumed,
-    )
+    values = {**received.values, "updates_done": measured.values["updates_done"]}
+    return commit_stage(session, stage, {}, values, consumed=consumed)
 
 
 class _PutDownError(Exception):
-    """A signal came: the validation is broken off; it is repeated when the epoch goes on."""
+    """The validation is broken off; it is repeated when the epoch goes on."""
 
 
 def mid_epoch_validation(
-    config: ValidationConfig, session: Session, saver: MidEpochSaver, *, epoch: int
+    config: ValidationConfig, work: Work, saver: MidEpochSaver, *, epoch: int
 ) -> MidEpochValidation | None:
     """The validation that `train_epoch` does between updates, or None where there is none.
 
-    A signal is obeyed between two batches, once the epoch so far is committed.
+    It is put down between two batches, once the epoch so far is on its way to the store.
     """
     from epochal.engine.loop.progress import MidEpochValidation
     from epochal.engine.model.optimizer_modes import evaluation_weights
 
     def on_batch() -> None:
-        if session.interruption.came:
+        if work.link.interrupted:
             raise _PutDownError
+        obey(work.link)
 
     def values_of(progress: Progress) -> Mapping[str, float]:
-        seed = seed_64(session.config.seed, "validate_inside", epoch, progress.updates)
+        seed = seed_64(work.config.seed, "validate_inside", epoch, progress.updates)
         try:
             with evaluation_weights(progress.state):
-                return measure(session, seed=seed, on_batch=on_batch).values
+                return measure(work, seed=seed, on_batch=on_batch).values
         except _PutDownError:
             saver.now(progress)
-            session.interruption.obey()
-            raise
+            raise PutDown from None
 
     if config.every_updates is None:
         return None
@@ -163,21 +168,27 @@ def _plan(listing: Listing, epoch: int | None) -> Planned:  # noqa: ARG001 - as 
     return Planned(validate_inputs(listing), {"parent": listing.checkpoint})
 
 
-def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
-    parent = stage.parents["parent"]
-    components = session.ready_components()
-    record, ema = session.run.record_of(parent), components.state.ema
-    if session.live_key != parent.known_key:
-        session.live_key = None
-        load_model(session.stage_store, record, components)
-        if ema is not None:
-            load_ema(session.stage_store, record, ema)
-    result = measure(
-        session,
-        seed=seed_64(session.config.seed, "validate", stage.number),
-        on_batch=session.interruption.obey,
+def _compute(work: Work, order: Order) -> Computed:
+    components = work.ready_components()
+    if not order.live:
+        work.touched = True
+        record, artifacts = order.parents["parent"], ParentArtifacts(work.link, order)
+        load_model(artifacts, record, components)
+        if components.state.ema is not None:
+            load_ema(artifacts, record, components.state.ema)
+    return measured_values(
+        measure(
+            work,
+            seed=seed_64(work.config.seed, "validate", order.number),
+            on_batch=partial(obey, work.link),
+        )
     )
-    return commit_measured(session, stage, result, measured=record, consumed=consumed)
+
+
+def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRecord:
+    with computed(session, stage, "parent") as received:
+        record = session.run.record_of(stage.parents["parent"])
+        return commit_measured(session, stage, received, measured=record, consumed=consumed)
 
 
 def metric_values(stage: Stage, record: StageRecord) -> dict[str, float | None]:
@@ -223,6 +234,7 @@ VALIDATE = StageKind(
     artifacts={},
     loads=lambda stage, role, records: ("model", "ema", *COMPANIONS),  # noqa: ARG005 - as a kind is asked
     run=_run,
+    compute=_compute,
     metrics=_metrics,
     points=_metrics,
     line=metrics_line,

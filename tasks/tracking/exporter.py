@@ -23,11 +23,11 @@ from epochal.data.stage_store.status import side_path
 from epochal.data.tables.schemas import MAX_KEYS
 from epochal.engine.config.mid_epoch import INSIDE
 from epochal.tasks.session.session import EpochPart
-from epochal.tasks.session.stage_times import TIMES, checked_times
 from epochal.tasks.stages.registry import KINDS
 from epochal.tasks.tracking.connection import tracker_lock
 from epochal.tasks.tracking.mlflow_run import MAX_ROWS, Row, TrackedRun
 from epochal.tasks.tracking.names import mlflow_names
+from epochal.tasks.work.stage_times import TIMES, checked_times
 
 if TYPE_CHECKING:
     import numpy as np

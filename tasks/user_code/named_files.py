@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -14,6 +15,9 @@ from epochal.data.hashing import digest, file_sha256
 from epochal.data.inspection.file_stamps import files_stamp
 from epochal.data.types import Target
 from epochal.tasks.user_code.targets import with_nested
+
+Stamps = Callable[[Sequence[str], Path], list[list[Any]]]
+"""As `files_stamp`: name, bytes and stamp of each file."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,10 @@ class NamedFiles:
         return [folder / name for name in self.digests if "://" not in name]
 
 
-def named_files(target: Target, *, folder: Path) -> NamedFiles:
+def named_files(target: Target, *, folder: Path, stamps: Stamps = files_stamp) -> NamedFiles:
     """The files that a target names. Raises DataError for one of `files` that is not there.
+
+    stamps: looks at files, at those that lie elsewhere too.
 
     A path in `args` that is not there is none that is read: the target may write it.
     """
@@ -46,7 +52,7 @@ def named_files(target: Target, *, folder: Path) -> NamedFiles:
             digests[name] = _sha256(path)
     named = [name for _, inner in with_nested(target, field="") for name in inner.files]
     for name in named:
-        for stamp in files_stamp([name], folder):
+        for stamp in stamps([name], folder):
             local = "://" not in name
             digests[stamp[0]] = _sha256(folder / stamp[0]) if local else digest("stamp", stamp)
     declared = [os.path.normpath(folder / name) for name in named if "://" not in name]

@@ -6,7 +6,7 @@ from support.runs.project import Project
 
 from epochal.data.errors import ConfigError, Interrupted, TargetError
 from epochal.data.store.open import open_store
-from epochal.tasks.session.interruption import Interruption
+from epochal.tasks.trainer.interruption import Interruption
 from epochal.tasks.upkeep import verify_store
 
 LOSS = """

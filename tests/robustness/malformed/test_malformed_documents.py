@@ -27,8 +27,8 @@ from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.open import open_store
 from epochal.tasks.runs.run_inputs import read_known
 from epochal.tasks.runs.run_plans import read_plans, record_plan
-from epochal.tasks.session.stage_times import checked_times
 from epochal.tasks.stages.registry import list_stages
+from epochal.tasks.work.stage_times import checked_times
 
 NAME = "stages/record.json"
 

@@ -17,7 +17,7 @@ from epochal.tasks.checkpoints import mid_epoch_saver as partial_epochs
 from epochal.tasks.checkpoints.host_buffers import HostBuffers
 from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver, restore
 from epochal.tasks.config.parts import CheckpointConfig
-from epochal.tasks.session.watch import EpochWatch
+from epochal.tasks.work.watch import EpochWatch
 
 KEY = "a" * 64
 

@@ -6,7 +6,7 @@ import pytest
 from support.runs.forked_runs import signal_that_ends_a_fork
 
 from epochal.data.errors import Interrupted
-from epochal.tasks.session.interruption import SIGNALS, Interruption
+from epochal.tasks.trainer.interruption import SIGNALS, Interruption
 
 
 @pytest.fixture(autouse=True)

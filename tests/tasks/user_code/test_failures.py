@@ -10,7 +10,7 @@ from torch import nn
 from epochal.data.store.open import open_store
 from epochal.engine.model.build import build_loss
 from epochal.engine.model.step import DefaultStep
-from epochal.tasks.session.interruption import Interruption
+from epochal.tasks.trainer.interruption import Interruption
 from epochal.tasks.user_code.failures import failed_module, raised_by_users_code
 
 

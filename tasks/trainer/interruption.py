@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -35,6 +36,8 @@ class Interruption:
 
     def __init__(self) -> None:
         self._came: int | None = None
+        self._came_s = 0.0
+        self._pipe: tuple[int, int] | None = None
         self._before: dict[int, Any] = {}
         self._process = os.getpid()
         self.obeyed = False
@@ -44,6 +47,25 @@ class Interruption:
     def came(self) -> bool:
         """Whether a signal waits to be obeyed."""
         return self._came is not None
+
+    @property
+    def since_s(self) -> float:
+        """Seconds since the signal came that waits to be obeyed."""
+        return time.monotonic() - self._came_s if self.came else 0.0
+
+    def fileno(self) -> int:
+        """A descriptor that can be read from once a signal was noted: to wait for one."""
+        if self._pipe is None:
+            self._pipe = os.pipe()
+            for end in self._pipe:
+                os.set_blocking(end, False)
+        return self._pipe[0]
+
+    def close(self) -> None:
+        """Gives the descriptors back."""
+        pipe, self._pipe = self._pipe, None
+        for end in pipe or ():
+            os.close(end)
 
     @contextmanager
     def noted(self) -> Iterator[None]:
@@ -86,7 +108,10 @@ class Interruption:
         if os.getpid() != self._process:  # one that the user's code has forked, and now ends
             end_process_by(number)
         if self._came is None:
-            self._came = number
+            self._came, self._came_s = number, time.monotonic()
+            if self._pipe is not None:
+                with suppress(BlockingIOError):
+                    os.write(self._pipe[1], b"!")
             return
         self._hand_on(number, frame)
         raise KeyboardInterrupt

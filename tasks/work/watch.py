@@ -8,30 +8,23 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from epochal.tasks.reporting import Live, Reporter
-from epochal.tasks.session.interruption import Interruption
-from epochal.tasks.session.stage_times import StageTimes
+from epochal.tasks.reporting import Live
+from epochal.tasks.work.link import Link, PutDown
+from epochal.tasks.work.stage_times import StageTimes
 
 if TYPE_CHECKING:
     from epochal.engine.loop.progress import Progress
-    from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
+    from epochal.tasks.work.saver import MidEpochSaver
 
 SHOW_EVERY_S = 0.2
 """Between two readings of the loss from the device: each one makes the GPU wait a little."""
 
 
 class EpochWatch:
-    """What `train_epoch` calls: obeys signals, commits, tells the reporter, notes the times."""
+    """What `train_epoch` calls: commits, tells how far it is, notes the times, is put down."""
 
-    def __init__(
-        self,
-        reporter: Reporter,
-        interruption: Interruption,
-        saver: MidEpochSaver,
-        times: StageTimes,
-    ) -> None:
-        self._reporter = reporter
-        self._interruption = interruption
+    def __init__(self, link: Link, saver: MidEpochSaver, times: StageTimes) -> None:
+        self._link = link
         self._saver = saver
         self._times = times
         self._shown = time.monotonic()
@@ -39,12 +32,14 @@ class EpochWatch:
     def __call__(self, progress: Progress) -> None:
         """After each micro-step.
 
-        Raises NonFinite, StoreUnavailable, and what a signal that came raises, once the epoch so
-        far is committed.
+        Raises NonFinite, and PutDown where that was asked for, once the epoch so far is on its way
+        to the store.
         """
-        if self._interruption.came:
+        if self._link.stopped:
+            raise PutDown
+        if self._link.interrupted:
             self._saver.now(progress)
-            self._interruption.obey()
+            raise PutDown
         self._saver.when_due(progress)
         now = time.monotonic()
         if now - self._shown < SHOW_EVERY_S:
@@ -52,9 +47,10 @@ class EpochWatch:
         self._shown = now
         live = progress.live()
         if live is None:
+            self._link.alive()
             return
         self._times.add(live.update)
-        self._reporter.live(
+        self._link.live(
             Live(
                 epoch=progress.epoch,
                 update=live.update,

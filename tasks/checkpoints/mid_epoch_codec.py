@@ -1,0 +1,133 @@
+"""A commit inside an epoch: the live state as named tensors and a document, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from epochal.data.stage_store.mid_epoch import MidEpochCommit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from epochal.engine.loop.progress import MidEpochState
+    from epochal.engine.model.state import TrainingState
+
+_MODEL, _OPTIMIZER, _EMA, _GRADIENT = "model/", "optimizer/", "ema/", "gradient/"
+_COMPANION, _COMPANIONS = "companion/", "companions"
+_METRIC, _OBSERVED, _ENDS = "metric/", "observed/", "update_ends"
+
+
+def encode(
+    captured: MidEpochState, state: TrainingState
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a commit by their names, those of the live state itself; and the rest."""
+    tensors, document, companions = _tensors(state, captured.gradients)
+    loss, counts = captured.partial_loss, captured.denominators
+    body = {
+        "updates": captured.updates,
+        "partial_loss": None if loss is None else [[value.hex(), kind] for value, kind in loss],
+        "denominators": None if counts is None else [value.hex() for value in counts],
+        "document": document,
+        **({_COMPANIONS: companions} if companions else {}),
+    }
+    return {**tensors, **_arrays(captured)}, body
+
+
+def state_tensors(state: TrainingState) -> dict[str, Tensor]:
+    """Those of a commit that is made now, but for what the epoch itself has recorded."""
+    named = state.named_parameters().items()
+    gradients = {name: parameter.grad for name, parameter in named if parameter.grad is not None}
+    return _tensors(state, gradients)[0]
+
+
+def _tensors(
+    state: TrainingState, gradients: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    """The tensors of the live state by their names in a commit; the rest; that of companions."""
+    from epochal.engine.checkpoint.serialize import split_state
+
+    parts = split_state(state)
+    groups = {
+        _MODEL: parts.model,
+        _OPTIMIZER: parts.optimizer,
+        _EMA: parts.ema,
+        _COMPANION: parts.companions,
+        _GRADIENT: gradients,
+    }
+    named = {
+        prefix + name: tensor for prefix, group in groups.items() for name, tensor in group.items()
+    }
+    return named, parts.document, parts.companions_document
+
+
+def _arrays(partial: MidEpochState) -> dict[str, Tensor]:
+    import torch
+
+    arrays = {
+        **{_METRIC + name: column for name, column in partial.metrics.items()},
+        **{_OBSERVED + name: column for name, column in partial.observations.items()},
+        _ENDS: np.array(partial.update_ends, dtype=np.int64),
+    }
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _numbers(texts: Any) -> list[tuple[float, str]] | None:
+    if texts is None:
+        return None
+    if not isinstance(texts, list) or not texts:
+        message = f"partial_loss: {texts!r:.100}"
+        raise ValueError(message)
+    return [(float.fromhex(text), str(kind)) for text, kind in texts]
+
+
+def _denominators(texts: Any) -> tuple[float, float] | None:
+    if texts is None:
+        return None
+    estimate, total = (float.fromhex(text) for text in texts)
+    if not estimate:
+        message = f"denominators: {texts!r:.100}"
+        raise ValueError(message)
+    return estimate, total
+
+
+def restore(commit: MidEpochCommit, state: TrainingState) -> MidEpochState:
+    """Loads a commit into the live state; gives what `train_epoch` goes on from.
+
+    Raises StateMismatch or CorruptObject.
+    """
+    from epochal.engine.checkpoint.serialize import StateParts, load_state, load_tensors
+    from epochal.engine.loop.progress import MidEpochState
+
+    tensors = load_tensors(Path(commit.tensors), device="cpu")
+
+    def of(prefix: str) -> dict[str, Tensor]:
+        group = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        return {name.removeprefix(prefix): tensor for name, tensor in group.items()}
+
+    body = commit.body
+    load_state(
+        state,
+        StateParts(
+            model=of(_MODEL),
+            optimizer=of(_OPTIMIZER),
+            document=dict(body["document"]),
+            ema=of(_EMA),
+            companions=of(_COMPANION),
+            companions_document=dict(body.get(_COMPANIONS, {})),
+        ),
+    )
+    loss = body["partial_loss"]
+    return MidEpochState(
+        micro_steps=commit.micro_steps,
+        updates=int(body["updates"]),
+        gradients=of(_GRADIENT),
+        partial_loss=_numbers(loss),
+        denominators=_denominators(body["denominators"]),
+        metrics={name: column.numpy() for name, column in of(_METRIC).items()},
+        observations={name: column.numpy() for name, column in of(_OBSERVED).items()},
+        update_ends=tuple(tensors[_ENDS].tolist()),
+    )

@@ -1,0 +1,143 @@
+"""Errors told from one process to another: what kind, what they say, whose lines were running."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from epochal.data.errors import (
+    EpochalError,
+    InputError,
+    PreflightFailed,
+    StoreUnavailable,
+    TargetError,
+    TrainingFailed,
+    passes_through,
+)
+from epochal.data.traces import in_one_line, is_users, users_line, users_trace, whole_trace
+from epochal.tasks.user_code.failures import failed_module, raised_by_users_code
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_OF_SYSTEM = {kind.__name__: kind for kind in (FileExistsError, FileNotFoundError, OSError)}
+_FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)$', re.MULTILINE)
+
+
+class TrainerTraceback(Exception):
+    """What the other process printed of an error, for `--debug`."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+class TrainerDefect(RuntimeError):
+    """The other process failed in a way that Epochal does not know."""
+
+
+def told_error(error: BaseException) -> dict[str, Any]:
+    """An error as plain JSON."""
+    kind = next(
+        (
+            one
+            for one in type(error).__mro__
+            if issubclass(one, EpochalError) and one.__module__.startswith("epochal.")
+        ),
+        None,
+    )
+    name = f"{kind.__module__}:{kind.__qualname__}" if kind is not None else None
+    of_system = next(
+        (one.__name__ for one in type(error).__mro__ if one.__name__ in _OF_SYSTEM), ""
+    )
+    return {
+        "class": name or of_system,
+        "text": str(error) if name or of_system else in_one_line(error),
+        "errno": getattr(error, "errno", None),
+        "trace": users_trace(error),
+        "whole": whole_trace(error),
+    }
+
+
+def error_of(told: Mapping[str, Any]) -> Exception:
+    """The error that was told, to be raised here."""
+    name, text = told["class"], told["text"]
+    if ":" in name:
+        module, _, kind = name.partition(":")
+        error: Exception = getattr(importlib.import_module(module), kind)(text)
+        assert isinstance(error, EpochalError)
+        error.trace = told["trace"]
+    elif name:
+        error = _OF_SYSTEM[name](told["errno"], text) if told["errno"] else _OF_SYSTEM[name](text)
+    else:
+        error = TrainerDefect(text)
+    error.__cause__ = TrainerTraceback(told["whole"])
+    return error
+
+
+def before_start(error: BaseException) -> BaseException:
+    """What an error that came before the first stage means: nothing has started."""
+    if isinstance(error, StoreUnavailable | TrainingFailed):
+        return PreflightFailed(str(error))
+    if passes_through(error) or not raised_by_users_code(error):
+        return error
+    return TargetError(
+        f"before the start, code that the config names raised {in_one_line(error)}"
+        f"{users_line(error)}"
+    )
+
+
+def at_work(
+    error: BaseException, label: str, modules: Mapping[str, nn.Module | None] | None
+) -> BaseException:
+    """What an error of a stage's computation means.
+
+    modules: of the user's, by their field; None where none of their code was called.
+
+    At work a wrong target is no longer an input that is refused before anything starts.
+    """
+    cause = _cause(error, modules)
+    if cause is None:
+        return error
+    return TrainingFailed(
+        f"{label}: {cause}; the stages before it are committed: the same command, or Retry in "
+        "Prefect's UI, goes on from there"
+    )
+
+
+def _cause(error: BaseException, modules: Mapping[str, nn.Module | None] | None) -> str | None:
+    """What the user's code has done, or None for an error that means what it says."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, EpochalError):
+        return None
+    if (isinstance(error, OSError) or not isinstance(error, Exception)) and not (
+        raised_by_users_code(error)
+    ):
+        return None  # a disk that is full, or the end of this process
+    if modules is None:
+        return f"{in_one_line(error)}{users_line(error)}"
+    where = failed_module(error, modules)
+    return f"{in_one_line(error)}{users_line(error)}{where}{_hint(error)}"
+
+
+def _hint(error: BaseException) -> str:
+    from epochal.tasks.run_data.probe_batches import ONE_SAMPLE, REMEDY
+
+    if not str(error).startswith(ONE_SAMPLE):
+        return ""
+    return f" (a policy left an epoch whose last batch is a single sample: {REMEDY})"
+
+
+def lines_in_dump(text: str) -> tuple[str, str | None]:
+    """From a dump of Python's stacks: ` (FILE, line N)` where the user's code is, and its frames.
+
+    The innermost frame comes first there; what is given begins with the outermost.
+    """
+    frames = [match.groupdict() for match in _FRAME.finditer(text)]
+    own = [frame for frame in frames if is_users(frame["file"])]
+    if not own:
+        return "", None
+    shown = [f'  File "{one["file"]}", line {one["line"]}, in {one["name"]}' for one in own]
+    return f" ({own[0]['file']}, line {own[0]['line']})", "\n".join(reversed(shown)) + "\n"

@@ -1,0 +1,147 @@
+"""A run opened where the numbers are: its code and data read, its parts tried before the start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from epochal.data.store.store import Store
+from epochal.tasks.planning.stage import RunInputs
+from epochal.tasks.preflight.disk_space import checkpoint_size
+from epochal.tasks.preflight.forward_pass import check_before_start
+from epochal.tasks.reporting import SilentReporter
+from epochal.tasks.run_data.run_data import read_run_inputs, remember_data
+from epochal.tasks.runs.run_inputs import with_sources
+from epochal.tasks.runs.run_sources import RunSources, read_sources
+from epochal.tasks.user_code.files_read import forget_files
+from epochal.tasks.user_code.loaded_modules import ANY, forget_modules, noting_modules
+from epochal.tasks.work.link import Link
+from epochal.tasks.work.work import Work
+
+MAX_NAMED = 5
+
+
+class _Told(SilentReporter):
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def notice(self, text: str) -> None:
+        """Passes it on."""
+        self._link.notice(text)
+
+
+@dataclass
+class Opening:
+    """One run's opening. store: for what is remembered of code and data."""
+
+    work: Work
+    store: Store
+    _sources: RunSources | None = None
+    _run_inputs: RunInputs | None = None
+    _checked: list[bool] = field(default_factory=list)
+
+    def read(self) -> dict[str, Any]:
+        """Reads code and data; tells what keys need, and the numerics environment."""
+        from epochal.engine.environment import numerics_environment
+
+        work, link = self.work, self.work.link
+        sources = read_sources(work.config, self.store, stamps=self._stamps)
+        forget_modules(sources.imports)
+        forget_files()
+        with noting_modules(ANY):
+            run_inputs, data = read_run_inputs(
+                work.config,
+                self.store,
+                sources,
+                notice=_Told(link),
+                before_write=self._check_store,
+                start=link.ask("start_sha256"),
+                stamps=self._stamps,
+            )
+        work.data, self._sources, self._run_inputs = data, sources, run_inputs
+        return {
+            "run_inputs": asdict(run_inputs),
+            "environment": numerics_environment(work.device),
+            "device": str(work.device),
+            "data": {
+                name: {"info": one.info.model_dump(mode="json"), "fingerprint": one.fingerprint}
+                for name, one in data.items()
+            },
+        }
+
+    def ids(self) -> bytes:
+        """The ids of the samples of each data set that has ids of its own, int64, in order."""
+        return b"".join(
+            one.sample_ids_N.tobytes() for one in self.work.data.values() if not one.info.index_ids
+        )
+
+    def check(self) -> dict[str, Any]:
+        """Builds the parts and tries them; tells what keys need beside, and a checkpoint's size."""
+        work, sources = self.work, self._sources
+        assert sources is not None
+        assert self._run_inputs is not None
+        with noting_modules(ANY):
+            work.components = check_before_start(
+                work.config, work.data, device=work.device, notice=work.link.notice
+            )
+        work.touched = False
+        built = sources.with_loaded(self.store)
+        _tell_of_code(sources, built, work.link)
+        changed = built.digests != sources.digests
+        if changed:
+            self._run_inputs = with_sources(self._run_inputs, built)
+            remember_data(
+                work.config, self.store, work.data, self._run_inputs.sources, stamps=self._stamps
+            )
+        size = checkpoint_size(work.components.state, accumulate=work.config.gradients.accumulate)
+        return {
+            "run_inputs": asdict(self._run_inputs) if changed else None,
+            "size": asdict(size),
+        }
+
+    def _check_store(self) -> None:
+        if not self._checked:
+            self.work.link.ask("check_store")
+            self._checked.append(True)
+
+    def _stamps(self, files: Sequence[str], folder: Path) -> list[list[Any]]:
+        """As `files_stamp`; what lies in an object store the orchestration looks at."""
+        if not any("://" in name for name in files):
+            from epochal.data.inspection.file_stamps import files_stamp
+
+            return files_stamp(files, folder)
+        stamps: list[list[Any]] = self.work.link.ask("files_stamp", files=list(files))
+        return stamps
+
+
+def _tell_of_code(known: RunSources, built: RunSources, link: Link) -> None:
+    """Reports what building the targets has shown of their code, and what no key holds; once."""
+    for name, source in built.code.items():
+        before = known.code[name].digests
+        found = [file for file in source.digests if file not in before]
+        gone = [file for file in before if file not in source.digests]
+        if found:
+            link.notice(
+                f"{name}: building it loaded {_named(found)}, which no import statement of "
+                "its files names: now in the keys, as far as it was loaded before the start"
+            )
+        if gone:
+            link.notice(
+                f"{name}: building it no longer loads {_named(gone)}, which it did before: "
+                "no longer in the keys"
+            )
+    for name, files in built.read.items():
+        if files and name not in known.built:
+            link.notice(
+                f"{name}: building it read {_named(files)}, which is in no key: name it in "
+                f"{name}.files, so that a change of it is seen"
+            )
+    for text in known.not_followed:
+        link.notice(text)
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" * (len(names) > MAX_NAMED)
+    return ", ".join(names[:MAX_NAMED]) + more

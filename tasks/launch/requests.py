@@ -1,0 +1,136 @@
+"""What a trainer does when it is asked: opens the data, checks before the start, computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epochal.data.store.store import Store
+from epochal.tasks.config.run import RunConfig
+from epochal.tasks.launch.failures import at_work, before_start
+from epochal.tasks.launch.opening import Opening
+from epochal.tasks.trainer.answers import AskedStorage
+from epochal.tasks.trainer.channel import Message
+from epochal.tasks.work.buffer import pack
+from epochal.tasks.work.link import Link, PutDown
+from epochal.tasks.work.work import Computed, Order, Work
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+Reply = tuple[Message, bytes | None]
+
+
+@dataclass
+class Worker:
+    """One run's work, as far as it was asked for."""
+
+    link: Link
+    opening: Opening | None = None
+
+    @property
+    def work(self) -> Work:
+        """The run that was opened."""
+        assert self.opening is not None, "nothing was opened"
+        return self.opening.work
+
+
+def handle(worker: Worker, name: str, body: Mapping[str, Any]) -> Reply:
+    """Does what was asked for. Raises what it means if something fails."""
+    return _REQUESTS[name](worker, body)
+
+
+def _open(worker: Worker, body: Mapping[str, Any]) -> Reply:
+    from epochal.tasks.user_code.components import prepare_numerics
+
+    config = RunConfig.model_validate(body["config"])
+    store = Store(body["store"], AskedStorage(worker.link))
+    try:
+        work = Work(config, worker.link, prepare_numerics(config))
+        worker.opening = Opening(work, store)
+        return worker.opening.read(), worker.opening.ids()
+    except BaseException as error:
+        raise _meant(before_start(error), error) from error
+
+
+def _check(worker: Worker, body: Mapping[str, Any]) -> Reply:
+    assert worker.opening is not None
+    worker.work.config = RunConfig.model_validate(body["config"])
+    try:
+        return worker.opening.check(), None
+    except BaseException as error:
+        raise _meant(before_start(error), error) from error
+
+
+def _check_start(worker: Worker, body: Mapping[str, Any]) -> Reply:
+    from epochal.data.errors import ConfigError, CorruptObject, StateMismatch
+    from epochal.tasks.checkpoints.warm_start import load_weights
+
+    work = worker.work
+    try:
+        load_weights(Path(body["path"]), body["what"], work.config, work.ready_components())
+    except (StateMismatch, CorruptObject) as error:
+        raise ConfigError(str(error)) from error
+    return {}, None
+
+
+def _compute(worker: Worker, body: Mapping[str, Any]) -> Reply:
+    from epochal.tasks.stages.registry import KINDS
+
+    work, order = worker.work, Order.of_document(body["order"])
+    compute = KINDS[order.kind].compute
+    assert compute is not None, f"{order.kind} is not computed by a trainer"
+    try:
+        return _packed(work.link, compute(work, order)), None
+    except PutDown:
+        work.touched = True
+        return {"put_down": True}, None
+    except BaseException as error:
+        work.touched = True
+        modules = {} if work.components is None else work.components.modules
+        raise _meant(at_work(error, body["label"], modules), error) from error
+
+
+def _meant(meant: BaseException, error: BaseException) -> BaseException:
+    """To be raised from `error`; the error itself where it means what it says."""
+    if meant is error:
+        raise error
+    return meant
+
+
+def _packed(link: Link, computed: Computed) -> Message:
+    arrays: dict[str, npt.NDArray[Any]] = {
+        f"{table}/{column}": array
+        for table, columns in computed.columns.items()
+        for column, array in columns.items()
+    }
+    link.claim_buffer()
+    packed = pack(link.buffer, computed.tensors, arrays)
+    return {
+        "packed": packed.document,
+        "values": dict(computed.values),
+        "documents": dict(computed.documents),
+        "tables": list(computed.columns),
+        "files": {name: str(path) for name, path in computed.files.items()},
+        "side": dict(computed.side),
+        "facts": dict(computed.facts),
+    }
+
+
+def _images(worker: Worker, body: Mapping[str, Any]) -> Reply:
+    from epochal.tasks.run_data.sample_images import read_images
+
+    images = read_images(worker.work.data["train_data"], body["sample_ids"])
+    data = b"".join(image.tobytes() for image in images)
+    return {"shapes": [list(image.shape) for image in images]}, data
+
+
+_REQUESTS: dict[str, Callable[[Worker, Mapping[str, Any]], Reply]] = {
+    "open": _open,
+    "check": _check,
+    "check_start": _check_start,
+    "compute": _compute,
+    "images": _images,
+}

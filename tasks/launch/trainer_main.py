@@ -1,0 +1,77 @@
+"""The trainer process: one Python thread, no client of anything. Started by `local.py` alone."""
+
+from __future__ import annotations
+
+from epochal.tasks.launch.thread_randomness import separate_threads
+
+separate_threads()  # before any module that takes functions of `random` for itself
+
+import ctypes  # noqa: E402 - see above
+import faulthandler  # noqa: E402
+import io  # noqa: E402
+import os  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+from types import FrameType  # noqa: E402
+from typing import Any  # noqa: E402
+
+from epochal.tasks.launch.failures import told_error  # noqa: E402
+from epochal.tasks.launch.process_link import ProcessLink  # noqa: E402
+from epochal.tasks.launch.requests import Worker, handle  # noqa: E402
+from epochal.tasks.trainer.channel import Channel  # noqa: E402
+from epochal.tasks.trainer.interruption import SIGNALS  # noqa: E402
+from epochal.tasks.work.buffer import Buffer  # noqa: E402
+
+DUMP_SIGNAL = getattr(signal, "SIGRTMIN", signal.SIGUSR2)
+"""Asks for a dump of what Python is at: one that nobody else uses."""
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main(given: dict[str, Any]) -> None:
+    """Does what the flow's process asks for, until that ends.
+
+    given: descriptors of channel, buffer and traces, the pid of the parent, whether its thread
+    lives as long as it does.
+    """
+    if given["bound"]:
+        _end_with_parent(given["parent"])
+    for number in SIGNALS:  # sent to a whole group; the flow's process says what is to be done
+        signal.signal(number, _nothing)
+    faulthandler.enable(file=given["traces"], all_threads=True)
+    faulthandler.register(DUMP_SIGNAL, file=given["traces"], all_threads=True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, errors="replace")
+    _import_ahead()
+    link = ProcessLink(Channel(given["channel"]), Buffer(given["buffer"]))
+    worker = Worker(link)
+    while True:
+        name, body = link.next_request()
+        try:
+            reply, data = handle(worker, name, body)
+        except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
+            failure = told_error(error)
+            del error  # its frames hold batches and workers
+            link.fail(failure)
+        else:
+            link.reply(reply, data)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """A handler, so that what this process starts has none: an ignored signal is inherited."""
+
+
+def _end_with_parent(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before that took effect
+        os._exit(1)
+
+
+def _import_ahead() -> None:
+    """What every run needs, while the flow's process has other things to do."""
+    import torch  # noqa: F401
+
+    from epochal.data.loading import loader  # noqa: F401
+    from epochal.engine.loop import epoch, evaluate  # noqa: F401
+    from epochal.tasks.user_code import components  # noqa: F401

@@ -1,0 +1,1 @@
+"""Where the numbers are: what a trainer has in hand, and what it asks of the orchestration."""

@@ -1,0 +1,93 @@
+"""When an epoch commits on its way: by the clock or by updates, and when it is put down.
+
+Training stops only while the state is copied into the buffer; the orchestration writes, hashes and
+stores it. A commit that fails there ends the work at its next micro-step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from epochal.tasks.checkpoints.mid_epoch_codec import encode, state_tensors
+from epochal.tasks.config.parts import CheckpointConfig
+from epochal.tasks.work.buffer import pack, packed_size
+from epochal.tasks.work.link import Link
+
+if TYPE_CHECKING:
+    from epochal.engine.loop.progress import Progress
+
+PREPARE_AT = 0.5
+"""Share of the time before the first commit after which memory for it is made, beside the work."""
+SPARE_BYTES = 1 << 20
+"""Beside the state: of what the epoch has recorded by its first commit."""
+
+
+class MidEpochSaver:
+    """Commits one epoch's progress when it is due.
+
+    times: gives the pairs of `StageTimes` up to an update. updates_before: of the run, by the
+    epoch's start.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        config: CheckpointConfig,
+        *,
+        times: Callable[[int], list[list[int]]],
+        updates_before: int,
+    ) -> None:
+        self._link = link
+        self._config = config
+        self._times = times
+        self._updates_before = updates_before
+        self._prepared = False
+        self._last_s = time.monotonic()
+        self._last_updates = 0
+        self._last_micro_steps = 0
+
+    def when_due(self, progress: Progress) -> None:
+        """Commits if it is time to and no commit is under way."""
+        share = self._share_of_interval(progress)
+        if share < PREPARE_AT or not self._link.can_commit:
+            return
+        if share >= 1.0:
+            self._commit(progress)
+        elif progress.updates and not self._prepared:
+            # By now the optimizer has its moments. An epoch that ends earlier needs no memory.
+            self._prepared = True
+            size = packed_size({"partial": state_tensors(progress.state)})
+            self._link.prepare(size + SPARE_BYTES)
+
+    def now(self, progress: Progress) -> None:
+        """Commits here, unless that was done at this very micro-step."""
+        if progress.micro_steps > self._last_micro_steps:
+            self._commit(progress)
+
+    def _share_of_interval(self, progress: Progress) -> float:
+        """Share of the time or of the updates between two commits that is over; at 1 one is due."""
+        share = (time.monotonic() - self._last_s) / self._config.every_seconds
+        every = self._config.every_updates
+        if every is not None:
+            share = max(share, (progress.updates - self._last_updates) / every)
+        return share
+
+    def _commit(self, progress: Progress) -> None:
+        captured = progress.capture()
+        tensors, body = encode(captured, progress.state)
+        times = self._times(progress.updates)
+        self._link.wait_for_buffer()
+        packed = pack(self._link.buffer, {"partial": tensors}, captured.metrics)
+        self._prepared = True
+        self._last_s, self._last_updates = time.monotonic(), progress.updates
+        self._last_micro_steps = progress.micro_steps
+        self._link.commit(
+            micro_steps=captured.micro_steps,
+            updates=captured.updates,
+            updates_before=self._updates_before,
+            body={**body, "anchors": times},
+            times=times,
+            packed=packed.document,
+        )

@@ -1,0 +1,135 @@
+"""What a trainer has in hand: the user's parts and data, an order, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epochal.data.errors import CorruptObject
+from epochal.data.stage_store.records import StageRecord, load_record
+from epochal.tasks.config.run import RunConfig
+from epochal.tasks.work.link import Link, is_told, told
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import torch
+    from torch import Tensor
+
+    from epochal.data.inspection.dataset import OpenDataset
+    from epochal.tasks.user_code.components import Components
+
+
+@dataclass
+class Work:
+    """One run in its trainer. data: field of the config → data set.
+
+    touched: whether the components have changed since they were built.
+    """
+
+    config: RunConfig
+    link: Link
+    device: torch.device
+    data: Mapping[str, OpenDataset] = field(default_factory=dict)
+    components: Components | None = None
+    touched: bool = False
+
+    def ready_components(self) -> Components:
+        """Model, optimizer and step; built at first use."""
+        if self.components is None:
+            from epochal.tasks.user_code.components import build_components
+
+            self.components = build_components(self.config, device=self.device)
+            self.touched = False
+        return self.components
+
+
+@dataclass(frozen=True)
+class Order:
+    """A stage to compute. parents: role → record of the stages that are loaded.
+
+    inputs: as the stage's key holds them. live: whether the trainer's state is the checkpoint of
+    the role `parent`. given: what else its kind needs.
+    """
+
+    kind: str
+    epoch: int | None
+    key: str
+    inputs: Mapping[str, Any]
+    parents: Mapping[str, StageRecord]
+    live: bool
+    given: Mapping[str, Any]
+
+    @property
+    def number(self) -> int:
+        """The epoch of a stage that belongs to one."""
+        assert self.epoch is not None, self.kind
+        return self.epoch
+
+    @classmethod
+    def of_document(cls, body: Mapping[str, Any]) -> Order:
+        """From plain JSON, in which records are the texts of their files."""
+        parents = {
+            role: load_record(text.encode(), name=role, key=key)
+            for role, (key, text) in body["parents"].items()
+        }
+        return cls(**{**body, "parents": parents})
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What came of an order. values: of the record.
+
+    tensors: artifact → its tensors by name. documents: artifact → plain JSON. columns: table →
+    column → array of shape (rows,). files: artifact → a file that was written. side: name of a file
+    beside the record → its body. facts: what the orchestration wants to know beside.
+    """
+
+    values: Mapping[str, Any]
+    tensors: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    documents: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Mapping[str, npt.NDArray[Any]]] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    side: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ParentArtifacts:
+    """The artifacts of an order's parents, which the orchestration has checked.
+
+    Has of a `StageStore` what reading a checkpoint needs.
+    """
+
+    def __init__(self, link: Link, order: Order) -> None:
+        self._link = link
+        self._roles = {record.key: role for role, record in order.parents.items()}
+
+    @contextmanager
+    def fetch_artifact(self, record: StageRecord, name: str) -> Iterator[Path]:
+        """A local file with the artifact. Raises CorruptObject, also where the block does.
+
+        Then the bytes have the digest of the record and are wrong all the same.
+        """
+        role = self._roles[record.key]
+        path = self._link.ask("fetch", role=role, name=name)
+        try:
+            yield Path(path)
+        except CorruptObject as error:
+            if is_told(error):  # of another artifact, which was open in the block
+                raise
+            raise self.reject(record, name, error) from error
+        finally:
+            self._link.ask("release", role=role, name=name)
+
+    def read_artifact(self, record: StageRecord, name: str, *, max_bytes: int) -> bytes:
+        """The artifact's bytes. Raises CorruptObject."""
+        role = self._roles[record.key]
+        return self._link.ask_bytes("read", role=role, name=name, max_bytes=max_bytes)
+
+    def reject(self, record: StageRecord, name: str, error: CorruptObject) -> CorruptObject:
+        """Has the artifact set aside, whose digest is right and whose content is not."""
+        role = self._roles[record.key]
+        text = self._link.ask("reject", role=role, name=name, reason=str(error))
+        return told(CorruptObject(text))
