@@ -137,7 +137,7 @@ def test_24_weights_to_start_from_are_the_models_and_the_average_begins_with_the
     second()
     begun = records_of(second)["initialise", None]
     assert begun.artifacts["model"].sha256 == model["model"].sha256
-    state = second.session.ready_components().state
+    state = second.work.ready_components().state
     for name, tensor in state.model.state_dict().items():
         assert state.ema.tensors[name].data_ptr() != tensor.data_ptr()
     # The average begins at these weights, not at those of the seed: after an epoch it is near.
@@ -185,5 +185,5 @@ def test_28_samples_are_counted_in_samples(project):
     run = BareRun(project.config)()
     assert records_of(run)["train", 0].values["samples"] == 180
     assert records_of(run)["validate", 0].values["samples"] == 90
-    assert run.session.data["train_data"].info.num_samples == 180
+    assert run.work.data["train_data"].info.num_samples == 180
     assert run_epoch(new_state(), *samples(42), batch_size=8).num_samples == 42

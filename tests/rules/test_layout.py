@@ -91,7 +91,7 @@ ON_THEIR_OWN = {
     "tasks.runs.survey": "what a start reads of a store",
     "tasks.user_code.import_path": "what of Python's own search is changed, in one place",
     "tasks.user_code.package_versions": "versions without importing the packages",
-    "tasks.session.watch": "an epoch at work, by the clock: the engine knows none",
+    "tasks.work.watch": "an epoch at work, by the clock: the engine knows none",
 }
 """Short files with one importer that stay files, and why."""
 

@@ -36,7 +36,7 @@ def test_a_state_comes_back_bit_for_bit_and_trains_on_alike(ema, tmp_path):
 
 def test_the_files_are_those_of_a_run(tmp_path, home):
     run = BareRun(Project(tmp_path / "project", epochs=1).config, ema="{decay: 0.9}")()
-    save_checkpoint(run.session.ready_components().state, str(tmp_path / "saved"))
+    save_checkpoint(run.work.ready_components().state, str(tmp_path / "saved"))
     record = run.view.record_of(run.view.stage("train", 0))
     files = {name: f"{name}.safetensors" for name in ("model", "optimizer", "ema")}
     files["state"] = "state.json"

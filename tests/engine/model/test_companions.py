@@ -87,9 +87,9 @@ def project(tmp_path, home):
 
 def test_the_parameters_of_a_loss_are_trained_and_stored(project):
     run = BareRun(project.config, **LEARNED)
-    before = run.session.ready_components().loss.module.temperature.item()
+    before = run.work.ready_components().loss.module.temperature.item()
     run()
-    state = run.session.ready_components().state
+    state = run.work.ready_components().state
     assert "loss.temperature" in state.named_parameters()
     assert state.named_parameters()["loss.temperature"].item() != before
     assert {name for _, _, name in run.digests} >= {"companions", "companions_state"}
@@ -152,7 +152,7 @@ def test_the_parameters_of_a_loss_take_part_in_groups(project):
         "groups: [{match: 'loss.*', lr_factor: 10}]}"
     )
     run = BareRun(project.config, **LEARNED, optimizer=optimizer)()
-    groups = run.session.ready_components().state
+    groups = run.work.ready_components().state
     rates = dict(zip(groups.rate_names, groups.base_rates, strict=True))
     assert rates["loss.*"] == pytest.approx(0.1)
 

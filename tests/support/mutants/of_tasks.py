@@ -133,19 +133,28 @@ MUTANTS: tuple[Mutant, ...] = (
         ("average-is-not-stored", "    if parts.ema:\n", "    if False:\n"),
     ),
     *of(
-        "tasks/checkpoints/mid_epoch_saver.py",
-        "test_mid_epoch_saver.py",
+        "tasks/checkpoints/mid_epoch_codec.py",
+        "../work/test_saver.py",
         ("average-in-no-mid-epoch-commit", "        _EMA: parts.ema,\n", "        _EMA: {},\n"),
+    ),
+    *of(
+        "tasks/work/saver.py",
+        "test_saver.py",
         (
             "nothing-new-is-committed",
             "if progress.micro_steps > self._last_micro_steps:",
             "if True:",
         ),
+    ),
+    *of(
+        "tasks/checkpoints/commit_writer.py",
+        "test_commit_writer.py",
         (
             "error-of-the-thread-is-lost",
-            "                self._error = error\n",
-            "                pass\n",
+            "            self.error = error\n",
+            "            pass\n",
         ),
+        ("commit-of-a-done-epoch-stays", "                commits.clear()\n", "                pass\n"),
     ),
     *of(
         "tasks/checkpoints/mid_epoch_restore.py",
@@ -163,10 +172,9 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *of(
-        "tasks/checkpoints/host_buffers.py",
-        "test_host_buffers.py",
-        ("live-tensors-instead-of-copies", "copies[name] = kept\n", "copies[name] = tensor\n"),
-        ("end-of-large-tensors-not-copied", "while start < len(to):", "while start + 1 < len(to):"),
+        "tasks/work/buffer.py",
+        "test_buffer.py",
+        ("arrays-lie-in-the-last-file", "end = _next_page(end + size)", "end = _next_page(end)"),
     ),
     *of(
         "tasks/tracking/exporter.py",
@@ -207,7 +215,6 @@ MUTANTS: tuple[Mutant, ...] = (
             "if not lost:",
         ),
         ("lost-stage-counts-twice", "self.outcomes[:] = [told", "_ = [told"),
-        ("repaired-from-a-used-model", "        self.session.components = None  #", "        #"),
     ),
     *of(
         "tasks/runs/run_plans.py",

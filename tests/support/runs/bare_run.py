@@ -41,6 +41,11 @@ class BareRun:
         return self
 
     @property
+    def work(self):
+        """What the trainer has in hand, which is this process."""
+        return self.session.trainer.worker.work
+
+    @property
     def outcomes(self):
         return self.run.outcomes
 

@@ -19,8 +19,8 @@ from support.runs.proof_project import commits_here
 from epochal.data.errors import EpochalError
 from epochal.data.testing.faults import injected
 from epochal.data.testing.plan import KILLED, FaultPlan
-from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
 from epochal.tasks.upkeep import find_garbage, remove_garbage, verify_store
+from epochal.tasks.work.saver import MidEpochSaver
 from epochal.tasks.work.stage_times import TIMES
 
 STOPPED, BROKEN = 75, 99

@@ -75,7 +75,9 @@ CONFIG = {
     "gradients": {"accumulate": 2, "clip_norm": 1.0},
     "sampling": {"policy": "easy_skip", "confidence": 0.7},
     "tracking": {"experiment": "tests"},
+    "launch": {"kind": os.environ.get("TEST_LAUNCH", "inline")},
 }
+"""Runs inline: a trainer process of its own for each run would cost the tests hours."""
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save
 from support.numbers.tiny_model import bits, new_state, run_epoch, samples
 from support.stores.stage_records import KEY, OTHER
 
+from epochal.data.documents import dump_document
 from epochal.data.errors import CorruptObject
 from epochal.data.stage_store.records import StageRecord
 from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.open import open_store
 from epochal.engine.config.numerics import EmaConfig
 from epochal.engine.model.ema import WeightAverage
-from epochal.tasks.checkpoints.end_of_epoch import load_checkpoint, load_ema, put_checkpoint
+from epochal.tasks.checkpoints.end_of_epoch import checkpoint_parts, load_checkpoint, load_ema
 
 
 def state_of(seed):
@@ -28,8 +30,12 @@ def stored(tmp_path):
     state = state_of(1)
     run_epoch(state, *samples(32))
     stages = StageStore(open_store(f"file://{tmp_path}/store"))
-    with stages.store.scratch() as scratch:
-        artifacts = put_checkpoint(stages, KEY, state, scratch)
+    tensors, documents = checkpoint_parts(state)
+    artifacts = {
+        name: stages.put_artifact(KEY, "safetensors", save(part)) for name, part in tensors.items()
+    }
+    for name, body in documents.items():
+        artifacts[name] = stages.put_artifact(KEY, "json", dump_document(body))
     record = StageRecord(
         stage="train", epoch=0, key=KEY, inputs={}, environment={}, environment_digest=OTHER,
         consumed={}, artifacts=artifacts, values={},

@@ -15,9 +15,11 @@ from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.store.open import open_store
 from epochal.engine.checkpoint.serialize import load_tensors
 from epochal.tasks.checkpoints.mid_epoch_restore import checked_restore
-from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
 from epochal.tasks.stages.commit import sample_table
 from epochal.tasks.stages.train import _micro_batches
+from epochal.tasks.trainer.answers import ArtifactAnswers
+from epochal.tasks.work.saver import MidEpochSaver
+from epochal.tasks.work.work import Order
 
 EPOCHS = 2
 
@@ -58,19 +60,22 @@ def interrupted(cut_off, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def cut_session(cut_off):
-    """A session of the run that was cut off, and the micro-batches of its second epoch."""
-    session = BareRun(cut_off.config).session
-    stage = session.run.stage("train", 1)
-    return session, _micro_batches(session, stage, sample_table(session, stage))
+    """The run that was cut off, and the micro-batches of its second epoch."""
+    run = BareRun(cut_off.config)
+    stage = run.view.stage("train", 1)
+    parents = {role: run.view.record_of(parent) for role, parent in stage.parents.items()}
+    order = Order("train", 1, stage.known_key, stage.inputs, parents, live=False, given={})
+    run.session.trainer._answers = ArtifactAnswers(run.session.stage_store, parents).answers
+    return run, _micro_batches(run.work, order, sample_table(run.work, order))
 
 
 def restored(interrupted, cut_session):
     """The newest commit of the copy, loaded as a resumed epoch loads it."""
-    session, plan = cut_session
-    commits = MidEpochStore(interrupted[1], session.run.stage("train", 1).known_key)
+    run, plan = cut_session
+    commits = MidEpochStore(interrupted[1], run.view.stage("train", 1).known_key)
     with commits.newest(fits=lambda _: True, notice=pytest.fail) as commit:
         return checked_restore(
-            commit, session.ready_components().state, plan, gradients=session.config.gradients
+            commit, run.work.ready_components().state, plan, gradients=run.work.config.gradients
         )
 
 

@@ -99,7 +99,7 @@ def test_what_is_cached_decides_alike_and_more_patience_goes_on(project):
     assert all(one.cached for one in again.outcomes)
     assert (trained(again), again.weights) == (trained(first), first.weights)
     assert again.view.stopped_after == 2
-    assert again.session.components is None, "nothing is to be computed, so nothing is built"
+    assert again.work.components is None, "nothing is to be computed, so nothing is built"
     longer = BareRun(project.config, early_stopping="{patience: 4, min_delta: 0.5}")()
     assert trained(longer) == [0, 1, 2, 3, 4]
     assert [one.stage.epoch for one in longer.outcomes if not one.cached] == [3, 3, 4, 4]

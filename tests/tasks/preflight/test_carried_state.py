@@ -104,7 +104,7 @@ def test_an_attribute_of_the_step_is_named(project):
 @pytest.mark.parametrize("what", ["count", "history", "centre", "python"])
 def test_the_trial_changes_nothing_of_what_training_begins_with(project, what):
     run = BareRun(project.config, model__args=f"{{what: {what}}}")
-    model = run.session.ready_components().state.model
+    model = run.work.ready_components().state.model
     assert float(model.carried) == 0.0
     assert (model.count, model.history, model.last) == (0, [], None)
     assert float(model.centre.abs().sum()) == 0.0
@@ -250,7 +250,7 @@ def test_parameters_that_nothing_trains_or_stores_are_refused_wherever_they_are(
 
 
 def test_the_trial_gives_an_object_its_own_state_back_as_it_was(teachers):
-    held = BareRun(teachers.config, step="{target: 'teachers:Bank'}").session.ready_components()
+    held = BareRun(teachers.config, step="{target: 'teachers:Bank'}").work.ready_components()
     assert held.step.rows == {"rows": [0.0] * 1500, "epochs": []}
 
 
@@ -260,10 +260,10 @@ def test_what_the_same_samples_and_weights_give_again_is_no_state(teachers):
 
 @pytest.mark.parametrize("step", ["Teacher", "Shadow", "counting", "Helper"])
 def test_the_trial_leaves_the_weights_and_what_steps_hold_as_they_were(teachers, step):
-    plain = BareRun(teachers.config).session.ready_components().state.model.state_dict()
+    plain = BareRun(teachers.config).work.ready_components().state.model.state_dict()
     components = BareRun(
         teachers.config, step=f"{{target: 'teachers:{step}'}}"
-    ).session.ready_components()
+    ).work.ready_components()
     for name, tensor in components.state.model.state_dict().items():
         assert tensor.equal(plain[name]), name
     held = components.step

@@ -140,7 +140,7 @@ def test_a_loss_without_a_gradient_is_found_before_the_start(start):
 
 
 def test_trying_the_training_mode_leaves_the_model_as_it_was(start):
-    model = start().session.components.state.model
+    model = start().work.components.state.model
     assert model.training
     assert model.calls == 0
     assert torch.equal(model.seen, torch.zeros(()))
@@ -273,7 +273,7 @@ def with_loss(start, tmp_path):
     ],
 )
 def test_a_loss_whose_mean_is_followed_passes(with_loss, name, args):
-    assert with_loss(name, args=args).session.components is not None
+    assert with_loss(name, args=args).work.components is not None
 
 
 @pytest.mark.parametrize("name", ["Focal", "Wrapped", "function"])

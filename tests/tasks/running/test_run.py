@@ -87,5 +87,5 @@ def test_a_signal_under_a_stage_is_not_the_users_fault(project):
     with pytest.raises(errors.Interrupted, match="SIGUSR1"):
         run()
     again = BareRun(project.config, model="{target: 'signalled:Signalled'}")
-    again.session.ready_components().state.model.calls = 100
+    again.work.ready_components().state.model.calls = 100
     assert again().resumed[("train", 0)] == 9

@@ -166,7 +166,7 @@ def test_code_of_a_package_on_the_path_is_delivered_and_loaded(packaged, tmp_pat
             tmp_path / "model", weights=path, source=source, model_id="m-1", run_id="r"
         )
     loaded = _load_pyfunc(str(tmp_path / "model" / "data")).module
-    own = run.session.ready_components().state.model.eval()
+    own = run.work.ready_components().state.model.eval()
     x = torch.ones(2, 6)
     assert torch.equal(loaded(x), own(x))
     assert loaded[0].out_features == 4

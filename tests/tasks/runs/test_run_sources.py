@@ -151,7 +151,7 @@ def test_a_package_on_the_path_that_a_file_beside_the_config_imports_is_in_the_k
     assert planned(project, **sets).num_done == 0
     edited, computed = trained(project, **sets)
     assert computed == ALL
-    assert edited.session.ready_components().state.model[0].out_features == 5
+    assert edited.work.ready_components().state.model[0].out_features == 5
 
 
 def test_remarks_docstrings_and_formatting_change_no_key(project):

@@ -8,7 +8,7 @@ from support.runs.project import Project, call
 from support.stores.s3_server import BUCKET
 
 from epochal.data.errors import ConfigError, NotFound, TrainingFailed
-from epochal.tasks.checkpoints.warm_start import load_weights
+from epochal.tasks.checkpoints.warm_start import load_weights, opened_weights
 from epochal.tasks.runs.warm_start import find_weights, start_sha256
 
 
@@ -69,12 +69,15 @@ def test_a_checkpoint_that_gc_has_removed_is_named(project):
 
 
 def test_weights_that_have_changed_since_the_keys_were_made_are_not_loaded(project, trained):
-    session = BareRun(project.config, name="second", start="{from: first}").session
-    config, components = session.config, session.ready_components()
-    weights = find_weights(config)
-    load_weights(weights, config, components, sha256=start_sha256(config))
-    with pytest.raises(TrainingFailed, match="has changed since this command began"):
-        load_weights(weights, config, components, sha256="0" * 64)
+    run = BareRun(project.config, name="second", start="{from: first}")
+    weights, config = find_weights(run.session.config), run.session.config
+    with opened_weights(weights, sha256=start_sha256(config)) as path:
+        load_weights(path, weights.what, config, run.work.ready_components())
+    with (
+        pytest.raises(TrainingFailed, match="has changed since this command began"),
+        opened_weights(weights, sha256="0" * 64),
+    ):
+        pass
 
 
 def test_another_content_is_another_run_and_another_place_is_not(project, trained):
@@ -142,7 +145,7 @@ def test_an_average_begins_with_the_loaded_weights(project, trained):
     )
     loaded = load_file(path)
     run.run.run_stage(run.view.stages[0])
-    average = run.session.ready_components().state.ema
+    average = run.work.ready_components().state.ema
     for name, one in average.tensors.items():
         assert torch.equal(one, loaded[name]), name
 

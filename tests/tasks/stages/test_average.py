@@ -54,7 +54,7 @@ def test_the_stages_come_last_and_average_the_best_epochs(project):
     assert set(records["validate_average", None].values["metrics"]) == {"accuracy", "loss"}
     again = BareRun(project.config, **AVERAGING)()
     assert all(one.cached for one in again.outcomes)
-    assert again.session.components is None
+    assert again.work.components is None
 
 
 def test_an_average_of_one_epoch_is_measured_as_that_epoch(project):

@@ -58,11 +58,11 @@ def table_of(run, kind, epoch, artifact):
 def forward(run, epoch, *, artifact="model", data=None):
     """Losses and probabilities of the epoch's checkpoint over the training data, by hand."""
     record = run.view.record_of(run.view.stage("train", epoch))
-    model = run.session.ready_components().state.model
+    model = run.work.ready_components().state.model
     with run.session.stage_store.fetch_artifact(record, artifact) as path:
         model.load_state_dict(load_tensors(path, device="cpu"))
     run.session.live_key = None
-    x, y = (data or run.session.data["train_data"].dataset).tensors
+    x, y = (data or run.work.data["train_data"].dataset).tensors
     model.eval()
     with torch.no_grad():
         logits = torch.cat([model(part) for part in x.split(16)])
@@ -171,7 +171,7 @@ def test_data_of_its_own_is_scored_without_augmentation(tmp_path):
     made = project(tmp_path, train_data=noisy, sampling={"scoring": {"data": plain}})
     run = BareRun(made.config)()
     scores = table_of(run, "score", 1, "scores")
-    own = run.session.data["sampling.scoring.data"].dataset
+    own = run.work.data["sampling.scoring.data"].dataset
     np.testing.assert_allclose(scores["loss"], forward(run, 1, data=own)[0], rtol=1e-5, atol=1e-6)
 
 

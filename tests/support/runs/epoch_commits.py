@@ -1,0 +1,33 @@
+"""Commits of a bare epoch: a saver whose orchestration is this process, without any run around."""
+
+from types import SimpleNamespace
+
+from epochal.data.store.open import open_store
+from epochal.tasks.checkpoints.commit_writer import CommitWriter
+from epochal.tasks.config.parts import CheckpointConfig
+from epochal.tasks.launch.inline import InlineTrainer
+from epochal.tasks.reporting import SilentReporter
+from epochal.tasks.trainer.interruption import Interruption
+from epochal.tasks.work.saver import MidEpochSaver
+
+KEY = "a" * 64
+
+
+class EpochCommits:
+    """A saver and the writer of what it commits, in a store below `folder`."""
+
+    def __init__(self, folder, **config):
+        self.store = open_store(f"file://{folder}/store")
+        checkpoint = CheckpointConfig(**{"every_seconds": 1e9, **config})
+        self.trainer = InlineTrainer(
+            SimpleNamespace(checkpoint=checkpoint), self.store, SilentReporter(), Interruption()
+        )
+        self.saved = []
+        self.writer = CommitWriter(self.store, KEY, {}, saved=self.saved.append)
+        self.writer.freed, self.writer.done = self.trainer.freed, self.trainer.committed
+        self.writer.failed = self.trainer.stop
+        self.trainer._writer = self.writer
+        self.link = self.trainer.worker.link
+        self.saver = MidEpochSaver(
+            self.link, checkpoint, times=lambda _: [[0, 0]], updates_before=0
+        )
