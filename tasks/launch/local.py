@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -74,6 +75,7 @@ class LocalTrainer(Trainer):
             stderr=subprocess.PIPE,
             env=environment,
         )
+        self._finalizer = weakref.finalize(self, _end_process, self._process)
         theirs.close()
         self._channel = Channel(ours.detach())
         for pipe, name in ((self._process.stdout, "stdout"), (self._process.stderr, "stderr")):
@@ -106,6 +108,7 @@ class LocalTrainer(Trainer):
         process, self._process = self._process, None
         if process is None:
             return
+        self._finalizer.detach()
         with suppress(OSError):
             self._send({"type": "end"}, to_nobody=True)
         try:
@@ -263,6 +266,12 @@ class LocalTrainer(Trainer):
         error = TrainingFailed(f"{_how(code)}{where}; {_what_next(code)}")
         error.trace = trace
         return error
+
+
+def _end_process(process: subprocess.Popen[bytes]) -> None:
+    """Of a run that nobody has closed."""
+    process.kill()
+    process.wait()
 
 
 def _how(code: int) -> str:

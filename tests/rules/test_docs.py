@@ -37,6 +37,7 @@ from epochal.tasks.config.parts import (
     AveragingConfig,
     CheckpointConfig,
     EarlyStoppingConfig,
+    LaunchConfig,
     TrackingConfig,
     WarmStartConfig,
 )
@@ -65,6 +66,7 @@ PARTS: dict[str, tuple[type[BaseModel], ...]] = {
     "sampling.scoring.": (ScoringConfig,),
     "metrics.": (MetricsConfig,),
     "checkpoint.": (CheckpointConfig,),
+    "launch.": (LaunchConfig,),
     "tracking.": (TrackingConfig,),
 }
 FIELDS = {

@@ -115,8 +115,10 @@ def test_an_installed_wheel_works_beside_users_modules_of_the_same_names(wheel, 
         "from pathlib import Path\n"
         "from epochal.tasks.config.load import load_config\n"
         "from epochal.tasks.running.open import open_run\n"
-        "session = open_run(load_config(Path('run.yaml'))).session\n"
-        "print('stages', len(session.run.stages), session.ready_components().state.model[1])\n"
+        "inline = load_config(Path('run.yaml'), overrides=['launch.kind=inline'])\n"
+        "session = open_run(inline).session\n"
+        "model = session.trainer.worker.work.ready_components().state.model\n"
+        "print('stages', len(session.run.stages), model[1])\n"
     )
     assert "stages 3 Linear" in _run(python, "-c", code, cwd=folder)
 

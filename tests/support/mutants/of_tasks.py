@@ -154,7 +154,11 @@ MUTANTS: tuple[Mutant, ...] = (
             "            self.error = error\n",
             "            pass\n",
         ),
-        ("commit-of-a-done-epoch-stays", "                commits.clear()\n", "                pass\n"),
+        (
+            "commit-of-a-done-epoch-stays",
+            "                commits.clear()\n",
+            "                pass\n",
+        ),
     ),
     *of(
         "tasks/checkpoints/mid_epoch_restore.py",

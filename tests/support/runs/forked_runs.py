@@ -185,6 +185,7 @@ def _commit_at_once(self, progress) -> None:
     """Commits at fixed micro-steps and waits: each life has the same operations in one order."""
     if commits_here(progress.micro_steps):
         self.now(progress)
+        self._link._trainer._writer.end()
 
 
 def _found(run: BareRun) -> dict:

@@ -15,7 +15,6 @@ from epochal.engine.checkpoint.serialize import split_state
 from epochal.tasks.config.load import load_config
 from epochal.tasks.launch.start import INLINE
 from epochal.tasks.preflight import disk_space as preflight_space
-from epochal.tasks.launch.start import INLINE
 from epochal.tasks.preflight.disk_space import checkpoint_size
 from epochal.tasks.reporting import SilentReporter
 from epochal.tasks.running.lifecycle import prepare
