@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,14 +129,19 @@ def run_training(
     check_environment()
     with told_of_termination():
         # If it finds a mistake, nothing has been started.
-        run = prepare(config, reporter=told, local_mlflow=local_mlflow_uri())
-        store_url = run.session.store.url
-        server = begin_prefect_server().wait()
-        if server.started:
-            reporter.notice(f"started a Prefect server in the background; its UI: {server.ui_url}")
-        touch_servers()
-        with reporting_to(told), working_on(run):
-            result = _call_flow(config, run, api_url=server.api_url, reporter=reporter)
+        run = prepare(
+            config, reporter=told, local_mlflow=local_mlflow_uri(), meanwhile=_import_prefect
+        )
+        with closing(run):
+            store_url = run.session.store.url
+            server = begin_prefect_server().wait()
+            if server.started:
+                reporter.notice(
+                    f"started a Prefect server in the background; its UI: {server.ui_url}"
+                )
+            touch_servers()
+            with reporting_to(told), working_on(run):
+                result = _call_flow(config, run, api_url=server.api_url, reporter=reporter)
     reporter.done()
     return FinishedRun(
         reference=run.plan.reference,
@@ -151,6 +157,13 @@ def run_training(
             average=average_text(run.view),
         ),
     )
+
+
+def _import_prefect() -> None:
+    """While the trainer imports torch and reads the data."""
+    with importing():
+        import prefect.flows
+        import prefect.tasks  # noqa: F401
 
 
 def _call_flow(

@@ -43,7 +43,8 @@ class InlineTrainer(Trainer):
             self._answers = before
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Gives the buffer back."""
+        self.buffer.close()
 
     def freed(self) -> None:
         """The buffer may be written to."""

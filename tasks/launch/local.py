@@ -102,6 +102,11 @@ class LocalTrainer(Trainer):
             return self._reply()
         except _TrainerEnded:
             raise self._death() from None
+        except Exception:
+            raise
+        except BaseException:  # a signal that is obeyed at once: nobody waits for the reply
+            self._kill()
+            raise
 
     def close(self) -> None:
         """Ends the process, at once where it is at work."""
@@ -121,6 +126,7 @@ class LocalTrainer(Trainer):
         if self._channel is not None:
             self._channel.close()
         os.close(self._traces)
+        self.buffer.close()
 
     def freed(self) -> None:
         """The buffer may be written to."""

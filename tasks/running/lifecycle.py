@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import metadata
@@ -52,12 +52,19 @@ class ActiveRun:
 
 
 def prepare(
-    config: RunConfig, *, reporter: Reporter | None, local_mlflow: str | None = None
+    config: RunConfig,
+    *,
+    reporter: Reporter | None,
+    local_mlflow: str | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Run:
-    """Opens the run and checks that MLflow can take it. Raises InputError: nothing has started."""
+    """Opens the run and checks that MLflow can take it. Raises InputError: nothing has started.
+
+    meanwhile: called while the trainer begins.
+    """
     uri = tracking_uri(config.tracking, local_server=local_mlflow)
     check = partial(check_tracker, uri, experiment=config.tracking.experiment)
-    return open_run(config, reporter=reporter, before_start=check)
+    return open_run(config, reporter=reporter, before_start=check, meanwhile=meanwhile)
 
 
 @contextmanager
@@ -100,7 +107,11 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
         status, told = "FAILED", {ERROR_TAG: failure_text(error)[:MAX_TAG]}
         raise
     finally:
-        active.delivered = tracker.finish(status, best=view.best, tags={**final_tags(view), **told})
+        try:
+            tags = {**final_tags(view), **told}
+            active.delivered = tracker.finish(status, best=view.best, tags=tags)
+        finally:
+            run.close()
     _check_lost(session)
 
 

@@ -36,6 +36,11 @@ class Run:
     tracker: StageTracker | None = None
     outcomes: list[Outcome] = field(default_factory=list)
 
+    def close(self) -> None:
+        """Ends its trainer. Nothing happens if it has ended."""
+        self.session.trainer.close()
+        self.session.interruption.close()
+
     @property
     def view(self) -> RunView:
         """Its stages and records."""

@@ -118,7 +118,7 @@ def _pictures(run: FoundRun, images: Images | str) -> Iterator[tuple[str, bytes]
 NO_DATA = "the data set was not opened for this page; `epochal report` opens it"
 _NOT_PARAMETERS = (
     "name", "epochs", "max_updates", "early_stopping", "averaging", "store", "checkpoint",
-    "tracking", "device", "threads", "reproducibility",
+    "tracking", "launch", "device", "threads", "reproducibility",
     "folder", "targets_allowed", "loader.workers", "gradients.per_group", "metrics.best",
     "sampling.final_full",
 )  # fmt: skip

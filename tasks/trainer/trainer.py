@@ -232,8 +232,9 @@ class Trainer(ABC):
 
     def _end_writing(self, writer: CommitWriter) -> None:
         """The stage has failed: waits for the commit that is under way; an error of it is told."""
+        within_s = 0.0 if self.interruption.obeyed else self.config.checkpoint.grace_seconds
         try:
-            writer.end(within_s=self.config.checkpoint.grace_seconds)
+            writer.end(within_s=within_s)
         except Exception as error:  # noqa: BLE001 - the stage's own error is the one that counts
             self.reporter.notice(f"the last commit inside the epoch failed: {error}")
 

@@ -82,7 +82,9 @@ class Buffer:
     def close(self) -> None:
         """Gives the descriptor back; what is mapped stays until nobody uses it."""
         self._map = None
-        os.close(self.descriptor)
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def pack(
