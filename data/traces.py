@@ -28,6 +28,7 @@ _STANDARD = tuple(
 )
 _MOST_CHARACTERS = 500  # of a message: some print the tensor that they do not like
 _MOST_TRACE = 20_000
+_MOST_WHOLE = 200_000
 
 
 @cache
@@ -41,6 +42,14 @@ def is_users(filename: str) -> bool:
     return not any(part in INSTALLED for part in Path(path).parts) and not path.startswith(
         _STANDARD
     )
+
+
+def text_of(error: BaseException) -> str:
+    """What the error says, also where its own `__str__` fails."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - of the user's class
+        return in_one_line(error)
 
 
 def in_one_line(error: BaseException) -> str:
@@ -71,7 +80,7 @@ def users_trace(error: BaseException) -> str | None:
     if not any(_shorten(one) for one in list(_chain(told))):
         return None
     text = "".join(told.format()).replace("Traceback (most recent call last):\n", "")
-    return text if len(text) <= _MOST_TRACE else f"{text[:_MOST_TRACE]}…\n"
+    return _without_middle(text, _MOST_TRACE)
 
 
 def failure_text(error: BaseException) -> str:
@@ -82,7 +91,14 @@ def failure_text(error: BaseException) -> str:
 
 def whole_trace(error: BaseException) -> str:
     """All frames, those of libraries too, and of all errors that led to this one."""
-    return "".join(traceback.format_exception(error))
+    return _without_middle("".join(traceback.format_exception(error)), _MOST_WHOLE)
+
+
+def _without_middle(text: str, most: int) -> str:
+    """Where it begins and what it ends in count most: the first frame, and the error itself."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}\n…\n{text[-(most // 2) :]}"
 
 
 def _chain(told: traceback.TracebackException) -> Iterator[traceback.TracebackException]:

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from epochal.data.errors import TrainingFailed
 from epochal.data.loading.items import ItemSource
-from epochal.data.traces import users_trace
+from epochal.data.traces import in_one_line, users_line, users_trace
 
 GRACE_S = 2.0  # for a worker in the middle of an item; then it is killed
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -96,6 +96,9 @@ class _Steps(Dataset[Any]):
             return self._source(micro_step)
         except TrainingFailed as error:
             return _Failed(str(error), users_trace(error))
+        except KeyboardInterrupt as error:  # no signal's: workers ignore those. Torch would be mute
+            told = f"an item raised {in_one_line(error)}{users_line(error)}"
+            return _Failed(told, users_trace(error))
 
 
 def _unchanged(data: Any) -> Any:

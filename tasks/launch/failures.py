@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import (
@@ -16,7 +17,14 @@ from epochal.data.errors import (
     TrainingFailed,
     passes_through,
 )
-from epochal.data.traces import in_one_line, is_users, users_line, users_trace, whole_trace
+from epochal.data.traces import (
+    in_one_line,
+    is_users,
+    text_of,
+    users_line,
+    users_trace,
+    whole_trace,
+)
 from epochal.tasks.user_code.failures import failed_module, raised_by_users_code
 
 if TYPE_CHECKING:
@@ -24,6 +32,9 @@ if TYPE_CHECKING:
 
 _OF_SYSTEM = {kind.__name__: kind for kind in (FileExistsError, FileNotFoundError, OSError)}
 _FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)$', re.MULTILINE)
+_ESCAPED = re.compile(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8}")  # faulthandler writes ASCII
+FATAL = "Fatal Python error: "
+"""Begins what is written where a process crashes, or ends itself by `os._exit`."""
 
 
 class TrainerTraceback(Exception):
@@ -53,7 +64,7 @@ def told_error(error: BaseException) -> dict[str, Any]:
     )
     return {
         "class": name or of_system,
-        "text": str(error) if name or of_system else in_one_line(error),
+        "text": text_of(error) if name or of_system else in_one_line(error),
         "errno": getattr(error, "errno", None),
         "trace": users_trace(error),
         "whole": whole_trace(error),
@@ -125,19 +136,48 @@ def _cause(error: BaseException, modules: Mapping[str, nn.Module | None] | None)
 def _hint(error: BaseException) -> str:
     from epochal.tasks.run_data.probe_batches import ONE_SAMPLE, REMEDY
 
-    if not str(error).startswith(ONE_SAMPLE):
+    if not text_of(error).startswith(ONE_SAMPLE):
         return ""
     return f" (a policy left an epoch whose last batch is a single sample: {REMEDY})"
 
 
-def lines_in_dump(text: str) -> tuple[str, str | None]:
-    """From a dump of Python's stacks: ` (FILE, line N)` where the user's code is, and its frames.
+@dataclass(frozen=True)
+class Place:
+    """Where the user's own code is, of what a dump shows.
 
-    The innermost frame comes first there; what is given begins with the outermost.
+    where: ` (FILE, line N)`, or empty. trace: the frames, the outermost first, or None.
     """
-    frames = [match.groupdict() for match in _FRAME.finditer(text)]
-    own = [frame for frame in frames if is_users(frame["file"])]
+
+    where: str = ""
+    trace: str | None = None
+
+
+def place_in_dump(dump: str) -> Place:
+    """From a dump of Python's stacks: of the thread that the signal came to."""
+    _, found, stack = dump.rpartition("Current thread ")
+    if not found:  # of a thread that is not Python's: the main thread is the last there
+        stack = dump.rpartition("Thread 0x")[2]
+    stack = stack.partition("\n\n")[0]
+    frames = [match.groupdict() for match in _FRAME.finditer(_unescaped(stack))]
+    own = [frame for frame in frames if is_users(frame["file"])]  # the innermost comes first
     if not own:
-        return "", None
+        return Place()
     shown = [f'  File "{one["file"]}", line {one["line"]}, in {one["name"]}' for one in own]
-    return f" ({own[0]['file']}, line {own[0]['line']})", "\n".join(reversed(shown)) + "\n"
+    trace = "\n".join(reversed(shown))
+    return Place(f" ({own[0]['file']}, line {own[0]['line']})", f"{trace}\n")
+
+
+def fatal_place(dumps: str) -> Place:
+    """The last place at which a process crashed or ended itself."""
+    _, found, last = dumps.rpartition(FATAL)
+    if not found:
+        return Place()
+    place = place_in_dump(last)
+    if place.trace is None:
+        return place
+    cause = last.partition("\n")[0]
+    return Place(place.where, f"{place.trace}{cause}\n")
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPED.sub(lambda found: chr(int(f"0x{found[0][2:]}", 0)), text)

@@ -1,4 +1,4 @@
-"""A trainer process on this machine: started, talked to, watched, ended.
+"""A trainer process on this machine: asked, answered, watched, ended.
 
 It has no Prefect, no MLflow and no store, and none of their variables. It ends with this process,
 by SIGKILL too. What it prints is printed here.
@@ -6,34 +6,19 @@ by SIGKILL too. What it prints is printed here.
 
 from __future__ import annotations
 
-import json
 import os
 import select
-import signal
 import socket
-import subprocess
-import sys
-import threading
-import weakref
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import IO, TextIO
+from dataclasses import dataclass
 
 from epochal.data.errors import TrainingFailed
-from epochal.tasks.launch.failures import error_of, lines_in_dump, told_error
+from epochal.tasks.launch.failures import error_of, told_error
+from epochal.tasks.launch.trainer_process import END_WITHIN_S, TrainerProcess
 from epochal.tasks.trainer.answers import Answer
 from epochal.tasks.trainer.channel import Channel, Message
 from epochal.tasks.trainer.trainer import Trainer, now_s
-
-FOREIGN = ("PREFECT_", "MLFLOW_", "DATABRICKS_")
-"""Beginnings of variables of the orchestration and of trackers: a trainer has none of them."""
-END_WITHIN_S = 5.0
-_BOOT = (
-    "import json, sys; given = json.loads(sys.argv.pop()); sys.path[:] = given['path']; "
-    "from epochal.tasks.launch.trainer_main import main; main(given)"
-)
-_DUMP_WITHIN_S, _LOOK_EVERY_S = 2.0, 0.05
 
 
 class _TrainerEnded(Exception):
@@ -44,47 +29,22 @@ class _TrainerEnded(Exception):
 class LocalTrainer(Trainer):
     """A process of its own."""
 
-    _process: subprocess.Popen[bytes] | None = None
+    _process: TrainerProcess | None = None
     _channel: Channel | None = None
-    _traces: int = -1
-    _printing: list[threading.Thread] = field(default_factory=list)
-    _stopped: bool = False
+    _busy: bool = False
     _asked: Exception | None = None
+    _noted: int = 0
+    _closed: bool = False
 
     def __post_init__(self) -> None:
         ours, theirs = socket.socketpair()
-        self._traces = os.memfd_create("epochal-traces") if hasattr(os, "memfd_create") else _file()
-        passed = (theirs.fileno(), self.buffer.descriptor, self._traces)
-        given = {
-            "path": sys.path,
-            "channel": passed[0],
-            "buffer": passed[1],
-            "traces": passed[2],
-            "parent": os.getpid(),
-            # The kernel's signal comes with the end of the thread that starts the process.
-            "bound": threading.current_thread() is threading.main_thread(),
-        }
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)
-        }
-        self._process = subprocess.Popen(  # noqa: S603 - this very Python
-            [sys.executable, "-P", "-c", _BOOT, json.dumps(given)],
-            pass_fds=passed,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-        )
-        self._finalizer = weakref.finalize(self, _end_process, self._process)
-        theirs.close()
         self._channel = Channel(ours.detach())
-        for pipe, name in ((self._process.stdout, "stdout"), (self._process.stderr, "stderr")):
-            assert pipe is not None
-            printer = threading.Thread(
-                target=_print_all, args=(pipe, name), name=f"trainer-{name}", daemon=True
-            )
-            printer.start()
-            self._printing.append(printer)
+        self._process = TrainerProcess(
+            channel=theirs.fileno(),
+            buffer=self.buffer.descriptor,
+            ended=self._channel.receive_no_more,
+        )
+        theirs.close()
 
     @property
     def pid(self) -> int:
@@ -96,37 +56,38 @@ class LocalTrainer(Trainer):
         self, name: str, body: Message, answers: Mapping[str, Answer]
     ) -> tuple[Message, bytes | None]:
         """Has it done there."""
+        if self._process is None:
+            raise TrainingFailed("the trainer process has ended: the same command starts another")
         self._answers, self._asked = dict(answers), None
+        self._noted, self._busy = self._process.noted(), True
         try:
             self._send({"type": "request", "name": name, "body": body})
             return self._reply()
         except _TrainerEnded:
-            raise self._death() from None
-        except Exception:
-            raise
-        except BaseException:  # a signal that is obeyed at once: nobody waits for the reply
-            self._kill()
-            raise
+            label = body.get(
+                "label", "before the start" if name != "images" else "images of samples"
+            )
+            raise self._process.death(label, self._noted) from None
+        finally:
+            if self._busy:  # nobody waits for the reply any more
+                self._end(within_s=0.0)
 
     def close(self) -> None:
         """Ends the process, at once where it is at work."""
-        process, self._process = self._process, None
-        if process is None:
+        if self._closed:
             return
-        self._finalizer.detach()
+        self._closed = True
         with suppress(OSError):
             self._send({"type": "end"}, to_nobody=True)
-        try:
-            process.wait(0.0 if self._stopped else END_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        for printer in self._printing:
-            printer.join(END_WITHIN_S)
-        if self._channel is not None:
-            self._channel.close()
-        os.close(self._traces)
+        self._end(within_s=0.0 if self._busy else END_WITHIN_S)
+        assert self._channel is not None
+        self._channel.close()
         self.buffer.close()
+
+    def _end(self, *, within_s: float) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.end(within_s=within_s)
 
     def freed(self) -> None:
         """The buffer may be written to."""
@@ -175,12 +136,11 @@ class LocalTrainer(Trainer):
     def _take(self, message: Message, data: bytes | None) -> tuple[Message, bytes | None] | None:
         match message["type"]:
             case "reply":
+                self._busy = False
                 return message["reply"], data
             case "failure":
-                failure = message["failure"]
-                if self._asked is not None and told_error(self._asked)["text"] == failure["text"]:
-                    raise self._asked  # of this process, which had been told there
-                raise error_of(failure)
+                self._busy = False
+                raise self._failure(message["failure"])
             case "ask":
                 self._answer_to(message, data)
             case "live":
@@ -221,94 +181,41 @@ class LocalTrainer(Trainer):
         except (EOFError, OSError):
             raise _TrainerEnded from None
 
+    def _failure(self, told: Message) -> Exception:
+        assert self._process is not None
+        if self._asked is not None and told_error(self._asked)["text"] == told["text"]:
+            return self._asked  # of this process, which had been told there
+        error = error_of(told)
+        if isinstance(error, TrainingFailed) and error.trace is None:
+            # A process that it has forked may have crashed: what it was at says more.
+            place = self._process.crashed_since(self._noted)
+            if place.trace is not None:
+                error.args = (f"{error}{place.where}",)
+                error.trace = place.trace
+        return error
+
     def _give_up(self) -> None:
         """The trainer did not put its work down in time: it is ended, and the signal obeyed."""
-        where, _ = lines_in_dump(self._dump())
         self.reporter.notice(
             "the trainer did not put its work down within "
-            f"{self.config.checkpoint.grace_seconds:g} s (checkpoint.grace_seconds){where}: it is "
-            "ended, and the run goes on from the last commit"
+            f"{self.config.checkpoint.grace_seconds:g} s (checkpoint.grace_seconds): it is ended, "
+            f"and the run goes on from the last commit. {self._standing()}"
         )
-        self._kill()
+        self._end(within_s=0.0)
         self.interruption.obey()
 
     def _tell_silence(self) -> None:
-        where, trace = lines_in_dump(self._dump())
         self.reporter.notice(
             f"no sign of the trainer for {self.config.launch.silence_seconds:g} s "
-            f"(launch.silence_seconds); it is{where or ' in no file of yours'}"
-            f"{f':{os.linesep}{trace}' if trace else ''}"
+            f"(launch.silence_seconds). {self._standing()}"
         )
 
-    def _dump(self) -> str:
-        """What Python is at in the trainer; empty where it does not answer."""
-        from epochal.tasks.launch.trainer_main import DUMP_SIGNAL
-
+    def _standing(self) -> str:
+        """Where it is, for a person."""
         assert self._process is not None
-        before = os.fstat(self._traces).st_size
-        with suppress(ProcessLookupError):
-            self._process.send_signal(DUMP_SIGNAL)
-        never, until_s, size = threading.Event(), now_s() + _DUMP_WITHIN_S, before
-        while now_s() < until_s:  # until it grows no more
-            never.wait(_LOOK_EVERY_S)
-            last, size = size, os.fstat(self._traces).st_size
-            if size == last > before:
-                break
-        return os.pread(self._traces, 1 << 20, before).decode(errors="replace")
-
-    def _kill(self) -> None:
-        self._stopped = True
-        if self._process is not None:
-            self._process.kill()
-
-    def _death(self) -> TrainingFailed:
-        """What the end of the process means: nobody has asked it to end."""
-        assert self._process is not None
-        code = self._process.wait()
-        for printer in self._printing:
-            printer.join(END_WITHIN_S)
-        text = os.pread(self._traces, 1 << 20, 0).decode(errors="replace")
-        where, trace = lines_in_dump(text.rpartition("Fatal Python error")[2] if code < 0 else "")
-        error = TrainingFailed(f"{_how(code)}{where}; {_what_next(code)}")
-        error.trace = trace
-        return error
-
-
-def _end_process(process: subprocess.Popen[bytes]) -> None:
-    """Of a run that nobody has closed."""
-    process.kill()
-    process.wait()
-
-
-def _how(code: int) -> str:
-    if code >= 0:
-        return f"the trainer process was ended by the code that it ran, with exit code {code}"
-    return f"the trainer process was ended by {signal.Signals(-code).name}"
-
-
-def _what_next(code: int) -> str:
-    if code == -signal.SIGKILL:
-        return (
-            "the kernel does that where memory runs out: a smaller batch, fewer workers or a "
-            "smaller model need less. What was committed is intact, and the same command goes on"
-        )
-    cause = "was it os._exit()?" if code >= 0 else "a library crashed"
-    return f"{cause} What was committed is intact, and the same command goes on from there"
-
-
-def _print_all(pipe: IO[bytes], name: str) -> None:
-    """Prints what comes through the pipe, as far as lines are whole, to this process's output."""
-    for line in iter(pipe.readline, b""):
-        stream: TextIO = getattr(sys, name)
-        with suppress(OSError, ValueError):
-            stream.write(line.decode(errors="replace"))
-            stream.flush()
-    pipe.close()
-
-
-def _file() -> int:
-    import tempfile
-
-    descriptor, path = tempfile.mkstemp(prefix="epochal-traces-")
-    os.unlink(path)  # noqa: PTH108 - only the descriptor is left of it
-    return descriptor
+        standing = self._process.standing()
+        if not standing.answered:
+            return f"It does not answer: was it stopped? `kill -CONT {self.pid}` lets it go on"
+        if standing.place.trace is None:
+            return "It is in no file of yours"
+        return f"It is{standing.place.where}:{os.linesep}{standing.place.trace}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from epochal.tasks.launch.failures import error_of
 from epochal.tasks.reporting import Live
-from epochal.tasks.trainer.channel import Channel, Message
+from epochal.tasks.trainer.channel import LOST_CHANNEL, Channel, Message
 from epochal.tasks.work.buffer import Buffer
 from epochal.tasks.work.link import told
 
@@ -30,6 +30,7 @@ class ProcessLink:
         self._free = True
         self._idle = True
         self._told_s = 0.0
+        self._pid = os.getpid()
         self._waiting: list[tuple[Message, bytes | None]] = []
 
     @property
@@ -120,6 +121,7 @@ class ProcessLink:
             self._take(message, found)
 
     def _take_all(self) -> None:
+        self._check_process()
         while self._channel.has_message():
             self._take(*self._receive())
 
@@ -140,25 +142,42 @@ class ProcessLink:
 
     def _send(self, message: Message, data: bytes | None = None) -> None:
         self._told_s = time.monotonic()
+        self._check_process()
         try:
             self._channel.send(message, data)
-        except OSError:
+        except ConnectionError:
             self._leave()
+        except OSError:
+            self._leave(LOST_CHANNEL)
 
     def _receive(self) -> tuple[Message, bytes | None]:
         try:
             return self._channel.receive()
-        except (EOFError, OSError):
+        except (EOFError, ConnectionError):
             self._leave()
             raise
+        except OSError:
+            self._leave(LOST_CHANNEL)
+            raise
 
-    def _leave(self) -> None:
+    def _check_process(self) -> None:
+        if os.getpid() == self._pid:
+            return
+        print(
+            f"process {os.getpid()} was forked by code that the trainer runs, and has come back "
+            "from it: it is ended here. What os.fork() starts must end by os._exit()",
+            file=sys.__stderr__,
+            flush=True,
+        )
+        os._exit(1)
+
+    def _leave(self, code: int = 0) -> None:
         """Ends this process at once: nobody asks for anything any more.
 
         Without exit handlers: the user's may wait for what never comes. Workers of the loader end
         with their parent.
         """
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
+            with suppress(Exception):  # the user's code may have put anything there
                 stream.flush()
-        os._exit(0)
+        os._exit(code)

@@ -12,18 +12,18 @@ import io  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
+import threading  # noqa: E402
+from contextlib import suppress  # noqa: E402
 from types import FrameType  # noqa: E402
-from typing import Any  # noqa: E402
+from typing import Any, NoReturn  # noqa: E402
 
-from epochal.tasks.launch.failures import told_error  # noqa: E402
+from epochal.tasks.launch.failures import FATAL, told_error  # noqa: E402
 from epochal.tasks.launch.process_link import ProcessLink  # noqa: E402
 from epochal.tasks.launch.requests import Worker, handle  # noqa: E402
 from epochal.tasks.trainer.channel import Channel  # noqa: E402
-from epochal.tasks.trainer.interruption import SIGNALS  # noqa: E402
+from epochal.tasks.trainer.interruption import DUMP_SIGNAL, SIGNALS  # noqa: E402
 from epochal.tasks.work.buffer import Buffer  # noqa: E402
 
-DUMP_SIGNAL = getattr(signal, "SIGRTMIN", signal.SIGUSR2)
-"""Asks for a dump of what Python is at: one that nobody else uses."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -35,10 +35,12 @@ def main(given: dict[str, Any]) -> None:
     """
     if given["bound"]:
         _end_with_parent(given["parent"])
+    _end_forks()
     for number in SIGNALS:  # sent to a whole group; the flow's process says what is to be done
         signal.signal(number, _nothing)
     faulthandler.enable(file=given["traces"], all_threads=True)
     faulthandler.register(DUMP_SIGNAL, file=given["traces"], all_threads=True)
+    _note_exits(given["traces"])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True, errors="replace")
@@ -66,6 +68,39 @@ def _end_with_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before that took effect
         os._exit(1)
+
+
+def _end_forks() -> None:
+    """What the user's code forks in the main thread ends with this process, as the kernel sees to.
+
+    A thread of theirs may end before what it has forked.
+    """
+    forking: list[int] = []
+
+    def before() -> None:
+        forking[:] = [os.getpid()] if threading.current_thread() is threading.main_thread() else []
+
+    def after() -> None:
+        if forking:
+            _end_with_parent(forking[0])
+
+    os.register_at_fork(before=before, after_in_child=after)
+
+
+def _note_exits(traces: int) -> None:
+    """`os._exit` leaves no trace of who called it: here it writes one, as a crash does."""
+    end = os._exit
+
+    def noted(status: int) -> NoReturn:
+        frame = sys._getframe(1)  # noqa: SLF001 - there is no public way that is as short
+        caller = frame.f_globals.get("__name__", "")
+        if not caller.startswith(("multiprocessing.", "epochal.")):
+            with suppress(OSError):
+                os.write(traces, f"\n{FATAL}os._exit({status})\n\nCurrent thread \n".encode())
+                faulthandler.dump_traceback(file=traces, all_threads=False)
+        end(status)
+
+    os._exit = noted
 
 
 def _import_ahead() -> None:

@@ -21,6 +21,8 @@ from typing import Any
 from epochal.data.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+DUMP_SIGNAL = getattr(signal, "SIGRTMIN", signal.SIGUSR2)
+"""Asks a trainer for a dump of what Python is at: one that nobody else uses."""
 AS_TERM = (signal.SIGHUP, signal.SIGUSR1)
 """Signals that mean what SIGTERM means, wherever nobody has given them a handler of their own."""
 

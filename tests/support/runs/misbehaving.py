@@ -1,0 +1,180 @@
+"""User code that does to its process what none should, when a file says so; and trainers for it."""
+
+from support.runs.project import Project
+
+MISBEHAVING = """
+    import ctypes
+    import os
+    import signal
+    import sys
+    import time
+    from pathlib import Path
+
+    import torch
+    from blobs import blobs
+    from model import Net
+    from torch import nn
+    from torch.nn import functional
+    from torch.utils.data import Dataset
+
+    from epochal.engine import StepOutput
+
+    PLAN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "plan.txt")
+    calls = {}
+
+    class Odd(BaseException):
+        '''No Exception.'''
+
+    class Unmakeable(Exception):
+        def __init__(self, one, *, other):
+            super().__init__(f"{one} and {other}")
+            self.lock = open(os.devnull)
+
+        def __reduce__(self):
+            raise TypeError("not to be pickled")
+
+    class Mute(Exception):
+        def __str__(self):
+            raise ValueError("nothing to say")
+
+        __repr__ = __str__
+
+    class MuteFile(OSError):
+        __str__ = __repr__ = Mute.__str__
+
+    def deeper(depth):
+        return deeper(depth + 1)
+
+    def misbehave(kind):
+        match kind:
+            case "exit": sys.exit(0)
+            case "exit-text": sys.exit("enough of it")
+            case "_exit-0": os._exit(0)
+            case "_exit-7": os._exit(7)
+            case "segfault": ctypes.string_at(0)
+            case "kill": os.kill(os.getpid(), signal.SIGKILL)
+            case "abort": os.abort()
+            case "ctrl-c": raise KeyboardInterrupt
+            case "generator": raise GeneratorExit
+            case "odd": raise Odd("odd")
+            case "recursion": deeper(0)
+            case "memory": raise MemoryError
+            case "file": open("/nowhere/labels.txt")
+            case "mute": raise Mute
+            case "mute-file": raise MuteFile(2, "x")
+            case "long": raise ValueError("long " * 2_000_000)
+            case "unmakeable": raise Unmakeable(1, other=2)
+            case "sleep": time.sleep(3600)
+            case "held": ctypes.PyDLL(None).sleep(3600)
+            case "stop": os.kill(os.getpid(), signal.SIGSTOP)
+            case "closed": os.closerange(3, 256)
+            case "closed-hang":
+                os.closerange(3, 256)
+                time.sleep(3600)
+            case "value": raise ValueError("no good")
+            case _: do(kind)
+
+    def do(kind):
+        raise AssertionError(kind)
+
+    def at(place):
+        try:
+            with open(PLAN) as file:
+                kind, where, count = file.read().split()
+        except FileNotFoundError:
+            return
+        if where == place:
+            calls[place] = calls.get(place, 0) + 1
+            if calls[place] == int(count):
+                misbehave(kind)
+
+    class Model(Net):
+        def forward(self, x):
+            if self.training:
+                at("model")
+            return super().forward(x)
+
+    class Step:
+        def __call__(self, model, batch):
+            at("step")
+            outputs = model(batch[0])
+            return StepOutput(functional.cross_entropy(outputs, batch[1], reduction="none"), outputs)
+
+    class Loss(nn.Module):
+        def __init__(self, reduction="none"):
+            super().__init__()
+            self.reduction = reduction
+
+        def forward(self, outputs, target):
+            at("loss")
+            return functional.cross_entropy(outputs, target, reduction=self.reduction)
+
+    class Items(Dataset):
+        def __init__(self):
+            self.data = blobs("train", size=96)
+
+        def fingerprint(self):
+            return "items"
+
+        def __len__(self):
+            return len(self.data)
+
+        def __getitem__(self, row):
+            at("item")
+            return self.data[row]
+
+    class Metric:
+        def __init__(self):
+            self.seen = 0
+
+        def update(self, outputs, target):
+            at("update")
+            self.seen += len(target)
+
+        def compute(self):
+            at("compute")
+            return 0.5
+"""
+
+PLACES = ("model", "step", "loss", "item", "workers", "update", "compute")
+
+
+def misbehaving_project(folder, **changes) -> Project:
+    """Two epochs of six updates over items of a data set; what goes wrong is said by `plan`."""
+    made = Project(
+        folder,
+        **{
+            "epochs": 2,
+            "threads": 1,
+            "sampling": {"policy": "none"},
+            "model": {"target": "misbehaving:Model"},
+            "train_data": {"target": "misbehaving:Items"},
+            "metrics": {"validation": ["accuracy", {"target": "misbehaving:Metric", "name": "mine"}]},
+            "loader": {"batch_size": 8},
+            "checkpoint": {"every_updates": 1},
+            "launch": {"kind": "local"},
+            **changes,
+        },
+    )
+    made.write("misbehaving.py", MISBEHAVING)
+    return made
+
+
+def sets_of(place):
+    """The changes to the config that bring the code in which that place is."""
+    return {
+        "step": {"step": "{target: 'misbehaving:Step'}"},
+        "loss": {"loss": "{target: 'misbehaving:Loss'}"},
+        "workers": {"loader__workers": 2},
+    }.get(place, {})
+
+
+def plan(project, kind, place, count=1):
+    """From now on the code does `kind` at the `count`th call of the place."""
+    where = "item" if place == "workers" else place
+    (project.folder / "plan.txt").write_text(f"{kind} {where} {count}")
+
+
+def mend(project):
+    """From now on it behaves."""
+    (project.folder / "plan.txt").unlink(missing_ok=True)
