@@ -14,11 +14,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.context import ForkContext
 from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
+from multiprocessing.reduction import ForkingPickler
 from multiprocessing.util import Finalize
 from typing import Any
 
@@ -31,6 +34,9 @@ from epochal.data.traces import in_one_line, users_line, users_trace
 
 GRACE_S = 2.0  # for a worker in the middle of an item; then it is killed
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+at_begin: list[Callable[[], None]] = []
+"""Called in each worker, once torch has set its handlers of signals there."""
 
 _running: set[BaseProcess] = set()
 _exiting = threading.Event()
@@ -45,7 +51,7 @@ def read_ahead(
     not be picklable there; they also end with the thread that started them.
     Raises TrainingFailed, as `source` does, or if a worker was killed.
     """
-    context = "fork" if sys.platform == "linux" else None
+    context = _ForkContext() if sys.platform == "linux" else None
     loader: DataLoader[Any] = DataLoader(
         _Steps(source),
         batch_size=None,  # an item is a whole micro-batch
@@ -101,6 +107,34 @@ class _Steps(Dataset[Any]):
             return _Failed(told, users_trace(error))
 
 
+class _Queue(Queue[Any]):
+    """A queue that brings no thread into the reader, whose orders fit into a pipe at any time.
+
+    What workers put is large: there a thread writes it, as in any such queue.
+    """
+
+    def __init__(self, *, ctx: Any) -> None:
+        super().__init__(ctx=ctx)
+        self._reader_pid = os.getpid()
+
+    def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002 - as it is there
+        """Writes it, where the queue was made; else leaves it to the thread."""
+        if os.getpid() != self._reader_pid:
+            super().put(obj, block, timeout)
+            return
+        base: dict[str, Any] = vars(self)
+        base["_sem"].acquire()  # which `get` releases
+        with base["_wlock"]:
+            base["_writer"].send_bytes(ForkingPickler.dumps(obj))
+
+
+class _ForkContext(ForkContext):
+    def Queue(self, maxsize: int = 0) -> Queue[Any]:
+        """The queue of a loader, which sets no limit."""
+        assert maxsize == 0
+        return _Queue(ctx=self.get_context())
+
+
 def _unchanged(data: Any) -> Any:
     return data
 
@@ -112,6 +146,8 @@ def _begin_worker(reader: int, _: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != reader:  # the reader died before prctl took effect
         os._exit(1)
+    for begin in at_begin:
+        begin()
     # Exit handlers of the reader (Prefect's log senders have some) were copied by the fork. They
     # would run here too, fail without their threads, and make a normal end look like a crash.
     Finalize(None, os._exit, args=(0,), exitpriority=-1000)

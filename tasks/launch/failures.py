@@ -87,11 +87,16 @@ def error_of(told: Mapping[str, Any]) -> Exception:
     return error
 
 
-def before_start(error: BaseException) -> BaseException:
-    """What an error that came before the first stage means: nothing has started."""
+def before_start(error: BaseException, *, interruptible: bool) -> BaseException:
+    """What an error that came before the first stage means: nothing has started.
+
+    interruptible: whether a signal raises in this process; else KeyboardInterrupt is the user's.
+    """
     if isinstance(error, StoreUnavailable | TrainingFailed):
         return PreflightFailed(str(error))
-    if passes_through(error) or not raised_by_users_code(error):
+    if isinstance(error, EpochalError) or (interruptible and passes_through(error)):
+        return error
+    if not raised_by_users_code(error):
         return error
     return TargetError(
         f"before the start, code that the config names raised {in_one_line(error)}"

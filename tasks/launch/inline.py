@@ -30,7 +30,7 @@ class InlineTrainer(Trainer):
     def __post_init__(self) -> None:
         self._free.set()
         self._idle.set()
-        self.worker = Worker(_DirectLink(self))
+        self.worker = Worker(_DirectLink(self), interruptible=True)
 
     def request(
         self, name: str, body: Message, answers: Mapping[str, Answer]

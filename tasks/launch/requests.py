@@ -25,9 +25,13 @@ Reply = tuple[Message, bytes | None]
 
 @dataclass
 class Worker:
-    """One run's work, as far as it was asked for."""
+    """One run's work, as far as it was asked for.
+
+    interruptible: whether a signal raises in this process, wherever it is.
+    """
 
     link: Link
+    interruptible: bool = False
     opening: Opening | None = None
 
     @property
@@ -52,7 +56,7 @@ def _open(worker: Worker, body: Mapping[str, Any]) -> Reply:
         worker.opening = Opening(work, store)
         return worker.opening.read(), worker.opening.ids()
     except BaseException as error:
-        raise _meant(before_start(error), error) from error
+        raise _meant(before_start(error, interruptible=worker.interruptible), error) from error
 
 
 def _check(worker: Worker, body: Mapping[str, Any]) -> Reply:
@@ -61,7 +65,7 @@ def _check(worker: Worker, body: Mapping[str, Any]) -> Reply:
     try:
         return worker.opening.check(), None
     except BaseException as error:
-        raise _meant(before_start(error), error) from error
+        raise _meant(before_start(error, interruptible=worker.interruptible), error) from error
 
 
 def _check_start(worker: Worker, body: Mapping[str, Any]) -> Reply:

@@ -14,6 +14,7 @@ import signal  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 from contextlib import suppress  # noqa: E402
+from functools import partial  # noqa: E402
 from types import FrameType  # noqa: E402
 from typing import Any, NoReturn  # noqa: E402
 
@@ -38,13 +39,13 @@ def main(given: dict[str, Any]) -> None:
     _end_forks()
     for number in SIGNALS:  # sent to a whole group; the flow's process says what is to be done
         signal.signal(number, _nothing)
-    faulthandler.enable(file=given["traces"], all_threads=True)
+    _trace_crashes(given["traces"])
     faulthandler.register(DUMP_SIGNAL, file=given["traces"], all_threads=True)
     _note_exits(given["traces"])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True, errors="replace")
-    _import_ahead()
+    _import_ahead(given["traces"])
     link = ProcessLink(Channel(given["channel"]), Buffer(given["buffer"]))
     worker = Worker(link)
     while True:
@@ -103,10 +104,17 @@ def _note_exits(traces: int) -> None:
     os._exit = noted
 
 
-def _import_ahead() -> None:
+def _trace_crashes(traces: int) -> None:
+    faulthandler.disable()  # or it would not take its place again, which torch takes in a worker
+    faulthandler.enable(file=traces, all_threads=True)
+
+
+def _import_ahead(traces: int) -> None:
     """What every run needs, while the flow's process has other things to do."""
     import torch  # noqa: F401
 
-    from epochal.data.loading import loader  # noqa: F401
+    from epochal.data.loading import loader, workers  # noqa: F401
     from epochal.engine.loop import epoch, evaluate  # noqa: F401
     from epochal.tasks.user_code import components  # noqa: F401
+
+    workers.at_begin.append(partial(_trace_crashes, traces))

@@ -149,15 +149,20 @@ class TrainerProcess:
 
     # --- how it ended -------------------------------------------------------------------------
 
-    def death(self, label: str, noted: int) -> TrainingFailed:
-        """What its end means, which nobody has asked for. label: what it was at."""
+    def death(self, label: str | None, noted: int) -> TrainingFailed:
+        """What its end means, which nobody has asked for.
+
+        label: of the stage that it was at, if it was at one. noted: how much of traces there was
+        before.
+        """
         with suppress(subprocess.TimeoutExpired):  # it may have closed its end, and live
             self._process.wait(END_WITHIN_S)
         lives = self._process.returncode is None
         code = self._finish()
         code = LOST_CHANNEL if lives else code
         place = self.crashed_since(noted)
-        error = TrainingFailed(f"{label}: {_how(code)}{place.where}. {_why(code)}{_INTACT}")
+        told = f"{_how(code)}{place.where}. {_why(code)}"
+        error = TrainingFailed(told if label is None else f"{label}: {told}. {_INTACT}")
         error.trace = place.trace
         return error
 
@@ -178,17 +183,17 @@ def _how(code: int) -> str:
 
 def _why(code: int) -> str:
     if code == LOST_CHANNEL:
-        return "Close what your code has opened, no range as os.closerange() does. "
+        return "Close what your code has opened, no range as os.closerange() does"
     if code >= 0:
-        return "os._exit() does that: raise an exception instead, which says what is wrong. "
+        return "os._exit() does that: raise an exception instead, which says what is wrong"
     if -code == signal.SIGKILL:
         return (
             "The kernel does that where memory runs out: a smaller batch, fewer workers or a "
-            "smaller model need less. "
+            "smaller model need less"
         )
     if -code in _OF_CRASHES:
-        return "A library that is no Python has crashed. "
-    return "Somebody has sent that signal. "
+        return "A library that is no Python has crashed"
+    return "Somebody has sent that signal"
 
 
 _OF_CRASHES = frozenset(

@@ -61,18 +61,33 @@ def uncarried(components: Components, step: Callable[[], Any]) -> dict[str, str]
     step: one training step on the same samples each time, without an update.
     """
     step()
-    first = dict(_values(components))
+    first, extra = dict(_values(components)), _extra_states(components)
     parameters: list[Tensor] = [*components.state.named_parameters().values()]
     weights = [one for one in parameters if _is_number(one)]
     with _doubled(weights), suppress(Exception):  # a step may refuse such weights
         step()
     step()
     second = dict(_values(components))
+    for owner, state in extra:
+        owner.set_extra_state(state)
+    again = dict(_values(components)) if extra else second
     return {
         name: _remedy(value)
         for name, value in second.items()
-        if name in first and not _equal(_known(first[name]), _known(value))
+        if name in first
+        and not _equal(first[name], value)
+        and not (name in again and _equal(first[name], again[name]))  # the extra state carries it
     }
+
+
+def _extra_states(components: Components) -> list[tuple[nn.Module, Any]]:
+    """The modules that give state of their own to `state_dict`, and a copy of it."""
+    return [
+        (owner, copy.deepcopy(owner.get_extra_state()))
+        for _, owner in _owners(components)
+        if isinstance(owner, nn.Module)
+        and type(owner).get_extra_state is not nn.Module.get_extra_state
+    ]
 
 
 @contextmanager

@@ -124,10 +124,14 @@ class Trainer(ABC):
             reply, _ = self.ask_for(
                 "compute", {"label": stage.label, "order": order}, answers=answers
             )
-        except BaseException:
+        except BaseException as error:
             self.freed()
             if writer is not None:
                 self._end_writing(writer)
+            if isinstance(error, TrainingFailed) and self.interruption.came:
+                # The signal may have come to the user's code too, and be what has ended it.
+                self.reporter.notice(str(error))
+                self.interruption.obey()
             raise
         if reply.get("put_down"):
             self._put_down(writer)

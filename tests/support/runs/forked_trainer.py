@@ -4,6 +4,7 @@ In place of `subprocess.Popen` in `LocalTrainer`; all else is as there. One thre
 pool of threads does not survive a fork.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -11,6 +12,12 @@ import sys
 import threading
 import time
 import traceback
+
+import torch
+from support.runs.bare_run import BareRun
+from support.runs.project import Project
+
+from epochal.tasks.launch import trainer_process
 
 
 class ForkedProcess:
@@ -52,20 +59,29 @@ def _begin(given, out, err, env, kept):
         os.dup2(err, 2)
         sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115 - until the end
         sys.stderr = sys.__stderr__ = open(2, "w", closefd=False)  # noqa: SIM115
-        for one in os.listdir("/proc/self/fd"):
-            if int(one) > 2 and int(one) not in kept:
-                try:
-                    os.close(int(one))
-                except OSError:
-                    pass  # of the listing itself
+        for one in set(map(int, os.listdir("/proc/self/fd"))) - {0, 1, 2, *kept}:  # noqa: PTH208
+            with contextlib.suppress(OSError):  # that of the listing
+                os.close(one)
         os.environ.clear()
         os.environ.update(env)
         sys.path[:] = given["path"]
         from epochal.tasks.launch.trainer_main import main
 
         main(given)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - a child must end here
         traceback.print_exc()
         sys.stderr.flush()
     finally:
         os._exit(1)
+
+
+def fork_trainers(monkeypatch, warm: Project) -> None:
+    """From now on trainers are forked; what each of them would import is imported here."""
+    if not _warm:
+        BareRun(warm.config, launch__kind="inline")().run.close()
+        _warm.append(True)
+    torch.set_num_threads(1)
+    monkeypatch.setattr(trainer_process.subprocess, "Popen", ForkedProcess)
+
+
+_warm: list[bool] = []

@@ -1,16 +1,19 @@
-"""User code that does to its process what none should, when a file says so; and trainers for it."""
+"""User code that does to its process what none should, once a file says so."""
 
 from support.runs.project import Project
 
 MISBEHAVING = """
     import ctypes
+    import multiprocessing
     import os
+    import random
     import signal
     import sys
+    import threading
     import time
-    from pathlib import Path
+    import warnings
+    from concurrent.futures import ProcessPoolExecutor
 
-    import torch
     from blobs import blobs
     from model import Net
     from torch import nn
@@ -20,7 +23,7 @@ MISBEHAVING = """
     from epochal.engine import StepOutput
 
     PLAN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "plan.txt")
-    calls = {}
+    calls, kept = {}, []
 
     class Odd(BaseException):
         '''No Exception.'''
@@ -65,6 +68,32 @@ MISBEHAVING = """
             case "long": raise ValueError("long " * 2_000_000)
             case "unmakeable": raise Unmakeable(1, other=2)
             case "sleep": time.sleep(3600)
+            case "fork":
+                if os.fork() == 0:
+                    os._exit(0)
+            case "fork-back": os.fork()
+            case "fork-kill":
+                if os.fork() == 0:
+                    time.sleep(3600)
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "handler": signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            case "chdir": os.chdir("/")
+            case "mute-output":
+                sys.stdout = sys.stderr = None
+                print("to nobody")
+            case "warnings": warnings.simplefilter("error")
+            case "path": sys.path[:] = []
+            case "thread": threading.Thread(target=draw, daemon=True).start()
+            case "pool":
+                with multiprocessing.get_context("fork").Pool(2) as pool:
+                    assert pool.map(abs, [-1, 2]) == [1, 2]
+            case "spawned":
+                context = multiprocessing.get_context("spawn")
+                with ProcessPoolExecutor(1, mp_context=context) as pool:
+                    assert pool.submit(abs, -1).result() == 1
+            case "kept-pool":
+                kept.append(multiprocessing.get_context("fork").Pool(2))
+                kept[0].map(abs, [-1, 2])
             case "held": ctypes.PyDLL(None).sleep(3600)
             case "stop": os.kill(os.getpid(), signal.SIGSTOP)
             case "closed": os.closerange(3, 256)
@@ -72,10 +101,16 @@ MISBEHAVING = """
                 os.closerange(3, 256)
                 time.sleep(3600)
             case "value": raise ValueError("no good")
-            case _: do(kind)
+            case _: raise AssertionError(kind)
 
-    def do(kind):
-        raise AssertionError(kind)
+    def asleep():
+        with open(os.path.join(os.path.dirname(PLAN), "asleep.txt"), "w") as file:
+            file.write(str(os.getpid()))
+
+    def draw():
+        while True:
+            random.random()
+            time.sleep(0.001)
 
     def at(place):
         try:
@@ -98,7 +133,8 @@ MISBEHAVING = """
         def __call__(self, model, batch):
             at("step")
             outputs = model(batch[0])
-            return StepOutput(functional.cross_entropy(outputs, batch[1], reduction="none"), outputs)
+            loss = functional.cross_entropy(outputs, batch[1], reduction="none")
+            return StepOutput(loss, outputs)
 
     class Loss(nn.Module):
         def __init__(self, reduction="none"):
@@ -121,7 +157,8 @@ MISBEHAVING = """
 
         def __getitem__(self, row):
             at("item")
-            return self.data[row]
+            value, label = self.data[row]
+            return value + random.random(), label
 
     class Metric:
         def __init__(self):
@@ -149,7 +186,7 @@ def misbehaving_project(folder, **changes) -> Project:
             "sampling": {"policy": "none"},
             "model": {"target": "misbehaving:Model"},
             "train_data": {"target": "misbehaving:Items"},
-            "metrics": {"validation": ["accuracy", {"target": "misbehaving:Metric", "name": "mine"}]},
+            "metrics": {"validation": [{"target": "misbehaving:Metric", "name": "mine"}]},
             "loader": {"batch_size": 8},
             "checkpoint": {"every_updates": 1},
             "launch": {"kind": "local"},
@@ -158,6 +195,11 @@ def misbehaving_project(folder, **changes) -> Project:
     )
     made.write("misbehaving.py", MISBEHAVING)
     return made
+
+
+def pid_of(run):
+    """Of the run's trainer."""
+    return run.session.trainer.pid
 
 
 def sets_of(place):

@@ -275,3 +275,45 @@ def test_the_trial_leaves_the_weights_and_what_steps_hold_as_they_were(teachers,
         assert (held.counter.number, held.seen, held.bank["rows"].tolist()) == (0, set(), [0, 0])
     else:
         assert held.__closure__[0].cell_contents == 0
+
+
+EXTRA = """
+    import torch
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self, complete=True):
+            super().__init__()
+            self.head = nn.Linear(6, 3)
+            self.count, self.other, self.complete = 0, 0, complete
+
+        def get_extra_state(self):
+            return torch.tensor([self.count, self.other if self.complete else 0])
+
+        def set_extra_state(self, state):
+            self.count = int(state[0])
+            if self.complete:
+                self.other = int(state[1])
+
+        def forward(self, x):
+            if self.training:
+                self.count += 1
+                self.other += 2
+            return self.head(x) * (1 + 0.01 * self.count)
+"""
+
+
+def test_what_a_module_gives_as_its_extra_state_is_carried_and_what_it_leaves_out_named(project):
+    project.write("model.py", EXTRA)
+    assert told(BareRun(project.config)) == []
+    (text,) = told(BareRun(project.config, model__args="{complete: false}"))
+    assert "holds: model.other: " in text
+    assert "model.count" not in text
+
+
+def test_it_is_named_at_each_resume(project):
+    sets = {"model__args": "{what: count}", "epochs": 2}
+    run = BareRun(project.config, **sets)
+    for stage in list(run.run.stages())[:2]:
+        run.run.run_stage(stage)
+    assert len(told(run)) == len(told(BareRun(project.config, **sets))) == 1

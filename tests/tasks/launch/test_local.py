@@ -1,0 +1,204 @@
+"""A trainer process: what it has, what it has not, what it prints, and when it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from support.runs.bare_run import BareRun
+from support.runs.command import alive, children
+from support.runs.forked_trainer import fork_trainers
+from support.runs.machine import wait_for
+from support.runs.misbehaving import mend, misbehaving_project, plan
+from support.runs.project import environment
+
+from epochal.data import errors
+from epochal.tasks.launch import trainer_process
+
+TELLING = """
+    import json, os, sys, threading
+    from model import Net
+
+    class Model(Net):
+        def forward(self, x):
+            found = {
+                "pid": os.getpid(),
+                "threads": [one.name for one in threading.enumerate()],
+                "variables": dict(os.environ),
+            }
+            if self.training:
+                with open(os.path.join(os.path.dirname(__file__), "told.jsonl"), "a") as file:
+                    file.write(json.dumps(found) + "\\n")
+            return super().forward(x)
+"""
+PRINTING = """
+    import os, sys
+    from model import Net
+
+    class Model(Net):
+        def forward(self, x):
+            if not self.training and not self.calls:
+                print("a line")
+                print("long " * 200_000)
+                print("to errors", file=sys.stderr)
+                os.write(1, b"bytes \\xff\\xfe\\n")
+                os.write(1, b"no end of a line")
+            return super().forward(x)
+"""
+WITHOUT_TORCH = """
+    import sys
+
+    class Refusing:
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] == "torch":
+                raise AssertionError("the flow's process imports torch")
+
+    sys.meta_path.insert(0, Refusing())
+    from pathlib import Path
+
+    from epochal.tasks.config.load import load_config
+    from epochal.tasks.reporting import SilentReporter
+    from epochal.tasks.running.open import open_run
+
+    if __name__ == "__main__":
+        config = Path(sys.argv[1])
+        run = open_run(load_config(config), reporter=SilentReporter())
+        for plan in sys.argv[2:]:
+            config.with_name("plan.txt").write_text(plan)
+        for stage in run.stages():
+            run.run_stage(stage)
+        print(run.view.weights_sha256, "torch" in sys.modules)
+        print(run.session.trainer.pid)
+"""
+
+
+@pytest.fixture
+def project(tmp_path, home):
+    return misbehaving_project(tmp_path / "project", epochs=1)
+
+
+@pytest.fixture
+def forked(monkeypatch, tmp_path, home):
+    fork_trainers(monkeypatch, misbehaving_project(tmp_path / "warm"))
+
+
+def finished(project, **sets):
+    run = BareRun(project.config, **sets)()
+    run.run.close()
+    return run
+
+
+def own_process(project, code, *arguments):
+    """A process of its own that runs this code."""
+    script = project.folder / "script.py"
+    script.write_text(textwrap.dedent(code))
+    return subprocess.Popen(
+        [sys.executable, str(script), str(project.config), *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def told(project):
+    return [json.loads(line) for line in (project.folder / "told.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_trainer_has_one_thread_and_nothing_of_prefect_or_mlflow(workers, project, forked):
+    project.write("telling.py", TELLING)
+    with environment(
+        PREFECT_API_URL="http://x", MLFLOW_TRACKING_URI="http://y", DATABRICKS_HOST="z"
+    ):
+        finished(project, model="{target: 'telling:Model'}", loader__workers=workers)
+    found = told(project)
+    assert {one["pid"] for one in found}.isdisjoint({os.getpid()})
+    assert {tuple(one["threads"]) for one in found} == {("MainThread",)}
+    assert not [
+        name
+        for one in found
+        for name in one["variables"]
+        if name.startswith(trainer_process.FOREIGN)
+    ]
+
+
+def test_two_trainers_and_the_calling_process_give_the_same_bytes(project, forked):
+    one, other, inline = (
+        finished(project, store=f"./{name}", launch__kind=kind)
+        for name, kind in (("one", "local"), ("other", "local"), ("inline", "inline"))
+    )
+    assert one.digests == other.digests == inline.digests
+
+
+def test_the_flows_process_imports_no_torch_and_leaves_no_trainer_that_nobody_closes(project):
+    process = own_process(project, WITHOUT_TORCH)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err.decode()
+    weights, imported, pid = out.decode().split()
+    assert (len(weights), imported) == (64, "False")
+    assert not alive(int(pid))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_trainer_and_workers_end_with_the_flows_process_in_the_middle_of_an_item(
+    workers, tmp_path, home
+):
+    loader = {"batch_size": 8, "workers": workers}
+    project = misbehaving_project(tmp_path / "project", loader=loader)
+    process = own_process(project, WITHOUT_TORCH, "sleep item 10")
+    wait_for((project.folder / "asleep.txt").exists)
+    (pid,) = children(process.pid)
+    family = [pid, *children(pid)]
+    assert len(family) == 1 + workers
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    wait_for(lambda: not any(map(alive, family)))
+
+
+EXTRA = """
+    import torch
+    from misbehaving import Model
+
+    class Counting(Model):
+        def __init__(self):
+            super().__init__()
+            self.steps = 0
+
+        def get_extra_state(self):
+            return torch.tensor(self.steps)
+
+        def set_extra_state(self, state):
+            self.steps = int(state)
+
+        def forward(self, x):
+            self.steps += self.training
+            return super().forward(x) * (1 + 0.01 * self.steps)
+"""
+
+
+def test_extra_state_of_a_module_goes_on_with_a_resumed_run(tmp_path, forked):
+    one, other = (misbehaving_project(tmp_path / name) for name in ("one", "other"))
+    for made in (one, other):
+        made.write("counting.py", EXTRA)
+    model = "{target: 'counting:Counting'}"
+    broken = BareRun(one.config, model=model)
+    plan(one, "value", "model", 9)
+    with pytest.raises(errors.TrainingFailed):
+        broken()
+    broken.run.close()
+    mend(one)
+    again = finished(one, model=model)
+    assert again.resumed
+    assert again.digests == finished(other, model=model).digests
+
+
+def test_what_the_users_code_prints_is_printed_byte_for_byte(project, forked, capfdbinary):
+    project.write("printing.py", PRINTING)
+    finished(project, model="{target: 'printing:Model'}")
+    out, err = capfdbinary.readouterr()
+    assert b"a line\n" in out
+    assert b"long " * 200_000 in out
+    assert b"bytes \xff\xfe\n" in out
+    assert b"no end of a line" in out
+    assert b"to errors\n" in err

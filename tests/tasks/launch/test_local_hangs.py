@@ -1,0 +1,114 @@
+"""A trainer that hangs: it is said where, and a signal to the flow's process ends it in time."""
+
+import os
+import signal
+import threading
+
+import pytest
+from support.runs.bare_run import BareRun
+from support.runs.command import alive, children
+from support.runs.forked_trainer import fork_trainers
+from support.runs.machine import wait_for
+from support.runs.misbehaving import misbehaving_project, pid_of, plan, sets_of
+
+from epochal.data import errors
+
+LINES = {"sleep": "time.sleep(3600)", "held": "ctypes.PyDLL(None).sleep(3600)"}
+
+
+@pytest.fixture
+def project(tmp_path, home, monkeypatch):
+    fork_trainers(monkeypatch, misbehaving_project(tmp_path / "warm"))
+    return misbehaving_project(tmp_path / "project")
+
+
+class Hanging:
+    """A run that hangs in the fifth update; what is done to it then is done in a thread."""
+
+    def __init__(self, project, kind, place, **sets):
+        self.asleep = project.folder / "asleep.txt"
+        self.run = BareRun(project.config, **sets_of(place), **sets)
+        plan(project, kind, place, 7 if place == "workers" else 9)
+        self.family = []
+
+    def __call__(self, then):
+        """Runs it; calls `then` once it hangs."""
+        watcher = threading.Thread(target=self._watch, args=(then,))
+        watcher.start()
+        try:
+            self.run()
+        finally:
+            watcher.join()
+            self.run.run.close()
+            assert not any(map(alive, self.family))
+
+    def _watch(self, then):
+        wait_for(self.asleep.exists)
+        pid = pid_of(self.run)
+        self.family = [pid, *children(pid)]
+        then()
+
+    def said(self, text):
+        """The notice with that text, once it has come."""
+        return wait_for(lambda: next((one for one in self.run.notices if text in one), None))
+
+
+def own_signal(number):
+    os.kill(os.getpid(), number)
+
+
+def line_of(project, kind):
+    text = (project.folder / "misbehaving.py").read_text()
+    number = text[: text.index(LINES[kind])].count("\n") + 1
+    return f"({project.folder}/misbehaving.py, line {number})"
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [("sleep", "model"), ("held", "model"), ("stop", "model"), ("sleep", "workers")],
+)
+def test_where_it_hangs_is_said_and_a_signal_ends_it_within_the_grace(kind, place, project):
+    hanging = Hanging(
+        project, kind, place, launch__silence_seconds=0.5, checkpoint__grace_seconds=0.5
+    )
+    told = []
+
+    def then():
+        told.append(hanging.said("no sign of the trainer for 0.5 s (launch.silence_seconds)"))
+        own_signal(signal.SIGTERM)
+
+    with pytest.raises(errors.Interrupted) as caught:
+        hanging(then)
+    assert caught.value.exit_code == 75
+    told.append(hanging.said("not put its work down within 0.5 s (checkpoint.grace_seconds)"))
+    for text in told:
+        if kind == "stop":
+            assert "It does not answer: was it stopped?" in text
+        else:
+            assert line_of(project, kind) in text
+            assert f'  File "{project.folder}/misbehaving.py", line ' in text
+
+
+def test_a_second_signal_ends_it_at_once(project):
+    hanging = Hanging(project, "sleep", "model", checkpoint__grace_seconds=3600)
+
+    def then():
+        own_signal(signal.SIGINT)
+        wait_for(lambda: hanging.run.session.interruption.came)
+        own_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        hanging(then)
+
+
+def test_a_handler_of_the_users_that_ends_the_process_makes_no_failure_of_an_interruption(project):
+    hanging = Hanging(project, "own-handler", "model")
+
+    def then():
+        own_signal(signal.SIGTERM)
+        wait_for(lambda: hanging.run.session.interruption.came)
+        os.kill(pid_of(hanging.run), signal.SIGTERM)
+
+    with pytest.raises(errors.Interrupted):
+        hanging(then)
+    assert "SystemExit: 0" in hanging.said("train · epoch 0: ")
