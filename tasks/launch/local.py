@@ -64,10 +64,7 @@ class LocalTrainer(Trainer):
             self._send({"type": "request", "name": name, "body": body})
             return self._reply()
         except _TrainerEnded:
-            label = body.get(
-                "label", "before the start" if name != "images" else "images of samples"
-            )
-            raise self._process.death(label, self._noted) from None
+            raise self._process.death(body.get("label"), self._noted) from None
         finally:
             if self._busy:  # nobody waits for the reply any more
                 self._end(within_s=0.0)
@@ -119,10 +116,12 @@ class LocalTrainer(Trainer):
             left_s = last_s + self.config.launch.silence_seconds - now_s()
             if passed_on:
                 left_s = self.config.checkpoint.grace_seconds - self.interruption.since_s
+                if left_s <= 0:
+                    self._give_up()
             ready = poll.poll(None if told_silence and not passed_on else max(0.0, left_s) * 1000)
             if not ready:
                 if passed_on:
-                    self._give_up()
+                    continue
                 told_silence = True
                 self._tell_silence()
                 continue

@@ -80,6 +80,14 @@ ELSEWHERE = {
         "robustness/test_servers_away.py",
         "test_an_mlflow_server_that_dies_in_the_middle_gets_all_points_later",
     ),
+    ("your code ends", "before the start"): (
+        "tasks/launch/test_local_misbehaving.py",
+        "test_before_the_start_it_is_a_mistake_of_the_input",
+    ),
+    ("your code ends", "at work"): (
+        "tasks/launch/test_local_misbehaving.py",
+        "test_whatever_ends_training_is_told_with_the_users_line",
+    ),
     ("the terminal's", "before the start"): (
         "flows/test_cli.py", "test_an_output_takes_characters_that_its_encoding_lacks",
     ),
