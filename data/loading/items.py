@@ -7,6 +7,7 @@ from them gets the same numbers with any number of workers, in any batch and aft
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import torch
 from torch.utils.data import Subset, TensorDataset, default_collate
 
 from epochal.data.errors import TrainingFailed, passes_through
+from epochal.data.forks import end_if_forked
 from epochal.data.hashing import hash_repeated, seed_64
 from epochal.data.loading.order import MicroBatchPlan
 from epochal.data.traces import in_one_line
@@ -124,7 +126,9 @@ class ItemSource:
         """Raises TrainingFailed, naming sample and cause, if an item cannot be read or collated."""
         positions_B = self._plan.slice(micro_step)
         ids_B = self._sample_ids_N[positions_B]
+        process = os.getpid()
         items = self._read(micro_step, positions_B, ids_B)
+        end_if_forked(process)
         data = _told(lambda: default_collate(items), "put into one batch", ids_B)
         return tuple(data) if isinstance(items[0], list | tuple) and type(data) is list else data
 

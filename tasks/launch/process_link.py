@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+from epochal.data.forks import end_if_forked
 from epochal.tasks.launch.failures import error_of
 from epochal.tasks.reporting import Live
 from epochal.tasks.trainer.channel import LOST_CHANNEL, Channel, Message
@@ -121,7 +122,7 @@ class ProcessLink:
             self._take(message, found)
 
     def _take_all(self) -> None:
-        self._check_process()
+        end_if_forked(self._pid)
         while self._channel.has_message():
             self._take(*self._receive())
 
@@ -142,7 +143,7 @@ class ProcessLink:
 
     def _send(self, message: Message, data: bytes | None = None) -> None:
         self._told_s = time.monotonic()
-        self._check_process()
+        end_if_forked(self._pid)
         try:
             self._channel.send(message, data)
         except ConnectionError:
@@ -159,17 +160,6 @@ class ProcessLink:
         except OSError:
             self._leave(LOST_CHANNEL)
             raise
-
-    def _check_process(self) -> None:
-        if os.getpid() == self._pid:
-            return
-        print(
-            f"process {os.getpid()} was forked by code that the trainer runs, and has come back "
-            "from it: it is ended here. What os.fork() starts must end by os._exit()",
-            file=sys.__stderr__,
-            flush=True,
-        )
-        os._exit(1)
 
     def _leave(self, code: int = 0) -> None:
         """Ends this process at once: nobody asks for anything any more.

@@ -132,12 +132,16 @@ def test_two_trainers_and_the_calling_process_give_the_same_bytes(project, forke
 
 
 def test_the_flows_process_imports_no_torch_and_leaves_no_trainer_that_nobody_closes(project):
+    project.write("telling.py", TELLING)
+    text = project.config.read_text().replace("misbehaving:Model", "telling:Model")
+    project.config.write_text(text)
     process = own_process(project, WITHOUT_TORCH)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err.decode()
     weights, imported, pid = out.decode().split()
     assert (len(weights), imported) == (64, "False")
     assert not alive(int(pid))
+    assert {tuple(one["threads"]) for one in told(project)} == {("MainThread",)}
 
 
 @pytest.mark.parametrize("workers", [0, 2])

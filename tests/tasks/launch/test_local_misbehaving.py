@@ -137,6 +137,15 @@ def test_what_the_users_code_does_to_its_process_changes_no_byte(kind, project, 
     assert not [one for one in (pid, *left) if alive(one)]
 
 
+def test_a_fork_that_comes_back_from_an_item_of_a_worker_changes_no_byte(project, unbroken, capfd):
+    run = BareRun(project.config, loader__workers=2)
+    plan(project, "fork-back", "item", 7)
+    run()
+    run.run.close()
+    assert run.digests == unbroken
+    assert "What os.fork() starts must end by os._exit()" in capfd.readouterr().err
+
+
 def test_the_end_of_the_process_is_seen_though_a_child_of_it_holds_its_channel(project):
     run = BareRun(project.config)
     plan(project, "fork-kill", "item", 37)
