@@ -6,8 +6,8 @@ import re
 import httpx
 import mlflow
 import pytest
-from support.runs.misbehaving import misbehaving_project
 from support.runs.project import environment
+from support.trainers.misbehaving import misbehaving_project
 
 pytestmark = pytest.mark.server
 

@@ -10,10 +10,10 @@ import textwrap
 import pytest
 from support.runs.bare_run import BareRun
 from support.runs.command import alive, children
-from support.runs.forked_trainer import fork_trainers
 from support.runs.machine import wait_for
-from support.runs.misbehaving import mend, misbehaving_project, plan
 from support.runs.project import environment
+from support.trainers.forked_trainer import fork_trainers
+from support.trainers.misbehaving import mend, misbehaving_project, plan
 
 from epochal.data import errors
 from epochal.tasks.launch import trainer_process

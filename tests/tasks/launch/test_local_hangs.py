@@ -7,9 +7,9 @@ import threading
 import pytest
 from support.runs.bare_run import BareRun
 from support.runs.command import alive, children
-from support.runs.forked_trainer import fork_trainers
 from support.runs.machine import wait_for
-from support.runs.misbehaving import misbehaving_project, pid_of, plan, sets_of
+from support.trainers.forked_trainer import fork_trainers
+from support.trainers.misbehaving import misbehaving_project, pid_of, plan, sets_of
 
 from epochal.data import errors
 

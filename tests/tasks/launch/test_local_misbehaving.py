@@ -5,8 +5,8 @@ import re
 import pytest
 from support.runs.bare_run import BareRun
 from support.runs.command import alive, children
-from support.runs.forked_trainer import fork_trainers
-from support.runs.misbehaving import mend, misbehaving_project, pid_of, plan, sets_of
+from support.trainers.forked_trainer import fork_trainers
+from support.trainers.misbehaving import mend, misbehaving_project, pid_of, plan, sets_of
 
 from epochal.data import errors
 from epochal.data.traces import users_trace
