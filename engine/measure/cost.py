@@ -53,7 +53,7 @@ def count_flops(
             counter = FlopCounterMode(display=False)
             with shapes, counter, torch.enable_grad(), placement.autocast():
                 output = copied_step(copied_model.train(), copied_data)
-                output.loss_B.sum().backward()
+                torch.autograd.backward(output.loss_B.sum())
     except Exception:  # noqa: BLE001 - the user's model and step may raise anything on such tensors
         return None
     return int(counter.get_total_flops()) or None
