@@ -34,10 +34,16 @@ if TYPE_CHECKING:
 _MODEL, _OPTIMIZER, _EMA, _GRADIENT = "model/", "optimizer/", "ema/", "gradient/"
 _COMPANION, _COMPANIONS = "companion/", "companions"
 _METRIC, _OBSERVED, _ENDS = "metric/", "observed/", "update_ends"
+BESIDE = "goodput"
+"""In a commit's body: what the epoch has cost so far."""
 PREPARE_AT = 0.5
 """Share of the time before the first commit after which its buffers are made in the background."""
 COMMIT_WITHIN_S = 15.0
 """For the commit of a run that is being ended: Prefect grants 30 s, MLflow's end takes up to 12."""
+
+
+def _nothing(rows: int) -> Mapping[str, Any]:  # noqa: ARG001 - as it is asked
+    return {}
 
 
 class MidEpochSaver:
@@ -45,7 +51,8 @@ class MidEpochSaver:
 
     identity: what a commit must have in common with the stage that goes on from it. times: gives
     the pairs of `StageTimes` up to an update. saved: called from the thread for each commit, once
-    it is durable. buffers: kept by the caller, so that all epochs share them. resumed: whether
+    it is durable. beside: gives what travels with a commit of so many samples, under `BESIDE`, and
+    need not be equal. buffers: kept by the caller, so that all epochs share them. resumed: whether
     there are commits of an earlier try.
     """
 
@@ -58,6 +65,7 @@ class MidEpochSaver:
         identity: Mapping[str, Any],
         times: Callable[[int], list[list[int]]],
         saved: Callable[[MidEpochState, list[list[int]]], None],
+        beside: Callable[[int], Mapping[str, Any]] = _nothing,
         buffers: HostBuffers | None = None,
         resumed: bool = False,
     ) -> None:
@@ -66,6 +74,7 @@ class MidEpochSaver:
         self._config = config
         self._identity = dict(identity)
         self._times = times
+        self._beside = beside
         self._saved = saved
         self._resumed = resumed
         self._buffers = HostBuffers() if buffers is None else buffers
@@ -157,6 +166,7 @@ class MidEpochSaver:
             "document": document,
             **({_COMPANIONS: companions} if companions else {}),
             "anchors": times,
+            BESIDE: dict(self._beside(progress.rows)),
         }
         self._prepared = True
         self._last_s, self._last_updates = time.monotonic(), progress.updates

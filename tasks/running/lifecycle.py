@@ -17,6 +17,7 @@ from epochal.data.documents import dump_document
 from epochal.data.errors import CorruptObject, InputError, Interrupted
 from epochal.data.traces import failure_text
 from epochal.tasks.config.run import RunConfig
+from epochal.tasks.goodput.sign_of_life import SignOfLife
 from epochal.tasks.preflight.tracker import check_tracker
 from epochal.tasks.reporting import Reporter, current_reporter
 from epochal.tasks.run_data.sample_images import read_images
@@ -88,6 +89,7 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
     tracker.start(computing=computing, forks=computing and view.config.loader.workers > 0)
     if computing:
         _log_attempt(run)
+        session.goodput.signs = SignOfLife.of_run(session.store.url, session.config.name)
     active = ActiveRun(run, mlflow_uri=tracker.uri)
     status: Status = "KILLED"  # what a signal or a cancellation leaves: neither is an Exception
     told: dict[str, str] = {}

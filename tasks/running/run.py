@@ -136,10 +136,13 @@ def consumed(view: RunView, stage: Stage) -> dict[str, str]:
 
 
 def _compute(session: Session, stage: Stage) -> StageRecord:
+    kind = KINDS[stage.kind]
+    session.goodput.begin(stage.known_key, kind.cause)
     try:
-        return KINDS[stage.kind].run(session, stage, consumed(session.run, stage))
+        record = kind.run(session, stage, consumed(session.run, stage))
     except BaseException as error:  # the user's model, data, loss or metric may raise anything
         session.live_key = None
+        session.goodput.failed()
         cause = _cause(session, error)
         if cause is None:
             raise
@@ -147,6 +150,8 @@ def _compute(session: Session, stage: Stage) -> StageRecord:
             f"{stage.label}: {cause}; the stages before it are committed: the same command, or "
             "Retry in Prefect's UI, goes on from there"
         ) from error
+    session.goodput.watch.switch("orchestration")
+    return record
 
 
 def _cause(session: Session, error: BaseException) -> str | None:

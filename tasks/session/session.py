@@ -15,6 +15,7 @@ from epochal.data.store.store import Store
 from epochal.tasks.checkpoints.host_buffers import HostBuffers
 from epochal.tasks.checkpoints.warm_start import Weights
 from epochal.tasks.config.run import RunConfig
+from epochal.tasks.goodput.stage import StageGoodput
 from epochal.tasks.planning.run_view import PACKAGE, VERSIONS, RunView
 from epochal.tasks.planning.stage import RunInputs, Stage
 from epochal.tasks.reporting import Reporter
@@ -55,6 +56,7 @@ class Session:
     live_key: the stage whose checkpoint `components.state` holds; None if nobody's.
     resumed_at: key → micro-step that its stage went on from.
     deliver_part: takes what is committed of an epoch at work, for live curves.
+    goodput: by the clock, what the stages' time goes into.
     """
 
     run: RunView
@@ -72,6 +74,7 @@ class Session:
     interruption: Interruption = field(default_factory=Interruption)
     buffers: HostBuffers = field(default_factory=HostBuffers)
     deliver_part: Callable[[EpochPart], None] = _to_nobody
+    goodput: StageGoodput = field(default_factory=StageGoodput)
 
     @property
     def config(self) -> RunConfig:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from epochal.tasks.goodput.stage import StageGoodput
 from epochal.tasks.reporting import Live, Reporter
 from epochal.tasks.session.interruption import Interruption
 from epochal.tasks.session.stage_times import StageTimes
@@ -29,11 +30,14 @@ class EpochWatch:
         interruption: Interruption,
         saver: MidEpochSaver,
         times: StageTimes,
+        goodput: StageGoodput,
     ) -> None:
         self._reporter = reporter
         self._interruption = interruption
         self._saver = saver
         self._times = times
+        self._goodput = goodput
+        self._committing = goodput.watch.phase("commit")
         self._shown = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
@@ -43,13 +47,16 @@ class EpochWatch:
         far is committed.
         """
         if self._interruption.came:
-            self._saver.now(progress)
+            with self._committing:
+                self._saver.now(progress)
             self._interruption.obey()
-        self._saver.when_due(progress)
+        with self._committing:
+            self._saver.when_due(progress)
         now = time.monotonic()
         if now - self._shown < SHOW_EVERY_S:
             return
         self._shown = now
+        self._goodput.alive()
         live = progress.live()
         if live is None:
             return

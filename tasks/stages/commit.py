@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from epochal.data.hashing import digest
 from epochal.data.stage_store.records import Artifact, StageRecord
 from epochal.tasks.checkpoints.end_of_epoch import load_checkpoint, load_model
+from epochal.tasks.goodput.totals import GOODPUT
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.session.session import Session
 from epochal.tasks.session.stage_times import TIMES, now_ms
@@ -39,13 +40,16 @@ def commit_stage(
 ) -> StageRecord:
     """Commits the stage; gives the record that the store holds then. Raises NotDeterministic.
 
-    consumed: `role/artifact` → sha256 of all that the stage read of its parents.
+    Beside it, and before it, what the stage has cost. consumed: `role/artifact` → sha256 of all
+    that the stage read of its parents.
     """
+    session.goodput.watch.switch("commit")
     inputs: dict[str, Any] = {
         **stage.inputs,
         "parents": {role: parent.known_key for role, parent in stage.parents.items()},
     }
     environment = session.environment_of(stage)
+    session.stage_store.put_side_file(stage.known_key, GOODPUT, session.goodput.ended())
     return session.stage_store.commit(
         StageRecord(
             stage=stage.kind,

@@ -16,6 +16,7 @@ from epochal.engine.schedule import schedule
 from epochal.engine.schedule.kinds import CustomSchedule
 from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS, put_checkpoint
 from epochal.tasks.config.run import RunConfig
+from epochal.tasks.goodput.device import watch_device
 from epochal.tasks.planning.inputs import (
     loss_inputs,
     measuring_inputs,
@@ -201,6 +202,7 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
         config.checkpoint,
         identity=identity,
         times=times.until,
+        beside=session.goodput.carry,
         saved=partial(_deliver_part, session, stage, updates_before),
         buffers=session.buffers,
         resumed=resume is not None,
@@ -219,7 +221,13 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
         with closing(batches):  # else a stored error would keep its workers alive
             result = train_epoch(
                 state,
-                batches,
+                watch_device(
+                    session.goodput,
+                    batches,
+                    state=state,
+                    step=components.step,
+                    precision=config.precision,
+                ),
                 Recipe(
                     components.step,
                     gradients=config.gradients,
@@ -236,11 +244,16 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
                 updates_per_epoch=updates_of(config, epoch, num_samples=len(data.sample_ids_N))
                 if _cut(session, stage) is not None
                 else None,
-                on_progress=EpochWatch(session.reporter, session.interruption, saver, times),
+                on_progress=EpochWatch(
+                    session.reporter, session.interruption, saver, times, session.goodput
+                ),
+                on_phase=session.goodput.watch.switch,
                 resume=resume,
             )
     finally:
+        session.goodput.watch.switch("commit")
         saver.wait(notice=session.reporter.notice)
+    session.goodput.trained(result.num_samples)
     artifacts = _put_artifacts(session, stage, result)
     session.stage_store.put_side_file(
         stage.known_key, TIMES, {"anchors": times.until(result.num_updates)}
@@ -314,6 +327,7 @@ def _begin(
 ) -> tuple[MidEpochState | None, StageTimes]:
     """Loads the state from which the epoch goes on: of its newest commit, or of its parent."""
     from epochal.tasks.checkpoints.mid_epoch_restore import checked_restore
+    from epochal.tasks.checkpoints.mid_epoch_saver import BESIDE
 
     def fits(body: Mapping[str, Any]) -> bool:
         return all(body.get(name) == value for name, value in identity.items())
@@ -336,6 +350,8 @@ def _begin(
                 session.reporter.notice(f"{stage.label}: {error}; an older commit is used")
                 commits.discard(commit.micro_steps, str(error))
                 continue
+            rows = len(resume.observations["sample_id"])
+            session.goodput.go_on(commit.body.get(BESIDE), rows=rows)
             session.resumed_at[stage.known_key] = commit.micro_steps
             return resume, times
     state = bring_state(session, stage.parents["parent"])

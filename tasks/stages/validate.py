@@ -132,11 +132,13 @@ def mid_epoch_validation(
 
     def values_of(progress: Progress) -> Mapping[str, float]:
         seed = seed_64(session.config.seed, "validate_inside", epoch, progress.updates)
+        watch = session.goodput.watch
         try:
-            with evaluation_weights(progress.state):
+            with watch.phase("validation"), evaluation_weights(progress.state):
                 return measure(session, seed=seed, on_batch=on_batch).values
         except _PutDownError:
-            saver.now(progress)
+            with watch.phase("commit"):
+                saver.now(progress)
             session.interruption.obey()
             raise
 
@@ -216,6 +218,7 @@ def _metrics(values: Mapping[str, Any]) -> dict[str, float | None]:
 
 VALIDATE = StageKind(
     name="validate",
+    cause="validation",
     version=3,
     when="epoch",
     plan=_plan,
