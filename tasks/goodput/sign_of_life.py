@@ -24,7 +24,7 @@ EVERY_S = 1.0
 MAX_COMMITS = 3
 _BYTES = 512
 _LONGEST_NAME = 64
-_MOST_SECONDS = 1e10
+_MOST_SECONDS, _MOST_TRIES = 1e10, 1 << 31
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,14 @@ class Sign:
     """key: of the stage at work. seconds: spent on it so far, in all tries, as far as is known.
 
     commits: names of the last commits inside the stage that the work stands on; the newest may not
-    be durable yet.
+    be durable yet. resumed, unknown_losses: as in `Totals`, of all tries so far.
     """
 
     key: str
     seconds: float
     commits: tuple[str, ...] = ()
+    resumed: int = 0
+    unknown_losses: int = 0
 
 
 class SignOfLife:
@@ -58,6 +60,7 @@ class SignOfLife:
             with self._path.open("rb") as file:
                 body = json.loads(file.read(_BYTES))
             key, seconds, commits = body["key"], body["seconds"], body["commits"]
+            counts = body["resumed"], body["unknown_losses"]
             if (
                 is_sha256(key)
                 and type(seconds) in {int, float}
@@ -65,8 +68,9 @@ class SignOfLife:
                 and isinstance(commits, list)
                 and len(commits) <= MAX_COMMITS
                 and all(isinstance(one, str) and len(one) <= _LONGEST_NAME for one in commits)
+                and all(type(one) is int and 0 <= one <= _MOST_TRIES for one in counts)
             ):
-                return Sign(key, float(seconds), tuple(commits))
+                return Sign(key, float(seconds), tuple(commits), *counts)
         return None
 
     def write(self, sign: Sign) -> None:

@@ -69,7 +69,7 @@ class StageGoodput:
             self._last = self.signs.read()
         if self._last is not None and self._last.key != key:
             self._last = None
-        self._before = with_lost(Totals(), self._last.seconds) if self._last else Totals()
+        self._before = self._after(Totals(), self._last.seconds) if self._last else Totals()
         self._key, self._commits = key, ()
         self._rows_before = self._rows = 0
         if self._last is None:  # else the sign of the process before stands until there is more
@@ -83,10 +83,18 @@ class StageGoodput:
         before, name = _carried(carried)
         known = self._last is not None and name in self._last.commits
         lost = self._last.seconds - before.wall_seconds if self._last and known else None
-        self._before = with_lost(before, lost)
+        self._before = self._after(before, lost)
         self._commits = (name,) if name else ()
         self._rows_before = self._rows = rows
         self._sign()
+
+    def _after(self, before: Totals, lost: float | None) -> Totals:
+        """What was known before this process: of the tries themselves the last one knew most."""
+        if self._last is not None and lost is not None:
+            before = replace(
+                before, resumed=self._last.resumed, unknown_losses=self._last.unknown_losses
+            )
+        return with_lost(before, lost)
 
     def carry(self, rows: int) -> dict[str, Any]:
         """What travels with a commit inside the epoch, beside what must be equal.
@@ -132,7 +140,13 @@ class StageGoodput:
         if self._key is None:
             return None
         own = of_nanoseconds(self.watch.spent_ns())
-        sign = Sign(self._key, self._before.wall_seconds + own.wall_seconds, self._commits)
+        sign = Sign(
+            self._key,
+            self._before.wall_seconds + own.wall_seconds,
+            self._commits,
+            self._before.resumed,
+            self._before.unknown_losses,
+        )
         if self.signs is not None:
             self.signs.write(sign)
         return sign

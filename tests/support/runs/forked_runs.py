@@ -20,6 +20,7 @@ from epochal.data.errors import EpochalError
 from epochal.data.testing.faults import injected
 from epochal.data.testing.plan import KILLED, FaultPlan
 from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
+from epochal.tasks.goodput.totals import GOODPUT
 from epochal.tasks.session.stage_times import TIMES
 from epochal.tasks.upkeep import find_garbage, remove_garbage, verify_store
 
@@ -193,6 +194,7 @@ def _found(run: BareRun) -> dict:
     for key, record in run.view.records.items():
         if record.stage != "initialise":  # as a delivery does: a damaged one is written anew
             run.session.stage_store.put_side_file(key, TIMES, {"anchors": [[0, 0]]})
+        run.session.stage_store.put_side_file(key, GOODPUT, {"seconds": {}})
     return {
         "problems": list(verify_store(store).problems),
         "digests": {"/".join(map(str, place)): one for place, one in run.digests.items()},
