@@ -6,7 +6,16 @@ import random
 import numpy as np
 import pytest
 import torch
-from support.numbers.tiny_model import NUM_CLASSES, WIDTH, Net, bits, new_state, run_epoch, samples
+from support.numbers.tiny_model import (
+    NUM_CLASSES,
+    WIDTH,
+    Net,
+    bits,
+    cross_entropy,
+    new_state,
+    run_epoch,
+    samples,
+)
 from torch import nn
 
 from epochal.engine import PrecisionConfig, supervised_step
@@ -40,6 +49,9 @@ def test_products_of_forward_and_backward_are_counted_as_by_hand():
     # Forward, the gradients of both weights, and that of the second layer's input.
     by_hand = 2 * COUNT * ((first + second) * 2 + second)
     assert count_flops(Net(), step(), samples(COUNT)) == by_hand
+    # The default step as on a device for which it would have to wait, and so does not look.
+    away = [one.to("meta") for one in samples(COUNT)]
+    assert count_flops(Net().to("meta"), cross_entropy(), away) == by_hand
 
 
 def test_counting_changes_no_bit_of_model_generators_and_training():

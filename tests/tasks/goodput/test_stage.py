@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.stores.malformed_bytes import STRANGE
 
 from epochal.tasks.goodput.sign_of_life import Sign, SignOfLife
 from epochal.tasks.goodput.stage import StageGoodput
@@ -151,6 +152,16 @@ def test_samples_of_a_commit_that_tells_no_seconds_do_not_count_for_the_speed(ca
     found = process.ended()
     assert (found.samples, found.samples_per_second) == (50, 5)
     assert (found.resumed, found.unknown_losses) == (1, 1)
+
+
+@pytest.mark.parametrize("value", STRANGE, ids=repr)
+def test_a_strange_value_in_a_commit_counts_as_none_or_as_what_it_says(value):
+    process = Process()
+    process.goodput.begin(KEY, "orchestration")
+    body = {"commit": value, "seconds": {"data": value}, "samples": value}
+    process.goodput.go_on(body, rows=3)
+    process.goodput.trained(5)
+    assert process.ended().samples == 2
 
 
 def test_a_sign_of_another_stage_says_nothing_of_this_one(path):
