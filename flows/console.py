@@ -249,7 +249,7 @@ def goodput_lines(goodput: RunGoodput) -> list[str]:
     whole = goodput.whole
     peaks = {
         "host": whole.peak_host_bytes,
-        "worker": whole.peak_worker_bytes,
+        "largest child": whole.peak_child_bytes,
         "device": whole.peak_device_bytes,
     }
     memory = " · ".join(f"{name} {size(peak)}" for name, peak in peaks.items() if peak is not None)

@@ -82,7 +82,7 @@ def shown(totals: Totals) -> dict[str, Any]:
         "resumed": totals.resumed,
         "unknown_losses": totals.unknown_losses,
         "peak_host_bytes": totals.peak_host_bytes,
-        "peak_worker_bytes": totals.peak_worker_bytes,
+        "peak_child_bytes": totals.peak_child_bytes,
         "peak_device_bytes": totals.peak_device_bytes,
         "flops": totals.flops,
         "flops_utilisation": totals.flops_utilisation,

@@ -157,7 +157,7 @@ class StageGoodput:
             own,
             samples=self._rows - self._rows_before,
             peak_host_bytes=peak_host_bytes(),
-            peak_worker_bytes=peak_worker_bytes(),
+            peak_child_bytes=peak_child_bytes(),
             peak_device_bytes=self.device_bytes(),
         )
         if own.samples and self.flops_per_sample and self.device_flops:
@@ -188,8 +188,8 @@ def peak_host_bytes() -> int | None:
         return _max_rss(resource.RUSAGE_SELF)
 
 
-def peak_worker_bytes() -> int | None:
-    """The most memory of the largest child process that has ended: a loader's worker, if any."""
+def peak_child_bytes() -> int | None:
+    """The most memory of the largest child process that has ended; None where none has."""
     return _max_rss(resource.RUSAGE_CHILDREN)
 
 

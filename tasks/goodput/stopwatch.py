@@ -7,6 +7,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, get_args
 
+from epochal.engine.loop.phases import DATA, FORWARD_BACKWARD, OPTIMIZER
+
 Cause = Literal[
     "data",
     "forward_backward",
@@ -34,9 +36,9 @@ Cause = Literal[
 """
 
 CAUSES: tuple[Cause, ...] = get_args(Cause)
-PRODUCTIVE: frozenset[Cause] = frozenset({"forward_backward", "optimizer"})
+PRODUCTIVE: frozenset[Cause] = frozenset({FORWARD_BACKWARD, OPTIMIZER})
 """The time that moves the weights; its share of all time is the goodput."""
-LOOP: frozenset[Cause] = PRODUCTIVE | {"data", "communication"}
+LOOP: frozenset[Cause] = PRODUCTIVE | {DATA, "communication"}
 """The time between the first batch of an epoch and the last update, without what interrupts it."""
 
 

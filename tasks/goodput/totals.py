@@ -19,7 +19,7 @@ _MOST_COUNT = 1 << 53
 _MOST_FLOPS = 1e30
 _NS = 1_000_000_000
 _COUNTS = ("samples", "resumed", "unknown_losses")
-_PEAKS = ("peak_host_bytes", "peak_worker_bytes", "peak_device_bytes")
+_PEAKS = ("peak_host_bytes", "peak_child_bytes", "peak_device_bytes")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Totals:
     seconds. resumed: how often work went on after a process had ended. unknown_losses: how many
     times of these nobody knows what was lost, so that `lost` is less than it was.
     peak_host_bytes: the most memory that the computing process has had since it began;
-    peak_worker_bytes: the same of the largest of its child processes that have ended.
+    peak_child_bytes: the same of the largest of its child processes that have ended, such as a
+    worker of the loader.
     peak_device_bytes: the most that tensors took on the device.
     flops: operations of the samples' forward and backward passes. possible_flops: what the device
     could have done in the seconds of the loop; both None unless both are known.
@@ -41,7 +42,7 @@ class Totals:
     resumed: int = 0
     unknown_losses: int = 0
     peak_host_bytes: int | None = None
-    peak_worker_bytes: int | None = None
+    peak_child_bytes: int | None = None
     peak_device_bytes: int | None = None
     flops: float | None = None
     possible_flops: float | None = None
@@ -89,7 +90,7 @@ class Totals:
             resumed=self.resumed + other.resumed,
             unknown_losses=self.unknown_losses + other.unknown_losses,
             peak_host_bytes=_higher(self.peak_host_bytes, other.peak_host_bytes),
-            peak_worker_bytes=_higher(self.peak_worker_bytes, other.peak_worker_bytes),
+            peak_child_bytes=_higher(self.peak_child_bytes, other.peak_child_bytes),
             peak_device_bytes=_higher(self.peak_device_bytes, other.peak_device_bytes),
             flops=_sum(self.flops, other.flops),
             possible_flops=_sum(self.possible_flops, other.possible_flops),

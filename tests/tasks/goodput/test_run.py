@@ -156,7 +156,7 @@ def test_show_has_a_line_for_each_epoch_and_all_of_it_as_json(finished):
 def test_a_line_of_the_largest_run_fits_into_80_columns():
     long = Totals(
         dict.fromkeys(CAUSES, 1234567.8), samples=10**15, resumed=7, unknown_losses=3,
-        peak_host_bytes=1 << 40, peak_worker_bytes=1 << 40, peak_device_bytes=1 << 40,
+        peak_host_bytes=1 << 40, peak_child_bytes=1 << 40, peak_device_bytes=1 << 40,
         flops=1e20, possible_flops=3e20,
     )  # fmt: skip
     goodput = RunGoodput({999_999: long}, long, unknown=12)

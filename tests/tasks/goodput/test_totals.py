@@ -31,7 +31,7 @@ def totals(draw):
         resumed=draw(counts),
         unknown_losses=draw(counts),
         peak_host_bytes=draw(peaks),
-        peak_worker_bytes=draw(peaks),
+        peak_child_bytes=draw(peaks),
         peak_device_bytes=draw(peaks),
         flops=flops and flops[0],
         possible_flops=flops and flops[1],
