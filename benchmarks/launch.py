@@ -33,7 +33,8 @@ PARTS = {
             generator = torch.Generator().manual_seed(seed)
             labels = torch.arange(size) % 3
             centres = torch.eye(3).repeat(1, 2) * 2
-            return TensorDataset(centres[labels] + torch.randn(size, 6, generator=generator), labels)
+            noise = torch.randn(size, 6, generator=generator)
+            return TensorDataset(centres[labels] + noise, labels)
     """,
     "run.yaml": """
         name: blobs
