@@ -52,6 +52,7 @@ class StageGoodput:
         self.restart_device_bytes: Callable[[], None] = lambda: None
         """From here on `device_bytes` gives the peak of what comes now."""
         self._key: str | None = None
+        self._handed_over = False
         self._commits: tuple[str, ...] = ()
         self._last: Sign | None = None
         self._before = Totals()
@@ -70,7 +71,7 @@ class StageGoodput:
         if self._last is not None and self._last.key != key:
             self._last = None
         self._before = self._after(Totals(), self._last.seconds) if self._last else Totals()
-        self._key, self._commits = key, ()
+        self._key, self._commits, self._handed_over = key, (), False
         self._rows_before = self._rows = 0
         if self._last is None:  # else the sign of the process before stands until there is more
             self._sign()
@@ -97,7 +98,8 @@ class StageGoodput:
         return with_lost(before, lost)
 
     def hand_over(self) -> None:
-        """Another process goes on with the stage, and counts its time itself."""
+        """Another process goes on with the stage, and counts its time itself, lost time too."""
+        self._handed_over = True
         self._before += of_nanoseconds(self.watch.restart())
 
     def take_back(self, body: Any) -> None:
@@ -139,7 +141,7 @@ class StageGoodput:
         What it has spent is the next try's to count, as lost.
         """
         if self._key is not None:
-            self._last = self._sign()
+            self._last = None if self._handed_over else self._sign()
             self.watch.restart()
         self._key = None
         self.watch.switch("waiting")

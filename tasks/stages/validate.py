@@ -229,6 +229,7 @@ def _metrics(values: Mapping[str, Any]) -> dict[str, float | None]:
 
 VALIDATE = StageKind(
     name="validate",
+    cause="validation",
     version=3,
     when="epoch",
     plan=_plan,
