@@ -24,6 +24,8 @@ from rich.text import Text
 
 from epochal.data.errors import EpochalError
 from epochal.data.traces import users_trace, whole_trace
+from epochal.tasks.goodput.run import RunGoodput, other_causes
+from epochal.tasks.goodput.totals import Totals
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.printable import printable, printable_json
 from epochal.tasks.reporting import Live, Outcome
@@ -69,6 +71,8 @@ err = PlainConsole(stderr=True)
 
 NOTHING = "–"
 MAX_WIDTH = 400
+REST_WIDTH = 40
+"""Of the causes in the table of goodput, so that a line of it fits into 80 columns."""
 
 
 class ProgressReporter:
@@ -219,6 +223,60 @@ def epochs_table(rows: Sequence[EpochRow], *, title: str) -> Table:
             {True: "yes", False: "no", None: NOTHING}[row.cached],
         )
     return table
+
+
+def goodput_table(goodput: RunGoodput) -> Table:
+    """One line per epoch: seconds, share that moved the weights, samples a second, the rest."""
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for heading in ("epoch", "seconds", "goodput", "samples/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("other seconds", no_wrap=True)
+    lines = {**{str(epoch): one for epoch, one in goodput.epochs.items()}, "all": goodput.whole}
+    for name, totals in lines.items():
+        share, speed = totals.share, totals.samples_per_second
+        table.add_row(
+            name,
+            seconds(totals.wall_seconds),
+            NOTHING if share is None else f"{share:.0%}",
+            NOTHING if speed is None else f"{speed:,.0f}",
+            _rest(totals),
+        )
+    return table
+
+
+def goodput_lines(goodput: RunGoodput) -> list[str]:
+    """What else is known of all epochs together: peaks of memory, utilisation, what is missing."""
+    whole = goodput.whole
+    peaks = {
+        "host": whole.peak_host_bytes,
+        "largest child": whole.peak_child_bytes,
+        "device": whole.peak_device_bytes,
+    }
+    memory = " · ".join(f"{name} {size(peak)}" for name, peak in peaks.items() if peak is not None)
+    used = whole.flops_utilisation
+    unknown = f"{whole.unknown_losses} of {whole.resumed} times it is not known what was lost"
+    return [
+        *([f"memory   {memory}"] if memory else []),
+        *([] if used is None else [f"device   {used:.1%} of the operations that it can do"]),
+        *([f"lost     {unknown}"] if whole.unknown_losses else []),
+        *([f"unknown  what {goodput.unknown} stages have cost"] if goodput.unknown else []),
+    ]
+
+
+def seconds(value: float) -> str:
+    """Seconds as people read them."""
+    return f"{value:,.{2 if value < 10 else 1 if value < 1000 else 0}f}"  # noqa: PLR2004 - digits
+
+
+def _rest(totals: Totals) -> str:
+    """The causes that took longest, as many as there is room for."""
+    text = ""
+    for cause, spent in other_causes(totals):
+        more = f"{text} · {cause} {seconds(spent)}" if text else f"{cause} {seconds(spent)}"
+        if len(more) > REST_WIDTH:
+            break
+        text = more
+    return text
 
 
 def plan_table(report: PlanReport) -> Table:

@@ -24,6 +24,7 @@ from epochal.data.stage_store.status import (
 from epochal.data.store.backend import DAMAGED, TEMPORARY, UnfinishedUpload
 from epochal.data.store.store import Store
 from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS
+from epochal.tasks.goodput.totals import GOODPUT
 from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.runs.lookup import look_up, records_of
 from epochal.tasks.runs.run_plans import (
@@ -146,7 +147,7 @@ def _moved(store: Store, damages: Iterable[Damage]) -> tuple[tuple[str, ...], tu
 def _damaged_side_files(
     stage_store: StageStore, key: str, sizes: Mapping[str, int]
 ) -> Iterator[Damage]:
-    for name in ("times.json", PRUNED):
+    for name in ("times.json", GOODPUT, PRUNED):
         if side_path(key, name) in sizes:
             try:
                 stage_store.read_side_file(key, name)

@@ -21,6 +21,7 @@ from epochal.engine.config.numerics import GradientsConfig, PrecisionConfig
 from epochal.engine.loop.gradients import SKIPPED, Gradients
 from epochal.engine.loop.loss_weights import LossWeights
 from epochal.engine.loop.mixing import Mixer
+from epochal.engine.loop.phases import OPTIMIZER, Phase, announced, to_nobody
 from epochal.engine.loop.progress import (
     MidEpochState,
     MidEpochValidation,
@@ -119,6 +120,7 @@ def train_epoch(
     num_updates: int | None = None,
     updates_per_epoch: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    on_phase: Callable[[Phase], None] = to_nobody,
     resume: MidEpochState | None = None,
 ) -> EpochResult:
     """Trains `state` for one epoch, in place.
@@ -126,8 +128,9 @@ def train_epoch(
     epoch: its number, from 0. num_updates: that the batches lead to, the part before `resume`
     included; none: `batches.num_updates`, as those of `as_batches` have it. updates_per_epoch: what
     the rate goes by in an epoch that is cut short; none: num_updates. on_progress: called after
-    each micro-step. resume: goes on from there, with the state as it was then and `batches` from
-    that micro-step on.
+    each micro-step. on_phase: called with what the loop turns to: `data`, `forward_backward` and,
+    where an update ends, `optimizer`. resume: goes on from there, with the state as it was then and
+    `batches` from that micro-step on.
 
     Raises NonFinite, TargetError for what a step may not give, TrainingFailed where the batches
     lead to another number of updates, and what the user's code raises; the state is then of no use.
@@ -148,7 +151,7 @@ def train_epoch(
     if validation is not None:
         validation.when_due(progress)  # where a resume goes on before it was measured
     with borrowed_generators(device) as reseed, annealed(state.model, recipe.momentum) as anneal:
-        for batch in batches:
+        for batch in announced(batches, on_phase):
             anneal(epoch + (progress.updates + 0.5) / updates_per_epoch)
             reseed(seed_64(recipe.seed, "step", epoch, batch.index))
             data, num_samples = batch.data, batch.num_samples
@@ -169,6 +172,7 @@ def train_epoch(
             progress.micro_steps += 1
             progress.rows += num_samples
             if batch.window.last:
+                on_phase(OPTIMIZER)
                 factor = recipe.rate(epoch + (progress.updates + 0.5) / updates_per_epoch)
                 state.set_rate_factor(factor)
                 correction = loss_weights.end()

@@ -18,6 +18,7 @@ from epochal.flows.commands.options import (
     StoreName,
     StoreOption,
 )
+from epochal.tasks.goodput.run import run_goodput
 from epochal.tasks.runs.find_run import FoundRun, find_run, named_store, stored_runs
 from epochal.tasks.runs.summary import epoch_rows, flat_metrics, stopping_line
 from epochal.tasks.stages.average import average_text
@@ -87,6 +88,12 @@ def show(
             f"branched from {stored_run.plan.branched_from}, "
             f"sharing {stored_run.plan.shared_epochs} epochs"
         )
+    goodput = run_goodput(stored_run, stored_run.stage_store)
+    if goodput is not None:
+        console.out.print()
+        console.print_whole(console.goodput_table(goodput))
+        for line in console.goodput_lines(goodput):
+            console.out.print(line)
 
 
 def samples(
@@ -243,6 +250,7 @@ def _summary(run: FoundRun) -> dict[str, Any]:
 
 
 def _whole(run: FoundRun) -> dict[str, Any]:
+    goodput = run_goodput(run, run.stage_store)
     return {
         **_summary(run),
         "store": run.store.url,
@@ -256,4 +264,5 @@ def _whole(run: FoundRun) -> dict[str, Any]:
             }
             for stage in run.stages
         ],
+        "goodput": None if goodput is None else goodput.as_object(),
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.data.store.store import Store
 from epochal.tasks.config.run import RunConfig
+from epochal.tasks.goodput.sign_of_life import SignOfLife
 from epochal.tasks.launch.failures import at_work, before_start
 from epochal.tasks.launch.opening import Opening
 from epochal.tasks.trainer.answers import AskedStorage
@@ -84,17 +85,24 @@ def _compute(worker: Worker, body: Mapping[str, Any]) -> Reply:
     from epochal.tasks.stages.registry import KINDS
 
     work, order = worker.work, Order.of_document(body["order"])
-    compute = KINDS[order.kind].compute
-    assert compute is not None, f"{order.kind} is not computed by a trainer"
+    kind, goodput = KINDS[order.kind], work.goodput
+    assert kind.compute is not None, f"{order.kind} is not computed by a trainer"
+    if order.signs is not None and goodput.signs is None:
+        goodput.signs = SignOfLife.of_run(*order.signs)
+    goodput.watch.restart()  # since the last order the flow's process has counted the time
+    goodput.begin(order.key, kind.cause)
     try:
-        return _packed(work.link, compute(work, order)), None
+        reply = _packed(work.link, kind.compute(work, order))
     except PutDown:
         work.touched = True
+        goodput.failed()
         return {"put_down": True}, None
     except BaseException as error:
         work.touched = True
+        goodput.failed()
         modules = {} if work.components is None else work.components.modules
         raise _meant(at_work(error, body["label"], modules), error) from error
+    return {**reply, "goodput": goodput.ended()}, None
 
 
 def _meant(meant: BaseException, error: BaseException) -> BaseException:

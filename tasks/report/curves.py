@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.tables.schemas import MAX_KEYS, UPDATES
+from epochal.tasks.goodput.run import RunGoodput
+from epochal.tasks.goodput.stopwatch import CAUSES
 from epochal.tasks.report.tables import RunTables
 from epochal.tasks.runs.summary import EpochRow
 
@@ -111,3 +113,14 @@ def epoch_curves(rows: Sequence[EpochRow]) -> dict[str, Curve]:
                 for kept in (curve.mean, curve.low, curve.high):
                     kept.append(value)
     return {name: curve for name, curve in curves.items() if curve.x}
+
+
+def cause_curves(goodput: RunGoodput) -> list[Curve]:
+    """The seconds of each cause that took any, over the epochs of which they are known."""
+    curves = []
+    for cause in CAUSES:
+        seconds = [one.seconds.get(cause, 0.0) for one in goodput.epochs.values()]
+        if any(seconds):
+            x = [float(epoch) for epoch in goodput.epochs]
+            curves.append(Curve(cause.replace("_", " "), x, seconds, seconds, seconds))
+    return curves

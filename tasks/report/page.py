@@ -20,8 +20,9 @@ from epochal.data.secrets import masked
 from epochal.data.types import from_json
 from epochal.engine.config.mid_epoch import INSIDE
 from epochal.engine.config.numerics import EMA
+from epochal.tasks.goodput.run import run_goodput
 from epochal.tasks.printable import printable
-from epochal.tasks.report.curves import epoch_curves, update_curves
+from epochal.tasks.report.curves import cause_curves, epoch_curves, update_curves
 from epochal.tasks.report.samples import view_samples
 from epochal.tasks.report.svg_chart import Chart, line_chart
 from epochal.tasks.report.tables import MAX_PICTURE_ROWS, RunTables
@@ -173,6 +174,7 @@ class _Report:
         yield from self._or_problem("Data map", self._data_map)
         for order, title in (("hardest", "Hardest samples"), ("suspects", "Perhaps mislabelled")):
             yield from self._or_problem(title, self._samples, order, title)
+        yield from self._or_problem("Goodput", self._goodput)
 
     def _or_problem(
         self, title: str, make: Callable[..., Iterator[Section]], *args: str
@@ -272,6 +274,21 @@ class _Report:
                 lambda theme: data_map_png(places, theme=theme), self._light.get("data_map")
             ),
         )
+
+    def _goodput(self) -> Iterator[Section]:
+        goodput = run_goodput(self._run, self._run.stage_store)
+        if goodput is None:
+            return
+        whole, unknown = goodput.whole, goodput.unknown
+        speed, used = whole.samples_per_second, whole.flops_utilisation
+        notes = [
+            f"{whole.share or 0:.0%} of {whole.wall_seconds:,.1f} s moved the weights",
+            *([] if speed is None else [f"{speed:,.0f} samples a second while training"]),
+            *([] if used is None else [f"{used:.1%} of the operations that the device can do"]),
+            *([f"what {unknown} stages have cost is not known"] if unknown else []),
+        ]
+        chart = line_chart(cause_curves(goodput), x_label="epoch", linear=True)
+        yield Section("Goodput: seconds by cause", f"{'; '.join(notes)}.", chart=chart)
 
     def _samples(self, order: str, title: str) -> Iterator[Section]:
         if not self._tables.trained:

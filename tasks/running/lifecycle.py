@@ -94,6 +94,7 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
     tracker.start(computing=computing, forks=computing and view.config.loader.workers > 0)
     if computing:
         _log_attempt(run)
+        session.signs = (session.store.url, session.config.name)
     active = ActiveRun(run, mlflow_uri=tracker.uri)
     status: Status = "KILLED"  # what a signal or a cancellation leaves: neither is an Exception
     told: dict[str, str] = {}

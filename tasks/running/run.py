@@ -140,15 +140,20 @@ def consumed(view: RunView, stage: Stage) -> dict[str, str]:
 
 
 def _compute(session: Session, stage: Stage) -> StageRecord:
+    kind = KINDS[stage.kind]
+    session.goodput.begin(stage.known_key, kind.cause)
     try:
-        return KINDS[stage.kind].run(session, stage, consumed(session.run, stage))
+        record = kind.run(session, stage, consumed(session.run, stage))
     except BaseException as error:
         session.live_key = None
+        session.goodput.failed()
         # What came of the user's code has been told by the trainer as what it means.
         meant = error if session.interruption.obeyed else at_work(error, stage.label, None)
         if meant is error:
             raise
         raise meant from error
+    session.goodput.watch.switch("orchestration")
+    return record
 
 
 _current: ContextVar[Run | None] = ContextVar("epochal_run", default=None)

@@ -14,6 +14,7 @@ from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.store import Store
 from epochal.tasks.checkpoints.warm_start import Weights
 from epochal.tasks.config.run import RunConfig
+from epochal.tasks.goodput.stage import StageGoodput
 from epochal.tasks.planning.run_view import PACKAGE, VERSIONS, RunView
 from epochal.tasks.planning.stage import RunInputs, Stage
 from epochal.tasks.reporting import Reporter
@@ -53,6 +54,8 @@ class Session:
     live_key: the stage whose checkpoint the trainer's state is; None if nobody's.
     resumed_at: key → micro-step that its stage went on from.
     deliver_part: takes what is committed of an epoch at work, for live curves.
+    goodput: by the clock, what the stages' time goes into. signs: store and run, whose sign of life
+    the trainer leaves on this machine; None: no sign.
     """
 
     run: RunView
@@ -69,6 +72,8 @@ class Session:
     resumed_at: dict[str, int] = field(default_factory=dict)
     interruption: Interruption = field(default_factory=Interruption)
     deliver_part: Callable[[EpochPart], None] = _to_nobody
+    goodput: StageGoodput = field(default_factory=StageGoodput)
+    signs: tuple[str, str] | None = None
 
     @property
     def config(self) -> RunConfig:

@@ -305,6 +305,7 @@ AVERAGE = StageKind(
 
 VALIDATE_AVERAGE = StageKind(
     name="validate_average",
+    cause="validation",
     title="validate · average",
     version=2,
     when="end",

@@ -14,6 +14,7 @@ from epochal.data.stage_store.records import Artifact, StageRecord
 from epochal.data.store.hashed_files import BLOCK_BYTES, write_hashed
 from epochal.tasks.checkpoints.commit_writer import CommitWriter
 from epochal.tasks.checkpoints.end_of_epoch import load_checkpoint, load_model
+from epochal.tasks.goodput.totals import GOODPUT
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.session.session import Session
 from epochal.tasks.trainer.answers import ArtifactAnswers
@@ -55,15 +56,18 @@ def computed(
     live = held is not None and session.live_key == held.known_key
     session.live_key = None  # until it is known what the trainer holds afterwards
     opened = ArtifactAnswers(session.stage_store, parents)
+    session.goodput.hand_over()
     try:
         with session.trainer.compute(
             stage,
             parents,
             live=live,
+            signs=session.signs,
             given=given,
             answers={**opened.answers, **(answers or {})},
             writer=writer,
         ) as received:
+            session.goodput.take_back(received.goodput)
             opened.close()
             yield received
         if live and held is not None:  # a stage that changes the state says what it is then
@@ -101,13 +105,16 @@ def commit_stage(
 ) -> StageRecord:
     """Commits the stage; gives the record that the store holds then. Raises NotDeterministic.
 
-    consumed: `role/artifact` → sha256 of all that the stage read of its parents.
+    Beside it, and before it, what the stage has cost. consumed: `role/artifact` → sha256 of all
+    that the stage read of its parents.
     """
+    session.goodput.watch.switch("commit")
     inputs: dict[str, Any] = {
         **stage.inputs,
         "parents": {role: parent.known_key for role, parent in stage.parents.items()},
     }
     environment = session.environment_of(stage)
+    session.stage_store.put_side_file(stage.known_key, GOODPUT, session.goodput.ended())
     return session.stage_store.commit(
         StageRecord(
             stage=stage.kind,

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from epochal.data.hashing import digest
 from epochal.data.stage_store.records import StageRecord
 from epochal.tasks.config.run import RunConfig
+from epochal.tasks.goodput.stopwatch import Cause
 from epochal.tasks.planning.stage import RunInputs, Stage
 from epochal.tasks.session.session import Session
 from epochal.tasks.work.work import Computed, Order, Work
@@ -72,6 +73,7 @@ class StageKind:
     points: the same under their names in MLflow, at the update where the stage ends; None: MLflow
     gets nothing of the stage.
     line: what is shown of a stage that has ended.
+    cause: what its time counts for, where its body says nothing else.
     """
 
     name: str
@@ -88,6 +90,7 @@ class StageKind:
     metrics: Callable[[Values], dict[str, float | None]] = _nothing
     points: Callable[[Values], dict[str, float | None]] | None = None
     line: Callable[[Stage, StageRecord], list[str]] = _no_line
+    cause: Cause = "orchestration"
 
 
 class Listing:

@@ -213,6 +213,7 @@ def _line(stage: Stage, record: StageRecord) -> list[str]:  # noqa: ARG001 - as 
 
 MINE = StageKind(
     name="mine",
+    cause="mining",
     version=2,
     when="epoch",
     field="sampling.policy",

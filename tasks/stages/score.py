@@ -162,6 +162,7 @@ def _metrics(values: Mapping[str, Any]) -> dict[str, float | None]:
 
 SCORE = StageKind(
     name="score",
+    cause="mining",
     version=2,
     when="epoch",
     field="sampling.scoring",

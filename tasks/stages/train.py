@@ -17,6 +17,7 @@ from epochal.engine.schedule.kinds import CustomSchedule
 from epochal.tasks.checkpoints.commit_writer import CommitWriter, EpochCommit
 from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS, checkpoint_parts
 from epochal.tasks.config.run import RunConfig
+from epochal.tasks.goodput.device import watch_device
 from epochal.tasks.planning.inputs import (
     loss_inputs,
     measuring_inputs,
@@ -52,7 +53,7 @@ from epochal.tasks.stages.kind import (
 )
 from epochal.tasks.stages.validate import VALIDATE, mid_epoch_validation
 from epochal.tasks.trainer.trainer import Received
-from epochal.tasks.work.saver import MidEpochSaver
+from epochal.tasks.work.saver import BESIDE, MidEpochSaver
 from epochal.tasks.work.stage_times import TIMES, StageTimes, checked_times
 from epochal.tasks.work.watch import EpochWatch
 from epochal.tasks.work.work import Computed, Order, Work
@@ -197,7 +198,11 @@ def _compute(work: Work, order: Order) -> Computed:
     state = components.state
     updates_before = state.updates_tried - (0 if resume is None else resume.updates)
     saver = MidEpochSaver(
-        work.link, config.checkpoint, times=times.until, updates_before=updates_before
+        work.link,
+        config.checkpoint,
+        times=times.until,
+        updates_before=updates_before,
+        beside=work.goodput.carry,
     )
     batches = train_batches(
         data.dataset,
@@ -213,7 +218,9 @@ def _compute(work: Work, order: Order) -> Computed:
     with closing(batches):  # else a stored error would keep its workers alive
         result = train_epoch(
             state,
-            batches,
+            watch_device(
+                work.goodput, batches, state=state, step=components.step, precision=config.precision
+            ),
             Recipe(
                 components.step,
                 gradients=config.gradients,
@@ -230,9 +237,12 @@ def _compute(work: Work, order: Order) -> Computed:
             updates_per_epoch=updates_of(config, epoch, num_samples=len(data.sample_ids_N))
             if _cut(work, epoch) is not None
             else None,
-            on_progress=EpochWatch(work.link, saver, times),
+            on_progress=EpochWatch(work.link, saver, times, work.goodput),
+            on_phase=work.goodput.watch.switch,
             resume=resume,
         )
+    work.goodput.watch.switch("commit")
+    work.goodput.trained(result.num_samples)
     norms = result.updates["gradients/norm"]
     tensors, documents = checkpoint_parts(state)
     return Computed(
@@ -314,6 +324,8 @@ def _begin(
         except CorruptObject as error:
             work.link.ask("discard_commit", micro_steps=commit.micro_steps, reason=str(error))
             continue
+        rows = len(resume.observations["sample_id"])
+        work.goodput.go_on(commit.body.get(BESIDE), rows=rows)
         return resume, times
     state = bring_state(work, order)
     work.touched = True

@@ -138,11 +138,13 @@ def mid_epoch_validation(
 
     def values_of(progress: Progress) -> Mapping[str, float]:
         seed = seed_64(work.config.seed, "validate_inside", epoch, progress.updates)
+        watch = work.goodput.watch
         try:
-            with evaluation_weights(progress.state):
+            with watch.phase("validation"), evaluation_weights(progress.state):
                 return measure(work, seed=seed, on_batch=on_batch).values
         except _PutDownError:
-            saver.now(progress)
+            with watch.phase("commit"):
+                saver.now(progress)
             raise PutDown from None
 
     if config.every_updates is None:
@@ -227,6 +229,7 @@ def _metrics(values: Mapping[str, Any]) -> dict[str, float | None]:
 
 VALIDATE = StageKind(
     name="validate",
+    cause="validation",
     version=3,
     when="epoch",
     plan=_plan,

@@ -22,6 +22,8 @@ from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.stage_store.status import side_path
 from epochal.data.tables.schemas import MAX_KEYS
 from epochal.engine.config.mid_epoch import INSIDE
+from epochal.tasks.goodput.run import goodput_points, stage_goodput
+from epochal.tasks.goodput.totals import GOODPUT
 from epochal.tasks.session.session import EpochPart
 from epochal.tasks.stages.registry import KINDS
 from epochal.tasks.tracking.connection import tracker_lock
@@ -166,7 +168,13 @@ def epoch_metrics(record: StageRecord, *, timestamp_ms: int) -> tuple[Row, ...]:
     """The points of a whole stage: metrics of the epoch, at the step where it ends."""
     points = KINDS[record.stage].points
     assert points is not None, record.stage
-    values = points(record.values)
+    return _whole(points(record.values), record, timestamp_ms=timestamp_ms)
+
+
+def _whole(
+    values: Mapping[str, float | None], record: StageRecord, *, timestamp_ms: int
+) -> tuple[Row, ...]:
+    """Points at the step where the stage ends."""
     names = mlflow_names(values)
     return tuple(
         Row(names[name], int(record.values["updates_done"]), timestamp_ms, float(value))
@@ -251,7 +259,7 @@ class Exporter:
 
         times = self._times(record.key)
         moment = max(int(moment) for _, moment in times)
-        whole = epoch_metrics(record, timestamp_ms=moment)
+        whole = epoch_metrics(record, timestamp_ms=moment) + self._goodput(record, moment)
         if "updates" not in record.artifacts:
             return StageMetrics(whole)
         with self._stages.fetch_artifact(record, "updates") as path:
@@ -266,6 +274,17 @@ class Exporter:
             log_every=self._log_every,
         )
         return StageMetrics((*steps.rows, *whole), steps.infinite)
+
+    def _goodput(self, record: StageRecord, timestamp_ms: int) -> tuple[Row, ...]:
+        """What the stage has cost. Nothing takes its place where it is lost, or never was."""
+        try:
+            totals = stage_goodput(self._stages, record.key)
+        except CorruptObject as error:
+            self._stages.store.set_aside(side_path(record.key, GOODPUT), str(error))
+            return ()
+        if totals is None:
+            return ()
+        return _whole(goodput_points(record, totals), record, timestamp_ms=timestamp_ms)
 
     def _times(self, key: str) -> list[list[int]]:
         try:

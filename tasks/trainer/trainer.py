@@ -38,6 +38,8 @@ _OF_TABLE = "/"  # between a table and its column, in the names of packed arrays
 class Received:
     """What came of a stage, as `Computed` has it; images are of safetensors files.
 
+    goodput: what it has cost there, as `Totals.body` gives it.
+
     Valid while the block of `Trainer.compute` is open.
     """
 
@@ -48,6 +50,7 @@ class Received:
     files: Mapping[str, Path]
     side: Mapping[str, Any]
     facts: Mapping[str, Any]
+    goodput: Mapping[str, Any]
 
 
 @dataclass
@@ -97,6 +100,7 @@ class Trainer(ABC):
         parents: Mapping[str, StageRecord],
         *,
         live: bool = False,
+        signs: Sequence[str] | None = None,
         given: Mapping[str, Any] | None = None,
         answers: Mapping[str, Answer] | None = None,
         writer: CommitWriter | None = None,
@@ -118,6 +122,7 @@ class Trainer(ABC):
                 role: [record.key, dump_record(record).decode()] for role, record in parents.items()
             },
             "live": live,
+            "signs": signs,
             "given": dict(given or {}),
         }
         try:
@@ -224,6 +229,7 @@ class Trainer(ABC):
             files={name: Path(path) for name, path in reply["files"].items()},
             side=reply["side"],
             facts=reply["facts"],
+            goodput=reply["goodput"],
         )
 
     def _put_down(self, writer: CommitWriter | None) -> None:

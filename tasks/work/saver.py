@@ -7,8 +7,8 @@ stores it. A commit that fails there ends the work at its next micro-step.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from epochal.tasks.checkpoints.mid_epoch_codec import encode, state_tensors
 from epochal.tasks.config.parts import CheckpointConfig
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PREPARE_AT = 0.5
 """Share of the time before the first commit after which memory for it is made, beside the work."""
+BESIDE = "goodput"
+"""In a commit's body: what the epoch has cost so far."""
 SPARE_BYTES = 1 << 20
 """Beside the state: of what the epoch has recorded by its first commit."""
 
@@ -28,7 +30,8 @@ class MidEpochSaver:
     """Commits one epoch's progress when it is due.
 
     times: gives the pairs of `StageTimes` up to an update. updates_before: of the run, by the
-    epoch's start.
+    epoch's start. beside: gives what travels with a commit of so many samples, under `BESIDE`, and
+    need not be equal.
     """
 
     def __init__(
@@ -38,11 +41,13 @@ class MidEpochSaver:
         *,
         times: Callable[[int], list[list[int]]],
         updates_before: int,
+        beside: Callable[[int], Mapping[str, Any]],
     ) -> None:
         self._link = link
         self._config = config
         self._times = times
         self._updates_before = updates_before
+        self._beside = beside
         self._prepared = False
         self._last_s = time.monotonic()
         self._last_updates = 0
@@ -87,7 +92,7 @@ class MidEpochSaver:
             micro_steps=captured.micro_steps,
             updates=captured.updates,
             updates_before=self._updates_before,
-            body={**body, "anchors": times},
+            body={**body, "anchors": times, BESIDE: dict(self._beside(progress.rows))},
             times=times,
             packed=packed.document,
         )

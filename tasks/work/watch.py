@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from epochal.tasks.goodput.stage import StageGoodput
 from epochal.tasks.reporting import Live
 from epochal.tasks.work.link import Link, PutDown
 from epochal.tasks.work.stage_times import StageTimes
@@ -23,10 +24,14 @@ SHOW_EVERY_S = 0.2
 class EpochWatch:
     """What `train_epoch` calls: commits, tells how far it is, notes the times, is put down."""
 
-    def __init__(self, link: Link, saver: MidEpochSaver, times: StageTimes) -> None:
+    def __init__(
+        self, link: Link, saver: MidEpochSaver, times: StageTimes, goodput: StageGoodput
+    ) -> None:
         self._link = link
         self._saver = saver
         self._times = times
+        self._goodput = goodput
+        self._committing = goodput.watch.phase("commit")
         self._shown = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
@@ -38,13 +43,16 @@ class EpochWatch:
         if self._link.stopped:
             raise PutDown
         if self._link.interrupted:
-            self._saver.now(progress)
+            with self._committing:
+                self._saver.now(progress)
             raise PutDown
-        self._saver.when_due(progress)
+        with self._committing:
+            self._saver.when_due(progress)
         now = time.monotonic()
         if now - self._shown < SHOW_EVERY_S:
             return
         self._shown = now
+        self._goodput.alive()
         live = progress.live()
         if live is None:
             self._link.alive()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from epochal.data.errors import CorruptObject
 from epochal.data.stage_store.records import StageRecord, load_record
 from epochal.tasks.config.run import RunConfig
+from epochal.tasks.goodput.stage import StageGoodput
 from epochal.tasks.work.link import Link, is_told, told
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 class Work:
     """One run in its trainer. data: field of the config → data set.
 
-    touched: whether the components have changed since they were built.
+    touched: whether the components have changed since they were built. goodput: by the clock, what
+    the time goes into.
     """
 
     config: RunConfig
@@ -35,6 +37,7 @@ class Work:
     data: Mapping[str, OpenDataset] = field(default_factory=dict)
     components: Components | None = None
     touched: bool = False
+    goodput: StageGoodput = field(default_factory=StageGoodput)
 
     def ready_components(self) -> Components:
         """Model, optimizer and step; built at first use."""
@@ -50,7 +53,8 @@ class Work:
 class Order:
     """A stage to compute. parents: role → record of the stages that are loaded.
 
-    inputs: as the stage's key holds them. live: whether the trainer's state is the checkpoint of
+    inputs: as the stage's key holds them. signs: store and run, whose sign of life is left on this
+    machine; None: no sign. live: whether the trainer's state is the checkpoint of
     the role `parent`. given: what else its kind needs.
     """
 
@@ -61,6 +65,7 @@ class Order:
     parents: Mapping[str, StageRecord]
     live: bool
     given: Mapping[str, Any]
+    signs: Sequence[str] | None = None
 
     @property
     def number(self) -> int:

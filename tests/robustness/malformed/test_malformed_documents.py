@@ -25,6 +25,8 @@ from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.stage_store.records import dump_record, load_record
 from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.open import open_store
+from epochal.tasks.goodput.run import shown
+from epochal.tasks.goodput.totals import checked_totals
 from epochal.tasks.runs.run_inputs import read_known
 from epochal.tasks.runs.run_plans import read_plans, record_plan
 from epochal.tasks.stages.registry import list_stages
@@ -193,6 +195,32 @@ def test_anchors_of_an_epoch_are_pairs_of_counts_or_damage():
     assert checked_times(ANCHORS) == ANCHORS
     with pytest.raises(CorruptObject, match="pairs"):
         checked_times([[0, 1]] * 100_000)
+
+
+SPENT = {
+    "seconds": {"data": 1.25, "forward_backward": 30.5, "lost": 0.000001}, "samples": 180,
+    "resumed": 2, "unknown_losses": 1, "peak_host_bytes": 1 << 30, "peak_device_bytes": 1 << 34,
+    "flops": 1e15, "possible_flops": 4e15,
+}  # fmt: skip
+
+
+def test_what_a_stage_has_cost_is_finite_and_not_negative_or_damage():
+    read = 0
+    for where, body in single_changes(SPENT):
+        if not dumpable(body):
+            continue
+        try:
+            found = checked_totals(body)
+        except CorruptObject:
+            continue
+        read += 1
+        assert 0 <= found.wall_seconds < 1e11, where
+        assert all(0 <= spent <= 1e10 for spent in found.seconds.values()), where
+        assert type(found.samples) is int, where
+        dump_document(found.body())
+        dump_document(shown(found))
+    assert read > 10
+    assert checked_totals(SPENT).body() == SPENT
 
 
 def manifest(store):

@@ -88,11 +88,15 @@ def wait_for_commit(store, micro_step, *, still=lambda: None, records=4, timeout
 
 
 def points(run_id, uri=None):
-    """Name → (step, value) of all points of an MLflow run, each as often as it is there."""
+    """Name → (step, value) of all points of an MLflow run, each as often as it is there.
+
+    Without those of the clock: what a run has cost is never the same twice.
+    """
     client = mlflow.MlflowClient(uri)
     return {
         key: sorted((one.step, one.value) for one in client.get_metric_history(run_id, key))
         for key in client.get_run(run_id).data.metrics
+        if not key.startswith("goodput/")
     }
 
 

@@ -29,5 +29,5 @@ class EpochCommits:
         self.trainer._writer = self.writer
         self.link = self.trainer.worker.link
         self.saver = MidEpochSaver(
-            self.link, checkpoint, times=lambda _: [[0, 0]], updates_before=0
+            self.link, checkpoint, times=lambda _: [[0, 0]], updates_before=0, beside=lambda _: {}
         )

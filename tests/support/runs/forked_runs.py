@@ -19,6 +19,7 @@ from support.runs.proof_project import commits_here
 from epochal.data.errors import EpochalError
 from epochal.data.testing.faults import injected
 from epochal.data.testing.plan import KILLED, FaultPlan
+from epochal.tasks.goodput.totals import GOODPUT
 from epochal.tasks.upkeep import find_garbage, remove_garbage, verify_store
 from epochal.tasks.work.saver import MidEpochSaver
 from epochal.tasks.work.stage_times import TIMES
@@ -194,6 +195,7 @@ def _found(run: BareRun) -> dict:
     for key, record in run.view.records.items():
         if record.stage != "initialise":  # as a delivery does: a damaged one is written anew
             run.session.stage_store.put_side_file(key, TIMES, {"anchors": [[0, 0]]})
+        run.session.stage_store.put_side_file(key, GOODPUT, {"seconds": {}})
     return {
         "problems": list(verify_store(store).problems),
         "digests": {"/".join(map(str, place)): one for place, one in run.digests.items()},

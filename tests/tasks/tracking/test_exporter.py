@@ -89,3 +89,45 @@ def test_steps_of_another_epoch_are_damage(first, last, fits):
         return
     with pytest.raises(CorruptObject, match=f"its steps are {first} to {last}"):
         _check_steps(steps, record)
+
+
+SPENT = {"data": 1.0, "forward_backward": 6.0, "commit": 3.0}
+
+
+def of_goodput(database, run_id):
+    return [one for one in database.points(run_id) if one[0].startswith("goodput/")]
+
+
+def test_what_a_stage_has_cost_is_delivered_once_with_the_time_of_its_end(database):
+    finished = Finished(epochs=2, updates=4)
+    finished.cost("train", 1, seconds=SPENT, samples=70, peak_host_bytes=1 << 30)
+    finished.cost("validate", 1, seconds={"validation": 2.0, "commit": 0.5})
+    first = finished.run(database.uri)
+    assert first.problem is None
+    ended, validated = 1_700_000_070_000, 1_700_000_071_000
+    expected = [
+        ("goodput/commit_seconds", 8, ended, 3.0),
+        ("goodput/data_seconds", 8, ended, 1.0),
+        ("goodput/forward_backward_seconds", 8, ended, 6.0),
+        ("goodput/peak_host_bytes", 8, ended, float(1 << 30)),
+        ("goodput/samples_per_second", 8, ended, 10.0),
+        ("goodput/share", 8, ended, 0.6),
+        ("goodput/validate_stage_seconds", 8, validated, 2.5),
+    ]
+    assert of_goodput(database, first.run_id) == expected
+    for path in finished.store.listing("runs"):
+        if "/delivered/" in path:
+            finished.store.delete(path)  # killed between a delivery and its marker
+    second = finished.run(database.uri)
+    assert second.run_id == first.run_id
+    assert of_goodput(database, first.run_id) == expected
+
+
+@pytest.mark.parametrize("body", [{"seconds": {"data": -1.0}}, {}, {"seconds": "many"}])
+def test_a_cost_that_is_none_is_left_out_and_set_aside_and_the_rest_is_delivered(database, body):
+    finished = Finished(epochs=1, updates=2)
+    finished.cost("train", 0, **body)
+    result = finished.run(database.uri)
+    assert result.problem is None
+    assert keys_and_steps(database, result.run_id) == expected_keys_and_steps(finished, 1)
+    assert any("goodput.json" in path for path in finished.store.listing("damaged"))
