@@ -31,11 +31,9 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def main(given: dict[str, Any]) -> None:
     """Does what the flow's process asks for, until that ends.
 
-    given: descriptors of channel, buffer and traces, the pid of the parent, whether its thread
-    lives as long as it does.
+    given: descriptors of channel, buffer and traces, the pid of the parent.
     """
-    if given["bound"]:
-        _end_with_parent(given["parent"])
+    _end_with_parent(given["parent"])
     _end_forks()
     for number in SIGNALS:  # sent to a whole group; the flow's process says what is to be done
         signal.signal(number, _nothing)

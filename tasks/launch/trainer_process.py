@@ -18,8 +18,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TextIO
 
@@ -62,13 +64,12 @@ class TrainerProcess:
             "buffer": buffer,
             "traces": self._traces,
             "parent": os.getpid(),
-            # The kernel's signal comes with the end of the thread that starts the process.
-            "bound": threading.current_thread() is threading.main_thread(),
         }
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)
         }
-        self._process = subprocess.Popen(  # noqa: S603 - this very Python
+        begin = partial(
+            subprocess.Popen,
             [sys.executable, "-P", "-c", _BOOT, json.dumps(given)],
             pass_fds=(channel, buffer, self._traces),
             stdin=subprocess.DEVNULL,
@@ -77,8 +78,10 @@ class TrainerProcess:
             env=environment,
             process_group=0,
         )
+        begun: Future[subprocess.Popen[bytes]] = Future()
+        self._threads = [_started(_live, begin, begun, ended)]
+        self._process = begun.result()
         self._finalizer = weakref.finalize(self, _kill_all, self._process)
-        self._threads = [_started(_wait, self._process, ended)]
         for pipe, name in ((self._process.stdout, "stdout"), (self._process.stderr, "stderr")):
             assert pipe is not None
             self._threads.append(_started(_print_all, pipe, name))
@@ -215,8 +218,21 @@ def _started(target: Callable[..., None], *arguments: Any) -> threading.Thread:
     return thread
 
 
-def _wait(process: subprocess.Popen[bytes], ended: Callable[[], None]) -> None:
-    """Its end is told here: children that it has forked may hold its end of the channel open."""
+def _live(
+    begin: Callable[[], subprocess.Popen[bytes]],
+    begun: Future[subprocess.Popen[bytes]],
+    ended: Callable[[], None],
+) -> None:
+    """The thread of a process from its beginning to its end, with which the kernel would end it.
+
+    The end is told from here: children that it has forked may hold its end of the channel open.
+    """
+    try:
+        process = begin()
+    except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+        begun.set_exception(error)
+        return
+    begun.set_result(process)
     process.wait()
     ended()
 
