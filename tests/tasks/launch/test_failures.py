@@ -8,13 +8,13 @@ from epochal.tasks.launch.failures import error_of, fatal_place, place_in_dump, 
 
 DUMP = """\
 Thread 0x00007f01 (most recent call first):
-  File "/home/me/thread.py", line 3, in draw
+  File "/project/thread.py", line 3, in draw
   File "/usr/lib/python3.11/threading.py", line 982, in run
 
 Current thread 0x00007f02 (most recent call first):
   File "/opt/site-packages/torch/nn/modules/module.py", line 5, in _call_impl
-  File "/home/me/m\\xfcller/\\u4e2d.py", line 12, in forward
-  File "/home/me/step.py", line 4, in step
+  File "/project/m\\xfcller/\\u4e2d.py", line 12, in forward
+  File "/project/step.py", line 4, in step
 
 Extension modules: numpy (total: 1)
 """
@@ -22,17 +22,17 @@ Extension modules: numpy (total: 1)
 
 def test_the_place_is_the_innermost_line_of_the_users_in_the_thread_that_was_asked():
     place = place_in_dump(DUMP)
-    assert place.where == " (/home/me/müller/中.py, line 12)"
+    assert place.where == " (/project/müller/中.py, line 12)"
     assert place.trace == (
-        '  File "/home/me/step.py", line 4, in step\n'
-        '  File "/home/me/müller/中.py", line 12, in forward\n'
+        '  File "/project/step.py", line 4, in step\n'
+        '  File "/project/müller/中.py", line 12, in forward\n'
     )
 
 
 def test_the_place_of_a_crash_is_the_last_and_says_what_it_was():
     crashes = f"{DUMP}Fatal Python error: Aborted\n\n{DUMP.replace('step.py', 'other.py')}"
     assert (
-        fatal_place(crashes).trace.splitlines()[0] == '  File "/home/me/other.py", line 4, in step'
+        fatal_place(crashes).trace.splitlines()[0] == '  File "/project/other.py", line 4, in step'
     )
     assert fatal_place(crashes).trace.endswith("\nAborted\n")
 
