@@ -67,7 +67,13 @@ MISBEHAVING = """
             case "mute-file": raise MuteFile(2, "x")
             case "long": raise ValueError("long " * 2_000_000)
             case "unmakeable": raise Unmakeable(1, other=2)
-            case "sleep": time.sleep(3600)
+            case "sleep":
+                asleep()
+                time.sleep(3600)
+            case "own-handler":
+                signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+                asleep()
+                time.sleep(3600)
             case "fork":
                 if os.fork() == 0:
                     os._exit(0)
@@ -94,8 +100,12 @@ MISBEHAVING = """
             case "kept-pool":
                 kept.append(multiprocessing.get_context("fork").Pool(2))
                 kept[0].map(abs, [-1, 2])
-            case "held": ctypes.PyDLL(None).sleep(3600)
-            case "stop": os.kill(os.getpid(), signal.SIGSTOP)
+            case "held":
+                asleep()
+                ctypes.PyDLL(None).sleep(3600)  # with the GIL
+            case "stop":
+                asleep()
+                os.kill(os.getpid(), signal.SIGSTOP)
             case "closed": os.closerange(3, 256)
             case "closed-hang":
                 os.closerange(3, 256)
