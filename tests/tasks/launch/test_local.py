@@ -114,7 +114,7 @@ def test_a_trainer_has_one_thread_and_nothing_of_prefect_or_mlflow(workers, proj
         finished(project, model="{target: 'telling:Model'}", loader__workers=workers)
     found = told(project)
     assert {one["pid"] for one in found}.isdisjoint({os.getpid()})
-    assert {tuple(one["threads"]) for one in found} == {("MainThread",)}
+    assert {len(one["threads"]) for one in found} == {1}
     assert not [
         name
         for one in found
