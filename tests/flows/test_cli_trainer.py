@@ -53,7 +53,7 @@ def test_where_it_ended_is_in_the_terminal_in_prefect_and_in_mlflow(
     assert done.out == "" or done.out.startswith("printed by the model\n")
     body = {"sort": "TIMESTAMP_DESC", "limit": 50}
     logged = [one["message"] for one in httpx.post(f"{prefect_api}/logs/filter", json=body).json()]
-    (record,) = [text for text in logged if text.startswith("train · epoch 0: ")]
+    record = next(text for text in logged if text.startswith("train · epoch 0: "))
     client = mlflow.MlflowClient(tracker)
     (run,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
     assert run.info.status == "FAILED"
