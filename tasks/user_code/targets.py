@@ -292,7 +292,8 @@ def _forget_old(folder: Path, source: UserSource) -> None:
     """
     present = {
         name: file
-        for name, module in list(sys.modules.items())
+        # Making a list of its items can run finalizers, which import; a copy runs nothing.
+        for name, module in sys.modules.copy().items()
         if (file := users_file(name, module)) in _user_modules and file is not None
     }
     is_other = any(
