@@ -80,7 +80,9 @@ def error_of(told: Mapping[str, Any]) -> Exception:
         assert isinstance(error, EpochalError)
         error.trace = told["trace"]
     elif name:
-        error = _OF_SYSTEM[name](told["errno"], text) if told["errno"] else _OF_SYSTEM[name](text)
+        number = told["errno"]
+        said = (text,) if number is None else (number, text.removeprefix(f"[Errno {number}] "))
+        error = _OF_SYSTEM[name](*said)
     else:
         error = TrainerDefect(text)
     error.__cause__ = TrainerTraceback(told["whole"])

@@ -17,7 +17,8 @@ import torch
 from support.runs.bare_run import BareRun
 from support.runs.project import Project
 
-from epochal.tasks.launch import trainer_process
+from epochal.data.traces import is_users
+from epochal.tasks.launch import failures, trainer_process
 
 
 class ForkedProcess:
@@ -82,6 +83,8 @@ def fork_trainers(monkeypatch, warm: Project) -> None:
         _warm.append(True)
     torch.set_num_threads(1)
     monkeypatch.setattr(trainer_process.subprocess, "Popen", ForkedProcess)
+    # Its own frames are outermost in each dump.
+    monkeypatch.setattr(failures, "is_users", lambda name: name != __file__ and is_users(name))
 
 
 _warm: list[bool] = []

@@ -8,13 +8,13 @@ from epochal.tasks.launch.failures import error_of, fatal_place, place_in_dump, 
 
 DUMP = """\
 Thread 0x00007f01 (most recent call first):
-  File "/project/thread.py", line 3, in draw
-  File "/usr/lib/python3.11/threading.py", line 982, in run
+  File "/project/thread.py", line 3 in draw
+  File "/usr/lib/python3.11/threading.py", line 982 in run
 
 Current thread 0x00007f02 (most recent call first):
-  File "/opt/site-packages/torch/nn/modules/module.py", line 5, in _call_impl
-  File "/project/m\\xfcller/\\u4e2d.py", line 12, in forward
-  File "/project/step.py", line 4, in step
+  File "/opt/site-packages/torch/nn/modules/module.py", line 5 in _call_impl
+  File "/project/m\\xfcller/\\u4e2d.py", line 12 in forward
+  File "/project/step.py", line 4 in step
 
 Extension modules: numpy (total: 1)
 """

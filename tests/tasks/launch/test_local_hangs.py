@@ -48,9 +48,15 @@ class Hanging:
         self.family = [pid, *children(pid)]
         then()
 
-    def said(self, text):
-        """The notice with that text, once it has come."""
-        return wait_for(lambda: next((one for one in self.run.notices if text in one), None))
+    def said(self, *texts):
+        """The notice that has them all, once it has come."""
+        return wait_for(
+            lambda: next((one for one in self.run.notices if has_all(one, texts)), None)
+        )
+
+
+def has_all(notice, texts):
+    return all(text in notice for text in texts)
 
 
 def own_signal(number):
@@ -71,22 +77,19 @@ def test_where_it_hangs_is_said_and_a_signal_ends_it_within_the_grace(kind, plac
     hanging = Hanging(
         project, kind, place, launch__silence_seconds=0.5, checkpoint__grace_seconds=0.5
     )
-    told = []
+    if kind == "stop":
+        where = ["It does not answer: was it stopped?"]
+    else:
+        where = [line_of(project, kind), f'  File "{project.folder}/misbehaving.py", line ']
 
     def then():
-        told.append(hanging.said("no sign of the trainer for 0.5 s (launch.silence_seconds)"))
+        hanging.said("no sign of the trainer for 0.5 s (launch.silence_seconds)", *where)
         own_signal(signal.SIGTERM)
 
     with pytest.raises(errors.Interrupted) as caught:
         hanging(then)
     assert caught.value.exit_code == 75
-    told.append(hanging.said("not put its work down within 0.5 s (checkpoint.grace_seconds)"))
-    for text in told:
-        if kind == "stop":
-            assert "It does not answer: was it stopped?" in text
-        else:
-            assert line_of(project, kind) in text
-            assert f'  File "{project.folder}/misbehaving.py", line ' in text
+    assert hanging.said("not put its work down within 0.5 s (checkpoint.grace_seconds)", *where)
 
 
 def test_a_second_signal_ends_it_at_once(project):
