@@ -102,7 +102,7 @@ MISBEHAVING = """
                 kept[0].map(abs, [-1, 2])
             case "held":
                 asleep()
-                ctypes.PyDLL(None).sleep(3600)  # with the GIL
+                ctypes.PyDLL(None).sem_wait(ctypes.create_string_buffer(32))  # with the GIL
             case "stop":
                 asleep()
                 os.kill(os.getpid(), signal.SIGSTOP)

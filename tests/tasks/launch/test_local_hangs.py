@@ -13,7 +13,7 @@ from support.trainers.misbehaving import misbehaving_project, pid_of, plan, sets
 
 from epochal.data import errors
 
-LINES = {"sleep": "time.sleep(3600)", "held": "ctypes.PyDLL(None).sleep(3600)"}
+LINES = {"sleep": "time.sleep(3600)", "held": "ctypes.PyDLL(None).sem_wait("}
 
 
 @pytest.fixture
