@@ -107,7 +107,7 @@ class _Steps(Dataset[Any]):
             return _Failed(told, users_trace(error))
 
 
-class _Queue(Queue):  # type: ignore[type-arg] - it takes none at work
+class _Queue(Queue):  # type: ignore[type-arg]  # it takes none at work
     """A queue that brings no thread into the reader, whose orders fit into a pipe at any time.
 
     What workers put is large: there a thread writes it, as in any such queue.

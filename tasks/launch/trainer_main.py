@@ -26,6 +26,7 @@ from epochal.tasks.trainer.interruption import DUMP_SIGNAL, SIGNALS  # noqa: E40
 from epochal.tasks.work.buffer import Buffer  # noqa: E402
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_USUAL = {signal.SIGINT: signal.default_int_handler}
 
 
 def main(given: dict[str, Any]) -> None:
@@ -70,9 +71,9 @@ def _end_with_parent(parent: int) -> None:
 
 
 def _end_forks() -> None:
-    """What the user's code forks in the main thread ends with this process, as the kernel sees to.
+    """What the user's code forks obeys signals, and ends with this process, by the kernel.
 
-    A thread of theirs may end before what it has forked.
+    The latter where it was forked in the main thread: another may end before what it has forked.
     """
     forking: list[int] = []
 
@@ -80,6 +81,9 @@ def _end_forks() -> None:
         forking[:] = [os.getpid()] if threading.current_thread() is threading.main_thread() else []
 
     def after() -> None:
+        for number in SIGNALS:  # else `Pool.terminate()` would wait for ever
+            if signal.getsignal(number) is _nothing:
+                signal.signal(number, _USUAL.get(number, signal.SIG_DFL))
         if forking:
             _end_with_parent(forking[0])
 

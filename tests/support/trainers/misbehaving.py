@@ -8,6 +8,7 @@ MISBEHAVING = """
     import os
     import random
     import signal
+    import subprocess
     import sys
     import threading
     import time
@@ -97,6 +98,16 @@ MISBEHAVING = """
                 context = multiprocessing.get_context("spawn")
                 with ProcessPoolExecutor(1, mp_context=context) as pool:
                     assert pool.submit(abs, -1).result() == 1
+            case "terminated":
+                process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(3600,))
+                process.start()
+                process.terminate()
+                process.join()
+            case "left": kept.append(subprocess.Popen(["sleep", "3600"]))
+            case "fork-sleep":
+                os.fork()
+                asleep()
+                time.sleep(3600)
             case "kept-pool":
                 kept.append(multiprocessing.get_context("fork").Pool(2))
                 kept[0].map(abs, [-1, 2])

@@ -144,17 +144,17 @@ def test_the_flows_process_imports_no_torch_and_leaves_no_trainer_that_nobody_cl
     assert {tuple(one["threads"]) for one in told(project)} == {("MainThread",)}
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_trainer_and_workers_end_with_the_flows_process_in_the_middle_of_an_item(
-    workers, tmp_path, home
+@pytest.mark.parametrize(("kind", "workers"), [("fork-sleep", 0), ("sleep", 2)])
+def test_trainer_and_its_forks_end_with_the_flows_process_in_the_middle_of_an_item(
+    kind, workers, tmp_path, home
 ):
     loader = {"batch_size": 8, "workers": workers}
     project = misbehaving_project(tmp_path / "project", loader=loader)
-    process = own_process(project, WITHOUT_TORCH, "sleep item 10")
+    process = own_process(project, WITHOUT_TORCH, f"{kind} item 10")
     wait_for((project.folder / "asleep.txt").exists)
     (pid,) = children(process.pid)
     family = [pid, *children(pid)]
-    assert len(family) == 1 + workers
+    assert len(family) == 3 if workers else 2
     process.send_signal(signal.SIGKILL)
     process.communicate()
     wait_for(lambda: not any(map(alive, family)))

@@ -124,7 +124,7 @@ def test_before_the_start_it_is_a_mistake_of_the_input(kind, place, project):
 @pytest.mark.parametrize(
     "kind",
     ["fork", "fork-back", "handler", "chdir", "mute-output", "warnings", "path", "thread", "pool",
-     "kept-pool", pytest.param("spawned", marks=slow)],
+     "kept-pool", "terminated", "left", pytest.param("spawned", marks=slow)],
 )  # fmt: skip
 def test_what_the_users_code_does_to_its_process_changes_no_byte(kind, project, unbroken):
     run = BareRun(project.config)
