@@ -99,7 +99,8 @@ MISBEHAVING = """
                 with ProcessPoolExecutor(1, mp_context=context) as pool:
                     assert pool.submit(abs, -1).result() == 1
             case "terminated":
-                process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(3600,))
+                context = multiprocessing.get_context("fork")
+                process = context.Process(target=time.sleep, args=(3600,))
                 process.start()
                 process.terminate()
                 process.join()
