@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from epochal.data.errors import TrainingFailed
+from epochal.data.errors import TrainingFailed, Unavailable
 from epochal.data.inspection.file_stamps import files_stamp
 from epochal.data.stage_store.records import StageRecord, dump_record
 from epochal.data.store.store import Store
@@ -173,7 +173,7 @@ class Trainer(ABC):
     def _allocate(self, size: int) -> None:
         try:
             self.buffer.allocate(size)
-        except OSError:
+        except Unavailable:
             return  # the commit itself will say it
 
     def begin_commit(self, commit: Mapping[str, Any]) -> None:
