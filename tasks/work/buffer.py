@@ -52,7 +52,7 @@ class Buffer:
         self._map: mmap.mmap | None = None
 
     def allocate(self, size: int) -> None:
-        """Makes the file at least `size` bytes of memory. Raises Unavailable: there is not enough."""
+        """Makes the file at least `size` bytes long. Raises Unavailable if memory runs out."""
         if os.fstat(self.descriptor).st_size >= size:
             return
         try:
