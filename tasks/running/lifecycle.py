@@ -21,6 +21,7 @@ from epochal.tasks.preflight.tracker import check_tracker
 from epochal.tasks.reporting import Reporter, current_reporter
 from epochal.tasks.run_data.sample_images import read_images
 from epochal.tasks.running.open import open_run
+from epochal.tasks.running.pictures_process import draws_beside
 from epochal.tasks.running.run import Run, prepared_run, working_on
 from epochal.tasks.running.tracked_run import final_tags, make_tracker
 from epochal.tasks.runs.find_run import remember_store, stores_file
@@ -56,6 +57,7 @@ def prepare(
     config: RunConfig, *, reporter: Reporter | None, local_mlflow: str | None = None
 ) -> Run:
     """Opens the run and checks that MLflow can take it. Raises InputError: nothing has started."""
+    draws_beside(config.store)  # a mistake in the environment is told before the start
     uri = tracking_uri(config.tracking, local_server=local_mlflow)
     check = partial(check_tracker, uri, experiment=config.tracking.experiment)
     return open_run(config, reporter=reporter, before_start=check)
@@ -82,6 +84,7 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
         local_mlflow=local_mlflow,
         tags={"epochal.device": str(session.device)},
         images=partial(read_images, session.data["train_data"]),
+        beside=draws_beside(session.store.url),
     )
     run.tracker, session.deliver_part = tracker, tracker.deliver_part
     computing = not view.is_whole
