@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PICTURES_VERSION = 3
 """Raised when the same run would get other pictures."""
 DATA_MAP, KEPT, REPORT = "figures/data_map.png", "figures/kept.png", "report.html"
+WRITING = "being written"
 NO_DATA = "the data set was not opened for this page; `epochal report` opens it"
 
 
@@ -71,6 +72,7 @@ def log_pictures(
             may_write()
             if not _is_due(run, identity):
                 return
+            run.set_tags({PICTURES_TAG: WRITING})
             with tempfile.TemporaryDirectory(prefix="epochal-pictures-") as scratch:
                 path = Path(scratch) / name.rpartition("/")[2]
                 path.write_bytes(data)

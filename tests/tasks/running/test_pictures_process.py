@@ -138,6 +138,7 @@ def draw(monkeypatch):
     """Does in this process what another one is given to do."""
     monkeypatch.setattr(signal, "alarm", lambda _: None)
     monkeypatch.setattr(os, "nice", lambda _: None)
+    monkeypatch.setattr(pictures_process.gc, "disable", lambda: None)
 
     def call(path):
         with path.open("rb") as given, monkeypatch.context() as patch:
@@ -334,6 +335,7 @@ def test_a_process_that_hangs_is_ended_in_time(monkeypatch):
     alarms = []
     monkeypatch.setattr(signal, "alarm", alarms.append)
     monkeypatch.setattr(os, "nice", lambda _: None)
+    monkeypatch.setattr(pictures_process.gc, "disable", lambda: None)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     with pytest.raises(ValueError, match="JSON"):
         pictures_process.main()
