@@ -26,7 +26,7 @@ from epochal.flows.commands.servers import deploy, down, up
 from epochal.flows.commands.store import gc, sync, verify
 from epochal.flows.commands.train import plan, train
 from epochal.flows.environment import prepare_environment
-from epochal.flows.termination import told_of_termination
+from epochal.flows.termination import quick_end, told_of_termination
 from epochal.flows.version import __version__
 
 EXIT_INTERRUPTED = 75
@@ -67,7 +67,8 @@ def main(arguments: list[str] | None = None) -> None:
     """The entry point of `epochal`; ends the process with the command's exit code."""
     _prepare_outputs()
     prepare_environment()
-    sys.exit(run(arguments))
+    end = quick_end()
+    sys.exit(end(run(arguments)))
 
 
 def _prepare_outputs() -> None:

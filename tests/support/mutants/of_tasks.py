@@ -206,6 +206,28 @@ MUTANTS: tuple[Mutant, ...] = (
         ("times-step-at-anchors", "* gone_U // whole_U", "* (gone_U // whole_U)"),
     ),
     *of(
+        "tasks/tracking/background.py",
+        "test_background.py",
+        ("pictures-that-failed-are-left-to-others-again", "here=owed", "here=False"),
+    ),
+    *of(
+        "tasks/running/run_pictures.py",
+        "test_pictures_process.py",
+        ("pictures-of-a-run-at-work", "and now.info.status == FINISHED", "and True"),
+        ("pictures-of-a-superseded-run", "== identity != tags.get", "!= tags.get"),
+        (
+            "pictures-written-whatever-has-come",
+            "            if not _is_due(",
+            "            if 0 and not _is_due(",
+        ),
+    ),
+    *of(
+        "tasks/running/pictures_process.py",
+        "test_pictures_process.py",
+        ("drawing-ends-with-the-terminal", "start_new_session=True", "start_new_session=False"),
+        ("no-images-for-the-process", "arrays += read", "arrays += read[:0]"),
+    ),
+    *of(
         "tasks/running/lifecycle.py",
         "test_lifecycle.py",
         ("prepared-run-is-used-twice", "run is None or run.tracker is not None:", "run is None:"),
