@@ -182,8 +182,8 @@ MUTANTS: tuple[Mutant, ...] = (
     *of(
         "tasks/goodput/totals.py",
         "test_totals.py",
-        ("lost-is-forgotten-before", 'totals.seconds.get("lost", 0.0) + lost', "lost"),
-        ("losses-below-nothing", "lost = max(0.0, seconds or 0.0)", "lost = seconds or 0.0"),
+        ("lost-is-forgotten-before", "round(spent.get(cause, 0.0) + max", "round(max"),
+        ("losses-below-nothing", "max(0.0, added)", "added"),
         ("foreign-causes-vanish", "    if foreign:\n", "    if False:\n"),
         ("negative-seconds", "and 0 <= value <= most", "and value <= most"),
     ),
@@ -203,10 +203,15 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "tries-without-a-commit-uncounted",
-            "before, resumed=self._last.resumed, unknown_losses",
+            "before, resumed=last.resumed, unknown_losses",
             "before, unknown_losses",
         ),
         ("a-failed-try-is-no-loss", "self._last = self._sign()", "self._sign()"),
+        (
+            "a-commit-on-the-way-out-is-lost",
+            "with_lost(before, lost, commit_seconds=committed)",
+            "with_lost(before, lost + committed)",
+        ),
     ),
     *of(
         "tasks/goodput/run.py",
