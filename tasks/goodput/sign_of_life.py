@@ -72,7 +72,7 @@ class SignOfLife:
                 and all(isinstance(one, str) and len(one) <= _LONGEST_NAME for one in commits)
                 and all(type(one) is int and 0 <= one <= _MOST_TRIES for one in counts)
             ):
-                return Sign(key, *map(float, spent), tuple(commits), *counts)
+                return Sign(key, float(spent[0]), float(spent[1]), tuple(commits), *counts)
         return None
 
     def write(self, sign: Sign) -> None:
