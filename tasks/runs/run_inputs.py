@@ -21,8 +21,7 @@ from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import CorruptObject
 from epochal.data.hashing import digest
 from epochal.data.inspection.dataset import DatasetInfo
-from epochal.data.inspection.describe import files_stamp
-from epochal.data.inspection.file_stamps import quick_stamp
+from epochal.data.inspection.file_stamps import files_stamp, quick_stamp
 from epochal.data.store.store import Store
 from epochal.data.types import in_key
 from epochal.tasks.config.run import RunConfig
