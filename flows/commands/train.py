@@ -12,6 +12,12 @@ from typing import Any
 from epochal.flows import console
 from epochal.flows.commands.options import AsJson, ConfigPath, Debug, Overrides
 from epochal.flows.environment import check_environment, importing
+from epochal.flows.flow_run.client import (
+    begun_patiently,
+    import_prefect,
+    quiet_console,
+    talking_to,
+)
 from epochal.flows.flow_run.log import FlowLog
 from epochal.flows.progress import ProgressReporter
 from epochal.flows.servers import (
@@ -74,7 +80,9 @@ def run_training(config: RunConfig, *, reporter: ProgressReporter, given: str) -
         # If it finds a mistake, nothing has been started.
         run = prepare(config, reporter=told, local_mlflow=local_mlflow_uri())
         store_url = run.session.store.url
-        server = begin_prefect_server().wait()
+        starting = begin_prefect_server()
+        import_prefect()  # beside the server's start
+        server = starting.wait()
         if server.started:
             reporter.notice(f"started a Prefect server in the background; its UI: {server.ui_url}")
         touch_servers()
@@ -100,7 +108,6 @@ def run_training(config: RunConfig, *, reporter: ProgressReporter, given: str) -
 def _call_flow(
     config: RunConfig, run: Run, *, api_url: str, reporter: ProgressReporter
 ) -> dict[str, Any]:
-    from epochal.flows.flow_run.client import begun_patiently, quiet_console, talking_to
     from epochal.flows.flow_run.liveness import own_heartbeat
 
     with talking_to(api_url), quiet_console():

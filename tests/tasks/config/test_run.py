@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 from support.numbers.stage_keys import config
 
-from epochal.tasks.config.run import flatten
+from epochal.tasks.config.run import SECTIONS, RunConfig, flatten
 
 UPDATES = {"kind": "constant", "warmup": 10, "unit": "updates"}
 PLAIN = {"sampling": {"policy": "none"}, "schedule": {"kind": "constant"}}
@@ -49,6 +49,15 @@ def test_what_does_not_go_together_is_named(changes, problem):
 )
 def test_what_goes_together_is_taken(changes):
     assert config(**{**PLAIN, **changes}).epochs == 8
+
+
+@pytest.mark.parametrize("name", ["loss", *SECTIONS])
+def test_a_section_that_is_not_given_is_what_validation_makes_of_nothing(name):
+    """Defaults are made without validation, or importing them would build their models."""
+    usual = RunConfig.model_fields[name].default
+    given = {"target": usual.target} if name == "loss" else {}
+    assert usual == type(usual).model_validate(given)
+    assert usual.model_dump(mode="json") == type(usual)(**given).model_dump(mode="json")
 
 
 def test_two_leaves_of_a_config_never_have_one_path():
