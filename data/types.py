@@ -97,6 +97,14 @@ class Frozen(BaseModel):
         _make_strict(schema, cls)
         return schema
 
+    def not_as_usual(self) -> dict[str, Any]:
+        """The fields that have another value than their default, of a config of plain values.
+
+        What a dump without the defaults has; that would build the model once more for itself.
+        """
+        fields = type(self).model_fields
+        return {name: value for name, value in self if value != fields[name].default}
+
     @classmethod
     def as_usual(cls, **given: Any) -> Self:
         """A value with every field that is not given as usual, for a default of another field.
