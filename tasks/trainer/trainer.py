@@ -110,9 +110,9 @@ class Trainer(ABC):
         Raises what the stage raises; where a signal came, what that raises, once what is to be kept
         is durable.
         """
-        self._writer = writer
+        self._writer = None
         if writer is not None:
-            writer.freed, writer.done, writer.failed = self.freed, self.committed, self.stop
+            self.attach(writer)
         order = {
             "kind": stage.kind,
             "epoch": stage.epoch,
@@ -151,6 +151,11 @@ class Trainer(ABC):
             images.append(one.reshape(shape))
             start += one.nbytes
         return images
+
+    def attach(self, writer: CommitWriter) -> None:
+        """From now on `writer` writes the commits of the epoch at work."""
+        self._writer = writer
+        writer.freed, writer.done, writer.failed = self.freed, self.committed, self.stop
 
     # --- what it tells ------------------------------------------------------------------------
 
