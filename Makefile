@@ -18,6 +18,8 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo "python3 -m venv failed: on Debian, apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install --quiet --constraint constraints.txt setuptools wheel
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@# Bytecode, as a wheel has it: where Python may write none, every command would compile anew.
+	@$(BIN)/python -m compileall -q data engine tasks flows
 	@touch $@
 
 demo: $(STAMP)

@@ -22,18 +22,25 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import nn
 
 from epochal.data.store.hashed_files import write_checksummed, write_hashed
 from epochal.data.store.open import open_store
+from epochal.data.store.store import Store
 from epochal.data.types import Batch, Window
 from epochal.engine import Progress, Recipe, TrainingState, supervised_step, train_epoch
 from epochal.engine.checkpoint.safetensors_file import safetensors_pieces
-from epochal.tasks.checkpoints.host_buffers import HostBuffers
-from epochal.tasks.checkpoints.mid_epoch_saver import MidEpochSaver
+from epochal.tasks.checkpoints.commit_writer import CommitWriter
 from epochal.tasks.config.parts import CheckpointConfig
+from epochal.tasks.launch.inline import InlineTrainer
+from epochal.tasks.reporting import SilentReporter
+from epochal.tasks.trainer.interruption import Interruption
+from epochal.tasks.work.buffer import Buffer
+from epochal.tasks.work.saver import MidEpochSaver
 
 WIDTH = 1024
 BYTES_PER_WEIGHT = 12  # float32 and AdamW's two moments
@@ -100,18 +107,44 @@ def train(
     )
 
 
+class Commits:
+    """Both halves of commits inside an epoch: who copies, and who writes beside the training."""
+
+    def __init__(self, store: Store, key: str, config: CheckpointConfig, buffer: Buffer) -> None:
+        given: Any = SimpleNamespace(checkpoint=config)
+        trainer = InlineTrainer(given, store, SilentReporter(), Interruption(), buffer)
+        self._writer = CommitWriter(store, key, {}, saved=lambda _: None)
+        trainer.attach(self._writer)
+        self._saver = MidEpochSaver(
+            trainer.worker.link,
+            config,
+            times=lambda _: [[0, 0]],
+            updates_before=0,
+            beside=lambda _: {},
+        )
+        self.when_due = self._saver.when_due
+
+    def wait(self) -> None:
+        """Until the commit is durable."""
+        self._writer.end()
+
+    def clear(self) -> None:
+        """Deletes the commits."""
+        self._writer.clear(notice=print, every_s=1e9)
+
+
 class Bench:
     """One state, a store and a folder on the same disk."""
 
     def __init__(self, megabytes: int, folder: Path) -> None:
         self.folder = folder
         self.state = new_state(megabytes)
-        self.buffers = HostBuffers()
+        self.buffer = Buffer()
         self.rounds = Rounds()
         self._key = "a" * 64
         self._durable_s = 0.0
 
-    def saver(self, every_updates: int) -> MidEpochSaver:
+    def saver(self, every_updates: int) -> Commits:
         """What the train stage makes, with commits so many updates apart."""
         store = open_store(f"file://{self.folder}/store")
         put_new = store.put_new
@@ -122,15 +155,8 @@ class Bench:
 
         # Timed from inside on this one store: a wrapper would be another path than training's.
         store.put_new = put  # type: ignore[method-assign]
-        return MidEpochSaver(
-            store,
-            self._key,
-            CheckpointConfig(every_updates=every_updates, every_seconds=1e9),
-            identity={},
-            anchors=lambda _: [[0, 0]],
-            saved=lambda *_: None,
-            buffers=self.buffers,
-        )
+        config = CheckpointConfig(every_updates=every_updates, every_seconds=1e9)
+        return Commits(store, self._key, config, self.buffer)
 
     def in_turn(self, rounds: int) -> None:
         """A commit and a `torch.save` after every second update, one after the other."""
@@ -165,7 +191,7 @@ class Bench:
                 path.unlink()
             self.rounds.add(times)
 
-    def _ours(self, saver: MidEpochSaver, progress: Progress) -> dict[str, float]:
+    def _ours(self, saver: Commits, progress: Progress) -> dict[str, float]:
         began, cpu_s = time.perf_counter(), time.process_time()
         saver.when_due(progress)
         blocked = time.perf_counter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -57,18 +57,22 @@ MAX_INTEGER = 1 << 53
 """Of a field without a bound of its own: JSON's readers keep no larger whole number exactly."""
 
 
-def _make_strict(schema: Any) -> None:
+def _make_strict(schema: Any, own: type[BaseModel]) -> None:
+    """Makes every number in the schema of the model `own` strict; parts of it have made theirs."""
     if isinstance(schema, list | tuple):
         for part in schema:
-            _make_strict(part)
+            _make_strict(part, own)
     elif isinstance(schema, dict):
-        if schema.get("type") in {"int", "float", "bool"}:
+        kind = schema.get("type")
+        if kind == "model" and schema["cls"] is not own and issubclass(schema["cls"], Frozen):
+            return
+        if kind in {"int", "float", "bool"}:
             schema["strict"] = True
-        if schema.get("type") == "int" and not {"le", "lt"} & {*schema}:
+        if kind == "int" and not {"le", "lt"} & {*schema}:
             schema["le"] = MAX_INTEGER
         for name, part in schema.items():
             if name not in {"default", "metadata", "serialization"}:
-                _make_strict(part)
+                _make_strict(part, own)
 
 
 class Frozen(BaseModel):
@@ -82,7 +86,7 @@ class Frozen(BaseModel):
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
+        defer_build=True,  # until the first value: a command builds the model that it reads
         hide_input_in_errors=True,  # Prefect logs the text of an error; our own shows the field's
     )
 
@@ -90,8 +94,24 @@ class Frozen(BaseModel):
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Pydantic's schema with strict numbers. Strict tuples would refuse the lists of YAML."""
         schema = handler(source)
-        _make_strict(schema)
+        _make_strict(schema, cls)
         return schema
+
+    def not_as_usual(self) -> dict[str, Any]:
+        """The fields that have another value than their default, of a config of plain values.
+
+        What a dump without the defaults has; that would build the model once more for itself.
+        """
+        fields = type(self).model_fields
+        return {name: value for name, value in self if value != fields[name].default}
+
+    @classmethod
+    def as_usual(cls, **given: Any) -> Self:
+        """A value with every field that is not given as usual, for a default of another field.
+
+        Nothing of what is given is checked: that would build the model as its module is imported.
+        """
+        return cls.model_construct(**given)  # type: ignore[return-value]  # its plugin says Frozen
 
 
 AS_WRITTEN = "as written"

@@ -8,45 +8,83 @@ from __future__ import annotations
 
 import io
 import os
-import platform
 import sys
-from importlib import metadata
+from collections import UserDict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from epochal.data.errors import EpochalError, TrainingFailed, passes_through
+from epochal.data.lazy import lazy_names
 from epochal.data.traces import in_one_line, users_line
-from epochal.flows.commands.data import data
 from epochal.flows.commands.options import ErrorsShown
-from epochal.flows.commands.read import export, runs, samples, show
-from epochal.flows.commands.report import landscape, report
-from epochal.flows.commands.servers import deploy, down, up
-from epochal.flows.commands.store import gc, sync, verify
-from epochal.flows.commands.train import plan, train
-from epochal.flows.environment import prepare_environment
-from epochal.flows.termination import told_of_termination
-from epochal.flows.version import __version__
+from epochal.flows.environment import importing, prepare_environment
+from epochal.flows.termination import quick_end, told_of_termination
 
 EXIT_INTERRUPTED = 75
 SIGINT_CODE = 130
 
 
+COMMANDS = {
+    "train": ("train",),
+    "plan": ("plan",),
+    "read": ("runs", "show", "samples", "export"),
+    "report": ("report", "landscape"),
+    "store": ("sync", "verify", "gc"),
+    "servers": ("deploy", "up", "down"),
+    "data": ("data",),
+}
+"""Module of `flows/commands` → the commands that it has."""
+
+_ORDER = (
+    *("train", "plan", "runs", "show", "samples", "report", "export", "landscape"),
+    *("sync", "verify", "gc", "deploy", "up", "down", "data"),
+)
+_look_up, _ = lazy_names(
+    __name__, {f"epochal.flows.commands.{module}": names for module, names in COMMANDS.items()}
+)
+
+
+class _Commands(UserDict[str, Any]):
+    """Name → command. Its module is imported when it is called, or when help lists them all."""
+
+    def __getitem__(self, name: str) -> Any:
+        if self.data[name] is None:
+            self.data[name] = typer.main.get_command(self._typer_of(_look_up(name)))
+            self.data[name].name = name
+        return self.data[name]
+
+    @staticmethod
+    def _typer_of(found: Any) -> typer.Typer:
+        if isinstance(found, typer.Typer):  # a group of commands
+            return found
+        one = typer.Typer(add_completion=False)
+        one.command()(found)
+        return one
+
+
+class _Group(TyperGroup):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = _Commands(dict.fromkeys(_ORDER))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command, to be called."""
+        with importing():  # walks over what is imported, at the exit above all: a tenth of `plan`
+            return super().get_command(ctx, cmd_name)
+
+
 app = typer.Typer(
     name="epochal",
+    cls=_Group,
     help="PyTorch training as a Prefect pipeline: every epoch is a stage, done once.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (
-    *(train, plan, runs, show, samples, report, export, landscape),
-    *(sync, verify, gc, deploy, up, down),
-):
-    app.command()(_command)
-app.add_typer(data, name="data")
 
 
 @app.callback(invoke_without_command=True)  # or --version alone would miss its command
@@ -57,9 +95,9 @@ def _options(
     ] = False,
 ) -> None:
     if version:
-        others = (f"{name} {metadata.version(name)}" for name in ("torch", "prefect", "mlflow"))
-        parts = (f"epochal {__version__}", f"Python {platform.python_version()}")
-        typer.echo(", ".join((*parts, *others)))
+        from epochal.flows.version import versions  # its library of versions is no light one
+
+        typer.echo(versions())
         raise typer.Exit
 
 
@@ -67,7 +105,8 @@ def main(arguments: list[str] | None = None) -> None:
     """The entry point of `epochal`; ends the process with the command's exit code."""
     _prepare_outputs()
     prepare_environment()
-    sys.exit(run(arguments))
+    end = quick_end()
+    sys.exit(end(run(arguments)))
 
 
 def _prepare_outputs() -> None:

@@ -12,8 +12,10 @@ from typing import Any, Literal, get_args
 
 from epochal.data.errors import InputError
 from epochal.flows import console
-from epochal.flows.commands.train import plan_object, run_training
+from epochal.flows.commands.plan import plan_object
+from epochal.flows.commands.train import run_training
 from epochal.flows.environment import prepare_environment
+from epochal.flows.progress import ProgressReporter
 from epochal.tasks.config.load import load_config
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.runs.find_run import find_run
@@ -34,7 +36,7 @@ def train(config: RunConfig | Path | str) -> dict[str, Any]:
     """
     prepare_environment()
     loaded = _loaded(config)
-    with _threads_kept(), console.ProgressReporter() as reporter:
+    with _threads_kept(), ProgressReporter() as reporter:
         return run_training(loaded, reporter=reporter, given=f"{loaded.name}.yaml").result
 
 

@@ -6,10 +6,13 @@ this is for all the time around the stages, the start above all.
 
 from __future__ import annotations
 
+import atexit
+import logging
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -69,6 +72,35 @@ def told_of_termination() -> Iterator[None]:
         for number, handler in before.items():
             if signal.getsignal(number) is end:
                 signal.signal(number, handler)
+
+
+def quick_end() -> Callable[[int], int]:
+    """At the start of a process: what is to be told, and gives, the code that it ends with.
+
+    Then it ends when its threads and all that was registered for its exit are through, without
+    taking apart a million objects that go with it anyway: 0.2 s, on a busy machine 0.9 s. Ended in
+    any other way, by an exception too, it ends as ever.
+    """
+    process = os.getpid()
+    told: list[int] = []
+
+    def end() -> None:
+        if not told or os.getpid() != process:
+            return
+        logging.shutdown()  # was registered before this
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):  # closed by its reader: Python has words for it
+                return
+        os._exit(told[0])
+
+    def tell(code: int) -> int:
+        told.append(code)
+        return code
+
+    atexit.register(end)  # first, so that it comes last
+    return tell
 
 
 def _is_termination(error: BaseException | None) -> bool:

@@ -37,6 +37,7 @@ def pytest_configure(config):
             del os.environ[name]
     config.test_home = tempfile.mkdtemp(prefix="epochal-tests-")
     os.environ["HOME"] = config.test_home
+    os.environ["EPOCHAL_PICTURES"] = "here"  # a process for each run of a test would cost 3 s each
     if "PYTEST_XDIST_WORKER" in os.environ:
         # Two of torch's threads in each of two processes took turns on two cores.
         os.environ.setdefault("OMP_NUM_THREADS", "1")

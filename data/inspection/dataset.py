@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from epochal.data.inspection.labels import class_labels
 from epochal.data.types import Frozen
 
 if TYPE_CHECKING:
@@ -69,6 +68,8 @@ class OpenDataset:
     @cached_property
     def classes_N(self) -> npt.NDArray[np.int64]:
         """The class of each sample, by position; read where unknown. Raises DataError."""
+        from epochal.data.inspection.labels import class_labels  # reads items: not for `plan`
+
         return class_labels(
             self.dataset, count=self.info.num_samples, read_N=self.labels_N, name=self.field
         )

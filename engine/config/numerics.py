@@ -21,6 +21,10 @@ _FALLING = ("loss", "error", "perplexity")
 _FALLING_NAMES = ("mse", "mae")
 
 
+_IN_NO_KEY = frozenset({"per_group", "accumulate_from"})
+"""Of `gradients`."""
+
+
 class PrecisionConfig(Frozen):
     """In which numbers, and in which memory order, the model computes."""
 
@@ -40,7 +44,7 @@ class PrecisionConfig(Frozen):
 
     def key_slice(self) -> dict[str, Any]:
         """What acts on numbers: what is not as usual."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        return self.not_as_usual()
 
 
 class GradientsConfig(Frozen):
@@ -94,7 +98,7 @@ class GradientsConfig(Frozen):
 
     def key_slice(self, epoch: int) -> dict[str, Any]:
         """What acts on the numbers of that epoch."""
-        acting = self.model_dump(mode="json", exclude={"per_group", "accumulate_from"})
+        acting = {name: value for name, value in self if name not in _IN_NO_KEY}
         return acting | {"accumulate": self.accumulated(epoch)}
 
 

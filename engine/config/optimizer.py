@@ -130,9 +130,11 @@ class OptimizerConfig(Target):
 
     def key_slice(self) -> dict[str, Any]:
         """What acts in every epoch, beside target and args: what is not as usual."""
-        given = self.model_dump(
-            mode="json", include={"layer_decay", "groups"}, exclude_defaults=True
-        )
+        given: dict[str, Any] = {}
+        if self.groups or self.layer_decay is not None:
+            given = self.model_dump(
+                mode="json", include={"layer_decay", "groups"}, exclude_defaults=True
+            )
         return given | ({"no_decay": sorted(set(self.no_decay))} if self.no_decay else {})
 
 

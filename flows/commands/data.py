@@ -14,7 +14,9 @@ from epochal.tasks.config.load import load_config
 
 MAX_SHOWN = 20
 
-data = typer.Typer(help="Look at the data sets of a config.", no_args_is_help=True)
+data = typer.Typer(
+    help="Look at the data sets of a config.", no_args_is_help=True, add_completion=False
+)
 
 
 @data.callback()

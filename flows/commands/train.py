@@ -1,4 +1,4 @@
-"""`epochal train` and `epochal plan`."""
+"""`epochal train`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from typing import Any
 from epochal.flows import console
 from epochal.flows.commands.options import AsJson, ConfigPath, Debug, Overrides
 from epochal.flows.environment import check_environment, importing
+from epochal.flows.flow_run.client import (
+    begun_patiently,
+    import_prefect,
+    quiet_console,
+    talking_to,
+)
 from epochal.flows.flow_run.log import FlowLog
+from epochal.flows.progress import ProgressReporter
 from epochal.flows.servers import (
     begin_prefect_server,
     local_mlflow_uri,
@@ -26,7 +33,6 @@ from epochal.tasks.config.run import RunConfig
 from epochal.tasks.reporting import reporting_to
 from epochal.tasks.running.lifecycle import prepare
 from epochal.tasks.running.run import Run, working_on
-from epochal.tasks.runs.plan import PlanReport, make_plan
 from epochal.tasks.runs.summary import EpochRow, epoch_rows
 from epochal.tasks.stages.average import average_text
 
@@ -39,7 +45,7 @@ def train(
 ) -> None:
     """Run or resume: what the store has is not computed again."""
     loaded = load_config(config, overrides=overrides or ())
-    with console.ProgressReporter() as reporter:
+    with ProgressReporter() as reporter:
         given = shlex.join([str(config), *(f"--set={override}" for override in overrides or ())])
         finished = run_training(loaded, reporter=reporter, given=given)
     if as_json:
@@ -52,60 +58,6 @@ def train(
         console.out.print(line)
 
 
-def plan(
-    config: ConfigPath,
-    overrides: Overrides = None,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
-    _debug: Debug = False,  # noqa: FBT002
-) -> None:
-    """Print every stage: done, or would run and why. Starts nothing."""
-    report = make_plan(load_config(config, overrides=overrides or ()))
-    if as_json:
-        console.print_json(plan_object(report))
-        return
-    console.out.print(console.plan_table(report))
-    console.out.print()
-    total = report.num_needed
-    console.out.print(
-        f"{report.num_done} of {total} stages done, {total - report.num_done} would run"
-    )
-    if report.stopping is not None:
-        console.out.print(report.stopping)
-    if report.rates is not None:
-        console.out.print(report.rates)
-    for name in report.unread:
-        console.out.print(f"{name}: data not yet read; `epochal train` reads it")
-    for note in report.notes:
-        console.say_note(note)
-    if not report.bitwise:
-        console.out.print("bitwise: false (stages from several environments or other parents)")
-
-
-def plan_object(report: PlanReport) -> dict[str, Any]:
-    """The plan as `--json` prints it."""
-    config: RunConfig = report.config
-    return {
-        "run": config.name,
-        "done": report.num_done,
-        "would_run": report.num_needed - report.num_done,
-        "bitwise": report.bitwise,
-        "data_not_read": list(report.unread),
-        "stages": [
-            {
-                "stage": stage_report.stage.kind,
-                "epoch": stage_report.stage.epoch,
-                "key": stage_report.stage.key,
-                "done": stage_report.done,
-                "why": list(stage_report.why),
-                **({} if config.early_stopping is None else {"needed": stage_report.needed}),
-            }
-            for stage_report in report.reports
-        ],
-        **({} if config.early_stopping is None else {"stopped_early": report.stopped_after}),
-        **({} if report.rates is None else {"schedule_factors": list(report.factors)}),
-    }
-
-
 @dataclass(frozen=True)
 class FinishedRun:
     """What the command prints. reference: `name@generation`."""
@@ -116,9 +68,7 @@ class FinishedRun:
     where_to_look: list[str]
 
 
-def run_training(
-    config: RunConfig, *, reporter: console.ProgressReporter, given: str
-) -> FinishedRun:
+def run_training(config: RunConfig, *, reporter: ProgressReporter, given: str) -> FinishedRun:
     """Runs the flow on a Prefect server, which is started in the background if there is none.
 
     given: the config and the changes to it as they stand in the command, for the hints.
@@ -130,7 +80,7 @@ def run_training(
     with told_of_termination():
         # If it finds a mistake, nothing has been started.
         run = prepare(
-            config, reporter=told, local_mlflow=local_mlflow_uri(), meanwhile=_import_prefect
+            config, reporter=told, local_mlflow=local_mlflow_uri(), meanwhile=import_prefect
         )
         with closing(run):
             store_url = run.session.store.url
@@ -159,17 +109,9 @@ def run_training(
     )
 
 
-def _import_prefect() -> None:
-    """While the trainer imports torch and reads the data."""
-    with importing():
-        import prefect.flows
-        import prefect.tasks  # noqa: F401
-
-
 def _call_flow(
-    config: RunConfig, run: Run, *, api_url: str, reporter: console.ProgressReporter
+    config: RunConfig, run: Run, *, api_url: str, reporter: ProgressReporter
 ) -> dict[str, Any]:
-    from epochal.flows.flow_run.client import begun_patiently, quiet_console, talking_to
     from epochal.flows.flow_run.liveness import own_heartbeat
 
     with talking_to(api_url), quiet_console():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from epochal.data.errors import EpochalError
 from epochal.data.traces import failure_text
-from epochal.flows.console import outcome_text
+from epochal.flows.progress import outcome_text
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.printable import printable
 from epochal.tasks.reporting import (

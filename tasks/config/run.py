@@ -92,7 +92,7 @@ class RunConfig(Frozen):
         "`target`; none: (input, target), or by the names that it knows",
     )
     loss: Target = Field(
-        default=Target(target="torch.nn:CrossEntropyLoss"),
+        default=Target.as_usual(target="torch.nn:CrossEntropyLoss"),
         description="a loss module's class, or a function (output, target) -> loss",
     )
     step: Target | None = Field(
@@ -102,18 +102,19 @@ class RunConfig(Frozen):
     )
     optimizer: OptimizerConfig = Field(description="a torch.optim class; `args.lr` is needed")
     schedule: ScheduleConfig = Field(
-        default=ConstantSchedule(), description="the learning rate as a function of the epoch"
+        default=ConstantSchedule.as_usual(),
+        description="the learning rate as a function of the epoch",
     )
     loader: LoaderConfig = Field(description="batches")
     batches: BatchesConfig = Field(
-        default=BatchesConfig(),
+        default=BatchesConfig.as_usual(),
         description="resolution and number of the samples of a micro-batch, and repetition",
     )
     gradients: GradientsConfig = Field(
-        default=GradientsConfig(), description="accumulation and clipping"
+        default=GradientsConfig.as_usual(), description="accumulation and clipping"
     )
     precision: PrecisionConfig = Field(
-        default=PrecisionConfig(), description="in which numbers the model computes"
+        default=PrecisionConfig.as_usual(), description="in which numbers the model computes"
     )
     mixing: MixingConfig | None = Field(
         default=None, description="mixup, CutMix and smoothed labels; none: samples as they are"
@@ -125,11 +126,13 @@ class RunConfig(Frozen):
         default=None, description="how BatchNorm's momentum changes; none: it does not"
     )
     sampling: SamplingConfig = Field(
-        default=SamplingConfig(), description="which samples the next epoch trains on"
+        default=SamplingConfig.as_usual(), description="which samples the next epoch trains on"
     )
-    metrics: MetricsConfig = Field(default=MetricsConfig(), description="what validation measures")
+    metrics: MetricsConfig = Field(
+        default=MetricsConfig.as_usual(), description="what validation measures"
+    )
     validation: ValidationConfig = Field(
-        default=ValidationConfig(), description="validation inside epochs"
+        default=ValidationConfig.as_usual(), description="validation inside epochs"
     )
     early_stopping: EarlyStoppingConfig | None = Field(
         default=None,
@@ -144,10 +147,10 @@ class RunConfig(Frozen):
         default=None, description="weights to start from; none: the model's own initial ones"
     )
     checkpoint: CheckpointConfig = Field(
-        default=CheckpointConfig(), description="commits inside epochs; in no stage key"
+        default=CheckpointConfig.as_usual(), description="commits inside epochs; in no stage key"
     )
     tracking: TrackingConfig = Field(
-        default=TrackingConfig(), description="where MLflow is; in no stage key"
+        default=TrackingConfig.as_usual(), description="where MLflow is; in no stage key"
     )
     launch: LaunchConfig = Field(
         default=LaunchConfig(), description="where the user's code runs; in no stage key"

@@ -43,9 +43,33 @@ _SCALARS = (
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes only; `_plain` turns them into data, so no constructor of PyYAML runs."""
+    """Composes nodes only; `_plain` turns them into data, so no constructor of PyYAML runs.
+
+    Raises ConfigError at an alias, and before it would recurse deeper than `MAX_DEPTH`.
+    """
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own class attribute
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self._source, self._depth = name, 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """The node that begins here."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # as PyYAML has it
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigError(
+                f"{_line(event, self._source)}: the alias *{event.anchor} is not "
+                "allowed; write the value out"
+            )
+        self._depth += 1
+        if self._depth > MAX_DEPTH and isinstance(event, yaml.CollectionStartEvent):
+            raise ConfigError(
+                f"{_line(event, self._source)}: nested deeper than {MAX_DEPTH} levels"
+            )
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 for _name, _pattern, _first in _SCALARS:
@@ -139,23 +163,6 @@ def _line(event: yaml.Event, name: str) -> str:
     return name if mark is None else f"{name}, line {mark.line + 1}"
 
 
-def _refuse_aliases(text: str, name: str) -> None:
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        if isinstance(event, yaml.AliasEvent):
-            raise ConfigError(
-                f"{_line(event, name)}: the alias *{event.anchor} is not "
-                "allowed; write the value out"
-            )
-        # Composing recurses, so depth is checked on the flat stream of events first.
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise ConfigError(f"{_line(event, name)}: nested deeper than {MAX_DEPTH} levels")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-
-
 def parse_yaml(text: str, *, name: str) -> Any:
     """`text` as plain data; `name` stands in errors.
 
@@ -163,8 +170,7 @@ def parse_yaml(text: str, *, name: str) -> Any:
     documents and nesting deeper than 32 levels.
     """
     try:
-        _refuse_aliases(text, name)
-        node = yaml.compose(text, Loader=_Loader)
+        node = _Loader(text, name).get_single_node()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""

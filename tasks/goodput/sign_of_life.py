@@ -31,12 +31,14 @@ _MOST_SECONDS, _MOST_TRIES = 1e10, 1 << 31
 class Sign:
     """key: of the stage at work. seconds: spent on it so far, in all tries, as far as is known.
 
-    commits: names of the last commits inside the stage that the work stands on; the newest may not
-    be durable yet. resumed, unknown_losses: as in `Totals`, of all tries so far.
+    commit_seconds: those of them for the cause `commit`. commits: names of the last commits inside
+    the stage that the work stands on; the newest may not be durable yet. resumed, unknown_losses:
+    as in `Totals`, of all tries so far.
     """
 
     key: str
     seconds: float
+    commit_seconds: float = 0.0
     commits: tuple[str, ...] = ()
     resumed: int = 0
     unknown_losses: int = 0
@@ -59,18 +61,18 @@ class SignOfLife:
         with suppress(OSError, ValueError, TypeError, LookupError, RecursionError):
             with self._path.open("rb") as file:
                 body = json.loads(file.read(_BYTES))
-            key, seconds, commits = body["key"], body["seconds"], body["commits"]
+            key, commits = body["key"], body["commits"]
+            spent = body["seconds"], body["commit_seconds"]
             counts = body["resumed"], body["unknown_losses"]
             if (
                 is_sha256(key)
-                and type(seconds) in {int, float}
-                and 0 <= seconds <= _MOST_SECONDS
+                and all(type(one) in {int, float} and 0 <= one <= _MOST_SECONDS for one in spent)
                 and isinstance(commits, list)
                 and len(commits) <= MAX_COMMITS
                 and all(isinstance(one, str) and len(one) <= _LONGEST_NAME for one in commits)
                 and all(type(one) is int and 0 <= one <= _MOST_TRIES for one in counts)
             ):
-                return Sign(key, float(seconds), tuple(commits), *counts)
+                return Sign(key, float(spent[0]), float(spent[1]), tuple(commits), *counts)
         return None
 
     def write(self, sign: Sign) -> None:

@@ -70,7 +70,7 @@ class StageGoodput:
             self._last = self.signs.read()
         if self._last is not None and self._last.key != key:
             self._last = None
-        self._before = self._after(Totals(), self._last.seconds) if self._last else Totals()
+        self._before = Totals() if self._last is None else self._after(Totals(), self._last)
         self._key, self._commits, self._handed_over = key, (), False
         self._rows_before = self._rows = 0
         if self._last is None:  # else the sign of the process before stands until there is more
@@ -83,19 +83,22 @@ class StageGoodput:
         """
         before, name = _carried(carried)
         known = self._last is not None and name in self._last.commits
-        lost = self._last.seconds - before.wall_seconds if self._last and known else None
-        self._before = self._after(before, lost)
+        self._before = self._after(before, self._last if known else None)
         self._commits = (name,) if name else ()
         self._rows_before = self._rows = rows
         self._sign()
 
-    def _after(self, before: Totals, lost: float | None) -> Totals:
-        """What was known before this process: of the tries themselves the last one knew most."""
-        if self._last is not None and lost is not None:
-            before = replace(
-                before, resumed=self._last.resumed, unknown_losses=self._last.unknown_losses
-            )
-        return with_lost(before, lost)
+    def _after(self, before: Totals, last: Sign | None) -> Totals:
+        """What is known at the start of this try. last: what the last one told, if it is known.
+
+        What a commit carries was counted when it began; the rest of it is no work that was lost.
+        """
+        if last is None:
+            return with_lost(before, None)
+        committed = max(0.0, last.commit_seconds - before.seconds.get("commit", 0.0))
+        lost = last.seconds - before.wall_seconds - committed
+        before = replace(before, resumed=last.resumed, unknown_losses=last.unknown_losses)
+        return with_lost(before, lost, commit_seconds=committed)
 
     def hand_over(self) -> None:
         """Another process goes on with the stage, and counts its time itself, lost time too."""
@@ -154,6 +157,7 @@ class StageGoodput:
         sign = Sign(
             self._key,
             self._before.wall_seconds + own.wall_seconds,
+            self._before.seconds.get("commit", 0.0) + own.seconds.get("commit", 0.0),
             self._commits,
             self._before.resumed,
             self._before.unknown_losses,

@@ -122,10 +122,15 @@ def total(parts: Iterable[Totals]) -> Totals:
     return whole
 
 
-def with_lost(totals: Totals, seconds: float | None) -> Totals:
-    """The totals of what went on after a process had ended; seconds: lost with it, if known."""
-    lost = max(0.0, seconds or 0.0)
-    spent = {**totals.seconds, "lost": round(totals.seconds.get("lost", 0.0) + lost, 6)}
+def with_lost(totals: Totals, seconds: float | None, *, commit_seconds: float = 0.0) -> Totals:
+    """The totals of what went on after a process had ended; seconds: lost with it, if known.
+
+    commit_seconds: that it spent on the commit which it left behind, beside these.
+    """
+    spent = dict(totals.seconds)
+    more: dict[Cause, float] = {"lost": seconds or 0.0, "commit": commit_seconds}
+    for cause, added in more.items():
+        spent[cause] = round(spent.get(cause, 0.0) + max(0.0, added), 6)
     return replace(
         totals,
         seconds={cause: spent[cause] for cause in CAUSES if spent.get(cause)},

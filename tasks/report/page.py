@@ -23,7 +23,7 @@ from epochal.engine.config.numerics import EMA
 from epochal.tasks.goodput.run import run_goodput
 from epochal.tasks.printable import printable
 from epochal.tasks.report.curves import cause_curves, epoch_curves, update_curves
-from epochal.tasks.report.samples import view_samples
+from epochal.tasks.report.samples import SHEET_SAMPLES, SHEETS, view_samples
 from epochal.tasks.report.svg_chart import Chart, line_chart
 from epochal.tasks.report.tables import MAX_PICTURE_ROWS, RunTables
 from epochal.tasks.run_data.sample_names import SampleNames, stored_names
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 LOSS, RATE, NORM, CLIPPED = (
     "train/loss", "train/learning_rate", "gradients/norm", "gradients/norm_clipped"
 )  # fmt: skip
-SHEET_SAMPLES, SHEET_COLUMNS = 24, 6
+SHEET_COLUMNS = 6
 MAX_GROUPS = 8
 OPEN_ROWS = 20
 """Epochs up to which their table is shown without a click."""
@@ -172,7 +172,7 @@ class _Report:
         yield from self._or_problem("Curves of updates", self._update_charts)
         yield from self._or_problem("Kept samples", self._kept)
         yield from self._or_problem("Data map", self._data_map)
-        for order, title in (("hardest", "Hardest samples"), ("suspects", "Perhaps mislabelled")):
+        for order, title in SHEETS.items():
             yield from self._or_problem(title, self._samples, order, title)
         yield from self._or_problem("Goodput", self._goodput)
 

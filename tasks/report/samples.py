@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 SHOWN_BY_DEFAULT = 20
+SHEETS = {"hardest": "Hardest samples", "suspects": "Perhaps mislabelled"}
+"""The orders that a report has a contact sheet of, and how it names them."""
+SHEET_SAMPLES = 24
 COLUMNS = (
     "sample_id", "label", "loss", "confidence", "p_true", "margin", "correct", "epoch_seen",
     "n_seen", "keep", "weight",

@@ -20,6 +20,7 @@ from epochal.tasks.config.run import RunConfig
 from epochal.tasks.preflight.tracker import check_tracker
 from epochal.tasks.reporting import Reporter, current_reporter
 from epochal.tasks.running.open import open_run
+from epochal.tasks.running.pictures_process import draws_beside
 from epochal.tasks.running.run import Run, prepared_run, working_on
 from epochal.tasks.running.tracked_run import final_tags, make_tracker
 from epochal.tasks.runs.find_run import remember_store, stores_file
@@ -62,6 +63,7 @@ def prepare(
 
     meanwhile: called while the trainer begins.
     """
+    draws_beside(config.store)  # a mistake in the environment is told before the start
     uri = tracking_uri(config.tracking, local_server=local_mlflow)
     check = partial(check_tracker, uri, experiment=config.tracking.experiment)
     return open_run(config, reporter=reporter, before_start=check, meanwhile=meanwhile)
@@ -88,6 +90,7 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
         local_mlflow=local_mlflow,
         tags={"epochal.device": session.device},
         images=session.trainer.images,
+        beside=draws_beside(session.store.url),
     )
     run.tracker, session.deliver_part = tracker, tracker.deliver_part
     computing = not view.is_whole

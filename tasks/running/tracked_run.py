@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from epochal.data.errors import InputError, TargetError
-from epochal.data.hashing import bytes_sha256, digest
+from epochal.data.hashing import bytes_sha256
 from epochal.data.secrets import masked
-from epochal.data.stage_store.stages import StageRecord, StageStore
+from epochal.data.stage_store.stages import StageStore
 from epochal.data.types import in_json
 from epochal.tasks.config.parts import TrackingConfig
 from epochal.tasks.config.run import RunConfig, flatten
 from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.planning.stage import RunInputs
-from epochal.tasks.report.tables import MAX_PICTURE_ROWS, RunTables
-from epochal.tasks.runs.find_run import FoundRun, found_run
+from epochal.tasks.running.pictures_process import RunPictures
+from epochal.tasks.running.run_pictures import NO_DATA
+from epochal.tasks.runs.find_run import FoundRun
 from epochal.tasks.runs.run_plans import RunPlan
 from epochal.tasks.tracking.background import (
     STOPPED_TAG,
@@ -30,7 +28,6 @@ from epochal.tasks.tracking.background import (
     TrackerResult,
 )
 from epochal.tasks.tracking.connection import tracking_uri
-from epochal.tasks.tracking.mlflow_run import TrackedRun
 from epochal.tasks.user_code.loaded_modules import code_files
 from epochal.tasks.user_code.source_digests import read_source, source_sha256
 
@@ -38,84 +35,6 @@ if TYPE_CHECKING:
     from epochal.data.config.loader import DataConfig
     from epochal.tasks.report.page import Images
 
-
-PICTURES_TAG = "epochal.pictures"
-PICTURES_VERSION = 3
-"""Raised when the same run would get other pictures."""
-DATA_MAP, KEPT, REPORT = "figures/data_map.png", "figures/kept.png", "report.html"
-
-
-@dataclass(frozen=True)
-class PicturesSource:
-    """What pictures are of. images: as for `report_html`."""
-
-    plan: RunPlan
-    config: RunConfig
-    images: Images | str
-
-
-def log_pictures(
-    run: TrackedRun,
-    records: Mapping[str, StageRecord],
-    may_write: Callable[[], None],
-    *,
-    stages: StageStore,
-    source: PicturesSource,
-) -> None:
-    """Writes the pictures to MLflow unless it has those of the same tables already.
-
-    may_write: called before each picture too, since drawing takes a while. Raises what MLflow
-    raises.
-    """
-    of = _identity(source, records)
-    if run.tag(PICTURES_TAG) == of:
-        return
-    images = source.images
-
-    def read(sample_ids: Sequence[int]) -> Any:
-        may_write()
-        assert not isinstance(images, str)
-        return images(sample_ids)
-
-    recorded_run = found_run(source.plan, source.config, stages, dict(records))
-    for name, data in _pictures(recorded_run, images if isinstance(images, str) else read):
-        may_write()
-        with tempfile.TemporaryDirectory(prefix="epochal-pictures-") as scratch:
-            path = Path(scratch) / name.rpartition("/")[2]
-            path.write_bytes(data)
-            run.client.log_artifact(run.run_id, str(path), name.rpartition("/")[0] or None)
-    if not stages.lost:  # else tables are missing in them: the next command draws them again
-        run.set_tags({PICTURES_TAG: of})
-
-
-def _identity(source: PicturesSource, records: Mapping[str, StageRecord]) -> str:
-    made = sorted(
-        [record.key, *sorted(artifact.sha256 for artifact in record.artifacts.values())]
-        for record in records.values()
-    )
-    body: Any = [PICTURES_VERSION, source.plan.reference, source.plan.config, made]
-    return digest("mlflow-pictures", body)
-
-
-def _pictures(run: FoundRun, images: Images | str) -> Iterator[tuple[str, bytes]]:
-    from epochal.data.samples.scores import data_map
-    from epochal.tasks.report.figures import data_map_png, kept_png
-    from epochal.tasks.report.page import report_html
-
-    tables = RunTables.of_run(run)
-    light: dict[str, bytes] = {}
-    if tables.picture_rows <= MAX_PICTURE_ROWS:
-        scores = tables.scores
-        if scores is not None and (on_map := data_map(scores)) is not None:
-            light["data_map"] = data_map_png(on_map)
-            yield DATA_MAP, light["data_map"]
-    if (kept := tables.kept()) is not None:
-        light["kept"] = kept_png(kept)
-        yield KEPT, light["kept"]
-    yield REPORT, report_html(run, images=images, tables=tables, light=light).encode()
-
-
-NO_DATA = "the data set was not opened for this page; `epochal report` opens it"
 _NOT_PARAMETERS = (
     "name", "epochs", "max_updates", "early_stopping", "averaging", "store", "checkpoint",
     "tracking", "launch", "device", "threads", "reproducibility",
@@ -135,15 +54,18 @@ def make_tracker(
     local_mlflow: str | None,
     tags: Mapping[str, str] | None = None,
     images: Images | None = None,
+    beside: bool = False,
     with_model: bool = True,
 ) -> Tracker:
     """The tracker of the plan's generation. tags: further tags for the run in MLflow.
 
-    images: reads images of samples for the report; without it the report has none. with_model:
+    images: reads images of samples for the report; without it the report has none. beside: whether
+    the pictures are drawn in a process of their own, which outlives this one. with_model:
     whether the best model goes along, with the user's files in `config.folder` that it runs.
     """
+    uri = tracking_uri(config.tracking, local_server=local_mlflow)
     return Tracker(
-        uri=tracking_uri(config.tracking, local_server=local_mlflow),
+        uri=uri,
         experiment=config.tracking.experiment,
         run=RunIdentity(
             name=plan.run,
@@ -165,8 +87,8 @@ def make_tracker(
             ),
         ],
         model=_model_source(config, run_inputs, notice=notice) if with_model else None,
-        pictures=partial(
-            log_pictures, stages=stages, source=PicturesSource(plan, config, images or NO_DATA)
+        pictures=RunPictures(
+            stages, plan, config, uri=uri, images=images or NO_DATA, beside=beside
         ),
     )
 

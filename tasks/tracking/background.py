@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Literal
+from typing import Literal, Protocol
 
 from epochal.data.errors import EpochalError
 from epochal.data.secrets import masked
@@ -51,8 +51,28 @@ RETRY_S = 15.0
 """Pause between two tries while the tracker is away."""
 
 
-LogPictures = Callable[[TrackedRun, Mapping[str, StageRecord], Callable[[], None]], None]
-"""Writes the pictures of a whole run into MLflow; calls the last argument before each write."""
+PICTURES_TAG, PICTURES_DUE_TAG = "epochal.pictures", "epochal.pictures_due"
+"""Which pictures a run in MLflow has, and which it is to have since a command ended well."""
+
+
+class Pictures(Protocol):
+    """The pictures of a whole run. They come when its status is told: nobody waits for them."""
+
+    def identity(self, records: Mapping[str, StageRecord]) -> str:
+        """What they are of, as a digest."""
+
+    def deliver(
+        self,
+        run: TrackedRun,
+        records: Mapping[str, StageRecord],
+        *,
+        may_write: Callable[[], None],
+        here: bool,
+    ) -> None:
+        """Draws what is due, or has it drawn. may_write: called now and then, raises to stop it.
+
+        here: not in another process, so that errors are raised.
+        """
 
 
 @dataclass(frozen=True)
@@ -101,7 +121,7 @@ class Tracker:
         notice: Callable[[str], None],
         data: Sequence[DataEntry] = (),
         model: ModelSource | None = None,
-        pictures: LogPictures | None = None,
+        pictures: Pictures | None = None,
     ) -> None:
         self._uri = uri
         self._experiment = experiment
@@ -285,27 +305,35 @@ class Tracker:
             tags[STOPPED_TAG] = "no"  # it has continued since, with more patience
         if ERROR_TAG not in tags and run.tag(ERROR_TAG) is not None:
             tags[ERROR_TAG] = "none"  # it has gone on since
-        if finish.status == FINISHED and finish.best is not None:
+        whole = finish.status == FINISHED
+        if whole and finish.best is not None:
             tags["epochal.best_epoch"] = str(finish.best.epoch)
+        pictures = self._pictures if whole else None
+        # Those of a command before have not come: what hinders them is to be told this time.
+        owed = run.tag(PICTURES_DUE_TAG) not in (None, run.tag(PICTURES_TAG))
+        if pictures is not None:
+            tags[PICTURES_DUE_TAG] = pictures.identity(self._records)
         try:
-            if finish.status == FINISHED:
-                trained = [record for record in self._records.values() if record.stage == "train"]
-                log_links(run, trained, stages=self._stages)
-                best = finish.best
-                of_best = [
-                    record for record in trained if best is not None and record.epoch == best.epoch
-                ]
-                if best is not None and of_best and self._model is not None:
-                    log_best_model(
-                        run,
-                        of_best[0],
-                        artifact=best.artifact,
-                        stages=self._stages,
-                        source=self._model,
-                        name=self._identity.title,
-                        may_write=self._may_write,
-                    )
-                if self._pictures is not None:
-                    self._pictures(run, self._records, self._may_write)
+            if whole:
+                self._log_models(run, finish.best)
         finally:  # the status is set even if a file could not be uploaded
             run.end(finish.status, tags)
+        if pictures is not None:
+            pictures.deliver(run, self._records, may_write=self._may_write, here=owed)
+
+    def _log_models(self, run: TrackedRun, best: BestEpoch | None) -> None:
+        trained = [record for record in self._records.values() if record.stage == "train"]
+        log_links(run, trained, stages=self._stages)
+        if best is None or self._model is None:
+            return
+        for record in trained:
+            if record.epoch == best.epoch:
+                log_best_model(
+                    run,
+                    record,
+                    artifact=best.artifact,
+                    stages=self._stages,
+                    source=self._model,
+                    name=self._identity.title,
+                    may_write=self._may_write,
+                )

@@ -263,9 +263,9 @@ def _origin_tags() -> dict[str, str]:
 
 
 @contextmanager
-def tracker_lock() -> Iterator[None]:
+def tracker_lock(name: str = "mlflow") -> Iterator[None]:
     """Held by one process of this machine at a time, from looking at MLflow to writing there."""
-    lock = FileLock(tracking_home() / "mlflow.lock", mode=0o600)
+    lock = FileLock(tracking_home() / f"{name}.lock", mode=0o600)
     try:
         private_folder(tracking_home())
         lock.acquire()

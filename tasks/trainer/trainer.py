@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from epochal.data.errors import TrainingFailed
+from epochal.data.errors import TrainingFailed, Unavailable
 from epochal.data.inspection.file_stamps import files_stamp
 from epochal.data.stage_store.records import StageRecord, dump_record
 from epochal.data.store.store import Store
@@ -110,9 +110,9 @@ class Trainer(ABC):
         Raises what the stage raises; where a signal came, what that raises, once what is to be kept
         is durable.
         """
-        self._writer = writer
+        self._writer = None
         if writer is not None:
-            writer.freed, writer.done, writer.failed = self.freed, self.committed, self.stop
+            self.attach(writer)
         order = {
             "kind": stage.kind,
             "epoch": stage.epoch,
@@ -156,6 +156,11 @@ class Trainer(ABC):
             start += one.nbytes
         return images
 
+    def attach(self, writer: CommitWriter) -> None:
+        """From now on `writer` writes the commits of the epoch at work."""
+        self._writer = writer
+        writer.freed, writer.done, writer.failed = self.freed, self.committed, self.stop
+
     # --- what it tells ------------------------------------------------------------------------
 
     @abstractmethod
@@ -177,7 +182,7 @@ class Trainer(ABC):
     def _allocate(self, size: int) -> None:
         try:
             self.buffer.allocate(size)
-        except OSError:
+        except Unavailable:
             return  # the commit itself will say it
 
     def begin_commit(self, commit: Mapping[str, Any]) -> None:

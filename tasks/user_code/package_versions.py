@@ -18,8 +18,10 @@ def package_versions(modules: Iterable[str]) -> dict[str, str]:
     versions: dict[str, str] = {}
     for module in sorted(modules):
         for distribution in _distributions(module):
-            name = distribution.name
-            versions[name] = _version(distribution)
+            described = (
+                distribution.metadata
+            )  # parsed each time that it is asked for, as its name is
+            versions[described["Name"]] = _version(distribution, described["Version"])
     return versions
 
 
@@ -35,14 +37,14 @@ def _of_modules() -> dict[str, list[str]]:
     return dict(metadata.packages_distributions())  # it reads the lists of all: 0.4 s for 240
 
 
-def _version(distribution: metadata.Distribution) -> str:
+def _version(distribution: metadata.Distribution, version: str) -> str:
     """Its version; with a digest of its code where another code may have the same version."""
     if distribution.read_text(_LOCAL) is None:
-        return distribution.version
+        return version
     lines = sorted(
         line
         for line in (distribution.read_text("RECORD") or "").splitlines()
         if line.partition(",")[0].endswith(".py")
     )
     files = bytes_sha256("\n".join(lines).encode())[:_DIGITS]
-    return f"{distribution.version} ({files})"
+    return f"{version} ({files})"

@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from epochal.data.errors import Unavailable
+from epochal.data.store.failures import advice, cause_of
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -49,13 +52,19 @@ class Buffer:
         self._map: mmap.mmap | None = None
 
     def allocate(self, size: int) -> None:
-        """Makes the file at least `size` bytes of memory. Raises OSError if there is not enough."""
+        """Makes the file at least `size` bytes long. Raises Unavailable if memory runs out."""
         if os.fstat(self.descriptor).st_size >= size:
             return
-        if hasattr(os, "posix_fallocate"):  # else a page that is missing would kill the process
-            os.posix_fallocate(self.descriptor, 0, size)
-        else:
-            os.ftruncate(self.descriptor, size)
+        try:
+            if hasattr(os, "posix_fallocate"):  # else a page that is missing would kill the process
+                os.posix_fallocate(self.descriptor, 0, size)
+            else:
+                os.ftruncate(self.descriptor, size)
+        except OSError as error:
+            raise Unavailable(
+                f"cannot make {size:,} bytes of memory for a checkpoint: {cause_of(error)}; "
+                f"{advice(error)}, then run the same command to go on"
+            ) from error
 
     def bytes_of(self, size: int) -> npt.NDArray[np.uint8]:
         """The first `size` bytes, uint8 of shape (size,), to read and to write."""
@@ -95,7 +104,7 @@ def pack(
     """Copies tensors, as images of safetensors files, and arrays into the buffer.
 
     Nobody else may use the buffer meanwhile. Raises StateMismatch for tensors that no such file
-    holds, OSError if memory runs out.
+    holds, Unavailable if memory runs out.
     """
     from epochal.engine.checkpoint.safetensors_file import safetensors_pieces, safetensors_size
 

@@ -1,6 +1,9 @@
 """A signal that ends the command raises Interrupted, wherever it comes."""
 
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
 from pydantic import BaseModel, field_serializer
@@ -105,3 +108,66 @@ def test_a_process_that_the_users_code_has_forked_ends_by_the_signal():
     with told_of_termination():
         ended_by = signal_that_ends_a_fork(signal.SIGTERM)
     assert ended_by == signal.SIGTERM
+
+
+ENDING_QUICKLY = """
+import atexit, os, sys, threading
+from epochal.flows.termination import quick_end
+
+class Loud:
+    def __del__(self):
+        os.write(1, b"taken apart\\n")
+
+loud = Loud()
+tell = quick_end()
+atexit.register(print, "registered later")
+go = threading.Event()
+atexit.register(go.set)  # after threads have ended
+thread = threading.Thread(target=lambda: (threading.main_thread().join(), print("thread")))
+thread.start()
+print("not flushed yet", end=" ")
+"""
+
+
+def ended(code):
+    return subprocess.run(
+        [sys.executable, "-c", ENDING_QUICKLY + code], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_quick_end_waits_for_threads_and_exit_functions_and_takes_nothing_apart():
+    done = ended("sys.exit(tell(75))")
+    assert (done.returncode, done.stderr) == (75, "")
+    assert done.stdout == "not flushed yet thread\nregistered later\n"
+
+
+@pytest.mark.parametrize("end", ["raise ValueError('unforeseen')", "sys.exit(3)"])
+def test_a_process_that_tells_no_code_ends_as_ever(end):
+    done = ended(end)
+    assert done.returncode == (3 if end.startswith("sys") else 1)
+    assert "taken apart" in done.stdout
+    said = done.stderr.splitlines()[-1:]
+    assert said == (["ValueError: unforeseen"] if end.startswith("raise") else [])
+
+
+def test_a_forked_process_does_not_end_by_what_was_told_to_its_parent():
+    done = ended("""
+tell(75)
+if os.fork() == 0:
+    sys.exit(7)
+os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+""")
+    assert done.returncode == 7
+
+
+def test_an_output_that_its_reader_has_closed_is_told_as_ever():
+    code = "sys.stdin.read()\nprint('x')\nsys.exit(tell(0))"
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDING_QUICKLY + code],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+    ) as process:  # fmt: skip
+        process.stdout.close()
+        process.stdin.close()
+        assert b"BrokenPipeError" in process.stderr.read()
+    assert process.returncode == 120

@@ -98,7 +98,7 @@ ON_THEIR_OWN = {
 }
 """Short files with one importer that stay files, and why."""
 
-FAMILIES = ("data.policies", "tasks.stages")
+FAMILIES = ("data.policies", "tasks.stages", "flows.commands")
 """Folders with a file for each kind of something, which a registry lists."""
 
 

@@ -165,6 +165,24 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *of(
+        "engine/loop/phases.py",
+        "test_phases.py",
+        (
+            "data-is-not-called-out",
+            "        yield batch\n        on_phase(DATA)\n",
+            "        yield batch\n",
+        ),
+    ),
+    *of(
+        "engine/measure/cost.py",
+        "test_cost.py",
+        (
+            "counting-runs-the-model-itself",
+            "copy.deepcopy((model, step), copies)",
+            "(model, step)",
+        ),
+    ),
+    *of(
         "engine/loop/epoch.py",
         "test_epoch.py test_gradients.py",
         (

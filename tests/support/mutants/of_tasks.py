@@ -181,6 +181,61 @@ MUTANTS: tuple[Mutant, ...] = (
         ("arrays-lie-in-the-last-file", "end = _next_page(end + size)", "end = _next_page(end)"),
     ),
     *of(
+        "tasks/goodput/stopwatch.py",
+        "test_stopwatch.py",
+        ("outer-phase-is-forgotten", "self._watch.switch(self._outer)", "pass"),
+        ("time-counts-for-what-comes", "self._spent[self._now] +=", "self._spent[cause] +="),
+        (
+            "a-restart-counts-on",
+            "        self._spent = dict.fromkeys(CAUSES, 0)\n        return spent",
+            "        return spent",
+        ),
+    ),
+    *of(
+        "tasks/goodput/totals.py",
+        "test_totals.py",
+        ("lost-is-forgotten-before", "round(spent.get(cause, 0.0) + max", "round(max"),
+        ("losses-below-nothing", "max(0.0, added)", "added"),
+        ("foreign-causes-vanish", "    if foreign:\n", "    if False:\n"),
+        ("negative-seconds", "and 0 <= value <= most", "and value <= most"),
+    ),
+    *of(
+        "tasks/goodput/stage.py",
+        "test_stage.py",
+        (
+            "lost-by-any-commit",
+            "known = self._last is not None and name in self._last.commits",
+            "known = self._last is not None",
+        ),
+        ("sign-of-another-stage", "self._last.key != key:", "False:"),
+        (
+            "samples-without-seconds",
+            "samples=self._rows - self._rows_before,",
+            "samples=self._rows,",
+        ),
+        (
+            "tries-without-a-commit-uncounted",
+            "before, resumed=last.resumed, unknown_losses",
+            "before, unknown_losses",
+        ),
+        ("a-failed-try-is-no-loss", "self._last = self._sign()", "self._sign()"),
+        (
+            "a-commit-on-the-way-out-is-lost",
+            "with_lost(before, lost, commit_seconds=committed)",
+            "with_lost(before, lost + committed)",
+        ),
+    ),
+    *of(
+        "tasks/goodput/run.py",
+        "test_run.py",
+        ("unknown-stages-uncounted", "len(done) - len(known)", "0"),
+        (
+            "stages-share-a-name",
+            'f"goodput/{record.stage}_stage_seconds"',
+            '"goodput/stage_seconds"',
+        ),
+    ),
+    *of(
         "tasks/tracking/exporter.py",
         "test_background.py",
         ("points-sent-twice", "if not self._run.holds(row)]", "if True]"),
@@ -204,6 +259,28 @@ MUTANTS: tuple[Mutant, ...] = (
             'suffix = "all"',
         ),
         ("times-step-at-anchors", "* gone_U // whole_U", "* (gone_U // whole_U)"),
+    ),
+    *of(
+        "tasks/tracking/background.py",
+        "test_background.py",
+        ("pictures-that-failed-are-left-to-others-again", "here=owed", "here=False"),
+    ),
+    *of(
+        "tasks/running/run_pictures.py",
+        "test_pictures_process.py",
+        ("pictures-of-a-run-at-work", "and now.info.status == FINISHED", "and True"),
+        ("pictures-of-a-superseded-run", "== identity != tags.get", "!= tags.get"),
+        (
+            "pictures-written-whatever-has-come",
+            "            if not _is_due(",
+            "            if 0 and not _is_due(",
+        ),
+    ),
+    *of(
+        "tasks/running/pictures_process.py",
+        "test_pictures_process.py",
+        ("drawing-ends-with-the-terminal", "start_new_session=True", "start_new_session=False"),
+        ("no-images-for-the-process", "arrays += read", "arrays += read[:0]"),
     ),
     *of(
         "tasks/running/lifecycle.py",

@@ -1,5 +1,6 @@
 """A whole run without Prefect and MLflow: the session and its stages, for sweeps of many runs."""
 
+import os
 from pathlib import Path
 
 from support.runs.project import Project, environment
@@ -27,6 +28,7 @@ class BareRun:
     """
 
     def __init__(self, config: Path, **sets):
+        sets.setdefault("launch__kind", os.environ.get("TEST_LAUNCH", "inline"))
         overrides = [f"{name.replace('__', '.')}={value}" for name, value in sets.items()]
         reporter = Notices()
         self.notices = reporter.texts

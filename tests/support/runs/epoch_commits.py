@@ -24,9 +24,7 @@ class EpochCommits:
         )
         self.saved = []
         self.writer = CommitWriter(self.store, KEY, {}, saved=self.saved.append)
-        self.writer.freed, self.writer.done = self.trainer.freed, self.trainer.committed
-        self.writer.failed = self.trainer.stop
-        self.trainer._writer = self.writer
+        self.trainer.attach(self.writer)
         self.link = self.trainer.worker.link
         self.saver = MidEpochSaver(
             self.link, checkpoint, times=lambda _: [[0, 0]], updates_before=0, beside=lambda _: {}

@@ -83,6 +83,7 @@ class Job:
     def train(self, store: str, *, killed: bool = False) -> "Command":
         """`epochal train`, the command itself, killed in the middle of the second epoch or not."""
         sets = {**self.sets, "epochs": "2", "store": f"./{store}", "name": store}
+        sets["launch.kind"] = "inline"  # so that it can be killed at a certain update
         code = "from epochal.flows.cli import main\nmain()"
         if killed:
             sets["checkpoint.every_updates"] = "1"

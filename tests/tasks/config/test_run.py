@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 from support.numbers.stage_keys import config
 
-from epochal.tasks.config.run import flatten
+from epochal.engine.config import GradientsConfig, PrecisionConfig, ValidationConfig
+from epochal.tasks.config.run import SECTIONS, RunConfig, flatten
 
 UPDATES = {"kind": "constant", "warmup": 10, "unit": "updates"}
 PLAIN = {"sampling": {"policy": "none"}, "schedule": {"kind": "constant"}}
@@ -49,6 +50,29 @@ def test_what_does_not_go_together_is_named(changes, problem):
 )
 def test_what_goes_together_is_taken(changes):
     assert config(**{**PLAIN, **changes}).epochs == 8
+
+
+@pytest.mark.parametrize("name", ["loss", *SECTIONS])
+def test_a_section_that_is_not_given_is_what_validation_makes_of_nothing(name):
+    """Defaults are made without validation, or importing them would build their models."""
+    usual = RunConfig.model_fields[name].default
+    given = {"target": usual.target} if name == "loss" else {}
+    assert usual == type(usual).model_validate(given)
+    assert usual.model_dump(mode="json") == type(usual)(**given).model_dump(mode="json")
+
+
+PRECISE = PrecisionConfig(dtype="bfloat16", compile=True)
+CLIPPED = GradientsConfig(clip_norm=1, accumulate=3, depth=2)
+
+
+@pytest.mark.parametrize("section", [PRECISE, PrecisionConfig(), ValidationConfig(every_updates=5)])
+def test_a_key_holds_of_a_section_what_a_dump_without_the_usual_holds(section):
+    assert section.key_slice() == section.model_dump(mode="json", exclude_defaults=True)
+
+
+def test_a_key_holds_of_the_gradients_what_a_dump_holds():
+    whole = CLIPPED.model_dump(mode="json", exclude={"per_group", "accumulate_from"})
+    assert repr(CLIPPED.key_slice(0)) == repr(whole)  # 1.0 is no 1 in a key
 
 
 def test_two_leaves_of_a_config_never_have_one_path():

@@ -84,7 +84,7 @@ def test_a_run_that_failed_and_went_on_has_lost_what_followed_its_last_commit(tm
     def run(**variables):
         with environment(**variables):
             made = BareRun(project.config, **sets)
-            made.session.goodput.signs = SignOfLife(tmp_path / "alive.json")
+            made.work.goodput.signs = SignOfLife(tmp_path / "alive.json")
             return made()
 
     with pytest.raises(TrainingFailed, match="on fire"):

@@ -7,7 +7,7 @@ import pytest
 
 from epochal.tasks.goodput.sign_of_life import Sign, SignOfLife
 
-SIGN = Sign("a" * 64, 12.5, ("c" * 16, "d" * 16), 3, 1)
+SIGN = Sign("a" * 64, 12.5, 2.25, ("c" * 16, "d" * 16), 3, 1)
 
 
 def text(**changes):
@@ -23,7 +23,7 @@ def path(tmp_path):
 def test_the_last_sign_is_read_by_another_process_and_gone_at_the_end(path):
     signs = SignOfLife(path)
     assert signs.read() is None
-    signs.write(Sign("b" * 64, 99999.25, ("e" * 16,) * 3))
+    signs.write(Sign("b" * 64, 99999.25, 0.0, ("e" * 16,) * 3))
     signs.write(SIGN)
     assert SignOfLife(path).read() == SIGN
     assert path.stat().st_mode & 0o077 == 0
@@ -52,6 +52,7 @@ def test_each_run_of_each_store_has_a_file_of_its_own(tmp_path, monkeypatch):
         text(key=None),
         text(seconds="1"),
         text(seconds=-1),
+        text(commit_seconds=None),
         text(commits="ab"),
         text(commits=[1]),
         text(commits=["x" * 100]),

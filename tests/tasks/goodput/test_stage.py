@@ -77,6 +77,22 @@ def test_what_a_killed_process_did_after_its_last_commit_is_lost_and_no_more(pat
     assert not path.exists()
 
 
+def test_a_process_that_commits_because_it_is_told_to_stop_loses_nothing(path):
+    stopped = Process(path)
+    stopped.goodput.begin(KEY, "orchestration")
+    stopped.spend("commit", 1)
+    stopped.spend("forward_backward", 10)
+    carried = stopped.goodput.carry(100)
+    stopped.spend("commit", 20)  # until it is durable
+    stopped.goodput.failed()
+    after = Process(path)
+    after.goodput.begin(KEY, "orchestration")
+    after.goodput.go_on(carried, rows=100)
+    found = after.ended()
+    assert found.seconds == {"forward_backward": 10, "commit": 21}
+    assert (found.resumed, found.unknown_losses) == (1, 0)
+
+
 def test_a_process_killed_before_any_commit_has_lost_all_that_it_had_done(path):
     for lost in (3, 8):
         killed = Process(path)

@@ -95,6 +95,8 @@ def test_what_was_lost_is_added_where_it_is_known_and_counted_where_not():
     assert unknown.seconds == before.seconds
     assert (unknown.resumed, unknown.unknown_losses) == (2, 1)
     assert with_lost(before, -3.0).seconds == before.seconds
+    left = with_lost(before, 2.0, commit_seconds=0.5)
+    assert left.seconds == {"data": 4.0, "commit": 0.5, "lost": 3.0}
 
 
 def test_causes_of_a_later_version_count_for_orchestration_so_that_the_sum_stands():

@@ -7,7 +7,8 @@ from support.runs.bare_run import BareRun
 from support.runs.project import Project
 from support.stores.tracking_store import Database
 
-from epochal.tasks.running.tracked_run import DATA_MAP, KEPT, NO_DATA, REPORT, sync_run
+from epochal.tasks.running.run_pictures import DATA_MAP, KEPT, NO_DATA, REPORT
+from epochal.tasks.running.tracked_run import sync_run
 from epochal.tasks.runs.find_run import find_run
 from epochal.tasks.tracking.connection import connect
 

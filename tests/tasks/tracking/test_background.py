@@ -89,6 +89,53 @@ def test_finished_run_that_computes_again_shows_as_running(database):
     assert database.runs() == [(run_id, "FAILED", "active")]
 
 
+class Drawn:
+    """Pictures of a run that note how it stood when they came."""
+
+    def __init__(self, database, *, error=None):
+        self.database, self.error, self.found = database, error, []
+
+    def identity(self, records):
+        return f"of {len(records)} stages"
+
+    def deliver(self, run, records, *, may_write, here):
+        ((_, status, _),) = self.database.runs()
+        tags = self.database.tags(run.run_id)
+        self.found.append((status, tags["epochal.pictures_due"], here))
+        if self.error is not None:
+            raise self.error
+        run.set_tags({"epochal.pictures": self.identity(records)})
+
+
+def test_a_run_is_told_to_have_finished_before_its_pictures_are_drawn(database):
+    finished, pictures = Finished(epochs=1), Drawn(database)
+    assert finished.run(database.uri, pictures=pictures).problem is None
+    finished.add_epoch(1)
+    finished.run(database.uri, pictures=pictures)
+    assert pictures.found == [
+        ("FINISHED", "of 4 stages", False),
+        ("FINISHED", "of 7 stages", False),
+    ]
+
+
+def test_pictures_that_have_not_come_are_told_and_drawn_here_by_the_next_command(database):
+    finished, pictures = Finished(epochs=1), Drawn(database, error=OSError("no paper"))
+    result = finished.run(database.uri, pictures=pictures)
+    assert "no paper" in result.problem
+    assert [status for _, status, _ in database.runs()] == ["FINISHED"]
+    pictures.error = None
+    finished.run(database.uri, pictures=pictures)
+    finished.run(database.uri, pictures=pictures)
+    assert [here for _, _, here in pictures.found] == [False, True, False]
+
+
+def test_a_run_that_is_not_finished_is_due_no_pictures(database):
+    finished, pictures = Finished(epochs=1), Drawn(database)
+    run_id = finished.run(database.uri, status="FAILED", pictures=pictures).run_id
+    assert pictures.found == []
+    assert "epochal.pictures_due" not in database.tags(run_id)
+
+
 def test_command_cut_off_before_it_wrote_leaves_a_finished_run_finished(database):
     finished = Finished(epochs=1)
     run_id = finished.run(database.uri).run_id
