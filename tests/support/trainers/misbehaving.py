@@ -1,5 +1,6 @@
 """User code that does to its process what none should, once a file says so."""
 
+from support.runs.bare_run import BareRun
 from support.runs.project import Project
 
 MISBEHAVING = """
@@ -217,6 +218,11 @@ def misbehaving_project(folder, **changes) -> Project:
     )
     made.write("misbehaving.py", MISBEHAVING)
     return made
+
+
+def local_run(config, **sets):
+    """A bare run with a trainer process, unless it is said otherwise."""
+    return BareRun(config, **{"launch__kind": "local", **sets})
 
 
 def pid_of(run):

@@ -8,12 +8,11 @@ import sys
 import textwrap
 
 import pytest
-from support.runs.bare_run import BareRun
 from support.runs.command import alive, children
 from support.runs.machine import wait_for
 from support.runs.project import environment
 from support.trainers.forked_trainer import fork_trainers
-from support.trainers.misbehaving import mend, misbehaving_project, plan
+from support.trainers.misbehaving import local_run, mend, misbehaving_project, plan
 
 from epochal.data import errors
 from epochal.tasks.launch import trainer_process
@@ -86,7 +85,7 @@ def forked(monkeypatch, tmp_path, home):
 
 
 def finished(project, **sets):
-    run = BareRun(project.config, **sets)()
+    run = local_run(project.config, **sets)()
     run.run.close()
     return run
 
@@ -186,7 +185,7 @@ def test_extra_state_of_a_module_goes_on_with_a_resumed_run(tmp_path, forked):
     for made in (one, other):
         made.write("counting.py", EXTRA)
     model = "{target: 'counting:Counting'}"
-    broken = BareRun(one.config, model=model)
+    broken = local_run(one.config, model=model)
     plan(one, "value", "model", 9)
     with pytest.raises(errors.TrainingFailed):
         broken()

@@ -5,11 +5,10 @@ import signal
 import threading
 
 import pytest
-from support.runs.bare_run import BareRun
 from support.runs.command import alive, children
 from support.runs.machine import wait_for
 from support.trainers.forked_trainer import fork_trainers
-from support.trainers.misbehaving import misbehaving_project, pid_of, plan, sets_of
+from support.trainers.misbehaving import local_run, misbehaving_project, pid_of, plan, sets_of
 
 from epochal.data import errors
 
@@ -27,7 +26,7 @@ class Hanging:
 
     def __init__(self, project, kind, place, **sets):
         self.asleep = project.folder / "asleep.txt"
-        self.run = BareRun(project.config, **sets_of(place), **sets)
+        self.run = local_run(project.config, **sets_of(place), **sets)
         plan(project, kind, place, 7 if place == "workers" else 9)
         self.family = []
 

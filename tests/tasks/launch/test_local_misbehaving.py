@@ -3,10 +3,9 @@
 import re
 
 import pytest
-from support.runs.bare_run import BareRun
 from support.runs.command import alive, children
 from support.trainers.forked_trainer import fork_trainers
-from support.trainers.misbehaving import mend, misbehaving_project, pid_of, plan, sets_of
+from support.trainers.misbehaving import local_run, mend, misbehaving_project, pid_of, plan, sets_of
 
 from epochal.data import errors
 from epochal.data.traces import users_trace
@@ -51,14 +50,14 @@ def project(tmp_path):
 def unbroken(tmp_path_factory):
     """The digests of a run in which nothing goes wrong."""
     made = misbehaving_project(tmp_path_factory.mktemp("unbroken") / "project")
-    run = BareRun(made.config)()
+    run = local_run(made.config)()
     run.run.close()
     return run.digests
 
 
 def failed(project, kind, place, count):
     """The error of a run in which that goes wrong at work."""
-    run = BareRun(project.config, **sets_of(place))
+    run = local_run(project.config, **sets_of(place))
     pid = pid_of(run)
     plan(project, kind, place, count)
     with pytest.raises(errors.TrainingFailed) as caught:
@@ -87,7 +86,7 @@ def test_whatever_ends_training_is_told_with_the_users_line(kind, project):
 def test_the_run_goes_on_from_its_last_commit_and_ends_in_the_same_bytes(kind, project, unbroken):
     failed(project, kind, "model", 9)
     mend(project)
-    again = BareRun(project.config)()
+    again = local_run(project.config)()
     again.run.close()
     assert again.resumed
     assert again.digests == unbroken
@@ -115,7 +114,7 @@ def test_it_is_told_wherever_the_users_code_is_called(kind, place, project):
 def test_before_the_start_it_is_a_mistake_of_the_input(kind, place, project):
     plan(project, kind, place)
     with pytest.raises(errors.InputError) as caught:
-        BareRun(project.config)
+        local_run(project.config)
     assert re.search(SAID[kind], str(caught.value))
     assert f'  File "{project.folder}/misbehaving.py", line ' in users_trace(caught.value)
     assert not list(project.store.glob("stages/*/record.json"))
@@ -127,7 +126,7 @@ def test_before_the_start_it_is_a_mistake_of_the_input(kind, place, project):
      "kept-pool", "terminated", "left", pytest.param("spawned", marks=slow)],
 )  # fmt: skip
 def test_what_the_users_code_does_to_its_process_changes_no_byte(kind, project, unbroken):
-    run = BareRun(project.config)
+    run = local_run(project.config)
     pid = pid_of(run)
     plan(project, kind, "item", 37)
     run()
@@ -138,7 +137,7 @@ def test_what_the_users_code_does_to_its_process_changes_no_byte(kind, project, 
 
 
 def test_a_fork_that_comes_back_from_an_item_of_a_worker_changes_no_byte(project, unbroken, capfd):
-    run = BareRun(project.config, loader__workers=2)
+    run = local_run(project.config, loader__workers=2)
     plan(project, "fork-back", "item", 7)
     run()
     run.run.close()
@@ -147,7 +146,7 @@ def test_a_fork_that_comes_back_from_an_item_of_a_worker_changes_no_byte(project
 
 
 def test_the_end_of_the_process_is_seen_though_a_child_of_it_holds_its_channel(project):
-    run = BareRun(project.config)
+    run = local_run(project.config)
     plan(project, "fork-kill", "item", 37)
     with pytest.raises(errors.TrainingFailed, match="SIGKILL"):
         run()
