@@ -76,18 +76,25 @@ def _end_forks() -> None:
     The latter where it was forked in the main thread: another may end before what it has forked.
     """
     forking: list[int] = []
+    masks: list[set[Any]] = []
 
     def before() -> None:
+        # Held back until the child has handlers of its own: here they would be lost.
+        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS))
         forking[:] = [os.getpid()] if threading.current_thread() is threading.main_thread() else []
 
-    def after() -> None:
+    def in_parent() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())
+
+    def in_child() -> None:
         for number in SIGNALS:  # else `Pool.terminate()` would wait for ever
             if signal.getsignal(number) is _nothing:
                 signal.signal(number, _USUAL.get(number, signal.SIG_DFL))
+        in_parent()
         if forking:
             _end_with_parent(forking[0])
 
-    os.register_at_fork(before=before, after_in_child=after)
+    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
 
 
 def _note_exits(traces: int) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from types import SimpleNamespace
 
 import torch
 from support.runs.bare_run import BareRun
@@ -82,7 +83,8 @@ def fork_trainers(monkeypatch, warm: Project) -> None:
         BareRun(warm.config, launch__kind="inline")().run.close()
         _warm.append(True)
     torch.set_num_threads(1)
-    monkeypatch.setattr(trainer_process.subprocess, "Popen", ForkedProcess)
+    names = {**vars(subprocess), "Popen": ForkedProcess}
+    monkeypatch.setattr(trainer_process, "subprocess", SimpleNamespace(**names))
     # Its own frames are outermost in each dump.
     monkeypatch.setattr(failures, "is_users", lambda name: name != __file__ and is_users(name))
 
