@@ -66,8 +66,10 @@ def _divided(name: str, of_main: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(of_main)
     def function(*args: Any, **kwargs: Any) -> Any:
-        if this_thread() == main[0] and not _is_clients(frame(1).f_globals.get("__name__")):
-            return of_main(*args, **kwargs)
+        if this_thread() == main[0]:
+            caller = frame().f_back  # there is none where C calls, as at exit
+            if caller is None or not _is_clients(caller.f_globals.get("__name__")):
+                return of_main(*args, **kwargs)
         return getattr(_generator(), name)(*args, **kwargs)
 
     function.__module__ = "random"  # by which it is pickled

@@ -244,6 +244,16 @@ def test_processes_that_are_forked_do_not_wait_equally_long():
     assert first != second
 
 
+def test_a_function_can_be_called_where_no_python_calls_it():
+    code = """
+        import atexit, random
+
+        atexit.register(lambda: print(random.random()))
+        atexit.register(random.seed, 3)  # called first, as the last one registered
+    """
+    assert float(in_process(code)) == random.Random(3).random()
+
+
 def test_a_function_of_random_can_be_pickled_by_its_name(separated):
     assert pickle.loads(pickle.dumps(random.gauss)) is random.gauss
     assert repr(random.gauss).startswith("<function gauss")
