@@ -4,7 +4,9 @@
 wait before they try again: one such call between an item's seeding and its draws changes the item.
 So behind the functions of `random` the main thread alone, which runs items and steps, has the one
 that is seeded. Each other thread has a generator of its own, as a data set that reads through s3fs
-brings one along; and so have the clients that wait in the main thread itself, such as boto3.
+brings one along; and so have the clients that wait in the main thread itself, such as boto3. What a
+module draws while it is imported does not count either: that would be in the first item that a
+process reads, which is another one with more workers and after a restart.
 
 This must come before any module that takes the functions by `from random import …`.
 """
@@ -12,6 +14,7 @@ This must come before any module that takes the functions by `from random import
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import random
 import sys
@@ -54,6 +57,8 @@ def separate_threads() -> None:
         function = getattr(random, name)
         if getattr(function, "__self__", None) is shared:
             setattr(random, name, _divided(name, function))
+    bootstrap: Any = importlib._bootstrap  # type: ignore[attr-defined] # noqa: SLF001 - below
+    bootstrap._find_and_load = _kept(bootstrap._find_and_load)  # noqa: SLF001 - there is no public way
 
 
 def _begin_in_child() -> None:
@@ -74,6 +79,22 @@ def _divided(name: str, of_main: Callable[..., Any]) -> Callable[..., Any]:
 
     function.__module__ = "random"  # by which it is pickled
     function.__qualname__ = name
+    return function
+
+
+def _kept(find_and_load: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that imports what was not imported before; the main generator stays as it is."""
+
+    @functools.wraps(find_and_load)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != _main[0]:
+            return find_and_load(*args, **kwargs)
+        state = random.getstate()
+        try:
+            return find_and_load(*args, **kwargs)
+        finally:
+            random.setstate(state)
+
     return function
 
 

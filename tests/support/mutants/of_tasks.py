@@ -9,6 +9,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("threads-share-a-generator", "if this_thread() == main[0]:", "if True:"),
         ("waiting-clients-draw-from-items", "caller is None or not _is_clients(", "True or ("),
         ("forked-processes-wait-equally-long", "vars(_own).clear()", "pass"),
+        ("imports-draw-from-items", "            random.setstate(state)", "            pass"),
         ("forked-processes-have-no-main-thread", "_main[:] = [threading.get_ident()]", "pass"),
     ),
     *of(

@@ -94,7 +94,8 @@ PARTS = """
                 drawn = random.gauss(0, 0.1) + float(np.random.normal())
                 x = x + drawn + torch.randn(x.shape)
             logits = model(x)
-            return StepOutput(functional.cross_entropy(logits, y, reduction="none"), logits, y)
+            loss_B = functional.cross_entropy(logits, y, reduction="none")
+            return StepOutput(loss_B, logits, target=y)
 
     class Bootstrap:
         '''The accuracy of a sample of the samples.'''

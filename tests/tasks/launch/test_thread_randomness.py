@@ -1,5 +1,6 @@
 """`random` behind separate threads: the main one's numbers are those of the module as it is."""
 
+import importlib
 import os
 import pickle
 import random
@@ -57,6 +58,7 @@ def separated(monkeypatch):
         monkeypatch.setattr(random, name, getattr(random, name))
     monkeypatch.setattr(thread_randomness, "_main", [])
     monkeypatch.setattr(os, "register_at_fork", lambda **_: None)
+    monkeypatch.setattr(importlib._bootstrap, "_find_and_load", importlib._bootstrap._find_and_load)
     separate_threads()
 
 
@@ -184,6 +186,23 @@ def test_what_a_module_takes_for_itself_and_the_hidden_generator_are_the_main_th
     assert eval(in_process(code)) == expected
 
 
+def test_a_module_that_draws_while_it_is_imported_does_not_move_it(tmp_path):
+    (tmp_path / "drawing.py").write_text("import random, inner\nrandom.random()")
+    (tmp_path / "inner.py").write_text("import random\nrandom.seed(0)\nrandom.random()")
+    (tmp_path / "failing.py").write_text("import random\nrandom.random()\nraise OSError('told')")
+    code = f"""
+        import contextlib, importlib, random, sys
+
+        sys.path.append({str(tmp_path)!r})
+        random.seed(3)
+        import drawing
+        with contextlib.suppress(OSError):
+            importlib.import_module("failing")
+        print(random.random())
+    """
+    assert float(in_process(code)) == random.Random(3).random()
+
+
 def test_generators_of_ones_own_and_the_systems_are_left_as_they_are():
     code = """
         import random, secrets, tempfile, uuid
@@ -205,7 +224,7 @@ def test_a_forked_process_has_the_numbers_in_its_own_main_thread():
             thread = threading.Thread(target=lambda: (random.seed(0), random.random()))
             thread.start()
             thread.join()
-            pipe.send(random.random())
+            pipe.send((random.random(), random._inst.random()))
 
         def fork(found):
             ours, theirs = multiprocessing.Pipe()
@@ -221,7 +240,8 @@ def test_a_forked_process_has_the_numbers_in_its_own_main_thread():
         thread.join()
         print(found)
     """
-    assert eval(in_process(code)) == [random.Random(3).random()] * 2
+    alone = random.Random(3)
+    assert eval(in_process(code)) == [(alone.random(), alone.random())] * 2
 
 
 def test_processes_that_are_forked_do_not_wait_equally_long():
