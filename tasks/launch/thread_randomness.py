@@ -57,8 +57,8 @@ def separate_threads() -> None:
         function = getattr(random, name)
         if getattr(function, "__self__", None) is shared:
             setattr(random, name, _divided(name, function))
-    bootstrap: Any = importlib._bootstrap  # type: ignore[attr-defined] # noqa: SLF001 - below
-    bootstrap._find_and_load = _kept(bootstrap._find_and_load)  # noqa: SLF001 - there is no public way
+    bootstrap: Any = importlib._bootstrap  # noqa: SLF001 - there is no public way to see imports
+    bootstrap._find_and_load = _kept(bootstrap._find_and_load)  # noqa: SLF001
 
 
 def _begin_in_child() -> None:
