@@ -75,6 +75,7 @@ DRAWING = """
         def read(self, row):
             import s3fs
             from botocore import retryhandler
+            from botocore.exceptions import BotoCoreError
 
             if retryhandler.delay_exponential is not quick:
                 waits.append(retryhandler.delay_exponential)
@@ -84,7 +85,12 @@ DRAWING = """
                 self.files[os.getpid()] = s3fs.S3FileSystem(
                     config_kwargs=tries, skip_instance_cache=True
                 )
-            return self.files[os.getpid()].cat_file(f"{self.url}/{row}")
+            for _ in range(9):
+                try:
+                    return self.files[os.getpid()].cat_file(f"{self.url}/{row}")
+                except (OSError, BotoCoreError) as error:  # no more tries
+                    print(f"once more: {error!r}", flush=True)
+            raise OSError(f"item {row} cannot be read")
 """
 PARTS = """
     import os
