@@ -21,7 +21,7 @@ from epochal.engine.measure.observe import Columns, Observer
 from epochal.engine.model.batches import target_of
 from epochal.engine.model.precision import Precision
 from epochal.engine.model.step import Step, StepOutput, check_output
-from epochal.engine.randomness import borrowed_generators
+from epochal.engine.randomness import borrowed_generators, seeded
 
 # B samples of a batch
 
@@ -57,7 +57,9 @@ def validate_epoch(
 
     Raises TargetError for what a step or metric may not give.
     """
-    measured = metrics.fresh(ignore_index=getattr(step, "ignore_index", None))
+    seed = seed_64(seed, "validate")
+    with seeded(seed):  # a metric may draw where it is made
+        measured = metrics.fresh(ignore_index=getattr(step, "ignore_index", None))
     device = next(model.parameters()).device
     for metric in measured.values():
         if isinstance(metric, nn.Module):
@@ -65,7 +67,6 @@ def validate_epoch(
     mean_loss = _Mean()
     parts: dict[str, _Mean] = {}
     num_samples = 0
-    seed = seed_64(seed, "validate")
     with evaluating(model, step, seed=seed, precision=precision, forward=forward) as output_of:
         for batch in batches:
             output = output_of(batch)

@@ -1,20 +1,43 @@
-"""Python's `random` in a trainer: other threads draw from numbers of their own.
+"""Python's `random` in a trainer: what libraries draw while they wait never reaches your numbers.
 
-`random` is one generator for all threads of a process. Libraries draw from it wherever they wait
-before they try again: one such call between an item's seeding and its draws changes the item. A
-trainer has one Python thread, but a data set that reads object storage brings one along. So here
-each thread but the main one has a generator of its own behind the functions of `random`.
+`random` is one generator for a whole process. Clients of object stores draw from it wherever they
+wait before they try again: one such call between an item's seeding and its draws changes the item.
+So behind the functions of `random` the main thread alone, which runs items and steps, has the one
+that is seeded. Each other thread has a generator of its own, as a data set that reads through s3fs
+brings one along; and so have the clients that wait in the main thread itself, such as boto3. What a
+module draws while it is imported does not count either: that would be in the first item that a
+process reads, which is another one with more workers and after a restart.
 
 This must come before any module that takes the functions by `from random import …`.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
 import random
+import sys
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
+
+CLIENTS = frozenset(
+    (
+        # object stores
+        *("aiobotocore", "boto3", "botocore", "ibm_botocore", "s3transfer", "azure", "gcsfs"),
+        *("google.api_core", "google.auth", "google.cloud", "google.resumable_media"),
+        *("googleapiclient", "apitools", "b2sdk", "dropbox", "oci"),
+        # databases and queues
+        *("databricks", "elastic_transport", "kafka", "psycopg_pool", "pymongo", "redis"),
+        "snowflake",
+        # HTTP, whatever tries again, and whatever watches
+        *("aiohttp", "aiohttp_retry", "httpx_retries", "urllib3", "websockets"),
+        *("backoff", "retry", "retrying", "tenacity", "opentelemetry", "sentry_sdk"),
+    )
+)
+"""Packages that draw as often as something fails, never for a sample's sake."""
 
 _main: list[int] = []
 _own = threading.local()
@@ -34,21 +57,52 @@ def separate_threads() -> None:
         function = getattr(random, name)
         if getattr(function, "__self__", None) is shared:
             setattr(random, name, _divided(name, function))
+    bootstrap: Any = importlib._bootstrap  # noqa: SLF001 - there is no public way to see imports
+    bootstrap._find_and_load = _kept(bootstrap._find_and_load)  # noqa: SLF001
 
 
 def _begin_in_child() -> None:
-    _main[0] = threading.get_ident()
+    _main[:] = [threading.get_ident()]
+    vars(_own).clear()  # else all workers of a loader would wait equally long
 
 
 def _divided(name: str, of_main: Callable[..., Any]) -> Callable[..., Any]:
+    main, this_thread, frame = _main, threading.get_ident, sys._getframe  # noqa: SLF001
+
+    @functools.wraps(of_main)
     def function(*args: Any, **kwargs: Any) -> Any:
-        if threading.get_ident() == _main[0]:
-            return of_main(*args, **kwargs)
+        if this_thread() == main[0]:
+            caller = frame().f_back  # there is none where C calls, as at exit
+            if caller is None or not _is_clients(caller.f_globals.get("__name__")):
+                return of_main(*args, **kwargs)
         return getattr(_generator(), name)(*args, **kwargs)
 
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = of_main.__doc__
+    function.__module__ = "random"  # by which it is pickled
+    function.__qualname__ = name
     return function
+
+
+def _kept(find_and_load: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that imports what was not imported before; the main generator stays as it is."""
+
+    @functools.wraps(find_and_load)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != _main[0]:
+            return find_and_load(*args, **kwargs)
+        state = random.getstate()
+        try:
+            return find_and_load(*args, **kwargs)
+        finally:
+            random.setstate(state)
+
+    return function
+
+
+@lru_cache(maxsize=1024)
+def _is_clients(module: object) -> bool:
+    """Whether a module, by its name, is one of `CLIENTS` or lies in one."""
+    parts = str(module).split(".")
+    return parts[0] in CLIENTS or ".".join(parts[:2]) in CLIENTS
 
 
 def _generator() -> random.Random:

@@ -14,6 +14,7 @@ from epochal.data.inspection.describe import Description, describe
 from epochal.data.inspection.file_stamps import files_stamp
 from epochal.data.inspection.names import class_names, has_paths
 from epochal.data.store.store import Store
+from epochal.data.types import seed_64
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs
 from epochal.tasks.reporting import Reporter, SilentReporter
@@ -37,8 +38,15 @@ QUICK_READ_S = 10.0
 
 
 def make_dataset(config: RunConfig, field: DataField) -> Any:
-    """The data set that the target gives, under the names of `batch`. Raises TargetError."""
-    dataset = call_target(data_fields(config)[field], field=field, folder=Path(config.folder))
+    """The data set that the target gives, under the names of `batch`. Raises TargetError.
+
+    What it draws is the same in every process, for all fields and whatever the run's seed: two
+    fields may name the two parts of one random split.
+    """
+    from epochal.engine.randomness import seeded
+
+    with seeded(seed_64("data")):
+        dataset = call_target(data_fields(config)[field], field=field, folder=Path(config.folder))
     if config.batch is None:
         return dataset
     from epochal.data.loading.named_items import named

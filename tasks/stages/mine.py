@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.stage_store.stages import StageRecord
+from epochal.data.types import seed_64
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.inputs import with_source
 from epochal.tasks.planning.stage import Stage
@@ -116,16 +117,19 @@ def _mined(
 
 def _compute(work: Work, order: Order) -> Computed:
     """Mining by a policy of the user's own."""
+    from epochal.engine.randomness import seeded
+
     given = order.given
-    mined = _mined(
-        work.config,
-        order.number,
-        {role: Path(path) for role, path in given["paths"].items()},
-        Path(given["out"]),
-        sample_ids_N=work.data["train_data"].sample_ids_N,
-        metadata=partial(_metadata, work.config, given["settled"]),
-        on_shard=partial(obey, work.link),
-    )
+    with seeded(seed_64(work.config.seed, "mine", order.number)):
+        mined = _mined(
+            work.config,
+            order.number,
+            {role: Path(path) for role, path in given["paths"].items()},
+            Path(given["out"]),
+            sample_ids_N=work.data["train_data"].sample_ids_N,
+            metadata=partial(_metadata, work.config, given["settled"]),
+            on_shard=partial(obey, work.link),
+        )
     return Computed(values=asdict(mined))
 
 

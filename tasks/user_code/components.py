@@ -127,13 +127,14 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
     grouped = None
     if config.optimizer.is_grouped:
         grouped = make_groups(model, config.optimizer, beside=beside)
-    optimizer = build_optimizer(
-        model,
-        resolve_target(config.optimizer, field="optimizer", folder=folder),
-        built_args(config.optimizer, field="optimizer", folder=folder),
-        groups=None if grouped is None else grouped.groups,
-        beside=beside.values(),
-    )
+    with seeded(seed_64(config.seed, "optimizer")):
+        optimizer = build_optimizer(
+            model,
+            resolve_target(config.optimizer, field="optimizer", folder=folder),
+            built_args(config.optimizer, field="optimizer", folder=folder),
+            groups=None if grouped is None else grouped.groups,
+            beside=beside.values(),
+        )
     check_options(optimizer, config.optimizer)
     metrics = build_metrics(
         config.metrics,

@@ -1,6 +1,7 @@
 """A proxy before the S3 server that loses, refuses, doubles or delays the requests of a test."""
 
 import http.client
+import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,9 +45,15 @@ class Fault:
 
 @dataclass
 class FaultyS3:
-    """The proxy: its faults, and the kinds of the requests that came."""
+    """The proxy: its faults, and the kinds of the requests that came.
+
+    share: of all requests, how many are refused with 500 or lost, drawn by `chance`.
+    """
 
     faults: list[Fault] = field(default_factory=list)
+    share: float = 0.0
+    chance: random.Random = field(default_factory=lambda: random.Random(1))
+    failed: int = 0
     seen: list[str] = field(default_factory=list)
     waiting: list[tuple[str, Callable[[], object]]] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -62,6 +69,9 @@ class FaultyS3:
                 elif fault.count:
                     fault.count -= 1
                     return fault
+            if self.chance.random() < self.share:
+                self.failed += 1
+                return Fault(kind, self.chance.choice(["500 InternalError", "lost"]))
         return None
 
 
