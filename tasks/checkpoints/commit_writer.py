@@ -11,9 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
-
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import StoreUnavailable
 from epochal.data.stage_store.mid_epoch import MidEpochStore
@@ -21,6 +19,9 @@ from epochal.data.store.addresses import scheme_of
 from epochal.data.store.failures import cause_of
 from epochal.data.store.hashed_files import write_checksummed
 from epochal.data.store.store import Store
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 BLOCK_BYTES = 8 << 20
 LATE = 1.5

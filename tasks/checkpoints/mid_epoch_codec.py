@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from epochal.data.stage_store.mid_epoch import MidEpochCommit
 
 if TYPE_CHECKING:
@@ -65,6 +63,7 @@ def _tensors(
 
 
 def _arrays(partial: MidEpochState) -> dict[str, Tensor]:
+    import numpy as np
     import torch
 
     arrays = {

@@ -153,7 +153,7 @@ class RunConfig(Frozen):
         default=TrackingConfig.as_usual(), description="where MLflow is; in no stage key"
     )
     launch: LaunchConfig = Field(
-        default=LaunchConfig(), description="where the user's code runs; in no stage key"
+        default=LaunchConfig.as_usual(), description="where the user's code runs; in no stage key"
     )
     device: str = Field(
         default="auto",

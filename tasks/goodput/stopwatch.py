@@ -7,8 +7,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, get_args
 
-from epochal.engine.loop.phases import DATA, FORWARD_BACKWARD, OPTIMIZER
-
 Cause = Literal[
     "data",
     "forward_backward",
@@ -36,9 +34,9 @@ Cause = Literal[
 """
 
 CAUSES: tuple[Cause, ...] = get_args(Cause)
-PRODUCTIVE: frozenset[Cause] = frozenset({FORWARD_BACKWARD, OPTIMIZER})
+PRODUCTIVE: frozenset[Cause] = frozenset({"forward_backward", "optimizer"})
 """The time that moves the weights; its share of all time is the goodput."""
-LOOP: frozenset[Cause] = PRODUCTIVE | {DATA, "communication"}
+LOOP: frozenset[Cause] = PRODUCTIVE | {"data", "communication"}
 """The time between the first batch of an epoch and the last update, without what interrupts it."""
 
 

@@ -230,11 +230,9 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
     ended_with = session.run.record_of(_last_of_run(stage, records))
     roles = [f"train.{epoch}" for epoch in epochs]
     given = {"epochs": list(epochs), "of": _artifact(stage)}
-    with (
-        computed(session, stage, *roles, given=given) as received,
-        session.store.scratch() as scratch,
-    ):
-        artifacts = put_images(session, stage, received, scratch)
+    with computed(session, stage, *roles, given=given) as received:
+        with session.store.scratch() as scratch:
+            artifacts = put_images(session, stage, received, scratch)
         put_moment(session, stage)
         return commit_stage(
             session,

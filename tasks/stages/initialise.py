@@ -62,8 +62,8 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
                 answers={"start_weights": start_weights},
             )
         )
-        scratch = stack.enter_context(session.store.scratch())
-        artifacts = put_images(session, stage, received, scratch)
+        with session.store.scratch() as scratch:
+            artifacts = put_images(session, stage, received, scratch)
         record = commit_stage(session, stage, artifacts, dict(received.values), consumed=consumed)
     session.live_key = stage.known_key if record.artifacts == artifacts else None
     return record

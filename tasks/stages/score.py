@@ -147,10 +147,11 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
         "score_source": "eval",
         "weights": stage.inputs["sampling.scoring"]["weights"],
     }
-    with computed(session, stage, "parent") as received, session.store.scratch() as scratch:
-        path = scratch / "scores.parquet"
-        write_table(received.columns[SCORES], path, schema=OBSERVATIONS, metadata=metadata)
-        artifact = session.stage_store.put_artifact(stage.known_key, "parquet", path)
+    with computed(session, stage, "parent") as received:
+        with session.store.scratch() as scratch:
+            path = scratch / "scores.parquet"
+            write_table(received.columns[SCORES], path, schema=OBSERVATIONS, metadata=metadata)
+            artifact = session.stage_store.put_artifact(stage.known_key, "parquet", path)
         put_moment(session, stage)
         values = {**received.values, "updates_done": trained.values["updates_done"]}
         return commit_stage(session, stage, {SCORES: artifact}, values, consumed=consumed)

@@ -13,10 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import TrainingFailed, Unavailable
 from epochal.data.inspection.file_stamps import files_stamp
@@ -30,6 +27,10 @@ from epochal.tasks.trainer.answers import Answer, answers_of_store
 from epochal.tasks.trainer.channel import Message
 from epochal.tasks.trainer.interruption import Interruption
 from epochal.tasks.work.buffer import Buffer, Packed
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _OF_TABLE = "/"  # between a table and its column, in the names of packed arrays
 
@@ -147,6 +148,8 @@ class Trainer(ABC):
 
     def images(self, sample_ids: Sequence[int]) -> list[npt.NDArray[np.float32]]:
         """An image of each sample of the training data, float32 of shape (H, W, 3)."""
+        import numpy as np
+
         reply, data = self.ask_for("images", {"sample_ids": [int(one) for one in sample_ids]})
         images, start = [], 0
         for shape in reply["shapes"]:

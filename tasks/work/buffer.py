@@ -14,13 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from epochal.data.errors import Unavailable
 from epochal.data.store.failures import advice, cause_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
 PAGE_BYTES = 4096
@@ -68,6 +67,8 @@ class Buffer:
 
     def bytes_of(self, size: int) -> npt.NDArray[np.uint8]:
         """The first `size` bytes, uint8 of shape (size,), to read and to write."""
+        import numpy as np
+
         if not size:
             return np.empty(0, np.uint8)
         if self._map is None or len(self._map) < size:
@@ -82,6 +83,8 @@ class Buffer:
 
     def array(self, packed: Packed, name: str) -> npt.NDArray[Any]:
         """A copy of an array that was packed."""
+        import numpy as np
+
         offset, dtype, shape = packed.arrays[name]
         count = int(np.prod(shape, dtype=np.int64))
         size = count * np.dtype(dtype).itemsize
@@ -106,6 +109,8 @@ def pack(
     Nobody else may use the buffer meanwhile. Raises StateMismatch for tensors that no such file
     holds, Unavailable if memory runs out.
     """
+    import numpy as np
+
     from epochal.engine.checkpoint.safetensors_file import safetensors_pieces, safetensors_size
 
     end = 0

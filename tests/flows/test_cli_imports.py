@@ -26,7 +26,7 @@ WORK = (
 OF_THE_FRAME = {
     "data", "data.errors", "data.lazy", "data.traces", "flows", "flows.cli", "flows.commands",
     "flows.commands.options", "flows.environment", "flows.termination", "flows.version", "tasks",
-    "tasks.session", "tasks.session.interruption",
+    "tasks.trainer", "tasks.trainer.interruption",
 }  # fmt: skip
 """Parts of Epochal that every command needs, and `--version`."""
 

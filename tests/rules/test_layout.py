@@ -82,6 +82,7 @@ ON_THEIR_OWN = {
     "engine.checkpoint.averaging": "the mean of checkpoints, for the library's users too",
     "engine.checkpoint.warm_start": "which names and shapes may differ, without any file",
     "engine.environment": "what of a machine may change numbers",
+    "engine.loop.phases": "words that the loop calls out, for whoever has a clock",
     "engine.loop.loss_weights": "the weights of losses in an update, which the loop must not know",
     "engine.schedule.plateau": "torch's rule over numbers, which planning feeds with records",
     "flows.flow_run.cancellation": "one private function of Prefect, in one place",

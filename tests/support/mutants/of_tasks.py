@@ -227,7 +227,11 @@ MUTANTS: tuple[Mutant, ...] = (
             "before, resumed=last.resumed, unknown_losses",
             "before, unknown_losses",
         ),
-        ("a-failed-try-is-no-loss", "self._last = self._sign()", "self._sign()"),
+        (
+            "a-failed-try-is-no-loss",
+            "self._last = None if self._handed_over else self._sign()",
+            "self._sign()",
+        ),
         (
             "a-commit-on-the-way-out-is-lost",
             "with_lost(before, lost, commit_seconds=committed)",

@@ -15,7 +15,7 @@ from support.stores.tracking_store import Database
 from epochal.data.errors import ConfigError
 from epochal.tasks.config.load import load_config
 from epochal.tasks.run_data.sample_images import NoImage
-from epochal.tasks.running import lifecycle, pictures_process, run_pictures
+from epochal.tasks.running import pictures_process, run_pictures
 from epochal.tasks.running.lifecycle import active_run, prepare
 from epochal.tasks.running.pictures_process import BATCH_SYSTEMS, draws_beside, wait_until_drawn
 from epochal.tasks.running.run_pictures import DATA_MAP, KEPT, REPORT
@@ -294,7 +294,7 @@ def test_images_that_cannot_be_read_are_told_on_the_page(project, tracker, kept,
     def read(*_):
         raise NoImage("train_data: sample 7: its input is a song")
 
-    monkeypatch.setattr(lifecycle, "read_images", read)
+    monkeypatch.setattr("epochal.tasks.run_data.sample_images.read_images", read)
     log = Log(tracker, delivered(config_of(project)))
     draw(kept[0])
     assert log.read(REPORT).count(b"No pictures: train_data: sample 7") == 2
