@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from epochal.data import errors
 from epochal.data.errors import (
     EpochalError,
     InputError,
@@ -30,6 +30,12 @@ from epochal.tasks.user_code.failures import failed_module, raised_by_users_code
 if TYPE_CHECKING:
     from torch import nn
 
+_OURS: dict[str, type[EpochalError]] = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, EpochalError)
+}
+"""Those that have subclasses elsewhere are told as what they are here."""
 _OF_SYSTEM = {kind.__name__: kind for kind in (FileExistsError, FileNotFoundError, OSError)}
 _FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)$', re.MULTILINE)
 _ESCAPED = re.compile(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8}")  # faulthandler writes ASCII
@@ -50,21 +56,14 @@ class TrainerDefect(RuntimeError):
 
 def told_error(error: BaseException) -> dict[str, Any]:
     """An error as plain JSON."""
-    kind = next(
-        (
-            one
-            for one in type(error).__mro__
-            if issubclass(one, EpochalError) and one.__module__.startswith("epochal.")
-        ),
-        None,
-    )
-    name = f"{kind.__module__}:{kind.__qualname__}" if kind is not None else None
-    of_system = next(
-        (one.__name__ for one in type(error).__mro__ if one.__name__ in _OF_SYSTEM), ""
-    )
+    kinds = [one.__name__ for one in type(error).__mro__]
+    if isinstance(error, EpochalError):
+        kind = next(one for one in kinds if one in _OURS)
+    else:
+        kind = next((one for one in kinds if one in _OF_SYSTEM), "")
     return {
-        "class": name or of_system,
-        "text": text_of(error) if name or of_system else in_one_line(error),
+        "class": kind,
+        "text": text_of(error) if kind else in_one_line(error),
         "errno": getattr(error, "errno", None),
         "trace": users_trace(error),
         "whole": whole_trace(error),
@@ -73,18 +72,16 @@ def told_error(error: BaseException) -> dict[str, Any]:
 
 def error_of(told: Mapping[str, Any]) -> Exception:
     """The error that was told, to be raised here."""
-    name, text = told["class"], told["text"]
-    if ":" in name:
-        module, _, kind = name.partition(":")
-        error: Exception = getattr(importlib.import_module(module), kind)(text)
-        assert isinstance(error, EpochalError)
-        error.trace = told["trace"]
-    elif name:
+    kind, text = told["class"], told["text"]
+    error: Exception = TrainerDefect(text)
+    if kind in _OURS:
+        ours = _OURS[kind](text)
+        ours.trace = told["trace"]
+        error = ours
+    elif kind in _OF_SYSTEM:
         number = told["errno"]
         said = (text,) if number is None else (number, text.removeprefix(f"[Errno {number}] "))
-        error = _OF_SYSTEM[name](*said)
-    else:
-        error = TrainerDefect(text)
+        error = _OF_SYSTEM[kind](*said)
     error.__cause__ = TrainerTraceback(told["whole"])
     return error
 
