@@ -185,7 +185,7 @@ def _is_plain(value: Any) -> Any:
             _is_plain(item)
     elif not isinstance(value, str | int | float | None):
         message = f"a {type(value).__name__} cannot be written in a config"
-        raise ValueError(message)  # noqa: TRY004 - likewise
+        raise ValueError(message)  # noqa: TRY004 - of which pydantic makes its own error
     return value
 
 

@@ -19,6 +19,10 @@ from pathlib import Path
 import pytest
 from support.stores.s3_server import BUCKET, s3_server
 
+# Tests edit a module and import it again within a second, which old bytecode would hide.
+sys.dont_write_bytecode = True
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
 _LONG = [
     Path(__file__).parent / name
     for name in (

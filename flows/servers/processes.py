@@ -171,25 +171,32 @@ def stop(
     that at once: a worker its runs, before they have committed. Returns whether there was anything
     to stop.
     """
-    family = _family(record, home)
-    if not family:
+    if not _family(record, home):
         return False
+
+    def started() -> list[psutil.Process]:
+        return [process for process in _family(record, home) if process.pid != record.pid]
+
     if started_first:
-        started = [process for process in family if process.pid != record.pid]
-        _signal(started, signal.SIGTERM)
-        psutil.wait_procs(started, timeout=grace_s)
-        family = _family(record, home)
-    _signal(family, signal.SIGTERM)
-    deadline = time.monotonic() + grace_s
-    while family and time.monotonic() < deadline:
-        # In short waits: an ended process counts as running until its parent has waited for it.
-        psutil.wait_procs(family, timeout=_POLL_S)
-        family = _family(record, home)
+        _end(started, grace_s=grace_s)
+    family = _end(lambda: _family(record, home), grace_s=grace_s)
     while family:
         _signal(family, signal.SIGKILL)
         psutil.wait_procs(family, timeout=_POLL_S)
         family = _family(record, home)
     return True
+
+
+def _end(running: Callable[[], list[psutil.Process]], *, grace_s: float) -> list[psutil.Process]:
+    """Sends SIGTERM to those that run, and gives those that still do after `grace_s`."""
+    left = running()
+    _signal(left, signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while left and time.monotonic() < deadline:
+        # In short waits: an ended process counts as running until its parent has waited for it.
+        psutil.wait_procs(left, timeout=_POLL_S)
+        left = running()
+    return left
 
 
 def reserve_port(preferred: int, *, required: bool = False) -> socket.socket:

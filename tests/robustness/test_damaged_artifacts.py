@@ -1,9 +1,7 @@
 """Artifacts damaged in the store are made again when they are loaded; those read badly are not."""
 
-import shutil
-
 import pytest
-from support.runs.bare_run import BareRun
+from support.runs.bare_run import BareRun, copy_of
 from support.runs.project import Project, call, environment
 from support.stores.malformed_bytes import replaced
 from support.stores.planted_files import stage, undo
@@ -37,9 +35,7 @@ def finished(tmp_path_factory):
 def project(finished, tmp_path, monkeypatch):
     """A copy of it."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    copy = Project(tmp_path / "project", **PARTS)
-    shutil.copytree(finished[0].store, copy.store)
-    return copy
+    return copy_of(finished[0], tmp_path / "project", **PARTS)
 
 
 @pytest.fixture

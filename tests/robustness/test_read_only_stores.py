@@ -2,11 +2,10 @@
 
 import errno
 import os
-import shutil
 
 import pytest
-from support.runs.bare_run import BareRun, finished_project
-from support.runs.project import Project, call
+from support.runs.bare_run import BareRun, copy_of, finished_project
+from support.runs.project import call
 
 from epochal.data.errors import StoreUnavailable
 from epochal.data.store.local import LocalBackend
@@ -40,9 +39,7 @@ def project(finished, tmp_path, monkeypatch):
     """A copy of the finished run."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    copy = Project(tmp_path / "project", epochs=2)
-    shutil.copytree(finished.store, copy.store)
-    return copy
+    return copy_of(finished, tmp_path / "project", epochs=2)
 
 
 @pytest.fixture

@@ -67,20 +67,20 @@ COMMITS = """
 import pathlib, signal, sys, time
 
 def commit(*_):
-    time.sleep(0.3)
+    time.sleep(0.3)  # a commit takes its time: who is killed meanwhile has committed nothing
     pathlib.Path(sys.argv[1]).write_text("committed")
     sys.exit(75)
 
 signal.signal(signal.SIGTERM, commit)
 print("at work", flush=True)
-time.sleep(600)
+signal.pause()
 """
 ENDS_ITS_RUNS = """
-import signal, subprocess, sys, time
+import signal, subprocess, sys
 run = subprocess.Popen([sys.executable, "-c", sys.argv[1], sys.argv[2]])
 signal.signal(signal.SIGTERM, lambda *_: (run.kill(), sys.exit(0)))
 while True:
-    time.sleep(0.1)
+    signal.pause()
 """
 
 

@@ -1,12 +1,11 @@
 """A shared store in which a plan makes no sense: that run alone is named and passed over."""
 
 import json
-import shutil
 import tracemalloc
 
 import pytest
-from support.runs.bare_run import finished_project
-from support.runs.project import Project, call
+from support.runs.bare_run import copy_of, finished_project
+from support.runs.project import call
 from support.stores.malformed_bytes import document
 
 from epochal.data.documents import dump_document, load_document
@@ -23,9 +22,7 @@ def finished(tmp_path_factory):
 def project(finished, tmp_path, monkeypatch):
     """A copy of it."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    copy = Project(tmp_path / "project", epochs=2)
-    shutil.copytree(finished.store, copy.store)
-    return copy
+    return copy_of(finished, tmp_path / "project", epochs=2)
 
 
 def plan_of(project):

@@ -4,11 +4,9 @@ Two kinds of attack: bytes changed, which their digests tell; and wrong contents
 digests, which only their reader can tell.
 """
 
-import shutil
-
 import numpy as np
 import pytest
-from support.runs.bare_run import BareRun
+from support.runs.bare_run import BareRun, copy_of
 from support.runs.project import Project, environment
 from support.stores.malformed_bytes import replaced, rewritten, safetensors_bytes
 from support.stores.planted_files import plant, stage, undo
@@ -33,9 +31,7 @@ def finished(tmp_path_factory):
 def project(finished, tmp_path, monkeypatch):
     """A copy of it."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    copy = Project(tmp_path / "project", epochs=EPOCHS)
-    shutil.copytree(finished[0].store, copy.store)
-    return copy
+    return copy_of(finished[0], tmp_path / "project", epochs=EPOCHS)
 
 
 @pytest.fixture

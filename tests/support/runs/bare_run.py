@@ -1,6 +1,7 @@
 """A whole run without Prefect and MLflow: the session and its stages, for sweeps of many runs."""
 
 import os
+import shutil
 from pathlib import Path
 
 from support.runs.project import Project, environment
@@ -88,3 +89,10 @@ def finished_project(folder):
         project = Project(folder / "project", epochs=2)
         BareRun(project.config)()
     return project
+
+
+def copy_of(project, folder, **changes):
+    """A copy of a project and its store, in that folder. changes: those that it was made with."""
+    copy = Project(folder, **changes)
+    shutil.copytree(project.store, copy.store)
+    return copy
