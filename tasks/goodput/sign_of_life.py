@@ -76,7 +76,7 @@ class SignOfLife:
         return None
 
     def write(self, sign: Sign) -> None:
-        """Puts `sign` in the place of the one before; 5 µs on a local disk."""
+        """Puts `sign` in the place of the one before."""
         with suppress(OSError):  # a full disk or a home of others ends no training
             if self._file is None:
                 private_folder(self._path.parent)
