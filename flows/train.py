@@ -4,6 +4,7 @@ Annotations are no texts here: a process that serves the flow sends the function
 where Prefect could not find what a text means.
 """
 
+from functools import partial
 from typing import Any
 
 from prefect.flows import flow
@@ -11,6 +12,7 @@ from prefect.flows import flow
 from epochal.flows.flow_run.cancellation import cancellable
 from epochal.flows.flow_run.dead_runs import noting_process
 from epochal.flows.flow_run.deployed_code import check_against_deployment
+from epochal.flows.flow_run.imports import import_mlflow_beside
 from epochal.flows.flow_run.liveness import beating, ending_with_runner, working_place
 from epochal.flows.flow_run.log import logging_to_prefect
 from epochal.flows.servers import local_mlflow_uri
@@ -27,6 +29,7 @@ def train(config: RunConfig) -> dict[str, Any]:
         config: The whole run. What the store already has of it is not computed again.
     """
     check_against_deployment(config)
+    local_mlflow = local_mlflow_uri()
     with (
         working_place(config),
         ending_with_runner(),
@@ -34,7 +37,11 @@ def train(config: RunConfig) -> dict[str, Any]:
         cancellable(),
         beating(),
         logging_to_prefect(),
-        active_run(config, local_mlflow=local_mlflow_uri()) as active,
+        active_run(
+            config,
+            local_mlflow=local_mlflow,
+            meanwhile=partial(import_mlflow_beside, config, local_mlflow=local_mlflow),
+        ) as active,
     ):
         done: dict[str, StageRef] = {}
         for stage in active.run.stages():

@@ -66,10 +66,16 @@ def pytest_unconfigure(config):
     shutil.rmtree(config.test_home, ignore_errors=True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def first_path():
+    """The module path before any test: fixtures of a whole file may run projects of their own."""
+    return list(sys.path)
+
+
 @pytest.fixture(autouse=True)
-def own_process(monkeypatch):
+def own_process(monkeypatch, first_path):
     """What a run sets for its process, the module path and torch's threads, ends with its test."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "path", list(first_path))
     torch = sys.modules.get("torch")
     threads = None if torch is None else torch.get_num_threads()
     yield

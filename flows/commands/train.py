@@ -15,10 +15,10 @@ from epochal.flows.commands.options import AsJson, ConfigPath, Debug, Overrides
 from epochal.flows.environment import check_environment, importing
 from epochal.flows.flow_run.client import (
     begun_patiently,
-    import_prefect,
     quiet_console,
     talking_to,
 )
+from epochal.flows.flow_run.imports import import_mlflow_beside, import_prefect
 from epochal.flows.flow_run.log import FlowLog
 from epochal.flows.progress import ProgressReporter
 from epochal.flows.servers import (
@@ -75,13 +75,16 @@ def run_training(config: RunConfig, *, reporter: ProgressReporter, given: str) -
 
     Raises InputError before the flow starts if something that was given is wrong.
     """
-    told = FlowLog(reporter)
+    told, local_mlflow = FlowLog(reporter), local_mlflow_uri()
+
+    def meanwhile() -> None:
+        import_prefect()
+        import_mlflow_beside(config, local_mlflow=local_mlflow)
+
     check_environment()
     with told_of_termination():
         # If it finds a mistake, nothing has been started.
-        run = prepare(
-            config, reporter=told, local_mlflow=local_mlflow_uri(), meanwhile=import_prefect
-        )
+        run = prepare(config, reporter=told, local_mlflow=local_mlflow, meanwhile=meanwhile)
         with closing(run):
             store_url = run.session.store.url
             server = begin_prefect_server().wait()

@@ -43,20 +43,6 @@ _DRAIN_S = 10.0
 _RETRIES = 3
 
 
-_NEEDED = (
-    *("prefect.main", "prefect.client.orchestration", "prefect.flow_engine", "prefect.task_engine"),
-    "fastapi.encoders",  # by which it writes down a flow's parameters
-)
-"""What Prefect's own lazy imports bring by the time the first task runs."""
-
-
-def import_prefect() -> None:
-    """Imports all that a flow needs of Prefect: a second, for when the process would wait."""
-    with importing():
-        for name in _NEEDED:
-            importlib.import_module(name)
-
-
 @contextmanager
 def talking_to(api_url: str) -> Iterator[None]:
     """Inside the block Prefect talks to `api_url`; the errors of its client become ours.

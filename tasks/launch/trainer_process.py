@@ -29,6 +29,7 @@ from epochal.data.errors import TrainingFailed
 from epochal.tasks.launch.failures import Place, fatal_place, place_in_dump
 from epochal.tasks.trainer.channel import LOST_CHANNEL
 from epochal.tasks.trainer.interruption import DUMP_SIGNAL
+from epochal.tasks.user_code.import_path import path_without_folders
 
 FOREIGN = ("PREFECT_", "MLFLOW_", "DATABRICKS_")
 """Beginnings of variables of the orchestration and of trackers: a trainer has none of them."""
@@ -59,7 +60,7 @@ class TrainerProcess:
     def __init__(self, *, channel: int, buffer: int, ended: Callable[[], None]) -> None:
         self._traces = _traces_file()
         given: dict[str, Any] = {
-            "path": sys.path,
+            "path": path_without_folders(),
             "channel": channel,
             "buffer": buffer,
             "traces": self._traces,

@@ -70,15 +70,21 @@ def prepare(
 
 
 @contextmanager
-def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterator[ActiveRun]:
+def active_run(
+    config: RunConfig,
+    *,
+    local_mlflow: str | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Iterator[ActiveRun]:
     """The run that the command has prepared, else opened here; its tracker ends with the block.
 
+    meanwhile: called while the trainer begins, where the run is opened here.
     Raises InputError before anything is computed if config, data or store are wrong, CorruptObject
     at the end if delivering to MLflow has found a damaged artifact.
     """
     run = prepared_run()
     if run is None or run.tracker is not None:  # used: by an earlier try, or by the run around this
-        run = _prepared(config, local_mlflow=local_mlflow)
+        run = _prepared(config, local_mlflow=local_mlflow, meanwhile=meanwhile)
     session, view = run.session, run.view
     _remember_store(session)
     tracker = make_tracker(
@@ -119,10 +125,10 @@ def active_run(config: RunConfig, *, local_mlflow: str | None = None) -> Iterato
     _check_lost(session)
 
 
-def _prepared(config: RunConfig, *, local_mlflow: str | None) -> Run:
+def _prepared(config: RunConfig, *, local_mlflow: str | None, meanwhile: Callable[[], None]) -> Run:
     reporter = current_reporter()
     try:
-        return prepare(config, reporter=reporter, local_mlflow=local_mlflow)
+        return prepare(config, reporter=reporter, local_mlflow=local_mlflow, meanwhile=meanwhile)
     except InputError as error:
         if reporter is not None:
             reporter.failed(error)

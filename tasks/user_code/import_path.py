@@ -34,6 +34,11 @@ def use_folder(folder: Path) -> None:
         sys.meta_path.insert(0, _finder)
 
 
+def path_without_folders() -> list[str]:
+    """`sys.path` as it was before: for a process that uses a folder of its own."""
+    return [place for place in sys.path if place not in _folders]
+
+
 class _OwnFirst(importlib.abc.MetaPathFinder):
     """Finds the modules of a folder for those files that are the user's."""
 

@@ -29,7 +29,9 @@ def others():
 def test_two_unbroken_runs_agree_to_the_last_byte(tmp_path, home, monkeypatch, others):
     monkeypatch.setenv("ITEM_SECONDS", "0.003")
     project = drawing_project(tmp_path / "project")
-    first, second = (made_by(project, store=f"./store-{number}") for number in range(2))
+    first, second = (
+        made_by(project, store=f"./store-{number}", launch__kind="local") for number in range(2)
+    )
     assert first == second
 
 

@@ -22,6 +22,7 @@ def test_prefect_is_imported_while_the_trainer_begins(tmp_path, home, monkeypatc
         train, "begin_prefect_server", lambda: came.append("begins") or Starting()
     )  # fmt: skip
     monkeypatch.setattr(train, "import_prefect", lambda: came.append("imports"))
+    monkeypatch.setattr(train, "import_mlflow_beside", lambda *_, **__: came.append("more beside"))
     start = opening.start_trainer
     monkeypatch.setattr(
         opening, "start_trainer", lambda *a: came.append("a trainer begins") or start(*a)
@@ -29,4 +30,4 @@ def test_prefect_is_imported_while_the_trainer_begins(tmp_path, home, monkeypatc
     config = load_config(Project(tmp_path / "project").config)
     with ProgressReporter() as reporter, pytest.raises(ServerUnavailable):
         train.run_training(config, reporter=reporter, given="run.yaml")
-    assert came == ["a trainer begins", "imports", "begins", "waits"]
+    assert came == ["a trainer begins", "imports", "more beside", "begins", "waits"]

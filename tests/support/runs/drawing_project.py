@@ -40,7 +40,7 @@ DRAWING = """
                 random.shuffle(order)
                 x = x[order]
             x = x * float(np.random.beta(0.4, 0.4))
-            return x + np.random.normal(0, 0.05, len(x)).astype(np.float32)
+            return x + torch.from_numpy(np.random.normal(0, 0.05, len(x)).astype(np.float32))
 
     class Items(Dataset):
         def __init__(self, split, size, url=None):
