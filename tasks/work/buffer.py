@@ -110,8 +110,9 @@ def pack(
     holds, Unavailable if memory runs out.
     """
     import numpy as np
+    import torch
 
-    from epochal.engine.checkpoint.safetensors_file import safetensors_pieces, safetensors_size
+    from epochal.engine.checkpoint.safetensors_file import copy_safetensors, safetensors_size
 
     end = 0
     places: dict[str, tuple[int, int]] = {}
@@ -126,10 +127,8 @@ def pack(
     buffer.allocate(end)
     area = buffer.bytes_of(end)
     for name, tensors in files.items():
-        at = places[name][0]
-        for piece in safetensors_pieces(tensors):
-            np.copyto(area[at : at + len(piece)], np.frombuffer(piece, np.uint8))
-            at += len(piece)
+        at, size = places[name]
+        copy_safetensors(tensors, torch.from_numpy(area[at : at + size]))
     for name, array in arrays.items():
         if array.nbytes:
             at = kept[name][0]

@@ -15,7 +15,9 @@ from support.trainers.forked_trainer import fork_trainers
 from support.trainers.misbehaving import local_run, mend, misbehaving_project, plan
 
 from epochal.data import errors
+from epochal.data.types import Target
 from epochal.tasks.launch import trainer_process
+from epochal.tasks.user_code.targets import call_target
 
 TELLING = """
     import json, os, sys, threading
@@ -128,6 +130,15 @@ def test_two_trainers_and_the_calling_process_give_the_same_bytes(project, forke
         for name, kind in (("one", "local"), ("other", "local"), ("inline", "inline"))
     )
     assert one.digests == other.digests == inline.digests
+
+
+def test_modules_that_this_process_has_from_another_configs_folder_are_not_the_trainers(
+    tmp_path, project
+):
+    other = misbehaving_project(tmp_path / "other")
+    target = Target(target="blobs:blobs", args={"split": "train"})
+    call_target(target, field="train_data", folder=other.folder)
+    assert finished(project).weights
 
 
 def test_the_flows_process_imports_no_torch_and_leaves_no_trainer_that_nobody_closes(project):
