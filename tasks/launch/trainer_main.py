@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+
 from epochal.tasks.launch.thread_randomness import separate_threads
 
 separate_threads()  # before any module that takes functions of `random` for itself
+gc.disable()  # for the imports: half a million objects that live until the end
 
 import ctypes  # noqa: E402 - see above
 import faulthandler  # noqa: E402
@@ -120,10 +123,13 @@ def _trace_crashes(traces: int) -> None:
 
 def _import_ahead(traces: int) -> None:
     """What every run needs, while the flow's process has other things to do."""
-    import torch  # noqa: F401
+    import torch
 
     from epochal.data.loading import loader, workers  # noqa: F401
     from epochal.engine.loop import epoch, evaluate  # noqa: F401
     from epochal.tasks.user_code import components  # noqa: F401
 
+    torch.optim.SGD([torch.zeros(1)])  # the first optimizer of a process imports `torch._dynamo`
     workers.at_begin.append(partial(_trace_crashes, traces))
+    gc.freeze()
+    gc.enable()

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -48,6 +48,7 @@ WHERE = {
 }
 LEVEL = {"store": "store", "disk": "disk", "s3": "store"}
 SEED = 4  # of the instants at which a process is killed
+VICTIMS = ("command", "trainer", "both")
 STEP_SECONDS = "0.05"
 
 
@@ -127,20 +128,24 @@ def prove_policies(folder: Path, *, every: int, processes: int) -> Count:
 def random_kills(folder: Path, *, kills: int, workers: int) -> Count:
     """At least `kills` of them, over as many runs as it takes; each run must end in the same bytes.
 
-    Every run is one store, one home with its servers' files, and one MLflow run.
+    Killed is the command, its trainer, or both, by chance. Every run is one store, one home with
+    its servers' files, and one MLflow run.
     """
     draw = random.Random(f"{SEED}/{workers}")
     started = time.monotonic()
     expected = _Run(folder / f"unbroken-{workers}", workers)
-    assert expected.live(None) == 0, expected.errors()
+    assert expected.live() == 0, expected.errors()
     whole_s = time.monotonic() - started
     found = expected.found()
     total = Count()
     while total.killed < kills:
         run = _Run(folder / f"killed-{workers}-{total.points}", workers)
         killed = 0
-        while run.live(draw.uniform(0.2, 1.0) * whole_s if total.killed + killed < kills else None):
+        while total.killed + killed < kills and run.killed(
+            draw.uniform(0.2, 1.0) * whole_s, draw.choice(VICTIMS)
+        ):
             killed += 1
+        assert run.live() == 0, run.errors()
         equal = run.found() == found
         total += Count(
             points=1, killed=killed, finished=1, mismatches=() if equal else (total.points,)
@@ -161,24 +166,42 @@ class _Run:
             loader={"batch_size": 4, "workers": workers},
             checkpoint={"every_seconds": 0.2},
             tracking={"uri": f"sqlite:///{folder}/mlflow.db", "experiment": "proof"},
+            launch={"kind": "local"},
         )
         self.out = folder / "out.txt"
 
-    def live(self, seconds: float | None) -> int:
-        """One process; ended after `seconds`, if it has not come to its end. Its exit code."""
+    def live(self) -> int:
+        """One process, until it ends; its exit code."""
+        with self._command() as process:
+            return process.wait()
+
+    def killed(self, seconds: float, victim: str) -> bool:
+        """One process; whether it was killed after `seconds`, and had not come to its end."""
+        from support.runs.command import trainer_of
+
+        with self._command() as process:
+            with suppress(subprocess.TimeoutExpired):
+                assert process.wait(timeout=seconds) == 0, self.errors()
+                return False
+            trainer = trainer_of(process.pid) if victim != "command" else None
+            if trainer is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(trainer, signal.SIGKILL)
+            if trainer is None or victim == "both":
+                process.send_signal(signal.SIGKILL)
+            code = process.wait(timeout=60)
+        # One without a trainer ends by itself: before it has begun, at work, or done all the same.
+        assert code in (-signal.SIGKILL, 2, 3, 0), self.errors()
+        return code != 0
+
+    @contextmanager
+    def _command(self) -> Iterator[subprocess.Popen[str]]:
         command = [sys.executable, "-m", "epochal.flows.cli", "train", str(self.project.config)]
         with self.out.open("w") as out, (self.folder / "errors.txt").open("w") as errors:
-            process = subprocess.Popen(
-                [*command, "--json"], cwd=self.project.folder, stdout=out, stderr=errors,
+            yield subprocess.Popen(
+                [*command, "--json"], cwd=self.project.folder, stdout=out, stderr=errors, text=True,
                 env={**os.environ, "STEP_SECONDS": STEP_SECONDS},
             )  # fmt: skip
-            try:
-                code = process.wait(timeout=seconds)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                return process.wait()
-        assert code == 0, self.errors()
-        return code
 
     def errors(self) -> str:
         return (self.folder / "errors.txt").read_text()

@@ -1,5 +1,6 @@
 """The real command, ended from outside in the middle of an epoch, and run again."""
 
+import os
 import signal
 
 import httpx
@@ -55,6 +56,27 @@ def test_an_interrupted_command_goes_on_to_the_same_bytes_and_points(
         assert states_of(command.process.pid, prefect_api) == ({"CRASHED"}, {"CRASHED"})
 
 
+@pytest.mark.parametrize("both", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_command_whose_trainer_was_killed_goes_on_to_the_same_bytes_and_points(
+    both, project, tracker, prefect_api, unbroken
+):
+    command = Command(project)
+    command.wait_for_commit(3)
+    os.kill(command.trainer, signal.SIGKILL)
+    if both:
+        command.process.send_signal(signal.SIGKILL)
+    ended, _ = command.end()
+    assert ended == (-signal.SIGKILL if both else 3), command.errors.read_text()
+    if not both:
+        said = command.errors.read_text()
+        assert "train · epoch 1: the trainer process was ended by SIGKILL" in said
+        assert states_of(command.process.pid, prefect_api) == ({"FAILED"}, {"FAILED"})
+    result = Command(project).result()
+    (resumed,) = [one for one in result["stages"] if one["resumed_at"] is not None]
+    assert (resumed["stage"], resumed["epoch"]) == ("train", 1)
+    assert Unbroken.of_result(result, tracker) == unbroken
+
+
 def states_of(pid, api):
     """How Prefect shows the run of a process, and its tasks that did not end well."""
     found = httpx.post(f"{api}/flow_runs/filter", json={"sort": "START_TIME_DESC", "limit": 50})
@@ -73,9 +95,9 @@ def test_no_worker_outlives_its_command(project):
         command = Command(project, *options, "--set", f"store={store}")
         command.store = project.folder / store
         command.wait_for_commit(2)
-        children = command.children()
-        assert len(children) >= 2
+        started = command.descendants()
+        assert len(started) >= 3  # the trainer and two processes of its loader
         command.process.send_signal(number)
         command.end()
-        ended.update(children)
+        ended.update(started)
     wait_for(lambda: not any(alive(pid) for pid in ended), timeout_s=10)

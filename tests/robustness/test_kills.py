@@ -41,6 +41,18 @@ def test_a_killed_run_goes_on_by_retry(host, unbroken):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("both", [False, True])
+def test_a_run_whose_trainer_was_killed_says_so_and_goes_on_by_retry(both, host, unbroken):
+    run = HostedRun(host, f"{host.kind}-trainer-killed-{both}")
+    run.kill(*([run.trainer, run.pid] if both else [run.trainer]))
+    assert run.wait_for_end() == ("CRASHED" if both else "FAILED")
+    if not both:
+        assert [one for one in run.deployed.logs(run.id) if "ended by SIGKILL" in one]
+    assert run.retry() == "COMPLETED"
+    assert run.outcome() == unbroken
+
+
+@pytest.mark.slow
 def test_a_run_ends_with_the_host_that_was_killed_and_goes_on_by_retry(host, unbroken):
     run = HostedRun(host, f"{host.kind}-host-killed")
     os.kill(host.pid, signal.SIGKILL)

@@ -13,7 +13,10 @@ from pathlib import Path
 import mlflow
 from support.runs.project import Project, environment
 
-OPTIONS = ("--set", "epochs=2", "--set", "checkpoint.every_updates=1")
+OPTIONS = (
+    *("--set", "epochs=2", "--set", "checkpoint.every_updates=1", "--set", "launch.kind=local"),
+)
+TRAINER = "trainer_main"
 STEP_SECONDS = "0.15"
 
 
@@ -48,8 +51,13 @@ class Command:
         assert code == 0, self.errors.read_text()
         return json.loads(out.splitlines()[-1])
 
-    def children(self):
-        return children(self.process.pid)
+    def descendants(self):
+        return descendants(self.process.pid)
+
+    @property
+    def trainer(self):
+        """The pid of its trainer."""
+        return trainer_of(self.process.pid)
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,28 @@ def children(pid):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             found += [int(one) for one in (task / "children").read_text().split()]
     return found
+
+
+def descendants(pid):
+    """Pids of those processes, and of all that they have started."""
+    found = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for child in children(pid):
+            found += [child, *descendants(child)]
+    return found
+
+
+def command_line(pid):
+    """How a process was started; nothing if it is gone."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    return ""
+
+
+def trainer_of(pid):
+    """The pid of the trainer that this process has started; None without one."""
+    found = [one for one in children(pid) if TRAINER in command_line(one)]
+    return found[0] if found else None
 
 
 def alive(pid):

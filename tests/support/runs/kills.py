@@ -3,16 +3,23 @@
 Two hosts for them: the process worker of `epochal up`, and a runner that serves the flow.
 """
 
-import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
-from support.runs.command import STEP_SECONDS, Unbroken, alive, children, wait_for_commit
+from support.runs.command import (
+    STEP_SECONDS,
+    Unbroken,
+    alive,
+    children,
+    command_line,
+    descendants,
+    trainer_of,
+    wait_for_commit,
+)
 from support.runs.machine import wait_for
 
 # Processes of the loader read the data: they must not be left behind, either.
@@ -58,7 +65,7 @@ class Worker:
         if not alive(self.pid):
             return []
         found = [pid for pid in children(self.pid) if alive(pid)]
-        return [pid for pid in found if _RUNS.search(_command_line(pid))]
+        return [pid for pid in found if _RUNS.search(command_line(pid))]
 
     def start(self):
         """Starts what does not run of the servers and the worker, where it was."""
@@ -134,8 +141,9 @@ class HostedRun:
             return
         wait_for_commit(self.store, 3, still=self._goes_on)
         (self.pid,) = host.engines()
-        self.family = {self.pid, *children(self.pid)}
-        assert len(self.family) > CONFIG["loader"]["workers"]
+        self.family = {self.pid, *descendants(self.pid)}
+        self.trainer = trainer_of(self.pid)
+        assert len(self.family) > CONFIG["loader"]["workers"] + 1
 
     def _goes_on(self):
         now = self.deployed.get(f"flow_runs/{self.id}")
@@ -167,8 +175,10 @@ class HostedRun:
         assert done.returncode == 0, done.stderr
         return self.wait_for_end()
 
-    def kill(self):
-        os.kill(self.pid, signal.SIGKILL)
+    def kill(self, *victims):
+        """SIGKILL to these; by default to the process of the flow."""
+        for pid in victims or (self.pid,):
+            os.kill(pid, signal.SIGKILL)
 
     def outcome(self):
         """How the finished run compares; nothing of it is computed again for that."""
@@ -182,14 +192,10 @@ class HostedRun:
 def result_of(deployed, config):
     """What the command says of a run of that config; in this process, on the same machine."""
     project = deployed.project
-    sets = {**config, "loader": {**config["loader"], "workers": 0}}
+    sets = {
+        **config, "loader": {**config["loader"], "workers": 0}, "launch": {"kind": "inline"},
+    }  # fmt: skip
     with deployed.machine.environment(MLFLOW_TRACKING_URI=deployed.mlflow):
         done = project("train", **{name: json.dumps(value) for name, value in sets.items()})
     assert done.code == 0, done.err
     return done.json
-
-
-def _command_line(pid):
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    return ""

@@ -86,7 +86,10 @@ class Deployed:
         # Batch normalisation cannot be trained on the one sample that a last batch may have.
         loader = {"batch_size": 16, "drop_last": True}
         allowed = ["items:Items"]  # what runs of the kill tests read instead
-        project = Project(machine.home / "project", loader=loader, targets_allowed=allowed)
+        project = Project(
+            machine.home / "project",
+            loader=loader, targets_allowed=allowed, launch={"kind": "local"},
+        )  # fmt: skip
         fails = 'int(os.environ.get("FAIL_AT_CALL", -1))'
         told = '(int(open("broken").read() or 38) if os.path.exists("broken") else -1)'
         project.write("model.py", MODEL.replace(fails, told))
