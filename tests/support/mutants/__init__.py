@@ -1,8 +1,13 @@
 """The faults of `make mutants`: small changes of the source that its tests must find."""
 
-from support.mutants import of_data, of_engine, of_tasks
+from support.mutants import of_data, of_engine, of_tasks, of_trainers
 from support.mutants.mutant import PARTS, ROOT, Mutant
 
 __all__ = ["MUTANTS", "PARTS", "ROOT", "Mutant"]
 
-MUTANTS = (*of_data.MUTANTS, *of_engine.MUTANTS, *of_tasks.MUTANTS)
+MUTANTS = (
+    *of_data.MUTANTS,
+    *of_engine.MUTANTS,
+    *of_tasks.MUTANTS,
+    *of_trainers.MUTANTS,
+)

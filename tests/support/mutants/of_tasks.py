@@ -4,15 +4,6 @@ from support.mutants.mutant import Mutant, of
 
 MUTANTS: tuple[Mutant, ...] = (
     *of(
-        "tasks/launch/thread_randomness.py",
-        "test_thread_randomness.py",
-        ("threads-share-a-generator", "if this_thread() == main[0]:", "if True:"),
-        ("waiting-clients-draw-from-items", "caller is None or not _is_clients(", "True or ("),
-        ("forked-processes-wait-equally-long", "vars(_own).clear()", "pass"),
-        ("imports-draw-from-items", "            random.setstate(state)", "            pass"),
-        ("forked-processes-have-no-main-thread", "_main[:] = [threading.get_ident()]", "pass"),
-    ),
-    *of(
         "tasks/planning/early_stopping.py",
         "test_early_stopping.py",
         ("standing-still-improves", "> best + config.min_delta", ">= best + config.min_delta"),
