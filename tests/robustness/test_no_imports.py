@@ -21,7 +21,10 @@ LOADING = {
     ("yaml", "unsafe_load"), ("yaml", "load_all"), ("pd", "read_pickle"), ("jit", "load"),
 }  # fmt: skip
 IMPORTING = {"import_module", "spec_from_file_location", "module_from_spec", "SourceFileLoader"}
-MAY_IMPORT_BY_NAME = {"tasks/user_code/targets.py", "data/lazy.py", "flows/flow_run/client.py"}
+MAY_IMPORT_BY_NAME = {
+    "tasks/user_code/targets.py", "data/lazy.py", "flows/flow_run/client.py",
+    "flows/flow_run/imports.py",
+}  # fmt: skip
 MAY_CALL_TARGETS = {
     "tasks/user_code/components.py", "tasks/run_data/run_data.py", "tasks/user_code/targets.py",
     "tasks/tracking/model_folder.py", "tasks/planning/run_length.py",

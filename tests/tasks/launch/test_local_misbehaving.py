@@ -4,6 +4,7 @@ import re
 
 import pytest
 from support.runs.command import alive, children
+from support.runs.machine import wait_for
 from support.trainers.forked_trainer import fork_trainers
 from support.trainers.misbehaving import local_run, mend, misbehaving_project, pid_of, plan, sets_of
 
@@ -133,7 +134,7 @@ def test_what_the_users_code_does_to_its_process_changes_no_byte(kind, project, 
     assert run.digests == unbroken
     left = children(pid)
     run.run.close()
-    assert not [one for one in (pid, *left) if alive(one)]
+    wait_for(lambda: not [one for one in (pid, *left) if alive(one)])
 
 
 def test_a_fork_that_comes_back_from_an_item_of_a_worker_changes_no_byte(project, unbroken, capfd):
