@@ -251,10 +251,13 @@ class Window:
 
     num_samples: samples of the whole update, over all its micro-batches.
     last: whether the optimizer steps after this micro-batch.
+    position, count: which of how many micro-batches of the update this one is, from 0.
     """
 
     num_samples: int
     last: bool
+    position: int = 0
+    count: int = 1
 
 
 @dataclass(slots=True)  # not frozen: made at each step, and four times as fast like this

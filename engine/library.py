@@ -69,11 +69,16 @@ class PlainBatches:
         read, index, row = iter(self._source), 0, 0
         while update := list(islice(read, self._accumulate)):
             sizes = [batch_size(data) for data in update]
-            for place, (data, size) in enumerate(zip(update, sizes, strict=True), start=1):
+            for place, (data, size) in enumerate(zip(update, sizes, strict=True)):
                 yield Batch(
                     data=data,
                     sample_ids_B=self._ids(data, row=row, size=size),
-                    window=Window(num_samples=sum(sizes), last=place == len(update)),
+                    window=Window(
+                        num_samples=sum(sizes),
+                        last=place + 1 == len(update),
+                        position=place,
+                        count=len(update),
+                    ),
                     index=index,
                 )
                 index, row = index + 1, row + size

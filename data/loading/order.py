@@ -176,7 +176,10 @@ class MicroBatchPlan:
         first = micro_step // self.accumulate * self.accumulate
         end = min(first + self.accumulate, self.num_micro_steps)
         return Window(
-            num_samples=self._offsets[end] - self._offsets[first], last=micro_step == end - 1
+            num_samples=self._offsets[end] - self._offsets[first],
+            last=micro_step == end - 1,
+            position=micro_step - first,
+            count=end - first,
         )
 
     def rows_after(self, micro_steps: int) -> int:

@@ -13,6 +13,7 @@ BUILT_IN_METRICS = (
     *("auroc", "average_precision", "f1", "precision", "recall", "balanced_accuracy"),
     *("confusion_matrix", "calibration_error", "perplexity", "mse", "mae", "r2"),
 )
+MAX_SHARDS = 1024
 MATRIX = "confusion_matrix"
 """The one built-in metric that is no number."""
 EMA = "ema/"
@@ -56,6 +57,13 @@ class GradientsConfig(Frozen):
         description="micro-batches per update, whose loss is the mean over all of them at once; "
         "the tail of an epoch is stepped",
     )
+    shards: int = Field(
+        default=1,
+        ge=1,
+        le=MAX_SHARDS,
+        description="parts of an update, a power of two, that are summed as a binary tree: so many "
+        "processes may share its work, and any number gives the same bytes",
+    )
     accumulate_from: int = Field(
         default=0,
         ge=0,
@@ -92,6 +100,16 @@ class GradientsConfig(Frozen):
         default=True, description="deliver a norm per group; all are recorded in any case"
     )
 
+    @field_validator("shards")
+    @classmethod
+    def _power_of_two(cls, shards: int) -> int:
+        if shards & (shards - 1):
+            raise ValueError(
+                f"{shards} is no power of two; the nearest are "
+                f"{1 << shards.bit_length() - 1} and {1 << shards.bit_length()}"
+            )
+        return shards
+
     def accumulated(self, epoch: int) -> int:
         """Micro-batches per update in that epoch."""
         return self.accumulate if epoch >= self.accumulate_from else 1
@@ -99,6 +117,8 @@ class GradientsConfig(Frozen):
     def key_slice(self, epoch: int) -> dict[str, Any]:
         """What acts on the numbers of that epoch."""
         acting = {name: value for name, value in self if name not in _IN_NO_KEY}
+        if self.shards == 1:  # then sums are as they were before there were shards
+            del acting["shards"]
         return acting | {"accumulate": self.accumulated(epoch)}
 
 

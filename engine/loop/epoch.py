@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from epochal.data.errors import TargetError, TrainingFailed
 from epochal.data.types import Batch, seed_64
@@ -39,6 +40,7 @@ from epochal.engine.model.batches import target_of, to_device
 from epochal.engine.model.freezing import freeze, set_training_mode
 from epochal.engine.model.optimizer_modes import to_evaluate, to_train
 from epochal.engine.model.precision import Precision
+from epochal.engine.model.running_statistics import in_order
 from epochal.engine.model.state import TrainingState
 from epochal.engine.model.step import Step, check_output
 from epochal.engine.randomness import borrowed_generators
@@ -150,18 +152,18 @@ def train_epoch(
     set_training_mode(state, frozen)
     if validation is not None:
         validation.when_due(progress)  # where a resume goes on before it was measured
-    with borrowed_generators(device) as reseed, annealed(state.model, recipe.momentum) as anneal:
+    with (
+        borrowed_generators(device) as reseed,
+        annealed(state.model, recipe.momentum) as anneal,
+        in_order(state.model, dealt=recipe.gradients.shards > 1) as apply_statistics,
+    ):
         for batch in announced(batches, on_phase):
             anneal(epoch + (progress.updates + 0.5) / updates_per_epoch)
             reseed(seed_64(recipe.seed, "step", epoch, batch.index))
-            data, num_samples = batch.data, batch.num_samples
-            if batch.size_HW is not None:
-                data = resized(to_device(data, device), batch.size_HW)
-            if mixer is not None:
-                data = mixer(to_device(data, device), batch.sample_ids_B, batch.repeats_B)
-            data = precision.place(data)
+            data, num_samples = _placed(batch, mixer, precision, device), batch.num_samples
             with precision.autocast():
                 output = check_output(recipe.step(state.module, data), num_samples=num_samples)
+            gradients.begin_micro_batch(batch.window)
             share = loss_weights.backward(output, batch)
             parts = (output.parts or {}).items()
             recorder.add_loss(
@@ -175,9 +177,10 @@ def train_epoch(
                 on_phase(OPTIMIZER)
                 factor = recipe.rate(epoch + (progress.updates + 0.5) / updates_per_epoch)
                 state.set_rate_factor(factor)
+                apply_statistics()
                 correction = loss_weights.end()
                 recorder.end_update(
-                    gradients.update(recorder.loss, correction=correction),
+                    gradients.update(recorder.loss, batch.window, correction=correction),
                     rate=state.base_rates[0] * factor,
                     further=[base * factor for base in further_rates],
                     correction=correction,
@@ -193,6 +196,16 @@ def train_epoch(
     progress.check_finite()
     _put_down(state)
     return _result(progress, first_update=first_update)
+
+
+def _placed(batch: Batch, mixer: Mixer | None, precision: Precision, device: torch.device) -> Any:
+    """The data of a batch as the step gets it: resized, mixed, on the device."""
+    data = batch.data
+    if batch.size_HW is not None:
+        data = resized(to_device(data, device), batch.size_HW)
+    if mixer is not None:
+        data = mixer(to_device(data, device), batch.sample_ids_B, batch.repeats_B)
+    return precision.place(data)
 
 
 def _num_updates(batches: Iterable[Batch]) -> int:
@@ -225,7 +238,7 @@ def _start(
         num_updates,
         recorder=recorder,
         observer=observer,
-        loss_weights=LossWeights(state.device, state.scaler),
+        loss_weights=LossWeights(state.device, state.scaler, dealt=recipe.gradients.shards > 1),
     )
     if resume is None:
         return progress

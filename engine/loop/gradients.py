@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from epochal.data.errors import NonFinite
+from epochal.data.types import Window
 from epochal.engine.config.numerics import GradientsConfig
 from epochal.engine.model.state import TrainingState
+from epochal.engine.shards.deal import shard_ends
+from epochal.engine.shards.tree import SumTree
 
 # P parameter tensors, G groups
 
@@ -59,6 +62,8 @@ class Gradients:
         wide = any(parameter.dtype in _DOUBLE for parameter in self._parameters)
         self._norm_dtype = torch.float64 if wide else torch.float32
         self._skipped_in_a_row = 0
+        self._tree = SumTree()
+        self._shard = 0
         tops = [".".join(name.split(".")[:-1][: config.depth]) or name for name in named]
         self.groups: tuple[str, ...] = tuple(dict.fromkeys(tops))
         self.group_of_P: tuple[int, ...] = tuple(self.groups.index(top) for top in tops)
@@ -82,15 +87,36 @@ class Gradients:
         """Before the first backward pass: no gradient is left of what was before."""
         for parameter in self._all:
             parameter.grad = None
-            if self._config.zeroing == "zero":
+            if self._config.zeroing == "zero" and self._config.shards == 1:
                 parameter.grad = torch.zeros_like(parameter)
+
+    def begin_micro_batch(self, window: Window) -> None:
+        """Before the backward pass of a micro-batch: what its shard has not is put aside."""
+        if self._config.shards > 1:
+            self._end_shards(window, before=window.position)
+
+    def _sum_shards(self, window: Window) -> None:
+        self._end_shards(window, before=window.count)
+        for parameter, total in zip(self._all, self._tree.take(), strict=True):
+            parameter.grad = total
+            if total is None and self._config.zeroing == "zero":
+                parameter.grad = torch.zeros_like(parameter)
+        self._shard = 0
+
+    def _end_shards(self, window: Window, *, before: int) -> None:
+        ends = shard_ends(window.count, self._config.shards)
+        while self._shard < len(ends) and ends[self._shard] <= before:
+            self._tree.add([parameter.grad for parameter in self._all])
+            for parameter in self._all:
+                parameter.grad = None
+            self._shard += 1
 
     def zero(self) -> None:
         """Frees every gradient, so that the next backward pass writes instead of adding.
 
         With `zeroing: zero` it fills them with zeros.
         """
-        if self._config.zeroing == "zero":
+        if self._config.zeroing == "zero" and self._config.shards == 1:
             torch._foreach_zero_(
                 [parameter.grad for parameter in self._all if parameter.grad is not None]
             )
@@ -99,13 +125,18 @@ class Gradients:
             parameter.grad = None
 
     @torch.no_grad()
-    def update(self, loss: Tensor, *, correction: Tensor | float | None = None) -> Update:
-        """Unscales, corrects, measures, clips, steps the optimizer and zeroes.
+    def update(
+        self, loss: Tensor, window: Window, *, correction: Tensor | float | None = None
+    ) -> Update:
+        """Sums, unscales, corrects, measures, clips, steps the optimizer and zeroes.
 
-        loss: of this update, shape (). correction: what gradients are multiplied by first.
+        loss: of this update, shape (). window: of its last micro-batch. correction: what gradients
+        are multiplied by first.
 
         Raises NonFinite after 50 skipped updates in a row.
         """
+        if self._config.shards > 1:
+            self._sum_shards(window)
         scaler, optimizer = self._state.scaler, self._state.optimizer
         scale = None if scaler is None else scaler.get_scale()
         if scaler is not None:

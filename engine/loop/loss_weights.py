@@ -33,9 +33,20 @@ Sum = float | Tensor
 
 
 class LossWeights:
-    """What losses count in their updates, on one device. scaler: of float16 losses, or None."""
+    """What losses count in their updates, on one device. scaler: of float16 losses, or None.
 
-    def __init__(self, device: torch.device, scaler: torch.amp.GradScaler | None = None) -> None:
+    dealt: whether an update is dealt to shards. None of them knows the first micro-batch then: the
+    estimate is the number of samples.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        scaler: torch.amp.GradScaler | None = None,
+        *,
+        dealt: bool = False,
+    ) -> None:
+        self._dealt = dealt
         self._device = device
         self._on_host = reads_at_once(device)
         self._scaler = scaler
@@ -119,13 +130,13 @@ class LossWeights:
         if self._estimate is None:
             scale = batch.window.num_samples / batch.num_samples
             whole = float(batch.window.num_samples)
-            if denominator_B is None:
+            if denominator_B is None or self._dealt:
                 self._estimate = whole
             elif isinstance(added, Tensor):
                 self._estimate = torch.where(added == 0, whole, added * scale)
             else:
                 self._estimate = added * scale if added else whole
-            self._exact = denominator_B is None or batch.window.last
+            self._exact = denominator_B is None or (batch.window.last and not self._dealt)
         else:
             self._exact = self._exact and denominator_B is None
         self._sum = self._sum + added

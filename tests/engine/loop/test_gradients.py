@@ -17,7 +17,7 @@ from support.numbers.tiny_model import (
 from torch import nn
 
 from epochal.data.errors import NonFinite, TargetError
-from epochal.data.types import seed_64
+from epochal.data.types import Window, seed_64
 from epochal.engine.checkpoint.folder import load_checkpoint, save_checkpoint
 from epochal.engine.checkpoint.serialize import load_state, split_state
 from epochal.engine.config.numerics import EmaConfig, GradientsConfig, PrecisionConfig
@@ -374,7 +374,7 @@ def test_norms_of_float64_gradients_are_float64(size):
     gradients.begin()
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, (1 + 1e-12) * size)
-    update = gradients.update(torch.zeros(()))
+    update = gradients.update(torch.zeros(()), Window(1, last=True))
     assert update.total == pytest.approx((1 + 1e-12) * size * 2, rel=1e-15)
 
 
@@ -408,5 +408,5 @@ def test_gradients_of_a_loss_that_is_trained_are_cleared_between_updates():
     for _ in range(2):
         value = loss(model(torch.ones(1, 2))).sum()
         value.backward()
-        gradients.update(value.detach())
+        gradients.update(value.detach(), Window(1, last=True))
         assert all(parameter.grad is None for parameter in parameters)

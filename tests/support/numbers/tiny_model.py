@@ -48,7 +48,12 @@ def batches(x, y, *, batch_size, accumulate=1, weights=None, start=0):
         high = min(low + batch_size, count)
         first = low // per_update * per_update
         size = min(first + per_update, count) - first
-        window = Window(num_samples=size, last=high == first + size)
+        window = Window(
+            num_samples=size,
+            last=high == first + size,
+            position=(low - first) // batch_size,
+            count=-(-size // batch_size),
+        )
         found.append(
             Batch(
                 data=(x[low:high], y[low:high]),
