@@ -78,6 +78,11 @@ class Progress:
     observer: Observer = field(repr=False, kw_only=True)
     loss_weights: LossWeights = field(repr=False, kw_only=True)
 
+    @property
+    def between_updates(self) -> bool:
+        """Whether an update has just ended; an epoch that is dealt to shards is kept only there."""
+        return self.recorder.between_updates
+
     def live(self) -> LiveMetrics | None:
         """The last update's numbers, or None before the first; waits for the device.
 

@@ -203,6 +203,7 @@ def _compute(work: Work, order: Order) -> Computed:
         times=times.until,
         updates_before=updates_before,
         beside=work.goodput.carry,
+        whole_updates=config.gradients.shards > 1,
     )
     batches = train_batches(
         data.dataset,

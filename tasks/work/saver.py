@@ -31,7 +31,7 @@ class MidEpochSaver:
 
     times: gives the pairs of `StageTimes` up to an update. updates_before: of the run, by the
     epoch's start. beside: gives what travels with a commit of so many samples, under `BESIDE`, and
-    need not be equal.
+    need not be equal. whole_updates: whether the epoch could go on only between two updates.
     """
 
     def __init__(
@@ -42,19 +42,23 @@ class MidEpochSaver:
         times: Callable[[int], list[list[int]]],
         updates_before: int,
         beside: Callable[[int], Mapping[str, Any]],
+        whole_updates: bool = False,
     ) -> None:
         self._link = link
         self._config = config
         self._times = times
         self._updates_before = updates_before
         self._beside = beside
+        self._whole_updates = whole_updates
         self._prepared = False
         self._last_s = time.monotonic()
         self._last_updates = 0
         self._last_micro_steps = 0
 
     def when_due(self, progress: Progress) -> None:
-        """Commits if it is time to and no commit is under way."""
+        """Commits if it is time to, the epoch could go on from here, and no commit is under way."""
+        if not self.can_commit(progress):
+            return
         share = self._share_of_interval(progress)
         if share < PREPARE_AT or not self._link.can_commit:
             return
@@ -65,6 +69,10 @@ class MidEpochSaver:
             self._prepared = True
             size = packed_size({"partial": state_tensors(progress.state)})
             self._link.prepare(size + SPARE_BYTES)
+
+    def can_commit(self, progress: Progress) -> bool:
+        """Whether the epoch could go on from here."""
+        return progress.between_updates or not self._whole_updates
 
     def now(self, progress: Progress) -> None:
         """Commits here, unless that was done at this very micro-step."""

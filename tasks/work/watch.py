@@ -42,7 +42,7 @@ class EpochWatch:
         """
         if self._link.stopped:
             raise PutDown
-        if self._link.interrupted:
+        if self._link.interrupted and self._saver.can_commit(progress):
             with self._committing:
                 self._saver.now(progress)
             raise PutDown
