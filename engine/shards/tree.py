@@ -26,9 +26,9 @@ class SumTree:
     def __init__(self) -> None:
         self._sums: list[tuple[int, Leaf]] = []  # leaves below each sum, and the sum
 
-    def add(self, leaf: Leaf) -> None:
-        """Takes the next leaf, and adds the subtrees that are whole by it."""
-        self._sums.append((1, leaf))
+    def add(self, leaf: Leaf, *, leaves: int = 1) -> None:
+        """Takes the next leaf, or the sum of so many, and adds the subtrees that are whole by it."""
+        self._sums.append((leaves, leaf))
         while len(self._sums) > 1 and self._sums[-1][0] == self._sums[-2][0]:
             (leaves, left), (_, right) = self._sums[-2:]
             self._sums[-2:] = [(2 * leaves, added(left, right))]

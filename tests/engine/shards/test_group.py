@@ -1,0 +1,68 @@
+"""Processes that share an update's shards: the bits of one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epochal.engine.shards.group import Group, flattened, subtrees
+from epochal.engine.shards.tree import SumTree
+
+
+@given(depth=st.integers(0, 6), data=st.data())
+def test_subtrees_are_nodes_of_the_tree_and_hold_each_shard_once(depth, data):
+    shards = 2**depth
+    first = data.draw(st.integers(0, shards - 1))
+    taken = range(first, data.draw(st.integers(first + 1, shards)))
+    found = subtrees(taken)
+    assert [leaf for one in found for leaf in range(one.first, one.first + one.leaves)] == list(
+        taken
+    )
+    for one in found:
+        assert one.leaves & (one.leaves - 1) == 0
+        assert one.first % one.leaves == 0
+
+
+def leaf_of(shard, count):
+    generator = torch.Generator().manual_seed(shard)
+    return torch.randn(count, generator=generator) * 10.0 ** (shard % 5)
+
+
+def summed(shards, count):
+    tree = SumTree()
+    for shard in range(shards):
+        tree.add([leaf_of(shard, count)])
+    return tree.take()[0]
+
+
+def work(rank, size, shards, count, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
+    group, own = Group(shards), []
+    for node in group.own:
+        tree = SumTree()
+        for shard in range(node.first, node.first + node.leaves):
+            tree.add([leaf_of(shard, count)])
+        own.append(tree.take()[0])
+    torch.save(group.sum(own), Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("size", "shards", "count"), [(2, 8, 101), (3, 8, 1000), (4, 8, 3), (4, 4, 1000)]
+)
+def test_every_process_gets_the_bits_of_one(size, shards, count, tmp_path):
+    mp.start_processes(work, (size, shards, count, str(tmp_path)), nprocs=size, start_method="fork")
+    expected = summed(shards, count)
+    for rank in range(size):
+        assert torch.equal(torch.load(tmp_path / f"{rank}.pt"), expected)
+
+
+def test_what_is_missing_adds_nothing():
+    like = [torch.zeros(2), torch.zeros(1)]
+    one = flattened([None, torch.tensor([-0.0])], like)
+    assert (one + torch.tensor([-0.0, 3.0, -0.0])).tolist() == [-0.0, 3.0, -0.0]
+    assert torch.signbit(one + torch.tensor([-0.0, 3.0, -0.0])).tolist() == [True, False, True]
