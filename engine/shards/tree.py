@@ -27,7 +27,7 @@ class SumTree:
         self._sums: list[tuple[int, Leaf]] = []  # leaves below each sum, and the sum
 
     def add(self, leaf: Leaf, *, leaves: int = 1) -> None:
-        """Takes the next leaf, or the sum of so many, and adds the subtrees that are whole by it."""
+        """Takes the next leaf, or sum of so many, and adds the subtrees that are whole by it."""
         self._sums.append((leaves, leaf))
         while len(self._sums) > 1 and self._sums[-1][0] == self._sums[-2][0]:
             (leaves, left), (_, right) = self._sums[-2:]
