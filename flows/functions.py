@@ -36,7 +36,7 @@ def train(config: RunConfig | Path | str) -> dict[str, Any]:
     """
     prepare_environment()
     loaded = _loaded(config)
-    with _threads_kept(), ProgressReporter() as reporter:
+    with _threads_kept(), ProgressReporter(bar=loaded.launch.kind != "inline") as reporter:
         return run_training(loaded, reporter=reporter, given=f"{loaded.name}.yaml").result
 
 
