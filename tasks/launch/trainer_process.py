@@ -239,19 +239,29 @@ def _live(
 
 
 def _print_all(pipe: IO[bytes], name: str) -> None:
-    """Prints what comes through the pipe to this process's output, as it comes."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    while chunk := os.read(pipe.fileno(), _CHUNK_BYTES):
-        stream: TextIO = getattr(sys, name)
-        with suppress(OSError, ValueError):  # nobody reads it any more
-            if isinstance(stream, io.TextIOWrapper):
-                stream.flush()
-                stream.buffer.write(chunk)
-                stream.buffer.flush()
-            else:
-                stream.write(decoder.decode(chunk))
-                stream.flush()
+    """Prints what comes through the pipe to this process's output, as it comes.
+
+    A line that is not ended is ended here: what this process prints begins on one of its own.
+    """
+    decoder, chunk = codecs.getincrementaldecoder("utf-8")(errors="replace"), b"\n"
+    while more := os.read(pipe.fileno(), _CHUNK_BYTES):
+        chunk = more
+        _print(chunk, name, decoder)
+    if not chunk.endswith(b"\n"):
+        _print(b"\n", name, decoder)
     pipe.close()
+
+
+def _print(chunk: bytes, name: str, decoder: codecs.IncrementalDecoder) -> None:
+    stream: TextIO = getattr(sys, name)
+    with suppress(OSError, ValueError):  # nobody reads it any more
+        if isinstance(stream, io.TextIOWrapper):
+            stream.flush()
+            stream.buffer.write(chunk)
+            stream.buffer.flush()
+        else:
+            stream.write(decoder.decode(chunk))
+            stream.flush()
 
 
 def _children(pid: int) -> Sequence[int]:
