@@ -260,8 +260,10 @@ def _print(chunk: bytes, name: str, decoder: codecs.IncrementalDecoder) -> None:
             stream.buffer.write(chunk)
             stream.buffer.flush()
         else:
-            stream.write(decoder.decode(chunk))
-            stream.flush()
+            text = decoder.decode(chunk)
+            stream.write(text)
+            if text.endswith("\n"):  # a progress bar's stream would end the line, a bar by \r too
+                stream.flush()
 
 
 def _children(pid: int) -> Sequence[int]:
