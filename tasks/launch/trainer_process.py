@@ -17,12 +17,13 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any, TextIO
 
 from epochal.data.errors import TrainingFailed
@@ -91,6 +92,32 @@ class TrainerProcess:
     def pid(self) -> int:
         """Its id."""
         return self._process.pid
+
+    @contextmanager
+    def stopped_with_this_one(self, *, woken: Callable[[], None]) -> Iterator[None]:
+        """Inside the block Ctrl-Z, which does not come to it, stops it too, until both go on.
+
+        woken: called then. Nothing changes outside the main thread, nor where SIGTSTP is ignored or
+        has a handler.
+        """
+        if (
+            threading.current_thread() is not threading.main_thread()
+            or signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL
+        ):
+            yield
+            return
+
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            _send_to_all(self._process, signal.SIGSTOP)
+            stop_this_process()
+            _send_to_all(self._process, signal.SIGCONT)
+            woken()
+
+        signal.signal(signal.SIGTSTP, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 
     def kill(self) -> None:
         """Ends it and what it has started, at once."""
@@ -207,8 +234,17 @@ _OF_CRASHES = frozenset(
 
 def _kill_all(process: subprocess.Popen[bytes]) -> None:
     """The process and all of its group: of a run that nobody has closed, too."""
-    with suppress(ProcessLookupError, PermissionError):  # nobody is left in it
-        os.killpg(process.pid, signal.SIGKILL)
+    _send_to_all(process, signal.SIGKILL)
+
+
+def _send_to_all(process: subprocess.Popen[bytes], number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # nobody is left in its group
+        os.killpg(process.pid, number)
+
+
+def stop_this_process() -> None:
+    """Comes back when it is told to go on."""
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _started(target: Callable[..., None], *arguments: Any) -> threading.Thread:

@@ -123,7 +123,6 @@ MISBEHAVING = """
             case "closed-hang":
                 os.closerange(3, 256)
                 time.sleep(3600)
-            case "breakpoint": breakpoint()
             case "value": raise ValueError("no good")
             case _: raise AssertionError(kind)
 

@@ -1,5 +1,9 @@
 """Errors told between processes, and the user's lines in a dump of Python's stacks."""
 
+import io
+from bdb import BdbQuit
+from pdb import Pdb
+
 import pytest
 
 from epochal.data.errors import PreflightFailed, StoreUnavailable, TrainingFailed
@@ -75,6 +79,18 @@ def test_who_asked_a_person_where_there_is_none_is_told_what_to_do():
     assert str(error_of(told_error(error))) == f"train · epoch 0{NO_TERMINAL}"
     error.__cause__ = EOFError("Ran out of input")
     assert str(error_of(told_error(error))) == "train · epoch 0"
+
+
+def test_a_debugger_that_reads_from_nothing_is_told_the_same():
+    debugger = Pdb(stdin=io.StringIO(), stdout=io.StringIO(), nosigint=True, readrc=False)
+
+    def stops():
+        debugger.set_trace()
+        return 1
+
+    with pytest.raises(BdbQuit) as caught:
+        stops()
+    assert str(error_of(told_error(caught.value))).endswith(NO_TERMINAL)
 
 
 def test_an_error_that_cannot_say_what_it_is_is_told_all_the_same():

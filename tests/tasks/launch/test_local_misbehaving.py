@@ -29,7 +29,6 @@ SAID = {
     "long": "ValueError: long long",
     "unmakeable": "misbehaving.Unmakeable: 1 and 2",
     "closed": "closed descriptors that are not its own",
-    "breakpoint": "bdb.BdbQuit.*launch.kind: inline",
 }
 CRASHES = ("_exit-0", "_exit-7", "segfault", "abort")
 WITHOUT_A_PLACE = ("kill", "closed")
