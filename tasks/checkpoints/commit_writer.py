@@ -91,9 +91,9 @@ class CommitWriter:
             self._thread.join(within_s)
             if self._thread.is_alive():
                 raise StoreUnavailable(
-                    f"{self.store.url} did not take a commit of the epoch within {within_s:.0f} s "
-                    "(checkpoint.grace_seconds); the one before it stands, run the same command to "
-                    "go on from there"
+                    f"{self.store.url} did not take a commit of the epoch in the {within_s:.1f} s "
+                    "that were left of checkpoint.grace_seconds; the one before it stands, run the "
+                    "same command to go on from there"
                 )
         if self.error is not None:
             error, self.error = self.error, None
