@@ -220,6 +220,8 @@ class LocalTrainer(Trainer):
         """Where it is, for a person."""
         assert self._process is not None
         standing = self._process.standing()
+        if not standing.begun:
+            return "It cannot say where it is: it still starts"
         if not standing.answered:
             return f"It does not answer: was it stopped? `kill -CONT {self.pid}` lets it go on"
         if standing.place.trace is None:

@@ -46,10 +46,11 @@ _CHUNK_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a process is. answered: whether it could be asked."""
+    """Where a process is. answered: whether it could be asked. begun: whether it can be by now."""
 
     answered: bool
     place: Place
+    begun: bool = True
 
 
 class TrainerProcess:
@@ -144,6 +145,8 @@ class TrainerProcess:
 
     def standing(self) -> Standing:
         """Where Python is at: in the process, or in one of the loader that it may wait for."""
+        if Path("/proc/self/status").exists() and not _catches(self.pid, DUMP_SIGNAL):
+            return Standing(answered=False, place=Place(), begun=False)  # it would be ended by it
         place = self._asked(self.pid)
         if place is None:
             return Standing(answered=False, place=Place())
