@@ -226,4 +226,4 @@ class LocalTrainer(Trainer):
             return f"It does not answer: was it stopped? `kill -CONT {self.pid}` lets it go on"
         if standing.place.trace is None:
             return "It is in no file of yours"
-        return f"It is{standing.place.where}:{os.linesep}{standing.place.trace}"
+        return f"It is at {standing.place.where.strip(' ()')}:{os.linesep}{standing.place.trace}"

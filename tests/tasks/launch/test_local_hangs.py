@@ -71,7 +71,7 @@ def state_of(pid):
 def line_of(project, kind):
     text = (project.folder / "misbehaving.py").read_text()
     number = text[: text.index(LINES[kind])].count("\n") + 1
-    return f"({project.folder}/misbehaving.py, line {number})"
+    return f"{project.folder}/misbehaving.py, line {number}"
 
 
 @pytest.mark.parametrize(
