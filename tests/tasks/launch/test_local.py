@@ -150,7 +150,7 @@ def test_the_flows_process_imports_no_torch_and_leaves_no_trainer_that_nobody_cl
     assert process.returncode == 0, err.decode()
     weights, imported, pid = out.decode().split()
     assert (len(weights), imported) == (64, "False")
-    assert not alive(int(pid))
+    wait_for(lambda: not alive(int(pid)))
     assert {tuple(one["threads"]) for one in told(project)} == {("MainThread",)}
 
 

@@ -41,7 +41,7 @@ class Hanging:
         finally:
             watcher.join()
             self.run.run.close()
-            assert not any(map(alive, self.family))
+            wait_for(lambda: not any(map(alive, self.family)))
 
     def _watch(self, then):
         wait_for(self.asleep.exists)
