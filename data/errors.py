@@ -23,6 +23,7 @@ A message says what, where, what was found, what was expected and what to do.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 
@@ -104,6 +105,14 @@ class CorruptObject(Unavailable):
 
 class Interrupted(Unavailable):
     """A signal or a cancellation ended the run."""
+
+
+def out_of_memory(path: Path) -> Unavailable:
+    """To be raised where memory ran out while a file was read, which may be as good as ever."""
+    return Unavailable(
+        f"{path} could not be read, since memory ran out; end what else needs memory, or raise its "
+        "limit (`ulimit -v`, that of the container), then run the same command to go on"
+    )
 
 
 def passes_through(error: BaseException) -> bool:

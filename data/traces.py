@@ -47,14 +47,14 @@ def is_users(filename: str) -> bool:
 def text_of(error: BaseException) -> str:
     """What the error says, also where its own `__str__` fails."""
     try:
-        return str(error)
+        return _encodable(str(error))
     except Exception:  # noqa: BLE001 - of the user's class
         return in_one_line(error)
 
 
 def in_one_line(error: BaseException) -> str:
     """The error's class and what it says, on one line."""
-    text = " ".join("".join(traceback.format_exception_only(error)).split())
+    text = " ".join(_encodable("".join(traceback.format_exception_only(error))).split())
     return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
 
 
@@ -80,7 +80,7 @@ def users_trace(error: BaseException) -> str | None:
     if not any(_shorten(one) for one in list(_chain(told))):
         return None
     text = "".join(told.format()).replace("Traceback (most recent call last):\n", "")
-    return _without_middle(text, _MOST_TRACE)
+    return _without_middle(_encodable(text), _MOST_TRACE)
 
 
 def failure_text(error: BaseException) -> str:
@@ -91,7 +91,16 @@ def failure_text(error: BaseException) -> str:
 
 def whole_trace(error: BaseException) -> str:
     """All frames, those of libraries too, and of all errors that led to this one."""
-    return _without_middle("".join(traceback.format_exception(error)), _MOST_WHOLE)
+    text = "".join(traceback.format_exception(error))
+    return _without_middle(_encodable(text), _MOST_WHOLE)
+
+
+def _encodable(text: str) -> str:
+    """`text` as Prefect and MLflow take it, which speak UTF-8.
+
+    It may name a file whose name is none: Python has lone surrogates in place of its bytes.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _without_middle(text: str, most: int) -> str:

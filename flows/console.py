@@ -128,12 +128,7 @@ def goodput_table(goodput: RunGoodput) -> Table:
 def goodput_lines(goodput: RunGoodput) -> list[str]:
     """What else is known of all epochs together: peaks of memory, utilisation, what is missing."""
     whole = goodput.whole
-    peaks = {
-        "host": whole.peak_host_bytes,
-        "largest child": whole.peak_child_bytes,
-        "device": whole.peak_device_bytes,
-    }
-    memory = " · ".join(f"{name} {size(peak)}" for name, peak in peaks.items() if peak is not None)
+    memory = " · ".join(f"{name} {size(peak)}" for name, peak in whole.peaks.items())
     used = whole.flops_utilisation
     unknown = f"{whole.unknown_losses} of {whole.resumed} times it is not known what was lost"
     return [

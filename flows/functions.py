@@ -6,7 +6,7 @@ Each returns what its command prints with `--json`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -36,7 +36,8 @@ def train(config: RunConfig | Path | str) -> dict[str, Any]:
     """
     prepare_environment()
     loaded = _loaded(config)
-    with _threads_kept(), ProgressReporter() as reporter:
+    inline = loaded.launch.kind == "inline"
+    with _threads_kept() if inline else nullcontext(), ProgressReporter(bar=not inline) as reporter:
         return run_training(loaded, reporter=reporter, given=f"{loaded.name}.yaml").result
 
 

@@ -27,9 +27,11 @@ class ProgressReporter:
 
     Draws on standard error, so that standard output stays for results; where that is no
     terminal, only the lines are written.
+
+    bar: none where the user's code runs in this process, whose debugger may ask for a line.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, bar: bool = True) -> None:
         self._cached = 0
         self._task: TaskID | None = None
         self._progress = Progress(
@@ -41,7 +43,7 @@ class ProgressReporter:
             TimeRemainingColumn(compact=True),
             console=console.err,
             transient=True,
-            disable=not console.err.is_terminal,
+            disable=not (bar and console.err.is_terminal),
         )
 
     def __enter__(self) -> Self:

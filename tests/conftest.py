@@ -30,6 +30,7 @@ _LONG = [
         "whole/test_browser.py", "robustness/test_kills.py",
         "flows/deployment/test_deployment_runs.py", "flows/servers/test_servers.py",
         "tasks/stages/test_average.py", "robustness/test_real_faults.py",
+        "tasks/launch/test_local_misbehaving.py", "tasks/launch/test_local_hangs.py",
     )
 ]  # fmt: skip
 _OWN_SETTINGS = ("PREFECT_", "MLFLOW_", "EPOCHAL_")

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from epochal.data.errors import BadStore, CorruptObject
+from epochal.data.errors import BadStore, CorruptObject, out_of_memory
 from epochal.data.tables.schemas import Column, Schema
 
 # N rows
@@ -44,12 +44,15 @@ def arrow_type(column: Column) -> pa.DataType:
 
 @contextmanager
 def told(path: Path) -> Iterator[None]:
-    """Turns what pyarrow raises at bad bytes into CorruptObject; errors of the system stay."""
+    """Turns what pyarrow raises at bad bytes into CorruptObject; errors of the system stay.
+
+    Raises Unavailable if memory runs out: what a file may claim is checked before it is asked for.
+    """
     try:
         yield
-    except (
-        OSError, pa.ArrowException, MemoryError, ValueError, OverflowError, LookupError
-    ) as error:  # fmt: skip
+    except MemoryError as error:
+        raise out_of_memory(path) from error
+    except (OSError, pa.ArrowException, ValueError, OverflowError, LookupError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         cause = " ".join(str(error).split())[:300]

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from epochal.data.errors import CorruptObject, StateMismatch
+from epochal.data.errors import CorruptObject, StateMismatch, out_of_memory
 from epochal.engine.model.companions import Companions
 from epochal.engine.model.ema import WeightAverage
 from epochal.engine.model.state import TrainingState
@@ -48,10 +48,16 @@ class StateParts:
 
 
 def load_tensors(path: Path, *, device: str) -> dict[str, Tensor]:
-    """All tensors of a safetensors file. Raises CorruptObject if it is none."""
+    """All tensors of a safetensors file.
+
+    Raises CorruptObject if it is none, Unavailable if memory runs out: of no file is more mapped
+    than it has.
+    """
     try:
         tensors = dict(load_file(path, device=device))
-    except (SafetensorError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+    except MemoryError as error:
+        raise out_of_memory(path) from error
+    except (SafetensorError, ValueError, TypeError, RuntimeError) as error:
         raise CorruptObject(f"{path} is no safetensors file: {error}") from error
     for name, tensor in tensors.items():
         if tensor.dtype == torch.bool and bool((tensor.view(torch.uint8) > 1).any()):

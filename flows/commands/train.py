@@ -45,7 +45,7 @@ def train(
 ) -> None:
     """Run or resume: what the store has is not computed again."""
     loaded = load_config(config, overrides=overrides or ())
-    with ProgressReporter() as reporter:
+    with ProgressReporter(bar=loaded.launch.kind != "inline") as reporter:
         given = shlex.join([str(config), *(f"--set={override}" for override in overrides or ())])
         finished = run_training(loaded, reporter=reporter, given=given)
     if as_json:

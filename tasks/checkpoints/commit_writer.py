@@ -55,7 +55,8 @@ class CommitWriter:
 
     identity: what a commit must have in common with the stage that goes on from it. saved: called
     in the thread for each commit that is durable. freed, done, failed: called in the thread when
-    the buffer is read, and when the commit has ended, well or badly. resumed: whether there are
+    the buffer is read, and when the commit has ended, well or badly; failed only while the epoch is
+    at work. resumed: whether there are
     commits of an earlier try.
     """
 
@@ -72,6 +73,7 @@ class CommitWriter:
     longest_s: float = 0.0
     _thread: threading.Thread | None = None
     _over: bool = False
+    _ending: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self, commit: EpochCommit) -> None:
         """Writes it in a thread, after the one before."""
@@ -82,8 +84,9 @@ class CommitWriter:
         self._thread.start()
 
     def give_up(self) -> None:
-        """The epoch is done: what is being written need not be."""
-        self._over = True
+        """The epoch is done: what is being written need not be, and may fail."""
+        with self._ending:
+            self._over = True
 
     def end(self, *, within_s: float | None = None) -> None:
         """Waits for the thread. Raises its error, StoreUnavailable where it takes too long."""
@@ -91,9 +94,9 @@ class CommitWriter:
             self._thread.join(within_s)
             if self._thread.is_alive():
                 raise StoreUnavailable(
-                    f"{self.store.url} did not take a commit of the epoch within {within_s:.0f} s "
-                    "(checkpoint.grace_seconds); the one before it stands, run the same command to "
-                    "go on from there"
+                    f"{self.store.url} did not take a commit of the epoch in the {within_s:.1f} s "
+                    "that were left of checkpoint.grace_seconds; the one before it stands, run the "
+                    "same command to go on from there"
                 )
         if self.error is not None:
             error, self.error = self.error, None
@@ -104,7 +107,7 @@ class CommitWriter:
 
         One that is still being stored is deleted by its thread.
         """
-        self._over = True
+        self.give_up()
         if self.error is not None:
             error, self.error = self.error, None
             notice(f"the last commit inside the epoch failed: {cause_of(error)}")
@@ -141,8 +144,10 @@ class CommitWriter:
         except _GivenUp:
             pass
         except BaseException as error:  # noqa: BLE001 - raised again in the main thread
-            self.error = error
-            self.failed()
+            with self._ending:
+                self.error = error
+                if not self._over:  # else it would stop another stage
+                    self.failed()
         finally:
             self.longest_s = max(self.longest_s, time.monotonic() - started_s)
             if not freed:

@@ -177,6 +177,10 @@ def _known_keys(location: Sequence[int | str]) -> set[str]:
     return {key for model in models for key in _fields(model)}
 
 
+_VERBS = ("returns ", "replaces ", "ends ")
+"""With which some descriptions of fields begin."""
+
+
 def _help(location: Sequence[int | str]) -> str:
     models: list[type[BaseModel]] = [RunConfig]
     for part in location[:-1]:
@@ -184,7 +188,8 @@ def _help(location: Sequence[int | str]) -> str:
     for model in models:
         field = _fields(model).get(str(location[-1]) if location else "")
         if field is not None and field.description:
-            return f"it is {field.description}"
+            verb = "" if field.description.startswith(_VERBS) else "is "
+            return f"it {verb}{field.description}"
     return "see the reference of the config"
 
 

@@ -77,6 +77,16 @@ class Totals:
             return None
         return self.flops / self.possible_flops
 
+    @property
+    def peaks(self) -> dict[str, int]:
+        """Whose memory → its peak in bytes, where it is known."""
+        named = {
+            "host": self.peak_host_bytes,
+            "largest child": self.peak_child_bytes,
+            "device": self.peak_device_bytes,
+        }
+        return {name: peak for name, peak in named.items() if peak is not None}
+
     def __add__(self, other: Totals) -> Totals:
         """Both together: seconds and counts are added, of peaks the higher one holds."""
         seconds = {

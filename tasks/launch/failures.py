@@ -54,6 +54,14 @@ class TrainerDefect(RuntimeError):
     """The other process failed in a way that Epochal does not know."""
 
 
+NO_TERMINAL = (
+    ". A trainer process reads from no terminal: launch.kind: inline runs your code in the process "
+    "of the command, where breakpoint() and input() work"
+)
+_ASKED_NOBODY = frozenset({"BdbQuit: ", "EOFError: EOF when reading a line"})
+"""What a debugger and `input()` raise where there is nothing to read from."""
+
+
 def told_error(error: BaseException) -> dict[str, Any]:
     """An error as plain JSON."""
     kinds = [one.__name__ for one in type(error).__mro__]
@@ -63,11 +71,18 @@ def told_error(error: BaseException) -> dict[str, Any]:
         kind = next((one for one in kinds if one in _OF_SYSTEM), "")
     return {
         "class": kind,
-        "text": text_of(error) if kind else in_one_line(error),
+        "text": f"{text_of(error) if kind else in_one_line(error)}{_no_terminal(error)}",
         "errno": getattr(error, "errno", None),
         "trace": users_trace(error),
         "whole": whole_trace(error),
     }
+
+
+def _no_terminal(error: BaseException) -> str:
+    """What to do where the user's code has asked a person."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return NO_TERMINAL if f"{type(error).__name__}: {text_of(error)}" in _ASKED_NOBODY else ""
 
 
 def error_of(told: Mapping[str, Any]) -> Exception:

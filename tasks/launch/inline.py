@@ -37,6 +37,8 @@ class InlineTrainer(Trainer):
     ) -> tuple[Message, bytes | None]:
         """Does it."""
         self._answers, before = dict(answers), self._answers
+        if name == "compute":
+            self.stopped = False  # that was of a stage before
         try:
             return handle(self.worker, name, body)
         finally:

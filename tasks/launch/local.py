@@ -34,6 +34,7 @@ class LocalTrainer(Trainer):
     _busy: bool = False
     _asked: Exception | None = None
     _noted: int = 0
+    _heard_s: float = 0.0
     _closed: bool = False
 
     def __post_init__(self) -> None:
@@ -61,8 +62,9 @@ class LocalTrainer(Trainer):
         self._answers, self._asked = dict(answers), None
         self._noted, self._busy = self._process.noted(), True
         try:
-            self._send({"type": "request", "name": name, "body": body})
-            return self._reply()
+            with self._process.stopped_with_this_one(woken=self._heard):
+                self._send({"type": "request", "name": name, "body": body})
+                return self._reply()
         except _TrainerEnded:
             raise self._process.death(body.get("label"), self._noted) from None
         finally:
@@ -107,13 +109,14 @@ class LocalTrainer(Trainer):
         poll.register(self._channel.fileno(), select.POLLIN | select.POLLHUP)
         signals = self.interruption.fileno()
         poll.register(signals, select.POLLIN)
-        last_s, passed_on, told_silence = now_s(), False, False
+        self._heard()
+        passed_on, told_silence = False, False
         while True:
             if self.interruption.came and not passed_on:
                 passed_on = True
                 poll.unregister(signals)
                 self._send({"type": "interrupt"})
-            left_s = last_s + self.config.launch.silence_seconds - now_s()
+            left_s = self._heard_s + self.config.launch.silence_seconds - now_s()
             if passed_on:
                 left_s = self.config.checkpoint.grace_seconds - self.interruption.since_s
                 if left_s <= 0:
@@ -127,10 +130,14 @@ class LocalTrainer(Trainer):
                 continue
             if all(descriptor == signals for descriptor, _ in ready):
                 continue
-            last_s, told_silence = now_s(), False
+            self._heard()
+            told_silence = False
             reply = self._take(*self._receive())
             if reply is not None:
                 return reply
+
+    def _heard(self) -> None:
+        self._heard_s = now_s()
 
     def _take(self, message: Message, data: bytes | None) -> tuple[Message, bytes | None] | None:
         match message["type"]:
@@ -213,8 +220,10 @@ class LocalTrainer(Trainer):
         """Where it is, for a person."""
         assert self._process is not None
         standing = self._process.standing()
+        if not standing.begun:
+            return "It cannot say where it is: it still starts"
         if not standing.answered:
             return f"It does not answer: was it stopped? `kill -CONT {self.pid}` lets it go on"
         if standing.place.trace is None:
             return "It is in no file of yours"
-        return f"It is{standing.place.where}:{os.linesep}{standing.place.trace}"
+        return f"It is at {standing.place.where.strip(' ()')}:{os.linesep}{standing.place.trace}"

@@ -21,6 +21,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import lru_cache
+from types import FunctionType
 from typing import Any
 
 CLIENTS = frozenset(
@@ -82,10 +83,9 @@ def _divided(name: str, of_main: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _kept(find_and_load: Callable[..., Any]) -> Callable[..., Any]:
+def _kept(find_and_load: FunctionType) -> Callable[..., Any]:
     """The function that imports what was not imported before; the main generator stays as it is."""
 
-    @functools.wraps(find_and_load)
     def function(*args: Any, **kwargs: Any) -> Any:
         if threading.get_ident() != _main[0]:
             return find_and_load(*args, **kwargs)
@@ -95,7 +95,9 @@ def _kept(find_and_load: Callable[..., Any]) -> Callable[..., Any]:
         finally:
             random.setstate(state)
 
-    return function
+    # Python leaves the frames of this file out of the tracebacks of an import that failed.
+    function.__code__ = function.__code__.replace(co_filename=find_and_load.__code__.co_filename)
+    return functools.wraps(find_and_load)(function)
 
 
 @lru_cache(maxsize=1024)

@@ -17,12 +17,13 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any, TextIO
 
 from epochal.data.errors import TrainingFailed
@@ -45,10 +46,11 @@ _CHUNK_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a process is. answered: whether it could be asked."""
+    """Where a process is. answered: whether it could be asked. begun: whether it can be by now."""
 
     answered: bool
     place: Place
+    begun: bool = True
 
 
 class TrainerProcess:
@@ -92,6 +94,32 @@ class TrainerProcess:
         """Its id."""
         return self._process.pid
 
+    @contextmanager
+    def stopped_with_this_one(self, *, woken: Callable[[], None]) -> Iterator[None]:
+        """Inside the block Ctrl-Z, which does not come to it, stops it too, until both go on.
+
+        woken: called then. Nothing changes outside the main thread, nor where SIGTSTP is ignored or
+        has a handler.
+        """
+        if (
+            threading.current_thread() is not threading.main_thread()
+            or signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL
+        ):
+            yield
+            return
+
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            _send_to_all(self._process, signal.SIGSTOP)
+            stop_this_process()
+            _send_to_all(self._process, signal.SIGCONT)
+            woken()
+
+        signal.signal(signal.SIGTSTP, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+
     def kill(self) -> None:
         """Ends it and what it has started, at once."""
         _kill_all(self._process)
@@ -117,6 +145,8 @@ class TrainerProcess:
 
     def standing(self) -> Standing:
         """Where Python is at: in the process, or in one of the loader that it may wait for."""
+        if Path("/proc/self/status").exists() and not _catches(self.pid, DUMP_SIGNAL):
+            return Standing(answered=False, place=Place(), begun=False)  # it would be ended by it
         place = self._asked(self.pid)
         if place is None:
             return Standing(answered=False, place=Place())
@@ -207,8 +237,17 @@ _OF_CRASHES = frozenset(
 
 def _kill_all(process: subprocess.Popen[bytes]) -> None:
     """The process and all of its group: of a run that nobody has closed, too."""
-    with suppress(ProcessLookupError, PermissionError):  # nobody is left in it
-        os.killpg(process.pid, signal.SIGKILL)
+    _send_to_all(process, signal.SIGKILL)
+
+
+def _send_to_all(process: subprocess.Popen[bytes], number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # nobody is left in its group
+        os.killpg(process.pid, number)
+
+
+def stop_this_process() -> None:
+    """Comes back when it is told to go on."""
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _started(target: Callable[..., None], *arguments: Any) -> threading.Thread:
@@ -239,19 +278,31 @@ def _live(
 
 
 def _print_all(pipe: IO[bytes], name: str) -> None:
-    """Prints what comes through the pipe to this process's output, as it comes."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    while chunk := os.read(pipe.fileno(), _CHUNK_BYTES):
-        stream: TextIO = getattr(sys, name)
-        with suppress(OSError, ValueError):  # nobody reads it any more
-            if isinstance(stream, io.TextIOWrapper):
-                stream.flush()
-                stream.buffer.write(chunk)
-                stream.buffer.flush()
-            else:
-                stream.write(decoder.decode(chunk))
-                stream.flush()
+    """Prints what comes through the pipe to this process's output, as it comes.
+
+    A line that is not ended is ended here: what this process prints begins on one of its own.
+    """
+    decoder, chunk = codecs.getincrementaldecoder("utf-8")(errors="replace"), b"\n"
+    while more := os.read(pipe.fileno(), _CHUNK_BYTES):
+        chunk = more
+        _print(chunk, name, decoder)
+    if not chunk.endswith(b"\n"):
+        _print(b"\n", name, decoder)
     pipe.close()
+
+
+def _print(chunk: bytes, name: str, decoder: codecs.IncrementalDecoder) -> None:
+    stream: TextIO = getattr(sys, name)
+    with suppress(OSError, ValueError):  # nobody reads it any more
+        if isinstance(stream, io.TextIOWrapper):
+            stream.flush()
+            stream.buffer.write(chunk)
+            stream.buffer.flush()
+        else:
+            text = decoder.decode(chunk)
+            stream.write(text)
+            if text.endswith("\n"):  # a progress bar's stream would end the line, a bar by \r too
+                stream.flush()
 
 
 def _children(pid: int) -> Sequence[int]:

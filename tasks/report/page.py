@@ -281,10 +281,12 @@ class _Report:
             return
         whole, unknown = goodput.whole, goodput.unknown
         speed, used = whole.samples_per_second, whole.flops_utilisation
+        memory = [f"{peak / 1e6:,.0f} MB ({name})" for name, peak in whole.peaks.items()]
         notes = [
             f"{whole.share or 0:.0%} of {whole.wall_seconds:,.1f} s moved the weights",
             *([] if speed is None else [f"{speed:,.0f} samples a second while training"]),
             *([] if used is None else [f"{used:.1%} of the operations that the device can do"]),
+            *([f"memory at most {', '.join(memory)}"] if memory else []),
             *([f"what {unknown} stages have cost is not known"] if unknown else []),
         ]
         chart = line_chart(cause_curves(goodput), x_label="epoch", linear=True)

@@ -9,13 +9,13 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epochal.data.errors import TrainingFailed, Unavailable
+from epochal.data.errors import EpochalError, TrainingFailed
 from epochal.data.inspection.file_stamps import files_stamp
 from epochal.data.stage_store.records import StageRecord, dump_record
 from epochal.data.store.store import Store
@@ -183,10 +183,8 @@ class Trainer(ABC):
         threading.Thread(target=self._allocate, args=(size,), daemon=True).start()
 
     def _allocate(self, size: int) -> None:
-        try:
+        with suppress(EpochalError):  # the commit itself will say it, unless the run has ended
             self.buffer.allocate(size)
-        except Unavailable:
-            return  # the commit itself will say it
 
     def begin_commit(self, commit: Mapping[str, Any]) -> None:
         """Has what is in the buffer written as a commit of the epoch at work."""

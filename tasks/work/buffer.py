@@ -10,11 +10,12 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from epochal.data.errors import Unavailable
+from epochal.data.errors import TrainingFailed, Unavailable
 from epochal.data.store.failures import advice, cause_of
 
 if TYPE_CHECKING:
@@ -48,12 +49,35 @@ class Buffer:
 
     def __init__(self, descriptor: int | None = None) -> None:
         self.descriptor = _new_file() if descriptor is None else descriptor
+        self._file = os.fstat(self.descriptor)
         self._map: mmap.mmap | None = None
+        self._using = threading.Lock()
 
     def allocate(self, size: int) -> None:
-        """Makes the file at least `size` bytes long. Raises Unavailable if memory runs out."""
-        if os.fstat(self.descriptor).st_size >= size:
-            return
+        """Makes the file at least `size` bytes long. From any thread.
+
+        Raises Unavailable if memory runs out, TrainingFailed if somebody has closed the descriptor.
+        """
+        with self._using:
+            if self._length() < size:
+                self._grow(size)
+
+    def _length(self) -> int:
+        """Of the file. Whoever closes what is not theirs may have one of their own there since."""
+        try:
+            now = os.fstat(self.descriptor)
+        except OSError:
+            now = None
+        if now is None or not os.path.samestat(now, self._file):
+            raise TrainingFailed(
+                "the code that the run calls has closed descriptors that are not its own, that of "
+                "the memory for checkpoints among them. Close what your code has opened, no range "
+                "as os.closerange() does. What was committed is intact, and the same command goes "
+                "on from there"
+            )
+        return now.st_size
+
+    def _grow(self, size: int) -> None:
         try:
             if hasattr(os, "posix_fallocate"):  # else a page that is missing would kill the process
                 os.posix_fallocate(self.descriptor, 0, size)
@@ -72,7 +96,7 @@ class Buffer:
         if not size:
             return np.empty(0, np.uint8)
         if self._map is None or len(self._map) < size:
-            length = os.fstat(self.descriptor).st_size
+            length = self._length()
             self._map = mmap.mmap(self.descriptor, length, flags=mmap.MAP_SHARED | _POPULATE)
         return np.frombuffer(self._map, np.uint8, size)
 
@@ -93,10 +117,11 @@ class Buffer:
 
     def close(self) -> None:
         """Gives the descriptor back; what is mapped stays until nobody uses it."""
-        self._map = None
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        with self._using:  # else memory could be asked for under the number of another file
+            self._map = None
+            descriptor, self.descriptor = self.descriptor, -1
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
 def pack(

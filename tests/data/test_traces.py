@@ -14,6 +14,7 @@ from epochal.data.traces import (
     failure_text,
     in_one_line,
     is_users,
+    text_of,
     users_line,
     users_trace,
     whole_trace,
@@ -141,3 +142,14 @@ def test_an_error_in_one_line_is_its_class_and_what_it_says(error, text):
 
 def test_one_line_stays_short():
     assert len(in_one_line(ValueError("x" * 10_000))) < 600
+
+
+def test_what_an_error_says_can_be_sent_though_it_names_a_file_whose_name_is_no_utf8():
+    def read():
+        name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
+        raise ValueError(f"no image: {name}")
+
+    error = raised(read)
+    for text in (text_of(error), in_one_line(error), users_trace(error), whole_trace(error)):
+        assert "no image: caf\\udce9.png" in text
+        text.encode()

@@ -1,6 +1,8 @@
 """The commands as functions: each gives what its command prints with `--json`."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from support.runs.bare_run import BareRun
 from support.runs.project import Project, call
 
 import epochal
+from epochal.flows import functions
 
 DONE = {"run", "done", "would_run", "bitwise", "data_not_read", "stages"}
 
@@ -68,6 +71,14 @@ def test_samples_are_those_of_the_command(project):
 def test_what_samples_cannot_be_asked_for_is_named(asked, words, project):
     with pytest.raises(epochal.InputError, match=words):
         epochal.samples(project.config, **asked)
+
+
+def test_where_a_trainer_computes_the_call_imports_no_torch(tmp_path, home, monkeypatch):
+    monkeypatch.setattr(functions, "run_training", lambda *_, **__: SimpleNamespace(result={}))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert epochal.train(Project(tmp_path / "one", launch={"kind": "local"}).config) == {}
+    with pytest.raises(ImportError):
+        epochal.train(Project(tmp_path / "other", launch={"kind": "inline"}).config)
 
 
 def test_the_threads_of_one_config_are_not_those_of_the_next_run(tmp_path, home):

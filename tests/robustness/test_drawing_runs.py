@@ -52,7 +52,7 @@ def test_items_read_from_storage_that_fails_draw_as_if_it_did_not(
     def digests(name, workers):
         loader = {"batch_size": 4, "workers": workers}
         project = drawing_project(tmp_path / name, size=12, url=items, loader=loader)
-        run = BareRun(project.config)
+        run = BareRun(project.config, launch__kind="local")
         try:
             return run().digests
         finally:
@@ -120,7 +120,7 @@ def test_a_process_that_was_stopped_and_wakes_up_later_adds_nothing(
     project = drawing_project(tmp_path / "project")
     zombie = Command(project, **SLOW)
     zombie.wait_for_commit(3)
-    processes = [zombie.process.pid, *(zombie.children() if stopped != "flow" else ())]
+    processes = [zombie.process.pid, *(zombie.descendants() if stopped != "flow" else ())]
     try:
         for pid in processes:
             os.kill(pid, signal.SIGSTOP)

@@ -45,7 +45,7 @@ def test_a_run_goes_on_after_a_fault_at_more_operations(place):
 @pytest.mark.parametrize(
     ("policy", "every"),
     [
-        ("importance, noise", 53),
+        ("importance, noise", 97),
         *(pytest.param(one, 5, marks=pytest.mark.slow) for one in POLICIES),
     ],
 )

@@ -38,9 +38,11 @@ def test_an_interrupted_command_goes_on_to_the_same_bytes_and_points(
 ):
     command = Command(project)
     command.wait_for_commit(3)
+    trainer = command.trainer
     command.process.send_signal(number)
     ended, out = command.end()
     assert ended == code, command.errors.read_text()
+    wait_for(lambda: not alive(trainer))
     assert out == ""
     if number != signal.SIGKILL:
         assert "run the same command to go on" in command.errors.read_text()
@@ -87,6 +89,7 @@ def states_of(pid, api):
     return {one["state_type"] for one in runs}, ended - {"COMPLETED"}
 
 
+@pytest.mark.slow
 def test_no_worker_outlives_its_command(project):
     options = ("--set", "train_data={target: 'items:Items'}", "--set", "loader.workers=2")
     ended = set()

@@ -44,7 +44,7 @@ def test_an_example_passes_the_checks_before_the_start(path, tmp_path):
 
 
 def test_examples_in_one_process_do_not_take_each_others_modules(tmp_path):
-    for path in (*OURS, *reversed(OURS)):
+    for path in (*OURS, OURS[0]):
         session = opened(path, tmp_path / "store")
         assert session.run_inputs.sources["model"].keys() <= {
             file.name for file in path.parent.glob("*.py")

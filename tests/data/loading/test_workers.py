@@ -86,6 +86,7 @@ def test_a_signal_to_the_whole_group_does_not_end_the_workers():
 
 
 @few_processors
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # torch's, of the worker
 def test_a_killed_worker_is_an_error_that_says_what_to_do():
     found = batches(Drawing(400), workers=2)
     next(found)

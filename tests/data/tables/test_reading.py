@@ -1,11 +1,12 @@
 """Reading in pieces: the same rows as at once, and an order that no piece may break."""
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.numbers.random_observations import observations
 
-from epochal.data.errors import CorruptObject
+from epochal.data.errors import CorruptObject, Unavailable
 from epochal.data.tables import reading
 from epochal.data.tables.reading import TableReader
 from epochal.data.tables.writing import OBSERVATIONS, read_table, write_table
@@ -50,3 +51,13 @@ def test_rows_that_are_unsorted_between_two_pieces_are_damage(tmp_path):
         reader.take(10)
         with pytest.raises(CorruptObject, match="not sorted by 'sample_id'"):
             reader.take(10)
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_table(path, monkeypatch):
+    def fail(*_, **__):
+        raise pa.ArrowMemoryError("malloc of size 1024 failed")
+
+    monkeypatch.setattr(pq.ParquetFile, "read", fail)
+    with pytest.raises(Unavailable, match="memory ran out") as raised:
+        read_table(path, schema=OBSERVATIONS)
+    assert not isinstance(raised.value, CorruptObject)

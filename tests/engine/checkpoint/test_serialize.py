@@ -12,7 +12,8 @@ from support.numbers.tiny_model import Net, bits, new_state, run_epoch, samples,
 from torch import nn
 
 from epochal.data.documents import dump_document, load_document
-from epochal.data.errors import CorruptObject, StateMismatch
+from epochal.data.errors import CorruptObject, StateMismatch, Unavailable
+from epochal.engine.checkpoint import serialize
 from epochal.engine.checkpoint.serialize import (
     StateParts,
     load_model_tensors,
@@ -240,3 +241,14 @@ def test_a_full_disk_is_an_error_of_the_disk(tmp_path):
     with pytest.raises(OSError) as raised:
         save_tensors({"x": torch.ones(3)}, tmp_path / "absent" / "x.safetensors")
     assert "absent" in str(raised.value)
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError("Cannot allocate memory (os error 12)")
+
+    save_tensors({"a": torch.ones(2)}, tmp_path / "f")
+    monkeypatch.setattr(serialize, "load_file", fail)
+    with pytest.raises(Unavailable, match="memory ran out") as raised:
+        load_tensors(tmp_path / "f", device="cpu")
+    assert not isinstance(raised.value, CorruptObject)

@@ -119,7 +119,7 @@ MISBEHAVING = """
             case "stop":
                 asleep()
                 os.kill(os.getpid(), signal.SIGSTOP)
-            case "closed": os.closerange(3, 256)
+            case "closed": os.closerange(3, 4096)
             case "closed-hang":
                 os.closerange(3, 256)
                 time.sleep(3600)

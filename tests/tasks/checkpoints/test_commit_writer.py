@@ -29,6 +29,24 @@ def test_an_error_of_an_epochs_last_commit_is_told_and_ends_nothing(tmp_path, mo
     assert "the bucket is gone" in told[0]
 
 
+def test_a_commit_that_fails_after_its_epoch_is_done_stops_no_later_stage(tmp_path, monkeypatch):
+    begun, failing = threading.Event(), threading.Event()
+
+    def fail_late(*_):
+        begun.set()
+        failing.wait()
+        raise StoreUnavailable("the bucket is gone")
+
+    monkeypatch.setattr(MidEpochStore, "commit", fail_late)
+    commits = EpochCommits(tmp_path)
+    train(commits.saver.now, count=8)
+    begun.wait()
+    commits.writer.clear(notice=lambda _: None, every_s=60)
+    failing.set()
+    commits.writer._thread.join()
+    assert not commits.link.stopped
+
+
 def test_a_commit_that_is_not_taken_in_time_is_given_up_and_named(tmp_path, monkeypatch):
     free = threading.Event()
     monkeypatch.setattr(MidEpochStore, "commit", lambda *_: free.wait())

@@ -128,10 +128,10 @@ def test_all_problems_are_told_at_once(tmp_path):
 
 def test_a_missing_field_is_named_with_its_help(tmp_path):
     path = tmp_path / "c.yaml"
-    path.write_text(yaml.safe_dump({k: v for k, v in BASE.items() if k != "model"}))
+    path.write_text(yaml.safe_dump({k: v for k, v in BASE.items() if k not in {"model", "loader"}}))
     text = error_of(path)
-    assert "model: is missing" in text
-    assert "torch.nn.Module" in text
+    assert "model: is missing; it returns a torch.nn.Module" in text
+    assert "loader: is missing; it is batches" in text
 
 
 def test_a_relative_folder_is_refused(tmp_path):

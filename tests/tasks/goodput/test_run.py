@@ -1,6 +1,7 @@
 """Whole runs and what they cost: a file per stage, read again, whatever became of some of them."""
 
 import json
+import re
 
 import pytest
 from support.runs.bare_run import BareRun
@@ -208,4 +209,5 @@ def test_the_report_draws_the_seconds_by_cause(finished, tmp_path):
     text = page.read_text()
     assert "Goodput: seconds by cause" in text
     assert "moved the weights" in text
+    assert re.search(r"; memory at most [1-9][\d,]* MB \(host\)", text)
     assert "forward backward" in text

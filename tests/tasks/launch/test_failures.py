@@ -1,10 +1,20 @@
 """Errors told between processes, and the user's lines in a dump of Python's stacks."""
 
+import io
+from bdb import BdbQuit
+from pdb import Pdb
+
 import pytest
 
 from epochal.data.errors import PreflightFailed, StoreUnavailable, TrainingFailed
 from epochal.data.traces import users_trace, whole_trace
-from epochal.tasks.launch.failures import error_of, fatal_place, place_in_dump, told_error
+from epochal.tasks.launch.failures import (
+    NO_TERMINAL,
+    error_of,
+    fatal_place,
+    place_in_dump,
+    told_error,
+)
 
 DUMP = """\
 Thread 0x00007f01 (most recent call first):
@@ -61,6 +71,26 @@ def test_an_error_of_ours_or_the_systems_comes_back_as_it_is(error):
     back = error_of(told_error(error))
     assert type(back) is type(error)
     assert str(back) == str(error)
+
+
+def test_who_asked_a_person_where_there_is_none_is_told_what_to_do():
+    error = TrainingFailed("train · epoch 0")
+    error.__cause__ = EOFError("EOF when reading a line")
+    assert str(error_of(told_error(error))) == f"train · epoch 0{NO_TERMINAL}"
+    error.__cause__ = EOFError("Ran out of input")
+    assert str(error_of(told_error(error))) == "train · epoch 0"
+
+
+def test_a_debugger_that_reads_from_nothing_is_told_the_same():
+    debugger = Pdb(stdin=io.StringIO(), stdout=io.StringIO(), nosigint=True, readrc=False)
+
+    def stops():
+        debugger.set_trace()
+        return 1
+
+    with pytest.raises(BdbQuit) as caught:
+        stops()
+    assert str(error_of(told_error(caught.value))).endswith(NO_TERMINAL)
 
 
 def test_an_error_that_cannot_say_what_it_is_is_told_all_the_same():

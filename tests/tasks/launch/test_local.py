@@ -150,7 +150,7 @@ def test_the_flows_process_imports_no_torch_and_leaves_no_trainer_that_nobody_cl
     assert process.returncode == 0, err.decode()
     weights, imported, pid = out.decode().split()
     assert (len(weights), imported) == (64, "False")
-    assert not alive(int(pid))
+    wait_for(lambda: not alive(int(pid)))
     assert {tuple(one["threads"]) for one in told(project)} == {("MainThread",)}
 
 
@@ -207,12 +207,14 @@ def test_extra_state_of_a_module_goes_on_with_a_resumed_run(tmp_path, forked):
     assert again.digests == finished(other, model=model).digests
 
 
-def test_what_the_users_code_prints_is_printed_byte_for_byte(project, forked, capfdbinary):
+def test_what_the_users_code_prints_is_printed_byte_for_byte_and_its_last_line_ended(
+    project, forked, capfdbinary
+):
     project.write("printing.py", PRINTING)
     finished(project, model="{target: 'printing:Model'}")
     out, err = capfdbinary.readouterr()
     assert b"a line\n" in out
     assert b"long " * 200_000 in out
     assert b"bytes \xff\xfe\n" in out
-    assert b"no end of a line" in out
+    assert out.endswith(b"no end of a line\n")
     assert b"to errors\n" in err

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 from support.runs.command import alive, children
@@ -11,6 +12,7 @@ from support.trainers.forked_trainer import fork_trainers
 from support.trainers.misbehaving import local_run, misbehaving_project, pid_of, plan, sets_of
 
 from epochal.data import errors
+from epochal.tasks.launch import trainer_process
 
 LINES = {"sleep": "time.sleep(3600)", "held": "ctypes.PyDLL(None).sem_wait("}
 
@@ -39,7 +41,7 @@ class Hanging:
         finally:
             watcher.join()
             self.run.run.close()
-            assert not any(map(alive, self.family))
+            wait_for(lambda: not any(map(alive, self.family)))
 
     def _watch(self, then):
         wait_for(self.asleep.exists)
@@ -62,10 +64,14 @@ def own_signal(number):
     os.kill(os.getpid(), number)
 
 
+def state_of(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def line_of(project, kind):
     text = (project.folder / "misbehaving.py").read_text()
     number = text[: text.index(LINES[kind])].count("\n") + 1
-    return f"({project.folder}/misbehaving.py, line {number})"
+    return f"{project.folder}/misbehaving.py, line {number}"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +95,28 @@ def test_where_it_hangs_is_said_and_a_signal_ends_it_within_the_grace(kind, plac
         hanging(then)
     assert caught.value.exit_code == 75
     assert hanging.said("not put its work down within 0.5 s (checkpoint.grace_seconds)", *where)
+
+
+def test_ctrl_z_stops_the_trainer_too_until_this_process_goes_on(project, monkeypatch):
+    hanging = Hanging(project, "sleep", "model")
+    states = []
+
+    def stopped():  # the tests' process does not stop
+        states.append(wait_for(lambda: state_of(pid_of(hanging.run)) == "T" and "T"))
+
+    monkeypatch.setattr(trainer_process, "stop_this_process", stopped)
+
+    def then():
+        own_signal(signal.SIGTSTP)
+        states.append(wait_for(lambda: states and state_of(pid_of(hanging.run)) == "S" and "S"))
+        own_signal(signal.SIGINT)
+        wait_for(lambda: hanging.run.session.interruption.came)
+        own_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        hanging(then)
+    assert states == ["T", "S"]
+    assert signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
 
 
 def test_a_second_signal_ends_it_at_once(project):

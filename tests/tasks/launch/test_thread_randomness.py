@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import traceback
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -184,6 +185,19 @@ def test_what_a_module_takes_for_itself_and_the_hidden_generator_are_the_main_th
     alone = random.Random(3)
     expected = (alone.random(), alone.gauss(0, 1), alone.random(), alone.getrandbits(9))
     assert eval(in_process(code)) == expected
+
+
+@pytest.mark.parametrize("raised", ["import missing_module", "raise ValueError"])
+def test_the_traceback_of_a_failed_import_ends_in_the_users_own_line(
+    raised, separated, tmp_path, monkeypatch
+):
+    (tmp_path / "broken.py").write_text(raised)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises((ImportError, ValueError)) as failed:
+        exec("import broken", {})
+    files = [frame.filename for frame in traceback.extract_tb(failed.value.__traceback__)]
+    assert files[-1] == str(tmp_path / "broken.py")
+    assert not {one for one in files if "importlib" in one or one == thread_randomness.__file__}
 
 
 def test_a_module_that_draws_while_it_is_imported_does_not_move_it(tmp_path):

@@ -1,10 +1,13 @@
 """The buffer: images of files and arrays, bit for bit, in memory that both sides see."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save
 
+from epochal.data.errors import TrainingFailed
 from epochal.tasks.work.buffer import Buffer, Packed, pack, packed_size
 
 
@@ -58,3 +61,26 @@ def test_what_was_read_of_an_array_stays_when_the_buffer_is_used_again():
     kept = buffer.array(packed, "x")
     pack(buffer, {}, {"x": np.zeros(4)})
     assert kept.tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize("grown_before", [False, True])
+def test_a_file_that_lies_under_the_buffers_number_since_is_left_as_it_is(grown_before, tmp_path):
+    buffer, size = Buffer(), 1 << 16
+    if grown_before:  # by the other side
+        Buffer(os.dup(buffer.descriptor)).allocate(2 * size)
+    theirs = tmp_path / "theirs"
+    theirs.write_bytes(b"x" * size)
+    with theirs.open("r+b") as file:
+        os.dup2(file.fileno(), buffer.descriptor)
+        with pytest.raises(TrainingFailed, match="closed descriptors that are not its own"):
+            pack(buffer, {"f": {"x": torch.ones(size)}}, {})
+        with pytest.raises(TrainingFailed, match="closed descriptors that are not its own"):
+            buffer.bytes_of(size)
+    assert theirs.read_bytes() == b"x" * size
+
+
+def test_no_memory_is_asked_for_once_the_buffer_is_closed():
+    buffer = Buffer()
+    buffer.close()
+    with pytest.raises(TrainingFailed):
+        buffer.allocate(1)
