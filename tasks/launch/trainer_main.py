@@ -21,12 +21,12 @@ from functools import partial  # noqa: E402
 from types import FrameType  # noqa: E402
 from typing import Any, NoReturn  # noqa: E402
 
+from epochal.tasks.computing.buffer import Buffer  # noqa: E402
 from epochal.tasks.launch.failures import FATAL, told_error  # noqa: E402
 from epochal.tasks.launch.process_link import ProcessLink  # noqa: E402
 from epochal.tasks.launch.requests import Worker, handle  # noqa: E402
 from epochal.tasks.trainer.channel import Channel  # noqa: E402
 from epochal.tasks.trainer.interruption import DUMP_SIGNAL, SIGNALS  # noqa: E402
-from epochal.tasks.work.buffer import Buffer  # noqa: E402
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _USUAL = {signal.SIGINT: signal.default_int_handler}

@@ -13,8 +13,8 @@ from epochal.data.documents import dump_document
 from epochal.data.errors import Interrupted, TrainingFailed
 from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.store.open import open_store
+from epochal.tasks.computing.stage_times import MAX_TIMES, StageTimes
 from epochal.tasks.trainer.interruption import Interruption
-from epochal.tasks.work.stage_times import MAX_TIMES, StageTimes
 
 PARTIAL = f"stages/{KEY}/partial"
 
@@ -188,7 +188,7 @@ def test_an_epoch_goes_on_from_its_newest_commit_to_the_same_bytes(call, project
 
 def stop_at(monkeypatch, number, *, at):
     """Sends the process a signal after that many micro-steps, as Prefect or a terminal does."""
-    from epochal.tasks.work.watch import EpochWatch
+    from epochal.tasks.computing.watch import EpochWatch
 
     original, count = EpochWatch.__call__, [0]
 
@@ -272,7 +272,7 @@ def test_a_signal_that_is_ignored_stays_ignored(monkeypatch):
 
 def test_anchors_stay_few_and_in_order(monkeypatch):
     moment = [1000]
-    monkeypatch.setattr("epochal.tasks.work.stage_times.now_ms", lambda: moment[0])
+    monkeypatch.setattr("epochal.tasks.computing.stage_times.now_ms", lambda: moment[0])
     times = StageTimes()
     for update in range(1, 5000):
         moment[0] += 500

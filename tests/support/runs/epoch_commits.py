@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 from epochal.data.store.open import open_store
 from epochal.tasks.checkpoints.commit_writer import CommitWriter
+from epochal.tasks.computing.saver import MidEpochSaver
 from epochal.tasks.config.parts import CheckpointConfig
 from epochal.tasks.launch.inline import InlineTrainer
 from epochal.tasks.reporting import SilentReporter
 from epochal.tasks.trainer.interruption import Interruption
-from epochal.tasks.work.saver import MidEpochSaver
 
 KEY = "a" * 64
 
