@@ -6,6 +6,7 @@ import signal
 import numpy as np
 import pytest
 from support.runs.bare_run import BareRun
+from support.runs.epoch_commits import durable_at_once
 from support.runs.project import Project, environment
 from support.stores.mid_epoch_commits import KEY, commit
 
@@ -212,10 +213,13 @@ def test_a_signal_is_obeyed_after_a_commit_at_that_very_micro_step(at, project, 
     assert again.digests == whole
 
 
-def test_the_metrics_of_a_commit_are_offered_for_delivery_and_are_those_of_the_epoch(project):
+def test_the_metrics_of_a_commit_are_offered_for_delivery_and_are_those_of_the_epoch(
+    project, monkeypatch
+):
+    durable_at_once(monkeypatch)
     run = BareRun(project.config, epochs=1, **OFTEN)()
     parts = run.parts
-    assert parts
+    assert [len(part.metrics["train/loss"]) for part in parts] == [1, 2, 3, 4, 5, 6]
     record = run.view.record_of(run.view.stage("train", 0))
     from epochal.data.tables.writing import UPDATES, read_table
 

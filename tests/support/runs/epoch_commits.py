@@ -29,3 +29,14 @@ class EpochCommits:
         self.saver = MidEpochSaver(
             self.link, checkpoint, times=lambda _: [[0, 0]], updates_before=0, beside=lambda _: {}
         )
+
+
+def durable_at_once(monkeypatch):
+    """Training waits until a commit is stored: an epoch's end would give up one that is not."""
+    begin = CommitWriter.begin
+
+    def begin_and_end(self, commit):
+        begin(self, commit)
+        self._thread.join()
+
+    monkeypatch.setattr(CommitWriter, "begin", begin_and_end)
