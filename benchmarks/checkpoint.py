@@ -35,12 +35,12 @@ from epochal.data.types import Batch, Window
 from epochal.engine import Progress, Recipe, TrainingState, supervised_step, train_epoch
 from epochal.engine.checkpoint.safetensors_file import safetensors_pieces
 from epochal.tasks.checkpoints.commit_writer import CommitWriter
+from epochal.tasks.computing.buffer import Buffer
+from epochal.tasks.computing.saver import MidEpochSaver
 from epochal.tasks.config.parts import CheckpointConfig
 from epochal.tasks.launch.inline import InlineTrainer
 from epochal.tasks.reporting import SilentReporter
 from epochal.tasks.trainer.interruption import Interruption
-from epochal.tasks.work.buffer import Buffer
-from epochal.tasks.work.saver import MidEpochSaver
 
 WIDTH = 1024
 BYTES_PER_WEIGHT = 12  # float32 and AdamW's two moments

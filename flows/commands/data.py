@@ -29,7 +29,7 @@ def check(
     config: ConfigPath,
     overrides: Overrides = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
-    _debug: Debug = False,  # noqa: FBT002
+    _debug: Debug = False,  # noqa: FBT002 - likewise
 ) -> None:
     """List classes, duplicates and mistakes of the data sets; starts and writes nothing."""
     from epochal.tasks.preflight.data_check import check_data

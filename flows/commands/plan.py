@@ -15,7 +15,7 @@ def plan(
     config: ConfigPath,
     overrides: Overrides = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
-    _debug: Debug = False,  # noqa: FBT002
+    _debug: Debug = False,  # noqa: FBT002 - likewise
 ) -> None:
     """Print every stage: done, or would run and why. Starts nothing."""
     report = make_plan(load_config(config, overrides=overrides or ()))

@@ -113,7 +113,7 @@ def samples(
     overrides: OfConfig = None,
     store: StoreOption = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
-    _debug: Debug = False,  # noqa: FBT002
+    _debug: Debug = False,  # noqa: FBT002 - likewise
 ) -> None:
     """Show what training saw of the samples, and where the tables are."""
     from epochal.tasks.report.contact_sheet import check_pictures, draw_samples

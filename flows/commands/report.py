@@ -42,7 +42,7 @@ def report(
     overrides: OfConfig = None,
     store: StoreOption = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
-    _debug: Debug = False,  # noqa: FBT002
+    _debug: Debug = False,  # noqa: FBT002 - likewise
 ) -> None:
     """Write a run's curves, kept samples, data map and hardest samples as one HTML page."""
     from epochal.tasks.report.page import report_html
@@ -94,7 +94,7 @@ def landscape(
     overrides: OfConfig = None,
     store: StoreOption = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
-    _debug: Debug = False,  # noqa: FBT002
+    _debug: Debug = False,  # noqa: FBT002 - likewise
 ) -> None:
     """Draw the validation loss around a checkpoint, along two random directions."""
     from epochal.tasks.report.landscape import Asked, compute_landscape, write_grid

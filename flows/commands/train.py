@@ -41,7 +41,7 @@ def train(
     config: ConfigPath,
     overrides: Overrides = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
-    _debug: Debug = False,  # noqa: FBT002
+    _debug: Debug = False,  # noqa: FBT002 - likewise
 ) -> None:
     """Run or resume: what the store has is not computed again."""
     loaded = load_config(config, overrides=overrides or ())

@@ -56,8 +56,7 @@ class CommitWriter:
     identity: what a commit must have in common with the stage that goes on from it. saved: called
     in the thread for each commit that is durable. freed, done, failed: called in the thread when
     the buffer is read, and when the commit has ended, well or badly; failed only while the epoch is
-    at work. resumed: whether there are
-    commits of an earlier try.
+    at work. resumed: whether there are commits of an earlier try.
     """
 
     store: Store

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from epochal.tasks.computing.buffer import Buffer
 from epochal.tasks.launch.requests import Worker, handle
 from epochal.tasks.reporting import Live
 from epochal.tasks.trainer.answers import Answer
 from epochal.tasks.trainer.channel import Message
 from epochal.tasks.trainer.trainer import Trainer
-from epochal.tasks.work.buffer import Buffer
 
 
 @dataclass

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from epochal.data.store.store import Store
+from epochal.tasks.computing.link import Link
+from epochal.tasks.computing.work import Work
 from epochal.tasks.planning.stage import RunInputs
 from epochal.tasks.preflight.disk_space import checkpoint_size
 from epochal.tasks.preflight.forward_pass import check_before_start
@@ -17,8 +19,6 @@ from epochal.tasks.runs.run_inputs import with_sources
 from epochal.tasks.runs.run_sources import RunSources, read_sources
 from epochal.tasks.user_code.files_read import forget_files
 from epochal.tasks.user_code.loaded_modules import ANY, forget_modules, noting_modules
-from epochal.tasks.work.link import Link
-from epochal.tasks.work.work import Work
 
 MAX_NAMED = 5
 

@@ -10,11 +10,11 @@ from dataclasses import asdict
 from typing import Any
 
 from epochal.data.forks import end_if_forked
+from epochal.tasks.computing.buffer import Buffer
+from epochal.tasks.computing.link import told
 from epochal.tasks.launch.failures import error_of
 from epochal.tasks.reporting import Live
 from epochal.tasks.trainer.channel import LOST_CHANNEL, Channel, Message
-from epochal.tasks.work.buffer import Buffer
-from epochal.tasks.work.link import told
 
 SIGN_EVERY_S = 1.0
 """Between two signs of life where there is nothing else to tell."""

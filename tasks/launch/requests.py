@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.store.store import Store
+from epochal.tasks.computing.buffer import pack
+from epochal.tasks.computing.link import Link, PutDown
+from epochal.tasks.computing.work import Computed, Order, Work
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.goodput.sign_of_life import SignOfLife
 from epochal.tasks.launch.failures import at_work, before_start
 from epochal.tasks.launch.opening import Opening
 from epochal.tasks.trainer.answers import AskedStorage
 from epochal.tasks.trainer.channel import Message
-from epochal.tasks.work.buffer import pack
-from epochal.tasks.work.link import Link, PutDown
-from epochal.tasks.work.work import Computed, Order, Work
 
 if TYPE_CHECKING:
     import numpy.typing as npt

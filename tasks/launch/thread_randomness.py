@@ -59,7 +59,7 @@ def separate_threads() -> None:
         if getattr(function, "__self__", None) is shared:
             setattr(random, name, _divided(name, function))
     bootstrap: Any = importlib._bootstrap  # noqa: SLF001 - there is no public way to see imports
-    bootstrap._find_and_load = _kept(bootstrap._find_and_load)  # noqa: SLF001
+    bootstrap._find_and_load = _kept(bootstrap._find_and_load)  # noqa: SLF001 - as above
 
 
 def _begin_in_child() -> None:
@@ -68,7 +68,7 @@ def _begin_in_child() -> None:
 
 
 def _divided(name: str, of_main: Callable[..., Any]) -> Callable[..., Any]:
-    main, this_thread, frame = _main, threading.get_ident, sys._getframe  # noqa: SLF001
+    main, this_thread, frame = _main, threading.get_ident, sys._getframe  # noqa: SLF001 - for its caller
 
     @functools.wraps(of_main)
     def function(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,5 @@
 """The trainer process: one Python thread, no client of anything. Started by `local.py` alone."""
+# ruff: noqa: E402 - two calls must come before most imports
 
 from __future__ import annotations
 
@@ -9,24 +10,24 @@ from epochal.tasks.launch.thread_randomness import separate_threads
 separate_threads()  # before any module that takes functions of `random` for itself
 gc.disable()  # for the imports: half a million objects that live until the end
 
-import ctypes  # noqa: E402 - see above
-import faulthandler  # noqa: E402
-import io  # noqa: E402
-import os  # noqa: E402
-import signal  # noqa: E402
-import sys  # noqa: E402
-import threading  # noqa: E402
-from contextlib import suppress  # noqa: E402
-from functools import partial  # noqa: E402
-from types import FrameType  # noqa: E402
-from typing import Any, NoReturn  # noqa: E402
+import ctypes
+import faulthandler
+import io
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from functools import partial
+from types import FrameType
+from typing import Any, NoReturn
 
-from epochal.tasks.launch.failures import FATAL, told_error  # noqa: E402
-from epochal.tasks.launch.process_link import ProcessLink  # noqa: E402
-from epochal.tasks.launch.requests import Worker, handle  # noqa: E402
-from epochal.tasks.trainer.channel import Channel  # noqa: E402
-from epochal.tasks.trainer.interruption import DUMP_SIGNAL, SIGNALS  # noqa: E402
-from epochal.tasks.work.buffer import Buffer  # noqa: E402
+from epochal.tasks.computing.buffer import Buffer
+from epochal.tasks.launch.failures import FATAL, told_error
+from epochal.tasks.launch.process_link import ProcessLink
+from epochal.tasks.launch.requests import Worker, handle
+from epochal.tasks.trainer.channel import Channel
+from epochal.tasks.trainer.interruption import DUMP_SIGNAL, SIGNALS
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _USUAL = {signal.SIGINT: signal.default_int_handler}
@@ -125,9 +126,9 @@ def _import_ahead(traces: int) -> None:
     """What every run needs, while the flow's process has other things to do."""
     import torch
 
-    from epochal.data.loading import loader, workers  # noqa: F401
-    from epochal.engine.loop import epoch, evaluate  # noqa: F401
-    from epochal.tasks.user_code import components  # noqa: F401
+    from epochal.data.loading import loader, workers  # noqa: F401 - ahead of its use
+    from epochal.engine.loop import epoch, evaluate  # noqa: F401 - likewise
+    from epochal.tasks.user_code import components  # noqa: F401 - likewise
 
     torch.optim.SGD([torch.zeros(1)])  # the first optimizer of a process imports `torch._dynamo`
     workers.at_begin.append(partial(_trace_crashes, traces))

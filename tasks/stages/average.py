@@ -18,6 +18,8 @@ from epochal.data.stage_store.records import StageRecord
 from epochal.data.types import seed_64
 from epochal.engine.config.numerics import EMA
 from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS, load_model, read_companions
+from epochal.tasks.computing.link import obey
+from epochal.tasks.computing.work import Computed, Order, ParentArtifacts, Work
 from epochal.tasks.config.parts import EarlyStoppingConfig, rule
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.early_stopping import last_epoch
@@ -41,8 +43,6 @@ from epochal.tasks.stages.validate import (
     metrics_line,
     validate_inputs,
 )
-from epochal.tasks.work.link import obey
-from epochal.tasks.work.work import Computed, Order, ParentArtifacts, Work
 
 if TYPE_CHECKING:
     from torch import Tensor

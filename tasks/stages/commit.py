@@ -14,13 +14,13 @@ from epochal.data.stage_store.records import Artifact, StageRecord
 from epochal.data.store.hashed_files import BLOCK_BYTES, write_hashed
 from epochal.tasks.checkpoints.commit_writer import CommitWriter
 from epochal.tasks.checkpoints.end_of_epoch import load_checkpoint, load_model
+from epochal.tasks.computing.stage_times import TIMES, now_ms
+from epochal.tasks.computing.work import Order, ParentArtifacts, Work
 from epochal.tasks.goodput.totals import GOODPUT
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.session.session import Session
 from epochal.tasks.trainer.answers import ArtifactAnswers
 from epochal.tasks.trainer.trainer import Received
-from epochal.tasks.work.stage_times import TIMES, now_ms
-from epochal.tasks.work.work import Order, ParentArtifacts, Work
 
 if TYPE_CHECKING:
     from epochal.data.samples.table import SampleTable

@@ -9,12 +9,12 @@ from pathlib import Path
 from epochal.data.stage_store.records import StageRecord
 from epochal.tasks.checkpoints.end_of_epoch import checkpoint_parts
 from epochal.tasks.checkpoints.warm_start import load_weights, opened_weights
+from epochal.tasks.computing.work import Computed, Order, Work
 from epochal.tasks.planning.inputs import target_inputs, with_source
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.session.session import Session
 from epochal.tasks.stages.commit import commit_stage, computed, put_images
 from epochal.tasks.stages.kind import TENSORS, Count, Listing, Planned, RecordValues, StageKind
-from epochal.tasks.work.work import Computed, Order, Work
 
 
 class _Values(RecordValues):

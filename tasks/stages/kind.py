@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from epochal.data.hashing import digest
 from epochal.data.stage_store.records import StageRecord
+from epochal.tasks.computing.work import Computed, Order, Work
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.goodput.stopwatch import Cause
 from epochal.tasks.planning.stage import RunInputs, Stage
 from epochal.tasks.session.session import Session
-from epochal.tasks.work.work import Computed, Order, Work
 
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
 Number = Annotated[float, Field(allow_inf_nan=False)]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.data.stage_store.stages import StageRecord
 from epochal.data.types import seed_64
+from epochal.tasks.computing.link import obey
+from epochal.tasks.computing.work import Computed, Order, Work
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.inputs import with_source
 from epochal.tasks.planning.stage import Stage
@@ -28,8 +30,6 @@ from epochal.tasks.stages.kind import (
 )
 from epochal.tasks.stages.score import SCORES
 from epochal.tasks.user_code.components import own_policy
-from epochal.tasks.work.link import obey
-from epochal.tasks.work.work import Computed, Order, Work
 
 if TYPE_CHECKING:
     import numpy as np

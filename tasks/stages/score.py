@@ -12,6 +12,8 @@ from epochal.data.stage_store.stages import StageRecord
 from epochal.data.types import seed_64
 from epochal.engine.config.numerics import EMA
 from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS, load_ema, load_model
+from epochal.tasks.computing.link import obey
+from epochal.tasks.computing.work import Computed, Order, ParentArtifacts, Work
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.inputs import forward_inputs, validation_batch_size, with_source
 from epochal.tasks.planning.stage import Stage
@@ -26,8 +28,6 @@ from epochal.tasks.stages.kind import (
     RecordValues,
     StageKind,
 )
-from epochal.tasks.work.link import obey
-from epochal.tasks.work.work import Computed, Order, ParentArtifacts, Work
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,6 +16,10 @@ from epochal.engine.schedule import schedule
 from epochal.engine.schedule.kinds import CustomSchedule
 from epochal.tasks.checkpoints.commit_writer import CommitWriter, EpochCommit
 from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS, checkpoint_parts
+from epochal.tasks.computing.saver import BESIDE, MidEpochSaver
+from epochal.tasks.computing.stage_times import TIMES, StageTimes, checked_times
+from epochal.tasks.computing.watch import EpochWatch
+from epochal.tasks.computing.work import Computed, Order, Work
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.goodput.device import watch_device
 from epochal.tasks.planning.inputs import (
@@ -53,10 +57,6 @@ from epochal.tasks.stages.kind import (
 )
 from epochal.tasks.stages.validate import VALIDATE, mid_epoch_validation
 from epochal.tasks.trainer.trainer import Received
-from epochal.tasks.work.saver import BESIDE, MidEpochSaver
-from epochal.tasks.work.stage_times import TIMES, StageTimes, checked_times
-from epochal.tasks.work.watch import EpochWatch
-from epochal.tasks.work.work import Computed, Order, Work
 
 if TYPE_CHECKING:
     from epochal.data.loading.order import MicroBatchPlan

@@ -16,6 +16,9 @@ from epochal.data.types import seed_64
 from epochal.engine.config.mid_epoch import ValidationConfig
 from epochal.engine.config.numerics import EMA, MATRIX
 from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS, load_ema, load_model
+from epochal.tasks.computing.link import PutDown, obey
+from epochal.tasks.computing.saver import MidEpochSaver
+from epochal.tasks.computing.work import Computed, Order, ParentArtifacts, Work
 from epochal.tasks.planning.inputs import forward_inputs, measuring_inputs, validation_batch_size
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.session.session import Session
@@ -30,9 +33,6 @@ from epochal.tasks.stages.kind import (
     shown,
 )
 from epochal.tasks.trainer.trainer import Received
-from epochal.tasks.work.link import PutDown, obey
-from epochal.tasks.work.saver import MidEpochSaver
-from epochal.tasks.work.work import Computed, Order, ParentArtifacts, Work
 
 if TYPE_CHECKING:
     from epochal.engine.loop.evaluate import ValidationResult

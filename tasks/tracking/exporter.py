@@ -22,6 +22,7 @@ from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.data.stage_store.status import side_path
 from epochal.data.tables.schemas import MAX_KEYS
 from epochal.engine.config.mid_epoch import INSIDE
+from epochal.tasks.computing.stage_times import TIMES, checked_times
 from epochal.tasks.goodput.run import goodput_points, stage_goodput
 from epochal.tasks.goodput.totals import GOODPUT
 from epochal.tasks.session.session import EpochPart
@@ -29,7 +30,6 @@ from epochal.tasks.stages.registry import KINDS
 from epochal.tasks.tracking.connection import tracker_lock
 from epochal.tasks.tracking.mlflow_run import MAX_ROWS, Row, TrackedRun
 from epochal.tasks.tracking.names import mlflow_names
-from epochal.tasks.work.stage_times import TIMES, checked_times
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from epochal.data.stage_store.records import StageRecord
 from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.backend import R, T, UnfinishedUpload
 from epochal.data.store.store import Store
-from epochal.tasks.work.link import Link
+from epochal.tasks.computing.link import Link
 
 Answer = Callable[..., Any]
 """Takes what was given with the question, and `data` where there were bytes; gives plain JSON, or

@@ -20,13 +20,13 @@ from epochal.data.inspection.file_stamps import files_stamp
 from epochal.data.stage_store.records import StageRecord, dump_record
 from epochal.data.store.store import Store
 from epochal.tasks.checkpoints.commit_writer import CommitWriter, EpochCommit
+from epochal.tasks.computing.buffer import Buffer, Packed
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.reporting import Live, Reporter
 from epochal.tasks.trainer.answers import Answer, answers_of_store
 from epochal.tasks.trainer.channel import Message
 from epochal.tasks.trainer.interruption import Interruption
-from epochal.tasks.work.buffer import Buffer, Packed
 
 if TYPE_CHECKING:
     import numpy as np

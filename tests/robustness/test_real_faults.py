@@ -15,7 +15,7 @@ from support.runs.project import Project, call, environment
 from support.stores.s3_server import BUCKET
 
 from epochal.data.store.retry import RetryingBackend
-from epochal.tasks.work.watch import EpochWatch
+from epochal.tasks.computing.watch import EpochWatch
 
 pytestmark = pytest.mark.server
 

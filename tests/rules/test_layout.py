@@ -95,7 +95,7 @@ ON_THEIR_OWN = {
     "tasks.launch.start": "which trainer a run has: the one place that knows them all",
     "tasks.launch.thread_randomness": "what is changed of Python's own `random`, in one place",
     "tasks.launch.trainer_main": "the entry of a process: started by its name",
-    "tasks.work.watch": "an epoch at work, by the clock: the engine knows none",
+    "tasks.computing.watch": "an epoch at work, by the clock: the engine knows none",
 }
 """Short files with one importer that stay files, and why."""
 

@@ -6,6 +6,7 @@ import signal
 import numpy as np
 import pytest
 from support.runs.bare_run import BareRun
+from support.runs.epoch_commits import durable_at_once
 from support.runs.project import Project, environment
 from support.stores.mid_epoch_commits import KEY, commit
 
@@ -13,8 +14,8 @@ from epochal.data.documents import dump_document
 from epochal.data.errors import Interrupted, TrainingFailed
 from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.store.open import open_store
+from epochal.tasks.computing.stage_times import MAX_TIMES, StageTimes
 from epochal.tasks.trainer.interruption import Interruption
-from epochal.tasks.work.stage_times import MAX_TIMES, StageTimes
 
 PARTIAL = f"stages/{KEY}/partial"
 
@@ -188,7 +189,7 @@ def test_an_epoch_goes_on_from_its_newest_commit_to_the_same_bytes(call, project
 
 def stop_at(monkeypatch, number, *, at):
     """Sends the process a signal after that many micro-steps, as Prefect or a terminal does."""
-    from epochal.tasks.work.watch import EpochWatch
+    from epochal.tasks.computing.watch import EpochWatch
 
     original, count = EpochWatch.__call__, [0]
 
@@ -212,10 +213,13 @@ def test_a_signal_is_obeyed_after_a_commit_at_that_very_micro_step(at, project, 
     assert again.digests == whole
 
 
-def test_the_metrics_of_a_commit_are_offered_for_delivery_and_are_those_of_the_epoch(project):
+def test_the_metrics_of_a_commit_are_offered_for_delivery_and_are_those_of_the_epoch(
+    project, monkeypatch
+):
+    durable_at_once(monkeypatch)
     run = BareRun(project.config, epochs=1, **OFTEN)()
     parts = run.parts
-    assert parts
+    assert [len(part.metrics["train/loss"]) for part in parts] == [1, 2, 3, 4, 5, 6]
     record = run.view.record_of(run.view.stage("train", 0))
     from epochal.data.tables.writing import UPDATES, read_table
 
@@ -272,7 +276,7 @@ def test_a_signal_that_is_ignored_stays_ignored(monkeypatch):
 
 def test_anchors_stay_few_and_in_order(monkeypatch):
     moment = [1000]
-    monkeypatch.setattr("epochal.tasks.work.stage_times.now_ms", lambda: moment[0])
+    monkeypatch.setattr("epochal.tasks.computing.stage_times.now_ms", lambda: moment[0])
     times = StageTimes()
     for update in range(1, 5000):
         moment[0] += 500

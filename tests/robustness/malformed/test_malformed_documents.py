@@ -25,12 +25,12 @@ from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.stage_store.records import dump_record, load_record
 from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.open import open_store
+from epochal.tasks.computing.stage_times import checked_times
 from epochal.tasks.goodput.run import shown
 from epochal.tasks.goodput.totals import checked_totals
 from epochal.tasks.runs.run_inputs import read_known
 from epochal.tasks.runs.run_plans import read_plans, record_plan
 from epochal.tasks.stages.registry import list_stages
-from epochal.tasks.work.stage_times import checked_times
 
 NAME = "stages/record.json"
 

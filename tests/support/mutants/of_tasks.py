@@ -134,11 +134,11 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *of(
         "tasks/checkpoints/mid_epoch_codec.py",
-        "../work/test_saver.py",
+        "../computing/test_saver.py",
         ("average-in-no-mid-epoch-commit", "        _EMA: parts.ema,\n", "        _EMA: {},\n"),
     ),
     *of(
-        "tasks/work/saver.py",
+        "tasks/computing/saver.py",
         "test_saver.py",
         (
             "nothing-new-is-committed",
@@ -176,7 +176,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *of(
-        "tasks/work/buffer.py",
+        "tasks/computing/buffer.py",
         "test_buffer.py",
         ("arrays-lie-in-the-last-file", "end = _next_page(end + size)", "end = _next_page(end)"),
     ),

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 from epochal.data.store.open import open_store
 from epochal.tasks.checkpoints.commit_writer import CommitWriter
+from epochal.tasks.computing.saver import MidEpochSaver
 from epochal.tasks.config.parts import CheckpointConfig
 from epochal.tasks.launch.inline import InlineTrainer
 from epochal.tasks.reporting import SilentReporter
 from epochal.tasks.trainer.interruption import Interruption
-from epochal.tasks.work.saver import MidEpochSaver
 
 KEY = "a" * 64
 
@@ -29,3 +29,14 @@ class EpochCommits:
         self.saver = MidEpochSaver(
             self.link, checkpoint, times=lambda _: [[0, 0]], updates_before=0, beside=lambda _: {}
         )
+
+
+def durable_at_once(monkeypatch):
+    """Training waits until a commit is stored: an epoch's end would give up one that is not."""
+    begin = CommitWriter.begin
+
+    def begin_and_end(self, commit):
+        begin(self, commit)
+        self._thread.join()
+
+    monkeypatch.setattr(CommitWriter, "begin", begin_and_end)

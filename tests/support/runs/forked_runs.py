@@ -19,10 +19,10 @@ from support.runs.proof_project import commits_here
 from epochal.data.errors import EpochalError
 from epochal.data.testing.faults import injected
 from epochal.data.testing.plan import KILLED, FaultPlan
+from epochal.tasks.computing.saver import MidEpochSaver
+from epochal.tasks.computing.stage_times import TIMES
 from epochal.tasks.goodput.totals import GOODPUT
 from epochal.tasks.upkeep import find_garbage, remove_garbage, verify_store
-from epochal.tasks.work.saver import MidEpochSaver
-from epochal.tasks.work.stage_times import TIMES
 
 STOPPED, BROKEN = 75, 99
 

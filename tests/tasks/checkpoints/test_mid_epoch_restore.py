@@ -15,11 +15,11 @@ from epochal.data.stage_store.mid_epoch import MidEpochStore
 from epochal.data.store.open import open_store
 from epochal.engine.checkpoint.serialize import load_tensors
 from epochal.tasks.checkpoints.mid_epoch_restore import checked_restore
+from epochal.tasks.computing.saver import MidEpochSaver
+from epochal.tasks.computing.work import Order
 from epochal.tasks.stages.commit import sample_table
 from epochal.tasks.stages.train import _micro_batches
 from epochal.tasks.trainer.answers import ArtifactAnswers
-from epochal.tasks.work.saver import MidEpochSaver
-from epochal.tasks.work.work import Order
 
 EPOCHS = 2
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from epochal.tasks.computing.link import Link, PutDown
+from epochal.tasks.computing.stage_times import StageTimes
 from epochal.tasks.goodput.stage import StageGoodput
 from epochal.tasks.reporting import Live
-from epochal.tasks.work.link import Link, PutDown
-from epochal.tasks.work.stage_times import StageTimes
 
 if TYPE_CHECKING:
     from epochal.engine.loop.progress import Progress
-    from epochal.tasks.work.saver import MidEpochSaver
+    from epochal.tasks.computing.saver import MidEpochSaver
 
 SHOW_EVERY_S = 0.2
 """Between two readings of the loss from the device: each one makes the GPU wait a little."""

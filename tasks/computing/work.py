@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import CorruptObject
 from epochal.data.stage_store.records import StageRecord, load_record
+from epochal.tasks.computing.link import Link, is_told, told
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.goodput.stage import StageGoodput
-from epochal.tasks.work.link import Link, is_told, told
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol, TypeVar
 
+from epochal.tasks.computing.buffer import Buffer
 from epochal.tasks.reporting import Live
-from epochal.tasks.work.buffer import Buffer
 
 T = TypeVar("T", bound=BaseException)
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from epochal.tasks.checkpoints.mid_epoch_codec import encode, state_tensors
+from epochal.tasks.computing.buffer import pack, packed_size
+from epochal.tasks.computing.link import Link
 from epochal.tasks.config.parts import CheckpointConfig
-from epochal.tasks.work.buffer import pack, packed_size
-from epochal.tasks.work.link import Link
 
 if TYPE_CHECKING:
     from epochal.engine.loop.progress import Progress

@@ -17,7 +17,7 @@ from epochal.engine.config.numerics import EmaConfig
 from epochal.engine.model.ema import WeightAverage
 from epochal.tasks.checkpoints import commit_writer
 from epochal.tasks.checkpoints.mid_epoch_codec import restore
-from epochal.tasks.work.watch import EpochWatch
+from epochal.tasks.computing.watch import EpochWatch
 
 
 def train(watch, *, count=48, accumulate=2):

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from epochal.data.errors import TrainingFailed
-from epochal.tasks.work.buffer import Buffer, Packed, pack, packed_size
+from epochal.tasks.computing.buffer import Buffer, Packed, pack, packed_size
 
 
 def test_the_other_side_sees_the_file_that_safetensors_writes_and_the_arrays(tmp_path):
