@@ -16,6 +16,7 @@
         ├── StoreUnavailable       the store, the disk or the network
         ├── ServerUnavailable      Prefect's server
         ├── CorruptObject          bytes whose digest is wrong
+        ├── PeerLost               another process of a group that trains together
         └── Interrupted            a signal or a cancellation
 
 A message says what, where, what was found, what was expected and what to do.
@@ -97,6 +98,10 @@ class StoreUnavailable(Unavailable):
 
 class ServerUnavailable(Unavailable):
     """Prefect's server cannot be reached or started."""
+
+
+class PeerLost(Unavailable):
+    """Another process of the group that trains together is gone."""
 
 
 class CorruptObject(Unavailable):

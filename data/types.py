@@ -283,5 +283,5 @@ class Batch:
 
     @property
     def num_samples(self) -> int:
-        """Samples in this micro-batch."""
+        """Samples in this micro-batch; 0 where a process has none of an update."""
         return int(self.sample_ids_B.shape[0])

@@ -6,7 +6,7 @@ replayed and nothing skipped. Tensors stay on the device of the data set.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from epochal.data.loading.items import ItemSource, TensorSource, in_tensors, kept_generators
 from epochal.data.loading.order import MicroBatchPlan, micro_batches
 from epochal.data.loading.workers import read_ahead
-from epochal.data.types import Batch
+from epochal.data.types import Batch, Window
 
 # N samples of the data set, B of a micro-batch
 
@@ -32,8 +32,12 @@ def train_batches(
     seed: int,
     epoch: int,
     start: int = 0,
+    own: Callable[[int], range] | None = None,
 ) -> Generator[Batch, None, None]:
     """The epoch's micro-batches from micro-step `start` on.
+
+    own: of a process that trains with others: from the number of an update's micro-batches to those
+    that it has. Of an update of which it has none it gets a batch without samples.
 
     sample_ids_N, weights_N: by position, shape (N,); batches carry weights only where some sample
     of the plan has another than 1. workers: processes that read ahead; a `TensorDataset`, and a
@@ -57,27 +61,65 @@ def train_batches(
         weights_N=weighted_N,
         workers=workers,
         stream=("train", seed, epoch),
-        start=start,
+        steps=_all_steps(plan, start) if own is None else _of_process(plan, start, own),
     )
 
 
 def validation_batches(
-    dataset: Any, *, batch_size: int, sample_ids_N: npt.NDArray[np.int64], workers: int = 0
+    dataset: Any,
+    *,
+    batch_size: int,
+    sample_ids_N: npt.NDArray[np.int64],
+    workers: int = 0,
+    rank: int = 0,
+    processes: int = 1,
 ) -> Generator[Batch, None, None]:
     """The first N samples of the data set in their own order, each once: the last batch is smaller.
 
     sample_ids_N: by position, shape (N,). Items that draw random numbers get the same ones in
-    every epoch. Each batch is a window of its own. Raises and closes as `train_batches`.
+    every epoch. Each batch is a window of its own. rank, processes: of one that takes every so
+    many-th batch; each gets equally many, the last of some without samples. Raises and closes as
+    `train_batches`.
     """
+    plan = micro_batches(np.arange(len(sample_ids_N), dtype=np.int64), batch_size=batch_size)
+    steps = _all_steps(plan, 0)
+    if processes > 1:
+        steps = _every_so_many(plan, rank, processes)
     return _batches(
         dataset,
-        micro_batches(np.arange(len(sample_ids_N), dtype=np.int64), batch_size=batch_size),
+        plan,
         sample_ids_N=sample_ids_N,
         weights_N=None,
         workers=workers,
         stream=("validation",),
-        start=0,
+        steps=steps,
     )
+
+
+_Steps = tuple[Sequence[int], Iterator[tuple[int, Window, bool]]]
+"""The micro-steps that are read; then each with its window, and whether it is without samples,
+which are not read."""
+
+
+def _all_steps(plan: MicroBatchPlan, start: int) -> _Steps:
+    assert 0 <= start <= plan.num_micro_steps, (start, plan.num_micro_steps)
+    read = range(start, plan.num_micro_steps)
+    return read, ((index, plan.window(index), False) for index in read)
+
+
+def _of_process(plan: MicroBatchPlan, start: int, own: Callable[[int], range]) -> _Steps:
+    read = [index for index, _, empty in plan.of_process(start, own) if not empty]
+    return read, plan.of_process(start, own)
+
+
+def _every_so_many(plan: MicroBatchPlan, rank: int, processes: int) -> _Steps:
+    count, none = plan.num_micro_steps, Window(0, last=True)
+    rounds = range(rank, -(-count // processes) * processes, processes)
+    steps = (
+        (index, plan.window(index), False) if index < count else (index, none, True)
+        for index in rounds
+    )
+    return range(rank, count, processes), steps
 
 
 def _batches(
@@ -88,10 +130,9 @@ def _batches(
     weights_N: npt.NDArray[np.float32] | None,
     workers: int,
     stream: tuple[int | str, ...],
-    start: int,
+    steps: _Steps,
 ) -> Generator[Batch, None, None]:
-    assert 0 <= start <= plan.num_micro_steps, (start, plan.num_micro_steps)
-    micro_steps = range(start, plan.num_micro_steps)
+    micro_steps, all_steps = steps
     parts: Generator[Any, None, None]
     if (tensors_and_order := in_tensors(dataset, plan.order_K)) is not None:
         tensors = TensorSource(*tensors_and_order, plan.offsets_M1)
@@ -105,12 +146,16 @@ def _batches(
             else _read_here(items, micro_steps)
         )
     with closing(parts):
-        for index, data in zip(micro_steps, parts, strict=True):
+        for index, window, empty in all_steps:
+            if empty:
+                yield Batch(None, sample_ids_N[:0], window, index)
+                continue
+            data = next(parts)
             positions_B = plan.slice(index)
             yield Batch(
                 data=data,
                 sample_ids_B=sample_ids_N[positions_B],
-                window=plan.window(index),
+                window=window,
                 index=index,
                 weights_B=None if weights_N is None else torch.from_numpy(weights_N[positions_B]),
                 repeats_B=plan.repeats(index),
@@ -118,7 +163,7 @@ def _batches(
             )
 
 
-def _read_here(source: ItemSource, micro_steps: range) -> Generator[Any, None, None]:
+def _read_here(source: ItemSource, micro_steps: Sequence[int]) -> Generator[Any, None, None]:
     for micro_step in micro_steps:
         with kept_generators():
             data = source(micro_step)

@@ -7,7 +7,8 @@ kept, nor on workers or ranks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -181,6 +182,26 @@ class MicroBatchPlan:
             position=micro_step - first,
             count=end - first,
         )
+
+    def of_process(
+        self, start: int, micro_batches: Callable[[int], range]
+    ) -> Iterator[tuple[int, Window, bool]]:
+        """Micro-steps of one process of several, from `start` on, where an update begins.
+
+        micro_batches: from the number of an update's micro-batches to those of the process. Each
+        with its window, in which the process's own last one is the last, and whether it is empty:
+        one that stands for an update of which the process has none.
+        """
+        for first in range(start, self.num_micro_steps, self.accumulate):
+            window = self.window(first)
+            own = micro_batches(window.count)
+            for position in own or (own.start,):
+                last = position + 1 >= own.stop
+                yield (
+                    first + position if own else first,
+                    replace(window, position=position, last=last),
+                    not own,
+                )
 
     def rows_after(self, micro_steps: int) -> int:
         """Rows of the first `micro_steps` micro-batches, 0 to all of them."""

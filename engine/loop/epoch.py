@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from epochal.data.errors import TargetError, TrainingFailed
-from epochal.data.types import Batch, seed_64
+from epochal.data.types import Batch, Window, seed_64
 from epochal.engine.config.mixing import MixingConfig
 from epochal.engine.config.numerics import GradientsConfig, PrecisionConfig
 from epochal.engine.loop.gradients import SKIPPED, Gradients
@@ -33,6 +32,7 @@ from epochal.engine.loop.progress import (
 )
 from epochal.engine.loop.recorder import CLIPPED, LOSS, NORM, READ_EVERY
 from epochal.engine.loop.resize import resized
+from epochal.engine.loop.shared_update import SharedUpdate
 from epochal.engine.loop.updates_table import in_long_form
 from epochal.engine.measure.observe import Columns, Observer, denominators_of, mean_of
 from epochal.engine.model.batch_norm import annealed
@@ -40,10 +40,11 @@ from epochal.engine.model.batches import target_of, to_device
 from epochal.engine.model.freezing import freeze, set_training_mode
 from epochal.engine.model.optimizer_modes import to_evaluate, to_train
 from epochal.engine.model.precision import Precision
-from epochal.engine.model.running_statistics import in_order
+from epochal.engine.model.running_statistics import RunningStatistics, in_order
 from epochal.engine.model.state import TrainingState
 from epochal.engine.model.step import Step, check_output
 from epochal.engine.randomness import borrowed_generators
+from epochal.engine.shards.group import Group
 
 # B samples of a micro-batch, N of the epoch, U updates of the epoch
 
@@ -124,6 +125,7 @@ def train_epoch(
     on_progress: Callable[[Progress], None] | None = None,
     on_phase: Callable[[Phase], None] = to_nobody,
     resume: MidEpochState | None = None,
+    group: Group | None = None,
 ) -> EpochResult:
     """Trains `state` for one epoch, in place.
 
@@ -132,7 +134,9 @@ def train_epoch(
     the rate goes by in an epoch that is cut short; none: num_updates. on_progress: called after
     each micro-step. on_phase: called with what the loop turns to: `data`, `forward_backward` and,
     where an update ends, `optimizer`. resume: goes on from there, with the state as it was then and
-    `batches` from that micro-step on.
+    `batches` from that micro-step on. group: of the processes that each train on their own of an
+    update's batches, as `own_batches` gives them; all end with the state that one would. The first
+    of them knows the observations then, the others only the updates.
 
     Raises NonFinite, TargetError for what a step may not give, TrainingFailed where the batches
     lead to another number of updates, and what the user's code raises; the state is then of no use.
@@ -141,71 +145,124 @@ def train_epoch(
     updates_per_epoch = updates_per_epoch or num_updates
     frozen, validation = recipe.frozen(epoch), recipe.validation
     freeze(state, frozen)
-    gradients = Gradients(state, recipe.gradients)
-    progress = _start(state, gradients, recipe, epoch=epoch, num_updates=num_updates, resume=resume)
-    recorder, observer, loss_weights = progress.recorder, progress.observer, progress.loss_weights
-    device = state.device
-    precision = Precision(recipe.precision, device)
-    mixer = None if recipe.mixing is None else Mixer(recipe.mixing, seed=recipe.seed, epoch=epoch)
+    gradients = Gradients(state, recipe.gradients, group)
+    progress = _start(
+        state,
+        gradients,
+        recipe,
+        epoch=epoch,
+        num_updates=num_updates,
+        resume=resume,
+        group=group,
+    )
     first_update = state.updates_tried - progress.updates + 1
-    further_rates = tuple(state.further_rates.values())
     set_training_mode(state, frozen)
     if validation is not None:
         validation.when_due(progress)  # where a resume goes on before it was measured
     with (
-        borrowed_generators(device) as reseed,
+        borrowed_generators(state.device) as reseed,
         annealed(state.model, recipe.momentum) as anneal,
-        in_order(state.model, dealt=recipe.gradients.shards > 1) as apply_statistics,
+        in_order(state.model, dealt=recipe.gradients.shards > 1) as statistics,
     ):
+        work = _Work(recipe, progress, gradients, statistics)
         for batch in announced(batches, on_phase):
-            anneal(epoch + (progress.updates + 0.5) / updates_per_epoch)
-            reseed(seed_64(recipe.seed, "step", epoch, batch.index))
-            data, num_samples = _placed(batch, mixer, precision, device), batch.num_samples
-            with precision.autocast():
-                output = check_output(recipe.step(state.module, data), num_samples=num_samples)
-            gradients.begin_micro_batch(batch.window)
-            share = loss_weights.backward(output, batch)
-            parts = (output.parts or {}).items()
-            recorder.add_loss(
-                share, {name: loss_weights.of(part.detach(), output, batch) for name, part in parts}
-            )
-            target = target_of(data) if output.target is None else output.target
-            observer.take(batch.sample_ids_B, output, target)
-            progress.micro_steps += 1
-            progress.rows += num_samples
+            at = epoch + (progress.updates + 0.5) / updates_per_epoch
+            anneal(at)
+            if batch.num_samples:
+                reseed(seed_64(recipe.seed, "step", epoch, batch.index))
+                work.micro_batch(batch)
+            progress.took(batch)
             if batch.window.last:
                 on_phase(OPTIMIZER)
-                factor = recipe.rate(epoch + (progress.updates + 0.5) / updates_per_epoch)
-                state.set_rate_factor(factor)
-                apply_statistics()
-                correction = loss_weights.end()
-                recorder.end_update(
-                    gradients.update(recorder.loss, batch.window, correction=correction),
-                    rate=state.base_rates[0] * factor,
-                    further=[base * factor for base in further_rates],
-                    correction=correction,
-                )
-                progress.updates += 1
-                progress.update_ends.append(progress.rows)
+                work.end_update(batch.window, at)
                 if progress.updates % READ_EVERY == 0:
                     progress.check_finite()
                 if validation is not None:
                     validation.when_due(progress)
             if on_progress is not None:
                 on_progress(progress)
-    progress.check_finite()
+    progress.gather()
     _put_down(state)
     return _result(progress, first_update=first_update)
 
 
-def _placed(batch: Batch, mixer: Mixer | None, precision: Precision, device: torch.device) -> Any:
-    """The data of a batch as the step gets it: resized, mixed, on the device."""
-    data = batch.data
-    if batch.size_HW is not None:
-        data = resized(to_device(data, device), batch.size_HW)
-    if mixer is not None:
-        data = mixer(to_device(data, device), batch.sample_ids_B, batch.repeats_B)
-    return precision.place(data)
+class _Work:
+    """What an epoch does with a micro-batch, and at the end of an update."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        progress: Progress,
+        gradients: Gradients,
+        statistics: RunningStatistics | None,
+    ) -> None:
+        self._recipe = recipe
+        self._progress = progress
+        self._gradients = gradients
+        self._statistics = statistics
+        state = self._state = progress.state
+        self._device = state.device
+        self._precision = Precision(recipe.precision, state.device)
+        self._mixer = None
+        if recipe.mixing is not None:
+            self._mixer = Mixer(recipe.mixing, seed=recipe.seed, epoch=progress.epoch)
+        self._further_rates = tuple(state.further_rates.values())
+        self._shared = None
+        if progress.group is not None:
+            assert statistics is not None, "only updates with shards have several processes"
+            self._shared = SharedUpdate(progress.group, state, statistics)
+
+    def micro_batch(self, batch: Batch) -> None:
+        """Forward and backward pass."""
+        progress, num_samples = self._progress, batch.num_samples
+        data = self._placed(batch)
+        if self._shared is not None:
+            self._shared.begin_micro_batch()
+        with self._precision.autocast():
+            output = check_output(
+                self._recipe.step(self._state.module, data), num_samples=num_samples
+            )
+        self._gradients.begin_micro_batch(batch.window)
+        loss_weights = progress.loss_weights
+        share = loss_weights.backward(output, batch)
+        parts = (output.parts or {}).items()
+        shares = {name: loss_weights.of(part.detach(), output, batch) for name, part in parts}
+        if self._shared is None:
+            progress.recorder.add_loss(share, shares)
+        else:
+            self._shared.took(share, shares)
+        target = target_of(data) if output.target is None else output.target
+        progress.observer.take(batch.sample_ids_B, output, target, index=batch.index)
+
+    def end_update(self, window: Window, at: float) -> None:
+        """The optimizer's step. at: the fractional epoch."""
+        progress, recorder = self._progress, self._progress.recorder
+        if self._shared is not None:
+            self._shared.meet(window, recorder, progress.loss_weights)
+        factor = self._recipe.rate(at)
+        self._state.set_rate_factor(factor)
+        if self._statistics is not None:
+            self._statistics.apply()
+        correction = progress.loss_weights.end()
+        recorder.end_update(
+            self._gradients.update(recorder.loss, window, correction=correction),
+            rate=self._state.base_rates[0] * factor,
+            further=[base * factor for base in self._further_rates],
+            correction=correction,
+        )
+        if self._shared is not None:
+            self._shared.end()
+        progress.updates += 1
+        progress.update_ends.append(progress.rows)
+
+    def _placed(self, batch: Batch) -> Any:
+        """The data as the step gets it: resized, mixed, on the device."""
+        data = batch.data
+        if batch.size_HW is not None:
+            data = resized(to_device(data, self._device), batch.size_HW)
+        if self._mixer is not None:
+            data = self._mixer(to_device(data, self._device), batch.sample_ids_B, batch.repeats_B)
+        return self._precision.place(data)
 
 
 def _num_updates(batches: Iterable[Batch]) -> int:
@@ -227,6 +284,7 @@ def _start(
     epoch: int,
     num_updates: int,
     resume: MidEpochState | None,
+    group: Group | None,
 ) -> Progress:
     recorder = new_recorder(state, gradients, recipe.gradients)
     observer = Observer(getattr(recipe.step, "ignore_index", None))
@@ -239,6 +297,7 @@ def _start(
         recorder=recorder,
         observer=observer,
         loss_weights=LossWeights(state.device, state.scaler, dealt=recipe.gradients.shards > 1),
+        group=group,
     )
     if resume is None:
         return progress
@@ -246,7 +305,8 @@ def _start(
     recorder.restore(
         without_validations(resume.metrics), partial_loss=resume.partial_loss, device=state.device
     )
-    observer.restore(resume.observations)
+    if group is None or group.first:
+        observer.restore(resume.observations)
     progress.loss_weights.restore(resume.denominators)
     named = state.named_parameters()
     for name, gradient in resume.gradients.items():
@@ -271,6 +331,17 @@ def _result(progress: Progress, *, first_update: int) -> EpochResult:
             f"{progress.num_updates}"
         )
     observations, updates = progress.observer.columns(), progress.columns()
+    if progress.group is not None and not progress.group.first:
+        return EpochResult(
+            epoch=progress.epoch,
+            num_samples=progress.rows,
+            num_updates=progress.updates,
+            first_update=first_update,
+            mean_loss=math.nan,
+            accuracy=None,
+            observations=observations,
+            updates=updates,
+        )
     mean_loss = mean_of(observations)
     if math.isnan(mean_loss) and progress.updates:  # one loss per batch: from the updates
         starts_U = [0, *progress.update_ends[:-1]]

@@ -18,6 +18,7 @@ from epochal.data.types import Window
 from epochal.engine.config.numerics import GradientsConfig
 from epochal.engine.model.state import TrainingState
 from epochal.engine.shards.deal import shard_ends
+from epochal.engine.shards.group import Group, Subtree
 from epochal.engine.shards.tree import SumTree
 
 # P parameter tensors, G groups
@@ -48,9 +49,11 @@ class Update:
 
 
 class Gradients:
-    """The gradients of one state, over an epoch."""
+    """The gradients of one state, over an epoch. group: what their updates are dealt to."""
 
-    def __init__(self, state: TrainingState, config: GradientsConfig) -> None:
+    def __init__(
+        self, state: TrainingState, config: GradientsConfig, group: Group | None = None
+    ) -> None:
         named = state.named_parameters()
         self._state = state
         self._config = config
@@ -62,8 +65,10 @@ class Gradients:
         wide = any(parameter.dtype in _DOUBLE for parameter in self._parameters)
         self._norm_dtype = torch.float64 if wide else torch.float32
         self._skipped_in_a_row = 0
-        self._tree = SumTree()
-        self._shard = 0
+        self._group = group
+        self._nodes = [Subtree(0, config.shards)] if group is None else group.own
+        self._trees = [SumTree() for _ in self._nodes]
+        self._shard = self._nodes[0].first
         tops = [".".join(name.split(".")[:-1][: config.depth]) or name for name in named]
         self.groups: tuple[str, ...] = tuple(dict.fromkeys(tops))
         self.group_of_P: tuple[int, ...] = tuple(self.groups.index(top) for top in tops)
@@ -97,19 +102,22 @@ class Gradients:
 
     def _sum_shards(self, window: Window) -> None:
         self._end_shards(window, before=window.count)
-        for parameter, total in zip(self._all, self._tree.take(), strict=True):
-            parameter.grad = total
-            if total is None and self._config.zeroing == "zero":
+        sums = [tree.take() for tree in self._trees]
+        total = sums[0] if self._group is None else self._group.sum_leaves(sums, self._all)
+        for parameter, gradient in zip(self._all, total, strict=True):
+            parameter.grad = gradient
+            if gradient is None and self._config.zeroing == "zero":
                 parameter.grad = torch.zeros_like(parameter)
-        self._shard = 0
+        self._shard = self._nodes[0].first
 
     def _end_shards(self, window: Window, *, before: int) -> None:
         ends = shard_ends(window.count, self._config.shards)
-        while self._shard < len(ends) and ends[self._shard] <= before:
-            self._tree.add([parameter.grad for parameter in self._all])
-            for parameter in self._all:
-                parameter.grad = None
-            self._shard += 1
+        for node, tree in zip(self._nodes, self._trees, strict=True):
+            while self._shard < node.first + node.leaves and ends[self._shard] <= before:
+                tree.add([parameter.grad for parameter in self._all])
+                for parameter in self._all:
+                    parameter.grad = None
+                self._shard += 1
 
     def zero(self) -> None:
         """Frees every gradient, so that the next backward pass writes instead of adding.

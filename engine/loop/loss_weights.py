@@ -16,11 +16,13 @@ Of an update in which nothing counts the mean is 0 / 0; its loss and its gradien
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from epochal.data.errors import TargetError
-from epochal.data.types import Batch
+from epochal.data.types import Batch, Window
 from epochal.engine.model.step import StepOutput
 
 # B samples of a micro-batch
@@ -53,6 +55,7 @@ class LossWeights:
         self._kept: dict[tuple[torch.Size, int, int, torch.dtype], Tensor] = {}
         self._estimate: Sum | None = None
         self._sum: Sum = 0.0
+        self._added: list[Sum] = []
         self._exact = True
         """Whether the estimate is the sum without a look at them."""
 
@@ -93,13 +96,27 @@ class LossWeights:
     def end(self) -> Sum | None:
         """Ends the update; the factor by which its shares and gradients are wrong, or None."""
         estimate, total, exact = self._known_estimate, self._sum, self._exact
-        self._estimate, self._sum, self._exact = None, 0.0, True
+        self._estimate, self._sum, self._exact, self._added = None, 0.0, True, []
         if isinstance(estimate, Tensor) or isinstance(total, Tensor):
             if exact:
                 return None
             total = self._as_tensor(total)
             return torch.where(total == 0, torch.ones_like(total), estimate / total)
         return None if total in {estimate, 0.0} else estimate / total
+
+    @property
+    def added(self) -> tuple[list[Tensor], bool]:
+        """What each micro-batch of the update has added to the sum, float64 of shape ().
+
+        And whether they all counted their samples alone.
+        """
+        return [self._as_tensor(one) for one in self._added], self._exact
+
+    def take_all(self, added: Sequence[Tensor], *, exact: bool, window: Window) -> None:
+        """What all processes have added, in order of micro-steps, in place of this one's."""
+        self._estimate, self._sum, self._exact = float(window.num_samples), 0.0, exact
+        for one in added:
+            self._sum = self._sum + (one.item() if self._on_host else one)
 
     def state(self) -> tuple[float, float] | None:
         """Estimate and sum so far of the update under way, or None; waits for the device."""
@@ -140,6 +157,8 @@ class LossWeights:
         else:
             self._exact = self._exact and denominator_B is None
         self._sum = self._sum + added
+        if self._dealt:
+            self._added.append(added)
 
     def _part_of(self, value: Tensor, output: StepOutput, batch: Batch) -> Tensor:
         """What each of the numbers counts in the update, of the same shape."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from epochal.data.errors import NonFinite
+from epochal.data.types import Batch
 from epochal.engine.config.mid_epoch import INSIDE
 from epochal.engine.config.numerics import GradientsConfig
 from epochal.engine.loop.gradients import Gradients
@@ -22,6 +23,7 @@ from epochal.engine.loop.loss_weights import LossWeights
 from epochal.engine.loop.recorder import LOSS, NORM, Number, UpdateRecorder
 from epochal.engine.measure.observe import Columns, Observer
 from epochal.engine.model.state import TrainingState
+from epochal.engine.shards.group import Group
 
 # U updates of the epoch so far
 
@@ -62,8 +64,10 @@ class MidEpochState:
 class Progress:
     """An epoch at work, as `on_progress` sees it after each micro-step; valid during the call.
 
-    rows: samples trained on. update_ends: rows by the end of each update. validations: update of
-    the epoch, from 1 → the metrics that were validated after it.
+    micro_steps, rows: micro-batches and samples trained on; of a group's others too, once an update
+    has ended. update_ends: rows by the end of each update. validations: update of the epoch, from
+    1 → the metrics that were validated after it. between_updates: whether an update has just ended;
+    an epoch that is dealt to shards is kept only there.
     """
 
     state: TrainingState
@@ -74,29 +78,49 @@ class Progress:
     rows: int = 0
     update_ends: list[int] = field(default_factory=list)
     validations: dict[int, dict[str, float]] = field(default_factory=dict)
+    between_updates: bool = True
+    group: Group | None = field(default=None, repr=False)
     recorder: UpdateRecorder = field(repr=False, kw_only=True)
     observer: Observer = field(repr=False, kw_only=True)
     loss_weights: LossWeights = field(repr=False, kw_only=True)
 
-    @property
-    def between_updates(self) -> bool:
-        """Whether an update has just ended; an epoch that is dealt to shards is kept only there."""
-        return self.recorder.between_updates
+    def took(self, batch: Batch) -> None:
+        """Notes that the batch was trained on."""
+        window = batch.window
+        self.between_updates = window.last
+        if self.group is None:
+            self.micro_steps += 1
+            self.rows += batch.num_samples
+        elif window.last:
+            self.micro_steps += window.count
+            self.rows += window.num_samples
 
     def live(self) -> LiveMetrics | None:
         """The last update's numbers, or None before the first; waits for the device.
 
-        Raises NonFinite.
+        Raises NonFinite; in a group that comes where all of it look, not here.
         """
-        self.check_finite()
+        if self.group is None:
+            self.check_finite()
+        else:
+            self.recorder.read()
         last = self.recorder.last
         if last is None:
             return None
         return LiveMetrics(self.updates, last.loss, last.learning_rate, last.gradient_norm)
 
+    def gather(self) -> None:
+        """Brings what the processes of a group have observed to the first; all of them call it.
+
+        Raises NonFinite.
+        """
+        self.check_finite()
+        if self.group is not None:
+            self.observer.gather(self.group)
+
     def capture(self) -> MidEpochState:
         """What must be kept beside the state to go on from here. Raises NonFinite."""
-        self.check_finite()
+        self.gather()
         gradients = {
             name: parameter.grad
             for name, parameter in self.state.named_parameters().items()
@@ -125,6 +149,8 @@ class Progress:
         update = self.recorder.first_non_finite
         if update is None:
             return
+        if self.group is not None:  # all processes find the same update, and name its samples
+            self.observer.gather(self.group, everywhere=True)
         columns = self.recorder.columns()
         start, end = ([0, *self.update_ends])[update : update + 2]
         observed = self.observer.columns()

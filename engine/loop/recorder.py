@@ -88,11 +88,6 @@ class UpdateRecorder:
         )
 
     @property
-    def between_updates(self) -> bool:
-        """Whether no micro-batch of an update under way was added."""
-        return self._partial is None
-
-    @property
     def loss(self) -> Tensor:
         """Of the update under way, shape (), so far."""
         assert self._partial is not None

@@ -7,7 +7,7 @@ columns, so that a step pays for a few references only.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from epochal.data.errors import StateMismatch, TargetError
 from epochal.engine.model.batches import without_ignored
 from epochal.engine.model.step import StepOutput
+from epochal.engine.shards.group import Group
 
 # B samples of a micro-batch, R rows that wait, L of them with padding, N samples of the epoch,
 # C classes
@@ -41,6 +42,7 @@ class Observer:
     def __init__(self, ignore_index: int | None = None) -> None:
         self._ignore_index = ignore_index
         self._ids: list[npt.NDArray[np.int64]] = []
+        self._indices: list[int] = []
         self._columns: dict[str, list[Tensor]] = {name: [] for name in (*FLOATS, *OVERRIDES[-2:])}
         self._columns[DENOMINATOR] = []
         self._loss: list[Tensor] = []
@@ -52,8 +54,13 @@ class Observer:
         self._waiting = 0
         self._restored: Columns | None = None
 
-    def take(self, ids_B: npt.NDArray[np.int64], output: StepOutput, target: Any) -> None:
-        """Takes one micro-batch: ids int64 of shape (B,), what the step gave, and the targets."""
+    def take(
+        self, ids_B: npt.NDArray[np.int64], output: StepOutput, target: Any, *, index: int = 0
+    ) -> None:
+        """Takes one micro-batch: ids int64 of shape (B,), what the step gave, and the targets.
+
+        index: its place among those that several processes take, for `gather`.
+        """
         size = len(ids_B)
         logits, labels, given = output.outputs, target, output.observations
         classes = (
@@ -71,6 +78,7 @@ class Observer:
             self.flush()
             self._form = form
         self._ids.append(ids_B)
+        self._indices.append(index)
         loss, denominator = _own_losses(output, size)
         self._loss.append(loss)
         self._denominator.append(denominator)
@@ -136,6 +144,21 @@ class Observer:
 
         `denominator` is among them where some is not 1.
         """
+        columns = self._all()
+        if bool((columns[DENOMINATOR] == 1).all()):
+            del columns[DENOMINATOR]
+        return columns
+
+    def _all(self) -> Columns:
+        columns = self._own()
+        if self._restored is None:
+            return columns
+        return {
+            name: np.concatenate([self._restored[name], column]) for name, column in columns.items()
+        }
+
+    def _own(self) -> Columns:
+        """Of what was taken here."""
         self.flush()
         types = {"label": np.int64, "correct": np.bool_}
         columns: Columns = {
@@ -144,14 +167,35 @@ class Observer:
         for name, parts in self._columns.items():
             kind = types.get(name, np.float32)
             columns[name] = torch.cat(parts).cpu().numpy() if parts else np.zeros(0, kind)
-        if self._restored is not None:
-            columns = {
-                name: np.concatenate([self._restored[name], column])
-                for name, column in columns.items()
-            }
-        if bool((columns[DENOMINATOR] == 1).all()):
-            del columns[DENOMINATOR]
         return columns
+
+    def gather(self, group: Group, *, everywhere: bool = False) -> None:
+        """Brings the rows of a group's processes to its first, in order of their indices.
+
+        The others hold none then, unless `everywhere`. All of the group call it.
+        """
+        own = self._own()
+        sizes = [len(ids_B) for ids_B in self._ids]
+        tensors = [torch.tensor(self._indices, dtype=torch.int64), torch.tensor(sizes), *(
+            torch.from_numpy(np.ascontiguousarray(column)) for column in own.values()
+        )]  # fmt: skip
+        told = list(own)
+        if everywhere:
+            before = self._restored or {}
+            given = group.exchange.gather(told, tensors)
+            held = group.exchange.gather(
+                list(before), [torch.from_numpy(column) for column in before.values()]
+            )
+            names, columns = held[0]
+            first = {name: one.numpy() for name, one in zip(names, columns, strict=True)}
+            self._restored = first or None
+        else:
+            given = group.exchange.gather_first(told, tensors) or []
+        self._ids, self._indices = [], []
+        for column in self._columns.values():
+            column.clear()
+        if given:
+            self._restored = _in_order(given, before=self._restored)
 
     def restore(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Goes on from what `columns` gave. Raises StateMismatch."""
@@ -161,6 +205,24 @@ class Observer:
                 f"observations: stored are {sorted(columns)}, expected {sorted(names)}"
             )
         self._restored = {DENOMINATOR: denominators_of(columns).astype(np.float32), **columns}
+
+
+def _in_order(
+    given: Sequence[tuple[list[str], list[Tensor]]], *, before: Columns | None
+) -> Columns:
+    """The rows of several processes by the index of their micro-batch, behind those of `before`.
+
+    given: of each, the names of columns; indices and sizes of its micro-batches, and the columns.
+    """
+    index_M, size_M = (
+        np.concatenate([tensors[place].numpy() for _, tensors in given]) for place in (0, 1)
+    )
+    order_N = np.argsort(np.repeat(index_M, size_M), kind="stable")
+    columns: Columns = {}
+    for place, name in enumerate(given[0][0]):
+        column_N = np.concatenate([tensors[2 + place].numpy() for _, tensors in given])[order_N]
+        columns[name] = column_N if before is None else np.concatenate([before[name], column_N])
+    return columns
 
 
 def _own_losses(output: StepOutput, size: int) -> tuple[Tensor, Tensor | None]:

@@ -8,7 +8,7 @@ of them once the update is whole: r ← (1 − m) r + m s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,12 +25,14 @@ from epochal.data.errors import TargetError
 class _Layer:
     """module: of the model. owned: its momentum, inside a forward pass.
 
-    calls: of the update, in order: momentum, mean and variance of each.
+    calls: of the update, in order: momentum, mean and variance of each. counted: calls of all
+    updates so far.
     """
 
     module: _NormBase
     mean: Tensor
     variance: Tensor
+    counted: int = 0
     calls: list[tuple[float | None, Tensor, Tensor]] = field(default_factory=list)
     owned: float | None = None
 
@@ -48,9 +50,25 @@ class RunningStatistics:
                 )
             if isinstance(module, _NormBase) and module.running_mean is not None:
                 assert module.running_var is not None
+                tracked = module.num_batches_tracked
                 self._layers.append(
-                    _Layer(module, module.running_mean.clone(), module.running_var.clone())
+                    _Layer(
+                        module,
+                        module.running_mean.clone(),
+                        module.running_var.clone(),
+                        counted=0 if tracked is None else int(tracked),
+                    )
                 )
+
+    @property
+    def buffers(self) -> set[int]:
+        """Which buffers are theirs, by `id`."""
+        found = set()
+        for layer in self._layers:
+            module = layer.module
+            for one in (module.running_mean, module.running_var, module.num_batches_tracked):
+                found.add(id(one))
+        return found
 
     @contextmanager
     def collected(self) -> Iterator[None]:
@@ -69,20 +87,40 @@ class RunningStatistics:
             for handle in handles:
                 handle.remove()
 
+    def calls(self) -> tuple[list[int], list[Tensor]]:
+        """Of the update so far: how many each layer had, and their numbers, for `take_all`."""
+        tensors: list[Tensor] = []
+        for layer in self._layers:
+            for _, mean, variance in layer.calls:
+                tensors += [mean, variance]
+        return [len(layer.calls) for layer in self._layers], tensors
+
+    def take_all(self, given: Sequence[tuple[Sequence[int], Sequence[Tensor]]]) -> None:
+        """The calls of all processes, in order, in place of this one's; one momentum for all."""
+        for layer in self._layers:
+            layer.calls.clear()
+        for counts, tensors in given:
+            rest = iter(tensors)
+            for layer, count in zip(self._layers, counts, strict=True):
+                momentum = layer.module.momentum
+                layer.calls += [(momentum, next(rest), next(rest)) for _ in range(count)]
+
     @torch.no_grad()
     def apply(self) -> None:
         """Makes the recurrence of the update's calls; the layers hold its end then."""
         for layer in self._layers:
-            module, counted = layer.module, layer.module.num_batches_tracked
+            module = layer.module
             assert module.running_mean is not None and module.running_var is not None  # noqa: PT018
-            before = 0 if counted is None else int(counted) - len(layer.calls)
-            for index, (momentum, mean, variance) in enumerate(layer.calls, start=1):
-                factor = 1.0 / (before + index) if momentum is None else momentum
+            for momentum, mean, variance in layer.calls:
+                layer.counted += 1
+                factor = 1.0 / layer.counted if momentum is None else momentum
                 layer.mean.mul_(1.0 - factor).add_(mean, alpha=factor)
                 layer.variance.mul_(1.0 - factor).add_(variance, alpha=factor)
             layer.calls.clear()
             module.running_mean.copy_(layer.mean)
             module.running_var.copy_(layer.variance)
+            if module.num_batches_tracked is not None:
+                module.num_batches_tracked.fill_(layer.counted)
 
 
 def _begin(layer: _Layer, module: Any, _: Any) -> None:
@@ -98,14 +136,14 @@ def _end(layer: _Layer, module: Any, _: Any, __: Any) -> None:
 
 
 @contextmanager
-def in_order(model: nn.Module, *, dealt: bool) -> Iterator[Callable[[], None]]:
-    """Gives a function that applies an update's statistics, for updates that are dealt to shards.
+def in_order(model: nn.Module, *, dealt: bool) -> Iterator[RunningStatistics | None]:
+    """Those that are to be applied at an update's end, where updates are dealt to shards.
 
-    Else it does nothing, and layers apply their own as they go.
+    Else None: layers apply their own as they go.
     """
     if not dealt:
-        yield lambda: None
+        yield None
         return
     statistics = RunningStatistics(model)
     with statistics.collected():
-        yield statistics.apply
+        yield statistics

@@ -12,11 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from epochal.engine.shards.deal import shards_of
+from epochal.engine.shards.deal import shard_ends, shards_of
+from epochal.engine.shards.exchange import Exchange
 from epochal.engine.shards.tree import Leaf, SumTree
+
+# N numbers of one dtype, P parameters
+
+BLOCK = 1 << 23
+"""Numbers that are summed at once: what is on its way needs that much memory, not a model's."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +45,79 @@ def subtrees(shards: range) -> list[Subtree]:
 
 
 class Group:
-    """The processes of `torch.distributed`'s default group, and which shards each has."""
+    """The processes that an update is dealt to, and which of its shards each has."""
 
-    def __init__(self, shards: int) -> None:
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+    def __init__(self, exchange: Exchange, shards: int) -> None:
+        self.exchange = exchange
+        self.rank, self.size = exchange.rank, exchange.size
+        self.shards = shards
         self._of_rank = [
-            subtrees(shards_of(rank, processes=self.size, shards=shards))
-            for rank in range(self.size)
+            shards_of(rank, processes=self.size, shards=shards) for rank in range(self.size)
         ]
+        self._nodes = [subtrees(own) for own in self._of_rank]
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that tells what came of it."""
+        return self.rank == 0
 
     @property
     def own(self) -> list[Subtree]:
         """Those of this process."""
-        return self._of_rank[self.rank]
+        return self._nodes[self.rank]
+
+    def micro_batches(self, count: int) -> range:
+        """Which of an update's `count` micro-batches this process has."""
+        ends, own = [0, *shard_ends(count, self.shards)], self._of_rank[self.rank]
+        return range(ends[own.start], ends[own.stop])
+
+    def sum_leaves(self, nodes: Sequence[Leaf], like: Sequence[Tensor]) -> Leaf:
+        """The tree's sum of all processes' subtrees. nodes: the leaf of each of `own`.
+
+        like: a tensor of the shape and dtype of each place of a leaf.
+        """
+        kinds = [max(map(_kind, given)) for given in zip(*nodes, strict=True)]
+        told = self.exchange.gather("".join(map(str, kinds)))
+        kinds = [max(map(int, given)) for given in zip(*(kind for kind, _ in told), strict=True)]
+        total: Leaf = [None] * len(like)
+        for place, kind in enumerate(kinds):
+            if kind == _SPARSE:
+                total[place] = self._sum_sparse([node[place] for node in nodes], like[place])
+        dense = [place for place, kind in enumerate(kinds) if kind == _DENSE]
+        for dtype in dict.fromkeys(like[place].dtype for place in dense):
+            places = [place for place in dense if like[place].dtype == dtype]
+            self._sum_dense(nodes, like, places, total)
+        return total
+
+    def _sum_dense(
+        self, nodes: Sequence[Leaf], like: Sequence[Tensor], places: list[int], total: Leaf
+    ) -> None:
+        """Fills these places of `total`, some of them at once."""
+        while places:
+            taken, numbers = 0, 0
+            while taken < len(places) and (not taken or numbers < BLOCK):
+                numbers += like[places[taken]].numel()
+                taken += 1
+            some, places = places[:taken], places[taken:]
+            shapes = [like[place] for place in some]
+            flat = [flattened([node[place] for place in some], shapes) for node in nodes]
+            parts = torch.split(self.sum(flat), [shape.numel() for shape in shapes])
+            for place, part in zip(some, parts, strict=True):
+                total[place] = part.view(like[place].shape)
+
+    def _sum_sparse(self, own: Sequence[Tensor | None], like: Tensor) -> Tensor | None:
+        given = [None if one is None else one.coalesce() for one in own]
+        parts = [part for one in given if one is not None for part in (one.indices(), one.values())]
+        document = [one is not None for one in given]
+        tree = SumTree()
+        for nodes, (there, tensors) in zip(
+            self._nodes, self.exchange.gather(document, parts), strict=True
+        ):
+            rest = iter(tensors)
+            for node, is_there in zip(nodes, there, strict=True):
+                leaf = _sparse(next(rest), next(rest), like) if is_there else None
+                tree.add([leaf], leaves=node.leaves)
+        return tree.take()[0]
 
     def sum(self, flat: Sequence[Tensor]) -> Tensor:
         """The tree's sum of all processes' subtrees.
@@ -66,9 +131,9 @@ class Group:
             [torch.empty_like(first[part]) for _ in nodes]
             if rank != self.rank
             else [one[part] for one in flat]
-            for rank, nodes in enumerate(self._of_rank)
+            for rank, nodes in enumerate(self._nodes)
         ]
-        self._exchange(
+        self.exchange.exchange(
             [
                 (rank, one[bounds[rank] : bounds[rank + 1]])
                 for rank in self._others()
@@ -79,7 +144,7 @@ class Group:
         total = self._in_order(received)
         whole = torch.empty_like(first)
         whole[part] = total
-        self._exchange(
+        self.exchange.exchange(
             [(rank, total) for rank in self._others()],
             [(rank, whole[bounds[rank] : bounds[rank + 1]]) for rank in self._others()],
         )
@@ -87,9 +152,9 @@ class Group:
 
     def _in_order(self, received: Sequence[Sequence[Tensor]]) -> Tensor:
         tree = SumTree()
-        for nodes, sums in zip(self._of_rank, received, strict=True):
+        for nodes, sums in zip(self._nodes, received, strict=True):
             for node, numbers in zip(nodes, sums, strict=True):
-                tree.add([numbers.clone()], leaves=node.leaves)
+                tree.add([numbers], leaves=node.leaves)
         (total,) = tree.take()
         assert total is not None
         return total
@@ -98,15 +163,20 @@ class Group:
         """The other ranks, each pair of processes in the same turn on both sides."""
         return [rank for rank in range(self.size) if rank != self.rank]
 
-    def _exchange(
-        self, sent: Sequence[tuple[int, Tensor]], got: Sequence[tuple[int, Tensor]]
-    ) -> None:
-        operations = [
-            *(dist.P2POp(dist.isend, numbers, rank) for rank, numbers in sent if len(numbers)),
-            *(dist.P2POp(dist.irecv, numbers, rank) for rank, numbers in got if len(numbers)),
-        ]
-        for request in dist.batch_isend_irecv(operations) if operations else ():
-            request.wait()
+
+_DENSE, _SPARSE = 1, 2
+
+
+def _kind(one: Tensor | None) -> int:
+    if one is None:
+        return 0
+    return _SPARSE if one.is_sparse else _DENSE
+
+
+def _sparse(indices: Tensor, values: Tensor, like: Tensor) -> Tensor:
+    return torch.sparse_coo_tensor(
+        indices, values, like.shape, is_coalesced=True, check_invariants=False
+    )
 
 
 def flattened(leaf: Leaf, like: Sequence[Tensor]) -> Tensor:

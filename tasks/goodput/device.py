@@ -94,13 +94,15 @@ def counted(
     step: Step,
     precision: PrecisionConfig,
 ) -> Iterator[Batch]:
-    """The batches; on the first one `flops_per_sample` is counted before it is given."""
+    """The batches; on the first with samples `flops_per_sample` is counted before it is given."""
     from epochal.engine.loop.resize import resized
     from epochal.engine.measure.cost import count_flops
     from epochal.engine.model.batches import to_device
 
-    for number, batch in enumerate(batches):
-        if not number:
+    waiting = True
+    for batch in batches:
+        if waiting and batch.num_samples:
+            waiting = False
             with goodput.watch.phase("orchestration"):
                 data = batch.data
                 if batch.size_HW is not None:

@@ -1,13 +1,10 @@
 """Processes that share an update's shards: the bits of one."""
 
-from pathlib import Path
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
+from support.numbers.processes import in_group
 
 from epochal.engine.shards.group import Group, flattened, subtrees
 from epochal.engine.shards.tree import SumTree
@@ -39,26 +36,22 @@ def summed(shards, count):
     return tree.take()[0]
 
 
-def work(rank, size, shards, count, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
-    group, own = Group(shards), []
+def work(exchange, shards, count):
+    group, own = Group(exchange, shards), []
     for node in group.own:
         tree = SumTree()
         for shard in range(node.first, node.first + node.leaves):
             tree.add([leaf_of(shard, count)])
         own.append(tree.take()[0])
-    torch.save(group.sum(own), Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    return group.sum(own)
 
 
 @pytest.mark.parametrize(
     ("size", "shards", "count"), [(2, 8, 101), (3, 8, 1000), (4, 8, 3), (4, 4, 1000)]
 )
 def test_every_process_gets_the_bits_of_one(size, shards, count, tmp_path):
-    mp.start_processes(work, (size, shards, count, str(tmp_path)), nprocs=size, start_method="fork")
-    expected = summed(shards, count)
-    for rank in range(size):
-        assert torch.equal(torch.load(tmp_path / f"{rank}.pt"), expected)
+    for found in in_group(work, size, tmp_path, shards, count):
+        assert torch.equal(found, summed(shards, count))
 
 
 def test_what_is_missing_adds_nothing():
