@@ -22,6 +22,8 @@ from epochal.engine.model.batches import target_of
 from epochal.engine.model.precision import Precision
 from epochal.engine.model.step import Step, StepOutput, check_output
 from epochal.engine.randomness import borrowed_generators, seeded
+from epochal.engine.shards.group import Group
+from epochal.engine.shards.rounds import in_rounds, undrawn
 
 # B samples of a batch
 
@@ -48,15 +50,19 @@ def validate_epoch(
     precision: PrecisionConfig | None = None,
     forward: Callable[..., Any] | None = None,
     on_batch: Callable[[], None] | None = None,
+    group: Group | None = None,
 ) -> ValidationResult:
     """Measures `model` over all batches; every sample counts once, whatever the batch size.
 
     seed: of random numbers that the model may draw in evaluation mode. precision: none is float32.
     forward: called instead of the model, such as a compiled one that shares its weights. on_batch:
-    called after each batch. The parts of a loss that has some are values too: `loss/<part>`.
+    called after each batch. The parts of a loss that has some are values too: `loss/<part>`. group:
+    of processes that have every so many-th batch; the first of them measures, in the order of the
+    batches, and the others give it what a step gives.
 
     Raises TargetError for what a step or metric may not give.
     """
+    measures = group is None or group.first
     seed = seed_64(seed, "validate")
     with seeded(seed):  # a metric may draw where it is made
         measured = metrics.fresh(ignore_index=getattr(step, "ignore_index", None))
@@ -68,17 +74,19 @@ def validate_epoch(
     parts: dict[str, _Mean] = {}
     num_samples = 0
     with evaluating(model, step, seed=seed, precision=precision, forward=forward) as output_of:
-        for batch in batches:
-            output = output_of(batch)
-            mean_loss.take(output.loss_B, output.denominator_B, count=batch.num_samples)
-            for name, part in (output.parts or {}).items():
-                sums = output.denominator_B if part.ndim == output.loss_B.ndim else None
-                parts.setdefault(name, _Mean()).take(part, sums, count=batch.num_samples)
-            num_samples += batch.num_samples
-            for metric in measured.values():
-                metric.update(output.outputs, output.target)
+        for outputs in in_rounds(batches, output_of, group):
+            for output, count in outputs:
+                mean_loss.take(output.loss_B, output.denominator_B, count=count)
+                for name, part in (output.parts or {}).items():
+                    sums = output.denominator_B if part.ndim == output.loss_B.ndim else None
+                    parts.setdefault(name, _Mean()).take(part, sums, count=count)
+                num_samples += count
+                for metric in measured.values():
+                    metric.update(output.outputs, output.target)
             if on_batch is not None:
                 on_batch()
+        if not measures:
+            return ValidationResult(num_samples=0, values={})
         values = metrics.values(measured, loss=mean_loss.value())
         values |= {f"loss/{name}": mean.value() for name, mean in parts.items()}
     return ValidationResult(
@@ -163,16 +171,21 @@ def score_samples(
     precision: PrecisionConfig | None = None,
     forward: Callable[..., Any] | None = None,
     on_batch: Callable[[], None] | None = None,
+    group: Group | None = None,
 ) -> Columns:
     """The columns of `data.tables.schemas.OBSERVATIONS` of all samples, in the batches' order.
 
-    Arguments as those of `validate_epoch`. Raises TargetError for what a step may not give.
+    Arguments as those of `validate_epoch`; of a group the first process gets them. Raises
+    TargetError for what a step may not give.
     """
     observer = Observer(getattr(step, "ignore_index", None))
     with evaluating(model, step, seed=seed, precision=precision, forward=forward) as output_of:
         for batch in batches:
-            output = output_of(batch)
-            observer.take(batch.sample_ids_B, output, output.target)
+            if batch.num_samples:
+                output = output_of(batch) if group is None else undrawn(output_of, batch)
+                observer.take(batch.sample_ids_B, output, output.target, index=batch.index)
             if on_batch is not None:
                 on_batch()
+        if group is not None:
+            observer.gather(group)
         return observer.columns()
