@@ -57,18 +57,22 @@ class MidEpochSaver:
 
     def when_due(self, progress: Progress) -> None:
         """Commits if it is time to, the epoch could go on from here, and no commit is under way."""
+        if self.is_due(progress):
+            self.now(progress)
+
+    def is_due(self, progress: Progress) -> bool:
+        """Whether it is time to, the epoch could go on from here, and no commit is under way."""
         if not self.can_commit(progress):
-            return
+            return False
         share = self._share_of_interval(progress)
         if share < PREPARE_AT or not self._link.can_commit:
-            return
-        if share >= 1.0:
-            self._commit(progress)
-        elif progress.updates and not self._prepared:
+            return False
+        if share < 1.0 and progress.updates and not self._prepared:
             # By now the optimizer has its moments. An epoch that ends earlier needs no memory.
             self._prepared = True
             size = packed_size({"partial": state_tensors(progress.state)})
             self._link.prepare(size + SPARE_BYTES)
+        return share >= 1.0
 
     def can_commit(self, progress: Progress) -> bool:
         """Whether the epoch could go on from here."""
@@ -88,6 +92,10 @@ class MidEpochSaver:
         return share
 
     def _commit(self, progress: Progress) -> None:
+        if progress.group is not None and not progress.group.first:
+            progress.gather()  # what the first process commits
+            self._last_micro_steps = progress.micro_steps
+            return
         captured = progress.capture()
         tensors, body = encode(captured, progress.state)
         times = self._times(progress.updates)

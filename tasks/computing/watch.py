@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from epochal.engine.loop.progress import Progress
     from epochal.tasks.computing.saver import MidEpochSaver
 
+_COMMIT, _PUT_DOWN, _STOP = 1, 2, 3
 SHOW_EVERY_S = 0.2
 """Between two readings of the loss from the device: each one makes the GPU wait a little."""
 
@@ -38,16 +39,20 @@ class EpochWatch:
         """After each micro-step.
 
         Raises NonFinite, and PutDown where that was asked for, once the epoch so far is on its way
-        to the store.
+        to the store. Processes of a group do what the first one decides, between two updates.
         """
-        if self._link.stopped:
-            raise PutDown
-        if self._link.interrupted and self._saver.can_commit(progress):
-            with self._committing:
-                self._saver.now(progress)
-            raise PutDown
-        with self._committing:
-            self._saver.when_due(progress)
+        group = progress.group
+        if group is not None and not progress.between_updates:
+            return
+        decided = self._decision(progress)
+        if group is not None:
+            decided = group.exchange.told(decided)
+        if decided:
+            if decided != _STOP:
+                with self._committing:
+                    self._saver.now(progress)
+            if decided != _COMMIT:
+                raise PutDown
         now = time.monotonic()
         if now - self._shown < SHOW_EVERY_S:
             return
@@ -58,6 +63,8 @@ class EpochWatch:
             self._link.alive()
             return
         self._times.add(live.update)
+        if group is not None and not group.first:
+            return
         self._link.live(
             Live(
                 epoch=progress.epoch,
@@ -68,3 +75,11 @@ class EpochWatch:
                 gradient_norm=live.gradient_norm,
             )
         )
+
+    def _decision(self, progress: Progress) -> int:
+        if self._link.stopped:
+            return _STOP
+        if self._link.interrupted and self._saver.can_commit(progress):
+            return _PUT_DOWN
+        with self._committing:
+            return _COMMIT if self._saver.is_due(progress) else 0

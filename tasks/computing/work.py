@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import CorruptObject
 from epochal.data.stage_store.records import StageRecord, load_record
-from epochal.tasks.computing.link import Link, is_told, told
+from epochal.tasks.computing.link import Link, PutDown, is_told, obey, told
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.goodput.stage import StageGoodput
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from epochal.data.inspection.dataset import OpenDataset
+    from epochal.engine.shards.group import Group
     from epochal.tasks.user_code.components import Components
 
 
@@ -28,7 +29,7 @@ class Work:
     """One run in its trainer. data: field of the config → data set.
 
     touched: whether the components have changed since they were built. goodput: by the clock, what
-    the time goes into.
+    the time goes into. group: of the processes that share the run's updates; None: this one alone.
     """
 
     config: RunConfig
@@ -38,6 +39,37 @@ class Work:
     components: Components | None = None
     touched: bool = False
     goodput: StageGoodput = field(default_factory=StageGoodput)
+    group: Group | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process tells what comes of the work."""
+        return self.group is None or self.group.first
+
+    @property
+    def share(self) -> dict[str, int]:
+        """Which of several processes this is, for `validation_batches`."""
+        if self.group is None:
+            return {}
+        return {"rank": self.group.rank, "processes": self.group.size}
+
+    def told(self, number: int) -> int:
+        """The number that the first process of the group gives; all of it call this."""
+        return number if self.group is None else self.group.exchange.told(number)
+
+    def asked(self, question: str, **given: Any) -> Any:
+        """What the first process was answered; all of the group call this."""
+        answer = self.link.ask(question, **given) if self.leads else None
+        return answer if self.group is None else self.group.exchange.told_document(answer)
+
+    def obey(self) -> None:
+        """Raises PutDown, in all processes, if the work is to be put down here."""
+        if self.group is None:
+            obey(self.link)
+        elif self.told(self.link.interrupted or self.link.stopped):
+            raise PutDown
+        else:
+            self.link.alive()
 
     def ready_components(self) -> Components:
         """Model, optimizer and step; built at first use."""
@@ -126,7 +158,7 @@ class ParentArtifacts:
                 raise
             raise self.reject(record, name, error) from error
         finally:
-            self._link.ask("release", role=role, name=name)
+            self._link.ask("release", path=path)
 
     def read_artifact(self, record: StageRecord, name: str, *, max_bytes: int) -> bytes:
         """The artifact's bytes. Raises CorruptObject."""

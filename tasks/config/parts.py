@@ -200,6 +200,20 @@ class LaunchConfig(Frozen):
         "from Prefect, MLflow and the store. inline: in the calling process, for a debugger or a "
         "notebook; items that draw random numbers may then differ from run to run",
     )
+    processes: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="processes that share each update, at most gradients.shards; the result is the "
+        "same to the last bit for any number of them",
+    )
+    max_restarts: int = Field(
+        default=3,
+        ge=0,
+        le=1000,
+        description="how often several processes start again from the last commit in one run, "
+        "where one of them was killed",
+    )
     silence_seconds: float = Field(
         default=300.0,
         gt=0,

@@ -238,12 +238,26 @@ class RunConfig(Frozen):
                 f"batches.kind: {self.batches.kind} changes; use epochs, or kind: multi_scale"
             )
         self._check_watched_metrics()
+        self._check_processes()
         try:
             if self.averaging is not None:
                 self.averaging.check(self.epochs)
         except ValueError as error:
             raise ValueError(f"averaging: {error}") from None
         return self
+
+    def _check_processes(self) -> None:
+        processes, shards = self.launch.processes, self.gradients.shards
+        if processes > shards:
+            raise ValueError(
+                f"launch.processes: {processes} processes share the shards of an update, of which "
+                f"there are {shards}; give gradients.shards: {1 << (processes - 1).bit_length()}, "
+                "which is part of the result, or fewer processes"
+            )
+        if processes > 1 and self.launch.kind == "inline":
+            raise ValueError(
+                "launch.processes: several processes are not one; use launch.kind: local"
+            )
 
     def _check_nothing_is_of_the_average(self) -> None:
         if self.metrics.best_metric.startswith(EMA):

@@ -93,13 +93,13 @@ class ProcessLink:
         self._free = self._idle = False
         self._send({"type": "commit", "commit": commit})
 
-    def next_request(self) -> tuple[str, Message]:
-        """What is asked for next, once it is."""
+    def next_request(self) -> tuple[str, Message, bytes | None]:
+        """What is asked for next, once it is, with bytes where there are some."""
         while not self._waiting:
             self._take(*self._receive())
-        message, _ = self._waiting.pop(0)
+        message, data = self._waiting.pop(0)
         self._interrupted = self._stopped = False
-        return message["name"], message["body"]
+        return message["name"], message["body"], data
 
     def reply(self, reply: Message, data: bytes | None = None) -> None:
         """Sends what came of a request."""
@@ -171,3 +171,31 @@ class ProcessLink:
             with suppress(Exception):  # the user's code may have put anything there
                 stream.flush()
         os._exit(code)
+
+
+class FollowerLink(ProcessLink):
+    """Of a process that shares the work of the first: it asks, and leaves it to that one to tell.
+
+    Whether the work is put down the first process says too, at a moment that is the same for all.
+    """
+
+    @property
+    def interrupted(self) -> bool:
+        """Never by itself."""
+        return False
+
+    @property
+    def stopped(self) -> bool:
+        """Never by itself."""
+        return False
+
+    @property
+    def can_commit(self) -> bool:
+        """It commits nothing."""
+        return False
+
+    def notice(self, text: str) -> None:
+        """Told once, by the first process."""
+
+    def live(self, live: Live) -> None:
+        """Told by the first process."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from epochal.tasks.computing.work import Computed, Order, Work
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.goodput.sign_of_life import SignOfLife
 from epochal.tasks.launch.failures import at_work, before_start
+from epochal.tasks.launch.meeting import Rank, joined
 from epochal.tasks.launch.opening import Opening
 from epochal.tasks.trainer.answers import AskedStorage
 from epochal.tasks.trainer.channel import Message
@@ -28,22 +30,34 @@ Reply = tuple[Message, bytes | None]
 class Worker:
     """One run's work, as far as it was asked for.
 
-    interruptible: whether a signal raises in this process, wherever it is.
+    interruptible: whether a signal raises in this process, wherever it is. rank: among several
+    processes that share the work; None: this one is alone.
     """
 
     link: Link
     interruptible: bool = False
+    rank: Rank | None = None
     opening: Opening | None = None
+    followed: Work | None = None
+
+    @property
+    def number(self) -> int | None:
+        """Of its rank, where there is one."""
+        return None if self.rank is None else self.rank.number
 
     @property
     def work(self) -> Work:
         """The run that was opened."""
+        if self.followed is not None:
+            return self.followed
         assert self.opening is not None, "nothing was opened"
         return self.opening.work
 
 
-def handle(worker: Worker, name: str, body: Mapping[str, Any]) -> Reply:
-    """Does what was asked for. Raises what it means if something fails."""
+def handle(worker: Worker, name: str, body: Mapping[str, Any], data: bytes | None = None) -> Reply:
+    """Does what was asked for. data: bytes that came with it. Raises what a failure means."""
+    if name == "follow":
+        return _follow(worker, body, data or b"")
     return _REQUESTS[name](worker, body)
 
 
@@ -53,11 +67,29 @@ def _open(worker: Worker, body: Mapping[str, Any]) -> Reply:
     config = RunConfig.model_validate(body["config"])
     store = Store(body["store"], AskedStorage(worker.link))
     try:
-        work = Work(config, worker.link, prepare_numerics(config))
+        device = prepare_numerics(config, rank=worker.number)
+        work = Work(config, worker.link, device)
         worker.opening = Opening(work, store)
         return worker.opening.read(), worker.opening.ids()
     except BaseException as error:
         raise _meant(before_start(error, interruptible=worker.interruptible), error) from error
+
+
+def _follow(worker: Worker, body: Mapping[str, Any], ids: bytes) -> Reply:
+    """Opens the run as another process has opened it, whose data was read there."""
+    from epochal.tasks.run_data.run_data import make_dataset
+    from epochal.tasks.run_data.told_data import told_data
+    from epochal.tasks.user_code.components import prepare_numerics
+
+    config = RunConfig.model_validate(body["config"])
+    try:
+        device = prepare_numerics(config, rank=worker.number)
+        work = Work(config, worker.link, device)
+        work.data = told_data(body["data"], ids, make=partial(make_dataset, config))
+    except BaseException as error:
+        raise _meant(before_start(error, interruptible=worker.interruptible), error) from error
+    worker.followed = work
+    return {}, None
 
 
 def _check(worker: Worker, body: Mapping[str, Any]) -> Reply:
@@ -87,12 +119,20 @@ def _compute(worker: Worker, body: Mapping[str, Any]) -> Reply:
     work, order = worker.work, Order.of_document(body["order"])
     kind, goodput = KINDS[order.kind], work.goodput
     assert kind.compute is not None, f"{order.kind} is not computed by a trainer"
+    if worker.rank is not None:
+        if worker.followed is not None and not kind.shared:
+            return {}, None
+        if kind.shared and work.group is None:
+            work.group = joined(worker.rank, work.device, shards=work.config.gradients.shards)
     if order.signs is not None and goodput.signs is None:
         goodput.signs = SignOfLife.of_run(*order.signs)
     goodput.watch.restart()  # since the last order the flow's process has counted the time
     goodput.begin(order.key, kind.cause)
     try:
-        reply = _packed(work.link, kind.compute(work, order))
+        computed = kind.compute(work, order)
+        if worker.followed is not None:
+            return {}, None
+        reply = _packed(work.link, computed)
     except PutDown:
         work.touched = True
         goodput.failed()

@@ -24,7 +24,8 @@ from typing import Any, NoReturn
 
 from epochal.tasks.computing.buffer import Buffer
 from epochal.tasks.launch.failures import FATAL, told_error
-from epochal.tasks.launch.process_link import ProcessLink
+from epochal.tasks.launch.meeting import Rank
+from epochal.tasks.launch.process_link import FollowerLink, ProcessLink
 from epochal.tasks.launch.requests import Worker, handle
 from epochal.tasks.trainer.channel import Channel
 from epochal.tasks.trainer.interruption import DUMP_SIGNAL, SIGNALS
@@ -36,7 +37,8 @@ _USUAL = {signal.SIGINT: signal.default_int_handler}
 def main(given: dict[str, Any]) -> None:
     """Does what the flow's process asks for, until that ends.
 
-    given: descriptors of channel, buffer and traces, the pid of the parent.
+    given: descriptors of channel, buffer and traces, the pid of the parent; and its rank, where
+    several share the work.
     """
     _end_with_parent(given["parent"])
     _end_forks()
@@ -49,12 +51,14 @@ def main(given: dict[str, Any]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True, errors="replace")
     _import_ahead(given["traces"])
-    link = ProcessLink(Channel(given["channel"]), Buffer(given["buffer"]))
-    worker = Worker(link)
+    rank = None if given["rank"] is None else Rank(**given["rank"])
+    kind = FollowerLink if rank is not None and rank.number else ProcessLink
+    link = kind(Channel(given["channel"]), Buffer(given["buffer"]))
+    worker = Worker(link, rank=rank)
     while True:
-        name, body = link.next_request()
+        name, body, sent = link.next_request()
         try:
-            reply, data = handle(worker, name, body)
+            reply, data = handle(worker, name, body, sent)
         except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
             failure = told_error(error)
             del error  # its frames hold batches and workers

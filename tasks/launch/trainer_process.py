@@ -17,17 +17,17 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any, TextIO
 
 from epochal.data.errors import TrainingFailed
 from epochal.tasks.launch.failures import Place, fatal_place, place_in_dump
+from epochal.tasks.launch.meeting import Rank
 from epochal.tasks.trainer.channel import LOST_CHANNEL
 from epochal.tasks.trainer.interruption import DUMP_SIGNAL
 from epochal.tasks.user_code.import_path import path_without_folders
@@ -56,10 +56,18 @@ class Standing:
 class TrainerProcess:
     """Runs until it is ended, or this process is.
 
-    channel, buffer: descriptors for it. ended: called in a thread when the process is gone.
+    channel, buffer: descriptors for it. ended: called in a thread when the process is gone. place:
+    among several that share the work; what such a one prints has its rank before each line.
     """
 
-    def __init__(self, *, channel: int, buffer: int, ended: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        channel: int,
+        buffer: int,
+        ended: Callable[[], None],
+        rank: Rank | None = None,
+    ) -> None:
         self._traces = _traces_file()
         given: dict[str, Any] = {
             "path": path_without_folders(),
@@ -67,6 +75,7 @@ class TrainerProcess:
             "buffer": buffer,
             "traces": self._traces,
             "parent": os.getpid(),
+            "rank": None if rank is None else asdict(rank),
         }
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)
@@ -87,38 +96,17 @@ class TrainerProcess:
         self._finalizer = weakref.finalize(self, _kill_all, self._process)
         for pipe, name in ((self._process.stdout, "stdout"), (self._process.stderr, "stderr")):
             assert pipe is not None
-            self._threads.append(_started(_print_all, pipe, name))
+            label = "" if rank is None else f"rank {rank.number}: "
+            self._threads.append(_started(_print_all, pipe, name, label))
 
     @property
     def pid(self) -> int:
         """Its id."""
         return self._process.pid
 
-    @contextmanager
-    def stopped_with_this_one(self, *, woken: Callable[[], None]) -> Iterator[None]:
-        """Inside the block Ctrl-Z, which does not come to it, stops it too, until both go on.
-
-        woken: called then. Nothing changes outside the main thread, nor where SIGTSTP is ignored or
-        has a handler.
-        """
-        if (
-            threading.current_thread() is not threading.main_thread()
-            or signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL
-        ):
-            yield
-            return
-
-        def stop(_number: int, _frame: FrameType | None) -> None:
-            _send_to_all(self._process, signal.SIGSTOP)
-            stop_this_process()
-            _send_to_all(self._process, signal.SIGCONT)
-            woken()
-
-        signal.signal(signal.SIGTSTP, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    def send(self, number: int) -> None:
+        """Sends it and what it has started a signal."""
+        _send_to_all(self._process, number)
 
     def kill(self) -> None:
         """Ends it and what it has started, at once."""
@@ -245,11 +233,6 @@ def _send_to_all(process: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def stop_this_process() -> None:
-    """Comes back when it is told to go on."""
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-
 def _started(target: Callable[..., None], *arguments: Any) -> threading.Thread:
     thread = threading.Thread(
         target=target, args=arguments, name=f"trainer{target.__name__}", daemon=True
@@ -277,14 +260,23 @@ def _live(
     ended()
 
 
-def _print_all(pipe: IO[bytes], name: str) -> None:
+def _print_all(pipe: IO[bytes], name: str, label: str = "") -> None:
     """Prints what comes through the pipe to this process's output, as it comes.
 
-    A line that is not ended is ended here: what this process prints begins on one of its own.
+    With a label it waits for whole lines, and begins each with that. A line that is not ended is
+    ended here: what this process prints begins on one of its own.
     """
     decoder, chunk = codecs.getincrementaldecoder("utf-8")(errors="replace"), b"\n"
+    rest = b""
     while more := os.read(pipe.fileno(), _CHUNK_BYTES):
-        chunk = more
+        if label:
+            *lines, rest = (rest + more).replace(b"\r", b"\n").split(b"\n")
+            more = b"".join(label.encode() + line + b"\n" for line in lines if line.strip())
+        if more:
+            chunk = more
+            _print(chunk, name, decoder)
+    if rest:
+        chunk = label.encode() + rest
         _print(chunk, name, decoder)
     if not chunk.endswith(b"\n"):
         _print(b"\n", name, decoder)

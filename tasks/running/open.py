@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from epochal.data.errors import PreflightFailed, StoreUnavailable, TrainingFailed
-from epochal.data.inspection.dataset import DatasetInfo, OpenDataset
 from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.open import open_store
 from epochal.data.store.retry import RetryPolicy
@@ -24,6 +20,7 @@ from epochal.tasks.planning.run_view import RunView, differences
 from epochal.tasks.planning.stage import RunInputs
 from epochal.tasks.preflight.disk_space import CheckpointSize, check_space
 from epochal.tasks.reporting import Reporter, SilentReporter
+from epochal.tasks.run_data.told_data import told_data
 from epochal.tasks.running.run import Run
 from epochal.tasks.runs.plan import opening_line
 from epochal.tasks.runs.run_plans import record_plan
@@ -87,7 +84,7 @@ def _open(
         answers={"check_store": check_store, "start_sha256": partial(start_sha256, config)},
     )
     run_inputs = RunInputs.of_document(opened["run_inputs"])
-    data = _known_data(opened["data"], ids or b"")
+    data = told_data(opened["data"], ids or b"", make=lambda _: None)
     config = trainer.config = with_epochs(config, num_samples=run_inputs.train_data.num_samples)
     stage_store = StageStore(store)
     view = _view(config, run_inputs, stage_store, reporter)
@@ -139,26 +136,6 @@ def _open(
         )
     )
     return run
-
-
-def _known_data(told: Mapping[str, Any], ids: bytes) -> dict[str, OpenDataset]:
-    """What the trainer has told of its data sets. ids: of those that have ids of their own."""
-    data, start = {}, 0
-    for name, one in told.items():
-        info = DatasetInfo.model_validate(one["info"])
-        read_ids_N = None
-        if not info.index_ids:
-            read_ids_N = np.frombuffer(ids, np.int64, info.num_samples, start)
-            start += read_ids_N.nbytes
-        data[name] = OpenDataset(
-            field=name,
-            dataset=None,
-            info=info,
-            fingerprint=one["fingerprint"],
-            read_ids_N=read_ids_N,
-            labels_N=None,
-        )
-    return data
 
 
 def _view(

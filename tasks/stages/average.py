@@ -8,7 +8,6 @@ chosen, and is known before anything runs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -256,7 +255,7 @@ def _compute_metrics(work: Work, order: Order) -> Computed:
         measure(
             work,
             seed=seed_64(work.config.seed, "validate_average"),
-            on_batch=partial(obey, work.link),
+            on_batch=work.obey,
             with_ema=False,
         )
     )
@@ -303,6 +302,7 @@ AVERAGE = StageKind(
 
 VALIDATE_AVERAGE = StageKind(
     name="validate_average",
+    shared=True,
     cause="validation",
     title="validate · average",
     version=2,

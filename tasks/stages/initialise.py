@@ -75,6 +75,7 @@ def _loads(stage: Stage, role: str, records: Mapping[str, StageRecord]) -> tuple
 
 INITIALISE = StageKind(
     name="initialise",
+    shared=True,
     version=1,
     when="start",
     plan=_plan,

@@ -74,6 +74,7 @@ class StageKind:
     gets nothing of the stage.
     line: what is shown of a stage that has ended.
     cause: what its time counts for, where its body says nothing else.
+    shared: whether all processes of a group compute it, each its part.
     """
 
     name: str
@@ -91,6 +92,7 @@ class StageKind:
     points: Callable[[Values], dict[str, float | None]] | None = None
     line: Callable[[Stage, StageRecord], list[str]] = _no_line
     cause: Cause = "orchestration"
+    shared: bool = False
 
 
 class Listing:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from epochal.data.config.dataset import DataConfig
@@ -12,7 +11,6 @@ from epochal.data.stage_store.stages import StageRecord
 from epochal.data.types import seed_64
 from epochal.engine.config.numerics import EMA
 from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS, load_ema, load_model
-from epochal.tasks.computing.link import obey
 from epochal.tasks.computing.work import Computed, Order, ParentArtifacts, Work
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.inputs import forward_inputs, validation_batch_size, with_source
@@ -119,6 +117,7 @@ def _scored(work: Work, order: Order) -> dict[str, npt.NDArray[Any]]:
         batch_size=validation_batch_size(config),
         sample_ids_N=ids_N,
         workers=config.loader.workers,
+        **work.share,
     )
     with ExitStack() as stack:
         stack.enter_context(closing(batches))  # else a stored error would keep its workers alive
@@ -131,7 +130,8 @@ def _scored(work: Work, order: Order) -> dict[str, npt.NDArray[Any]]:
             seed=seed_64(config.seed, "score", order.number),
             precision=config.precision,
             forward=state.forward,
-            on_batch=partial(obey, work.link),
+            on_batch=work.obey,
+            group=work.group,
         )
 
 
@@ -163,6 +163,7 @@ def _metrics(values: Mapping[str, Any]) -> dict[str, float | None]:
 
 SCORE = StageKind(
     name="score",
+    shared=True,
     cause="mining",
     version=2,
     when="epoch",

@@ -214,6 +214,7 @@ def _compute(work: Work, order: Order) -> Computed:
         seed=config.seed,
         epoch=epoch,
         start=0 if resume is None else resume.micro_steps,
+        own=None if work.group is None else work.group.micro_batches,
     )
     lowered = order.given["lowered"]
     with closing(batches):  # else a stored error would keep its workers alive
@@ -241,6 +242,7 @@ def _compute(work: Work, order: Order) -> Computed:
             on_progress=EpochWatch(work.link, saver, times, work.goodput),
             on_phase=work.goodput.watch.switch,
             resume=resume,
+            group=work.group,
         )
     work.goodput.watch.switch("commit")
     work.goodput.trained(result.num_samples)
@@ -311,7 +313,7 @@ def _begin(
     """Loads the state from which the epoch goes on: of its newest commit, or of its parent."""
     from epochal.tasks.checkpoints.mid_epoch_restore import checked_restore
 
-    while (found := work.link.ask("newest_commit")) is not None:
+    while (found := work.asked("newest_commit")) is not None:
         commit = MidEpochCommit(found["micro_steps"], found["body"], Path(found["path"]))
         work.touched = True
         try:
@@ -323,7 +325,7 @@ def _begin(
             )
             times = StageTimes(checked_times(commit.body.get("anchors")))
         except CorruptObject as error:
-            work.link.ask("discard_commit", micro_steps=commit.micro_steps, reason=str(error))
+            work.asked("discard_commit", micro_steps=commit.micro_steps, reason=str(error))
             continue
         rows = len(resume.observations["sample_id"])
         work.goodput.go_on(commit.body.get(BESIDE), rows=rows)
@@ -451,6 +453,7 @@ def _deliver_part(session: Session, stage: Stage, commit: EpochCommit) -> None:
 
 TRAIN = StageKind(
     name="train",
+    shared=True,
     version=3,
     when="epoch",
     plan=_plan,

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.stage_store.stages import StageRecord
@@ -16,7 +15,7 @@ from epochal.data.types import seed_64
 from epochal.engine.config.mid_epoch import ValidationConfig
 from epochal.engine.config.numerics import EMA, MATRIX
 from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS, load_ema, load_model
-from epochal.tasks.computing.link import PutDown, obey
+from epochal.tasks.computing.link import PutDown
 from epochal.tasks.computing.saver import MidEpochSaver
 from epochal.tasks.computing.work import Computed, Order, ParentArtifacts, Work
 from epochal.tasks.planning.inputs import forward_inputs, measuring_inputs, validation_batch_size
@@ -78,6 +77,7 @@ def _validated(work: Work, *, seed: int, on_batch: Callable[[], None]) -> Valida
         batch_size=validation_batch_size(config),
         sample_ids_N=data.sample_ids_N,
         workers=config.loader.workers,
+        **work.share,
     )
     with closing(batches):  # else a stored error would keep its workers alive
         return validate_epoch(
@@ -89,6 +89,7 @@ def _validated(work: Work, *, seed: int, on_batch: Callable[[], None]) -> Valida
             precision=config.precision,
             forward=components.state.forward,
             on_batch=on_batch,
+            group=work.group,
         )
 
 
@@ -132,9 +133,9 @@ def mid_epoch_validation(
     from epochal.engine.model.optimizer_modes import evaluation_weights
 
     def on_batch() -> None:
-        if work.link.interrupted:
+        if work.told(work.link.interrupted):
             raise _PutDownError
-        obey(work.link)
+        work.obey()
 
     def values_of(progress: Progress) -> Mapping[str, float]:
         seed = seed_64(work.config.seed, "validate_inside", epoch, progress.updates)
@@ -182,7 +183,7 @@ def _compute(work: Work, order: Order) -> Computed:
         measure(
             work,
             seed=seed_64(work.config.seed, "validate", order.number),
-            on_batch=partial(obey, work.link),
+            on_batch=work.obey,
         )
     )
 
@@ -229,6 +230,7 @@ def _metrics(values: Mapping[str, Any]) -> dict[str, float | None]:
 
 VALIDATE = StageKind(
     name="validate",
+    shared=True,
     cause="validation",
     version=3,
     when="epoch",

@@ -109,7 +109,7 @@ class ArtifactAnswers:
     def __init__(self, stages: StageStore, parents: Mapping[str, StageRecord]) -> None:
         self._stages = stages
         self._parents = parents
-        self._open: dict[tuple[str, str], ExitStack] = {}
+        self._open: dict[str, list[ExitStack]] = {}  # by path; several processes ask alike
 
     @property
     def answers(self) -> dict[str, Answer]:
@@ -123,19 +123,20 @@ class ArtifactAnswers:
 
     def close(self) -> None:
         """Closes what is still open."""
-        for stack in self._open.values():
-            stack.close()
+        for stacks in self._open.values():
+            for stack in stacks:
+                stack.close()
         self._open.clear()
 
     def _fetch(self, role: str, name: str) -> str:
         stack = ExitStack()
         path = stack.enter_context(self._stages.fetch_artifact(self._parents[role], name))
-        self._open[role, name] = stack
+        self._open.setdefault(str(path), []).append(stack)
         return str(path)
 
-    def _release(self, role: str, name: str) -> None:
-        if (stack := self._open.pop((role, name), None)) is not None:
-            stack.close()
+    def _release(self, path: str) -> None:
+        if stacks := self._open.get(path):
+            stacks.pop().close()
 
     def _read(self, role: str, name: str, max_bytes: int) -> bytes:
         return self._stages.read_artifact(self._parents[role], name, max_bytes=max_bytes)

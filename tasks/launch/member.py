@@ -1,0 +1,89 @@
+"""One trainer process of a run with the way to it: what is sent there, and what comes back."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+
+from epochal.tasks.launch.meeting import Rank
+from epochal.tasks.launch.trainer_process import TrainerProcess
+from epochal.tasks.trainer.channel import Channel, Message
+
+
+class MemberEnded(Exception):
+    """The process is gone."""
+
+    def __init__(self, member: Member) -> None:
+        super().__init__()
+        self.member = member
+
+
+class Member:
+    """A trainer process. busy: whether it was asked for something that it has not answered.
+
+    asked: the error with which its question was answered last. noted: how much of its traces there
+    was before the request.
+    """
+
+    def __init__(self, *, buffer: int, rank: Rank | None) -> None:
+        self.rank = rank
+        self.busy = False
+        self.asked: Exception | None = None
+        self.noted = 0
+        ours, theirs = socket.socketpair()
+        self.channel = Channel(ours.detach())
+        self.process = TrainerProcess(
+            channel=theirs.fileno(),
+            buffer=buffer,
+            ended=self.channel.receive_no_more,
+            rank=rank,
+        )
+        theirs.close()
+
+    @property
+    def name(self) -> str:
+        """As messages name it, where there are several."""
+        return "" if self.rank is None else f"rank {self.rank.number}"
+
+    def request(self, name: str, body: Message, data: bytes | None = None) -> None:
+        """Asks for something. Raises MemberEnded."""
+        self.asked, self.noted, self.busy = None, self.process.noted(), True
+        self.send({"type": "request", "name": name, "body": body}, data)
+
+    def send(self, message: Message, data: bytes | None = None) -> None:
+        """Raises MemberEnded."""
+        try:
+            self.channel.send(message, data)
+        except OSError:
+            raise MemberEnded(self) from None
+
+    def tell(self, message: Message) -> None:
+        """Sends it if somebody is there."""
+        with suppress(MemberEnded):
+            self.send(message)
+
+    def receive(self) -> tuple[Message, bytes | None]:
+        """The next message. Raises MemberEnded."""
+        try:
+            return self.channel.receive()
+        except (EOFError, OSError):
+            raise MemberEnded(self) from None
+
+    def end(self, *, within_s: float) -> None:
+        """Ends the process, by force if it does not end in that time."""
+        self.process.end(within_s=within_s)
+        self.channel.close()
+
+    @property
+    def standing(self) -> str:
+        """Where the process is, for a person."""
+        standing = self.process.standing()
+        if not standing.begun:
+            return "It cannot say where it is: it still starts"
+        if not standing.answered:
+            pid = self.process.pid
+            return f"It does not answer: was it stopped? `kill -CONT {pid}` lets it go on"
+        if standing.place.trace is None:
+            return "It is in no file of yours"
+        return f"It is at {standing.place.where.strip(' ()')}:{os.linesep}{standing.place.trace}"
