@@ -189,7 +189,9 @@ def _packed(tensors: Sequence[Tensor]) -> Tensor:
     parts = []
     for tensor in tensors:
         flat = tensor.detach().reshape(-1)
-        raw = flat.contiguous().view(torch.uint8)
+        if flat.stride(0) != 1:  # also of one number, which `contiguous` would leave as it is
+            flat = flat.clone(memory_format=torch.contiguous_format)
+        raw = flat.view(torch.uint8)
         parts.append(raw)
         if missing := -len(raw) % _ALIGNED:
             parts.append(raw.new_zeros(missing))

@@ -134,6 +134,7 @@ class LocalTrainer(Trainer):
         if self._closed or self._size == 1 or not self._opened:
             raise TrainingFailed("the trainer process has ended: the same command starts another")
         self._begin()
+        self.starts += 1
         try:
             for name, before in list(self._opened.items()):
                 reply, data = self._requested(name, before.body, before.answers)
