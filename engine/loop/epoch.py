@@ -40,11 +40,11 @@ from epochal.engine.model.batches import target_of, to_device
 from epochal.engine.model.freezing import freeze, set_training_mode
 from epochal.engine.model.optimizer_modes import to_evaluate, to_train
 from epochal.engine.model.precision import Precision
-from epochal.engine.model.running_statistics import RunningStatistics, in_order
 from epochal.engine.model.state import TrainingState
 from epochal.engine.model.step import Step, check_output
 from epochal.engine.randomness import borrowed_generators
 from epochal.engine.shards.group import Group
+from epochal.engine.shards.running_statistics import RunningStatistics, in_order
 
 # B samples of a micro-batch, N of the epoch, U updates of the epoch
 

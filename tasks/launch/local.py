@@ -22,8 +22,7 @@ from epochal.data.errors import PeerLost, TrainingFailed
 from epochal.tasks.launch.failures import error_of, told_error
 from epochal.tasks.launch.meeting import Rank
 from epochal.tasks.launch.member import Member, MemberEnded
-from epochal.tasks.launch.stop import stopped_with_this_process
-from epochal.tasks.launch.trainer_process import END_WITHIN_S
+from epochal.tasks.launch.trainer_process import END_WITHIN_S, stopped_with_this_process
 from epochal.tasks.trainer.answers import Answer
 from epochal.tasks.trainer.channel import Message
 from epochal.tasks.trainer.trainer import Trainer, now_s

@@ -17,12 +17,13 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any, TextIO
 
 from epochal.data.errors import TrainingFailed
@@ -187,6 +188,40 @@ class TrainerProcess:
         error = TrainingFailed(told if label is None else f"{label}: {told}. {_INTACT}")
         error.trace = place.trace
         return error
+
+
+@contextmanager
+def stopped_with_this_process(
+    send: Callable[[int], None], *, woken: Callable[[], None]
+) -> Iterator[None]:
+    """Inside the block Ctrl-Z stops trainers too, until both go on.
+
+    send: gives them a signal. woken: called then. Nothing changes outside the main thread, nor
+    where SIGTSTP is ignored or has a handler.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL
+    ):
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        send(signal.SIGSTOP)
+        stop_this_process()
+        send(signal.SIGCONT)
+        woken()
+
+    signal.signal(signal.SIGTSTP, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+
+
+def stop_this_process() -> None:
+    """Comes back when it is told to go on."""
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 _INTACT = "What was committed is intact, and the same command goes on from there"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from epochal.data.errors import (
     ConfigError,
     DataError,
+    InputError,
     PreflightFailed,
     TargetError,
     TrainingFailed,
@@ -132,6 +133,7 @@ def _tell_uncarried(
     from epochal.engine.loop.mixing import Mixer
     from epochal.engine.randomness import seeded
     from epochal.tasks.preflight.carried_state import uncarried, untrained_parameters
+    from epochal.tasks.preflight.shared_state import ALONE, check_shared
     from epochal.tasks.run_data.probe_batches import first_batch
 
     state = components.state
@@ -148,8 +150,12 @@ def _tell_uncarried(
     state.model.train()
     try:
         with torch.enable_grad():
+            if config.launch.processes > 1:
+                check_shared(components, step)
             found = uncarried(components, step)
             untrained = untrained_parameters(components, step)
+    except InputError:
+        raise
     except BaseException as error:
         if passes_through(error):
             raise
@@ -167,6 +173,8 @@ def _tell_uncarried(
     listed = "; ".join(f"{name}: {remedy}" for name, remedy in list(found.items())[:MAX_NAMED])
     more = f"; and {len(found) - MAX_NAMED} more" * (len(found) > MAX_NAMED)
     text = f"each step changes what no checkpoint holds: {listed}{more}"
+    if config.launch.processes > 1:
+        raise ConfigError(f"launch.processes: {text}; {ALONE}")
     if config.reproducibility == "strict":
         raise PreflightFailed(f"{text}; `reproducibility: strict` refuses it")
     notice(f"{text}. A run that is interrupted goes on without it, and may end in other numbers")
