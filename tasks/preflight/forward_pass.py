@@ -133,7 +133,7 @@ def _tell_uncarried(
     from epochal.engine.loop.mixing import Mixer
     from epochal.engine.randomness import seeded
     from epochal.tasks.preflight.carried_state import uncarried, untrained_parameters
-    from epochal.tasks.preflight.shared_state import ALONE, check_shared
+    from epochal.tasks.preflight.shared_state import check_shared
     from epochal.tasks.run_data.probe_batches import first_batch
 
     state = components.state
@@ -168,8 +168,15 @@ def _tell_uncarried(
             "of a loss or step that is a torch.nn.Module: nothing would train or store it; make "
             "the step (or the loss) a module that holds it, or call requires_grad_(False) on it"
         )
-    if not found:
-        return
+    if found:
+        _tell_found(config, found, notice=notice)
+
+
+def _tell_found(
+    config: RunConfig, found: Mapping[str, str], *, notice: Callable[[str], None]
+) -> None:
+    from epochal.tasks.preflight.shared_state import ALONE
+
     listed = "; ".join(f"{name}: {remedy}" for name, remedy in list(found.items())[:MAX_NAMED])
     more = f"; and {len(found) - MAX_NAMED} more" * (len(found) > MAX_NAMED)
     text = f"each step changes what no checkpoint holds: {listed}{more}"

@@ -35,10 +35,10 @@ MODEL = """
             return self.head(x)
 
         def get_extra_state(self):
-            return {"count": self.count if self.what == "extra" else 0}
+            return torch.tensor(self.count if self.what == "extra" else 0)
 
         def set_extra_state(self, state):
-            self.count = state["count"]
+            self.count = int(state)
 
     class Extra(Net):
         def forward(self, x):
