@@ -175,16 +175,16 @@ def _tell_uncarried(
 def _tell_found(
     config: RunConfig, found: Mapping[str, str], *, notice: Callable[[str], None]
 ) -> None:
-    from epochal.tasks.preflight.shared_state import ALONE
-
     listed = "; ".join(f"{name}: {remedy}" for name, remedy in list(found.items())[:MAX_NAMED])
     more = f"; and {len(found) - MAX_NAMED} more" * (len(found) > MAX_NAMED)
     text = f"each step changes what no checkpoint holds: {listed}{more}"
-    if config.launch.processes > 1:
-        raise ConfigError(f"launch.processes: {text}; {ALONE}")
     if config.reproducibility == "strict":
         raise PreflightFailed(f"{text}; `reproducibility: strict` refuses it")
-    notice(f"{text}. A run that is interrupted goes on without it, and may end in other numbers")
+    several = " Several processes change one each." if config.launch.processes > 1 else ""
+    notice(
+        f"{text}. A run that is interrupted goes on without it, and may end in other numbers."
+        f"{several}"
+    )
 
 
 def _probe(
