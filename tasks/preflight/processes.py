@@ -17,8 +17,8 @@ def notes_on_processes(config: RunConfig, *, threads: int) -> Iterator[str]:
         size = config.loader.batch_size
         smaller = f"gradients.accumulate: {processes}, loader.batch_size: {-(-size // processes)}"
         yield (
-            f"launch.processes: an update has {accumulate} micro-batches (gradients.accumulate), so "
-            f"that {processes - accumulate} of {processes} processes have nothing to do; {smaller} "
+            f"launch.processes: an update has {accumulate} micro-batches (gradients.accumulate): "
+            f"{processes - accumulate} of {processes} processes have nothing to do; {smaller} "
             "deals an update of the same size to all"
         )
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
