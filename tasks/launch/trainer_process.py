@@ -32,7 +32,7 @@ from epochal.tasks.trainer.channel import LOST_CHANNEL
 from epochal.tasks.trainer.interruption import DUMP_SIGNAL
 from epochal.tasks.user_code.import_path import path_without_folders
 
-FOREIGN = ("PREFECT_", "MLFLOW_", "DATABRICKS_")
+FOREIGN = ("PREFECT_", "MLFLOW_", "DATABRICKS_", "EPOCHAL_TOKEN")
 """Beginnings of variables of the orchestration and of trackers: a trainer has none of them."""
 END_WITHIN_S = 5.0
 _BOOT = (
@@ -77,13 +77,14 @@ class TrainerProcess:
             "parent": os.getpid(),
             "rank": None if rank is None else asdict(rank),
         }
+        listening = [] if rank is None or rank.listening is None else [rank.listening]
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)
         }
         begin = partial(
             subprocess.Popen,
             [sys.executable, "-P", "-c", _BOOT, json.dumps(given)],
-            pass_fds=(channel, buffer, self._traces),
+            pass_fds=(channel, buffer, self._traces, *listening),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -97,7 +98,7 @@ class TrainerProcess:
         for pipe, name in ((self._process.stdout, "stdout"), (self._process.stderr, "stderr")):
             assert pipe is not None
             label = "" if rank is None else f"rank {rank.number}: "
-            self._threads.append(_started(_print_all, pipe, name, label))
+            self._threads.append(_started(print_all, pipe, name, label))
 
     @property
     def pid(self) -> int:
@@ -183,13 +184,17 @@ class TrainerProcess:
         code = self._finish()
         code = LOST_CHANNEL if lives else code
         place = self.crashed_since(noted)
-        told = f"{_how(code)}{place.where}. {_why(code)}"
-        error = TrainingFailed(told if label is None else f"{label}: {told}. {_INTACT}")
-        error.trace = place.trace
-        return error
+        return died(f"{_how(code)}{place.where}. {_why(code)}", label, place.trace)
 
 
-_INTACT = "What was committed is intact, and the same command goes on from there"
+def died(told: str, label: str | None, trace: str | None) -> TrainingFailed:
+    """A process is gone, as is told; label: of the stage that it was at."""
+    error = TrainingFailed(told if label is None else f"{label}: {told}. {INTACT}")
+    error.trace = trace
+    return error
+
+
+INTACT = "What was committed is intact, and the same command goes on from there"
 
 
 def _how(code: int) -> str:
@@ -260,7 +265,7 @@ def _live(
     ended()
 
 
-def _print_all(pipe: IO[bytes], name: str, label: str = "") -> None:
+def print_all(pipe: IO[bytes], name: str, label: str = "") -> None:
     """Prints what comes through the pipe to this process's output, as it comes.
 
     With a label it waits for whole lines, and begins each with that. A line that is not ended is
@@ -274,16 +279,17 @@ def _print_all(pipe: IO[bytes], name: str, label: str = "") -> None:
             more = b"".join(label.encode() + line + b"\n" for line in lines if line.strip())
         if more:
             chunk = more
-            _print(chunk, name, decoder)
+            print_chunk(chunk, name, decoder)
     if rest:
         chunk = label.encode() + rest
-        _print(chunk, name, decoder)
+        print_chunk(chunk, name, decoder)
     if not chunk.endswith(b"\n"):
-        _print(b"\n", name, decoder)
+        print_chunk(b"\n", name, decoder)
     pipe.close()
 
 
-def _print(chunk: bytes, name: str, decoder: codecs.IncrementalDecoder) -> None:
+def print_chunk(chunk: bytes, name: str, decoder: codecs.IncrementalDecoder) -> None:
+    """Prints it to an output of this process, by its name."""
     stream: TextIO = getattr(sys, name)
     with suppress(OSError, ValueError):  # nobody reads it any more
         if isinstance(stream, io.TextIOWrapper):
