@@ -237,21 +237,21 @@ class _Work:
     def end_update(self, window: Window, at: float) -> None:
         """The optimizer's step. at: the fractional epoch."""
         progress, recorder = self._progress, self._progress.recorder
+        kinds: list[str] = []
         if self._shared is not None:
-            self._shared.meet(window, recorder, progress.loss_weights)
+            own = self._gradients.end_shards(window)
+            kinds = self._shared.meet(window, own, recorder, progress.loss_weights)
         factor = self._recipe.rate(at)
         self._state.set_rate_factor(factor)
         if self._statistics is not None:
             self._statistics.apply()
         correction = progress.loss_weights.end()
         recorder.end_update(
-            self._gradients.update(recorder.loss, window, correction=correction),
+            self._gradients.update(recorder.loss, window, correction=correction, kinds=kinds),
             rate=self._state.base_rates[0] * factor,
             further=[base * factor for base in self._further_rates],
             correction=correction,
         )
-        if self._shared is not None:
-            self._shared.end()
         progress.updates += 1
         progress.update_ends.append(progress.rows)
 

@@ -176,9 +176,8 @@ class Observer:
         """
         own = self._own()
         sizes = [len(ids_B) for ids_B in self._ids]
-        tensors = [torch.tensor(self._indices, dtype=torch.int64), torch.tensor(sizes), *(
-            torch.from_numpy(np.ascontiguousarray(column)) for column in own.values()
-        )]  # fmt: skip
+        tensors = [torch.tensor(one, dtype=torch.int64) for one in (self._indices, sizes)]
+        tensors += [torch.from_numpy(np.ascontiguousarray(column)) for column in own.values()]
         told = list(own)
         if everywhere:
             before = self._restored or {}

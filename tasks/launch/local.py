@@ -141,6 +141,7 @@ class LocalTrainer(Trainer):
         if self._closed or not self._restartable or not self._opened:
             raise TrainingFailed("the trainer process has ended: the same command starts another")
         self._begin()
+        self.starts += 1
         for name, before in list(self._opened.items()):
             reply, data = self._requested(name, before.body, before.answers)
             if (reply, data) != before.reply:

@@ -56,13 +56,17 @@ class Received:
 
 @dataclass
 class Trainer(ABC):
-    """One run's trainer. Used by one thread at a time."""
+    """One run's trainer. Used by one thread at a time.
+
+    starts: how often it has started again, whose state was lost then.
+    """
 
     config: RunConfig
     store: Store
     reporter: Reporter
     interruption: Interruption
     buffer: Buffer = field(default_factory=Buffer)
+    starts: int = 0
     _writer: CommitWriter | None = None
     _answers: dict[str, Answer] = field(default_factory=dict)
     _turn: threading.RLock = field(default_factory=threading.RLock)
