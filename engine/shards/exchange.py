@@ -24,7 +24,7 @@ from epochal.data.errors import PeerLost
 Document = Any
 """Plain JSON."""
 Given = tuple[Document, list[Tensor]]
-_PATIENCE = dt.timedelta(days=7)
+PATIENCE = dt.timedelta(days=7)
 """Nobody gives up here: whoever started the processes sees one that is gone, or hangs."""
 _ALIGNED = 16  # bytes: at such an offset lies any kind of number
 
@@ -36,7 +36,7 @@ def join(store: Any, rank: int, size: int, *, device: torch.device, hostname: st
     """
     torchs: Any = torch.distributed  # its stubs do not have all of it
     options = torchs.ProcessGroupGloo._Options()  # noqa: SLF001 - there is no public name
-    options._timeout = _PATIENCE  # noqa: SLF001 - likewise
+    options._timeout = PATIENCE  # noqa: SLF001 - likewise
     options._devices = [torchs.ProcessGroupGloo.create_device(hostname=hostname)]  # noqa: SLF001
     with _peers():
         beside = torchs.PrefixStore("host", store)
@@ -44,7 +44,7 @@ def join(store: Any, rank: int, size: int, *, device: torch.device, hostname: st
         accelerator = None
         if device.type == "cuda":
             beside = torchs.PrefixStore("accelerator", store)
-            accelerator = torchs.ProcessGroupNCCL(beside, rank, size, _PATIENCE)
+            accelerator = torchs.ProcessGroupNCCL(beside, rank, size, PATIENCE)
     return Exchange(rank, size, device, host, accelerator)
 
 

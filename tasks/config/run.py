@@ -254,10 +254,7 @@ class RunConfig(Frozen):
                 f"there are {shards}; give gradients.shards: {1 << (processes - 1).bit_length()}, "
                 "which is part of the result, or fewer processes"
             )
-        if processes > 1 and self.launch.kind == "inline":
-            raise ValueError(
-                "launch.processes: several processes are not one; use launch.kind: local"
-            )
+        self.launch.check()
 
     def _check_nothing_is_of_the_average(self) -> None:
         if self.metrics.best_metric.startswith(EMA):
