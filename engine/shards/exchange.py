@@ -72,6 +72,10 @@ class Exchange:
             self._host.broadcast(tensor, 0).wait()
         return int(tensor[0])
 
+    def gather_number(self, number: int) -> list[int]:
+        """The number of each process, by rank."""
+        return [one for (one,) in self._gathered(torch.tensor([number]))]
+
     def told_document(self, document: Document) -> Document:
         """The document that the first process gives."""
         data = json.dumps(document if self.rank == 0 else None).encode()
