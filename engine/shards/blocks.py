@@ -36,7 +36,7 @@ def blocks_of(model: nn.Module, class_names: Collection[str] = ()) -> list[Block
     chosen = dict(_named(model, class_names) if class_names else _found(model, ""))
     if missing := set(class_names) - {type(module).__name__ for module in chosen.values()}:
         raise TargetError(
-            f"launch.shard_blocks: no module of {type(model).__name__} is a {sorted(missing)[0]}; "
+            f"launch.shard_blocks: no module of {type(model).__name__} is a {min(missing)}; "
             "expected names of classes of its modules, such as TransformerEncoderLayer"
         )
     tied = _tied(model)

@@ -123,7 +123,7 @@ class ModelShards:
                 module.set_custom_all_gather(_Gather(self, number))  # type: ignore[arg-type] # by its form
                 module.set_custom_reduce_scatter(_Reduce(self, number))  # type: ignore[arg-type] # likewise
                 module.set_gradient_divide_factor(1.0)
-                module.set_force_sum_reduction_for_comms(True)  # noqa: FBT003 - FSDP2's own
+                module.set_force_sum_reduction_for_comms(True)
         held = dict(model.named_parameters())
         self._held: dict[str, DTensor] = {name: _distributed(held[name]) for name in self.slices}
         self.parameters: dict[str, nn.Parameter] = {
@@ -347,7 +347,7 @@ class _BlockSum:
         return parameters[next(iter(self._padded))].detach()
 
     def padded(self, parameters: Mapping[str, nn.Parameter]) -> Tensor:
-        """This process's slices in one tensor, as FSDP2 gathers them."""
+        """The slices of this process in one tensor, as FSDP2 gathers them."""
         found = self.like(parameters).new_zeros(sum(self._padded.values()))
         start = 0
         for name, numbers in self._padded.items():

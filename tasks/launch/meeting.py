@@ -23,8 +23,8 @@ class Rank:
 LOOPBACK = "127.0.0.1"
 
 
-def joined(rank: Rank, device: torch.device, *, shards: int) -> Group:
-    """The group of all of them, once each has come."""
+def joined(rank: Rank, device: torch.device, *, shards: int, in_turns: bool = False) -> Group:
+    """The group of all of them, once each has come. in_turns: as `Group` has it."""
     import torch.distributed
 
     from epochal.engine.shards.exchange import join
@@ -33,4 +33,4 @@ def joined(rank: Rank, device: torch.device, *, shards: int) -> Group:
     torchs: Any = torch.distributed  # its stubs do not have all of it
     store = torchs.FileStore(rank.meeting, rank.size)
     exchange = join(store, rank.number, rank.size, device=device, hostname=LOOPBACK)
-    return Group(exchange, shards)
+    return Group(exchange, shards, in_turns=in_turns)
