@@ -119,4 +119,5 @@ def _header(ordered: list[tuple[str, Tensor]]) -> bytes:
 def raw_bytes(tensor: Tensor) -> memoryview:
     """A tensor's bytes as the format has them, in its own memory where that is the host's."""
     on_host = tensor.detach().resolve_conj().resolve_neg().to("cpu").contiguous()
-    return on_host.reshape(-1).view(torch.uint8).numpy().data
+    flat = on_host.reshape(-1).as_strided((on_host.numel(),), (1,))  # of one number it may be 0
+    return flat.view(torch.uint8).numpy().data

@@ -64,7 +64,8 @@ class Gradients:
         self._all = [parameter for parameter in everything if parameter.requires_grad]
         self._slices = None if group is None else group.model
         if self._slices is not None:
-            self._all = [one for one in self._slices.parameters.values() if one.requires_grad]
+            own = dict.fromkeys(self._slices.parameters.values())
+            self._all = [parameter for parameter in own if parameter.requires_grad]
         self._on_cpu = state.device.type == "cpu"
         wide = any(parameter.dtype in _DOUBLE for parameter in self._parameters)
         self._norm_dtype = torch.float64 if wide else torch.float32

@@ -192,8 +192,9 @@ def _packed(tensors: Sequence[Tensor]) -> Tensor:
     """All bytes of the tensors, uint8 of shape (N,), on the device of the first."""
     parts = []
     for tensor in tensors:
-        flat = tensor.detach().reshape(-1)
-        raw = flat.contiguous().view(torch.uint8)
+        flat = tensor.detach().reshape(-1).contiguous()
+        flat = flat.as_strided(flat.shape, (1,))  # of one number the stride may be another
+        raw = flat.view(torch.uint8)
         parts.append(raw)
         if missing := -len(raw) % _ALIGNED:
             parts.append(raw.new_zeros(missing))

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from epochal.data.errors import TargetError
@@ -38,7 +38,7 @@ AT_ONCE = 1 << 23
 """Numbers whose norms are taken at once: as many lie beside a slice, or one tensor."""
 
 _IDLE, _OVER, _GATHER, _REDUCE = range(4)
-_EACH_BY_ITSELF = frozenset(
+EACH_BY_ITSELF = frozenset(
     {
         *(torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam),
         *(torch.optim.RAdam, torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adadelta),
@@ -93,8 +93,8 @@ class _Processes:
 class ModelShards:
     """The slices of a model that one process holds.
 
-    parameters: name → its slice, which is the memory that FSDP2 gathers from. slices: name → which
-    rows of what they are.
+    parameters: name → its slice, which is the memory that FSDP2 gathers from; a tied one stands
+    there by each of its names. slices: name → which rows of what they are.
     """
 
     def __init__(
@@ -110,10 +110,17 @@ class ModelShards:
         self._shards = shards
         self._mesh = _Mesh(exchange, device)
         blocks = blocks_of(model, class_names)
-        self.slices: dict[str, Slice] = {
-            name: sliced(parameter.shape, exchange.rank, exchange.size)
+        names: dict[int, list[str]] = {}  # all of a parameter that is tied
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            names.setdefault(id(parameter), []).append(name)
+        names_of = {
+            name: names[id(parameter)]
             for block in blocks
             for name, parameter in block.parameters.items()
+        }
+        self.slices: dict[str, Slice] = {
+            name: sliced(parameter.shape, exchange.rank, exchange.size)
+            for name, parameter in model.named_parameters(remove_duplicate=False)
         }
         self._sums = [_BlockSum(block, exchange.size, shards) for block in blocks]
         for number, block in enumerate(blocks):
@@ -124,15 +131,15 @@ class ModelShards:
                 module.set_custom_reduce_scatter(_Reduce(self, number))  # type: ignore[arg-type] # likewise
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(True)
-        held = dict(model.named_parameters())
-        self._held: dict[str, DTensor] = {name: _distributed(held[name]) for name in self.slices}
-        self.parameters: dict[str, nn.Parameter] = {
-            name: nn.Parameter(
-                _local(one).view(self.slices[name].own_shape), requires_grad=one.requires_grad
-            )
-            for name, one in self._held.items()
-        }
-        self._names = {id(one): name for name, one in self.parameters.items()}
+        held = dict(model.named_parameters(remove_duplicate=False))
+        self._held: dict[str, DTensor] = {name: _distributed(held[name]) for name in names_of}
+        self.parameters: dict[str, nn.Parameter] = {}
+        self._names: dict[int, str] = {}
+        for name, one in self._held.items():
+            own = _local(one).view(self.slices[name].own_shape)
+            parameter = nn.Parameter(own, requires_grad=one.requires_grad)
+            self._names[id(parameter)] = name
+            self.parameters |= dict.fromkeys(names_of[name], parameter)
         self._turn = self._count = 0
         model.register_state_dict_post_hook(_slices_out)
         model.register_load_state_dict_pre_hook(self._slices_in)
@@ -456,11 +463,11 @@ def shard_state(
 def _check_state(state: TrainingState) -> None:
     optimizer = state.optimizer
     fused = any(group.get("fused") for group in optimizer.param_groups)
-    if type(optimizer) not in _EACH_BY_ITSELF or fused:
+    if type(optimizer) not in EACH_BY_ITSELF or fused:
         found = f"torch.optim:{type(optimizer).__name__}" + ", fused" * fused
-        if type(optimizer) not in _EACH_BY_ITSELF:
+        if type(optimizer) not in EACH_BY_ITSELF:
             found = type(optimizer).__qualname__
-        names = ", ".join(sorted(kind.__name__ for kind in _EACH_BY_ITSELF))
+        names = ", ".join(sorted(kind.__name__ for kind in EACH_BY_ITSELF))
         raise TargetError(
             f"launch.shard_model: the optimizer is {found}, which is not known to change each "
             f"number by itself and to round it alike in slices; expected torch's {names}, not "
@@ -514,6 +521,3 @@ def _slices_out(
     for name, tensor in state_dict.items():
         if isinstance(tensor, DTensor):
             state_dict[name] = tensor.to_local()
-
-
-__all__ = ["FSDPModule", "ModelShards", "shard_state"]
