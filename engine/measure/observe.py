@@ -176,9 +176,10 @@ class Observer:
         """
         own = self._own()
         sizes = [len(ids_B) for ids_B in self._ids]
-        tensors = [torch.tensor(self._indices, dtype=torch.int64), torch.tensor(sizes), *(
-            torch.from_numpy(np.ascontiguousarray(column)) for column in own.values()
-        )]  # fmt: skip
+        tensors = [
+            *(torch.tensor(numbers, dtype=torch.int64) for numbers in (self._indices, sizes)),
+            *(torch.from_numpy(np.ascontiguousarray(column)) for column in own.values()),
+        ]
         told = list(own)
         if everywhere:
             before = self._restored or {}
