@@ -184,6 +184,10 @@ def score_samples(
             if batch.num_samples:
                 output = output_of(batch) if group is None else undrawn(output_of, batch)
                 observer.take(batch.sample_ids_B, output, output.target, index=batch.index)
+                if group is not None:
+                    group.end_turn()
+            elif group is not None:
+                group.sit_out()
             if on_batch is not None:
                 on_batch()
         if group is not None:

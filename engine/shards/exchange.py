@@ -73,6 +73,10 @@ class Exchange:
             self._host.broadcast(tensor, 0).wait()
         return int(tensor[0])
 
+    def gather_number(self, number: int) -> list[int]:
+        """The number of each process, by rank."""
+        return [int(one) for one in self._gathered(torch.tensor([number]))]
+
     def told_document(self, document: Document) -> Document:
         """The document that the first process gives."""
         data = json.dumps(document if self.rank == 0 else None).encode()
@@ -105,15 +109,21 @@ class Exchange:
         """As `gather`, for the first process alone; the others get None."""
         layouts, payload, _ = self._announced(document, tensors)
         if self.rank:
-            self.begin([(0, payload)], [])()
+            self.exchange([(0, payload)], [])
             return None
         received = [payload]
         for layout in layouts[1:]:
             place = self.device if layout["accelerator"] else "cpu"
             received.append(torch.empty(_length(layout), dtype=torch.uint8, device=place))
-        self.begin([], [(rank, one) for rank, one in enumerate(received) if rank])()
+        self.exchange([], [(rank, one) for rank, one in enumerate(received) if rank])
         pairs = zip(layouts, received, strict=True)
         return [(layout["document"], _unpacked(layout, one)) for layout, one in pairs]
+
+    def exchange(
+        self, sent: Sequence[tuple[int, Tensor]], got: Sequence[tuple[int, Tensor]]
+    ) -> None:
+        """Sends tensors to ranks and fills others, all at once."""
+        self.begin(sent, got)()
 
     def begin(
         self, sent: Sequence[tuple[int, Tensor]], got: Sequence[tuple[int, Tensor]]

@@ -214,6 +214,18 @@ class LaunchConfig(Frozen):
         description="processes that share each update, at most gradients.shards; the result is the "
         "same to the last bit for any number of them",
     )
+    shard_model: bool = Field(
+        default=False,
+        description="whether each process holds a slice of weights, gradients, optimizer and "
+        "average instead of all (FSDP2), for a model larger than a device; the result is the same "
+        "to the last bit",
+    )
+    shard_blocks: tuple[str, ...] = Field(
+        default=(),
+        examples=[["TransformerEncoderLayer"]],
+        description="with shard_model, classes of the model's modules whose weights are gathered "
+        "together; none: the layers of its containers",
+    )
     max_restarts: int = Field(
         default=3,
         ge=0,

@@ -35,14 +35,14 @@ class Rank:
         return self.number if self.place is None else self.place
 
 
-def joined(rank: Rank, device: torch.device, *, shards: int) -> Group:
-    """The group of all of them, once each has come."""
+def joined(rank: Rank, device: torch.device, *, shards: int, in_turns: bool = False) -> Group:
+    """The group of all of them, once each has come. in_turns: as `Group` has it."""
     from epochal.engine.shards.exchange import PATIENCE, join
     from epochal.engine.shards.group import Group
 
     store = _store(rank, PATIENCE)
     exchange = join(store, rank.number, rank.size, device=device, hostname=rank.hostname)
-    return Group(exchange, shards)
+    return Group(exchange, shards, in_turns=in_turns)
 
 
 def _store(rank: Rank, patience: Any) -> Any:

@@ -79,12 +79,17 @@ class Opening:
 
     def check(self) -> dict[str, Any]:
         """Builds the parts and tries them; tells what keys need beside, and a checkpoint's size."""
+        import torch
+
         work, sources = self.work, self._sources
+        launch, device = work.config.launch, work.device
+        if launch.shard_model and launch.processes > 1:  # no device need hold it as a whole
+            device = torch.device("cpu")
         assert sources is not None
         assert self._run_inputs is not None
         with noting_modules(ANY):
             work.components = check_before_start(
-                work.config, work.data, device=work.device, notice=work.link.notice
+                work.config, work.data, device=device, notice=work.link.notice
             )
         work.touched = False
         built = sources.with_loaded(self.store)

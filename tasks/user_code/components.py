@@ -83,8 +83,12 @@ def prepare_numerics(config: RunConfig, *, gpu: int | None = None) -> torch.devi
     return device
 
 
-def build_components(config: RunConfig, *, device: torch.device) -> Components:
+def build_components(
+    config: RunConfig, *, device: torch.device, model_on: torch.device | None = None
+) -> Components:
     """Model with its initial weights, optimizer, loss, step and metrics.
+
+    model_on: where the model and its average are to be, if not on the device.
 
     Raises TargetError or ConfigError, naming the field, if a part cannot be built.
     """
@@ -107,7 +111,7 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
     model = build_model(
         lambda: call_target(config.model, field="model", folder=folder),
         seed=seed_64(config.seed, "initialise"),
-    ).to(device)
+    ).to(model_on or device)
     prepared(model, config.precision)
     with noting_modules("loss"), noting_files("loss"), seeded(seed_64(config.seed, "loss")):
         make_loss = resolve_target(config.loss, field="loss", folder=folder)

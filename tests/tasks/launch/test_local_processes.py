@@ -90,16 +90,23 @@ def killing(run, victim):
     return kill
 
 
-def test_an_epoch_goes_on_with_any_number_of_processes(alone, forking, tmp_path):
-    project = shared_project(tmp_path / "project")
-    for processes in (2, 1, 3):
+def test_an_epoch_goes_on_with_any_number_of_processes(forking, tmp_path):
+    """96 samples are six updates: three times one of them is the last with so many processes."""
+    images = {"target": "images:Images", "args": {"split": "train", "size": 96}}
+    sets = {"train_data": images, "epochs": 1, "schedule": {"kind": "constant"}, "averaging": None}
+    sets |= {"early_stopping": None, "ema": {"decay": 0.9}, "sampling": {"policy": "importance"}}
+    alone = made(run(shared_project(tmp_path / "alone", **sets), 1))
+    project, resumed = shared_project(tmp_path / "project", **sets), []
+    for processes in (4, 1, 3):
         one = run(project, processes, checkpoint__every_updates=1)
         at_commit(one, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
             made(one)
+        resumed.append(len(list(project.store.glob("stages/*/record.json"))))
     last = run(project, 2)
     assert made(last) == alone
-    assert last.resumed
+    assert resumed == [1, 1, 1]  # the initial weights alone: all three were in one epoch
+    assert last.resumed[("train", 0)] >= 24
 
 
 @pytest.mark.parametrize("victim", [0, 1])
@@ -137,7 +144,7 @@ def test_code_that_has_changed_since_is_not_gone_on_with(forking, tmp_path):
 
 
 def test_one_that_hangs_is_named_and_the_others_wait_for_it(alone, forking, tmp_path):
-    sets = {"launch__silence_seconds": 0.3, "checkpoint__every_updates": 1}
+    sets = {"launch__silence_seconds": 0.5, "checkpoint__every_updates": 1}
     one = run(shared_project(tmp_path / "project"), 2, **sets)
     pid = one.session.trainer.pids[1]
     at_commit(one, lambda: os.kill(pid, signal.SIGSTOP))
@@ -150,7 +157,8 @@ def test_one_that_hangs_is_named_and_the_others_wait_for_it(alone, forking, tmp_
 
     one.session.reporter.notice = go_on
     assert made(one) == alone
-    (text,) = [text for text in one.notices if "no sign" in text]
+    text = next(text for text in one.notices if "does not answer" in text)
+    assert "no sign of the trainer for 0.5 s" in text
     assert "rank 0: It is in no file of yours" in text
     assert f"rank 1: It does not answer: was it stopped? `kill -CONT {pid}`" in text
 
