@@ -10,7 +10,7 @@ from support.runs.proof_project import proof_project
 from support.trainers.forked_trainer import fork_trainers
 from support.trainers.misbehaving import misbehaving_project, plan
 
-from epochal.data.errors import ConfigError, Interrupted, TrainingFailed
+from epochal.data.errors import ConfigError, Interrupted, NonFinite, TrainingFailed
 from epochal.tasks.config.load import load_config
 
 SHARED = {
@@ -58,6 +58,63 @@ def alone(forking, tmp_path_factory):
 @pytest.mark.parametrize("processes", [2, 3])
 def test_the_number_of_processes_is_no_part_of_what_is_made(processes, alone, forking, tmp_path):
     assert made(run(shared_project(tmp_path / "project"), processes)) == alone
+
+
+OWN = """
+    import torch
+
+    class Mean:
+        def __init__(self):  # added up in float32: the order of batches is part of its bits
+            self.total = torch.zeros(())
+
+        def update(self, outputs, target):
+            self.total = self.total + outputs.exp().sum()
+
+        def compute(self):
+            return {"outputs": self.total, "draw": torch.rand(())}
+"""
+
+
+def test_workers_scoring_and_metrics_of_ones_own_see_what_one_process_sees(forking, tmp_path):
+    sets = {
+        "epochs": 2,
+        "loader": {"batch_size": 2, "workers": 1},
+        "sampling": {"policy": "easy_skip", "confidence": 0.6, "scoring": {"every": 1}},
+        "metrics": {"validation": ["accuracy", {"name": "mean", "target": "own:Mean"}]},
+        "averaging": None,
+        "validation": {"every_updates": 1},
+    }
+    found = []
+    for processes in (1, 3):
+        project = shared_project(tmp_path / str(processes), **sets)
+        project.write("own.py", OWN)
+        found.append(made(run(project, processes)))
+    assert found[0] == found[1]
+    assert any(stage == "score" for stage, _, _ in found[0][0])
+
+
+def test_an_update_that_is_not_finite_is_told_with_the_samples_of_all(forking, tmp_path):
+    told = []
+    for processes in (1, 2):
+        project = shared_project(
+            tmp_path / str(processes),
+            gradients={"accumulate": 8, "shards": 8},
+            precision={"dtype": "float32"},
+            optimizer={"target": "torch.optim:SGD", "args": {"lr": 1e38}},
+        )
+        with pytest.raises(NonFinite) as caught:
+            made(run(project, processes))
+        told.append(str(caught.value))
+    assert told[0] == told[1]
+
+
+def test_a_signal_while_several_measure_is_obeyed_and_the_epoch_goes_on(alone, forking, tmp_path):
+    project = shared_project(tmp_path / "project")
+    one = run(project, 2, checkpoint__every_updates=1)
+    at_commit(one, lambda: os.kill(os.getpid(), signal.SIGTERM), number=2)
+    with pytest.raises(Interrupted):
+        made(one)
+    assert made(run(project, 1)) == alone
 
 
 def test_what_several_have_made_is_cached_for_one(forking, tmp_path):
