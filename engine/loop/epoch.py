@@ -40,11 +40,11 @@ from epochal.engine.model.batches import target_of, to_device
 from epochal.engine.model.freezing import freeze, set_training_mode
 from epochal.engine.model.optimizer_modes import to_evaluate, to_train
 from epochal.engine.model.precision import Precision
-from epochal.engine.model.running_statistics import RunningStatistics, in_order
 from epochal.engine.model.state import TrainingState
 from epochal.engine.model.step import Step, check_output
 from epochal.engine.randomness import borrowed_generators
 from epochal.engine.shards.group import Group
+from epochal.engine.shards.running_statistics import RunningStatistics, in_order
 
 # B samples of a micro-batch, N of the epoch, U updates of the epoch
 
@@ -98,7 +98,8 @@ class EpochResult:
     updates: metric → float64 of shape (U,). first_update: its number over the run, from 1.
     num_skipped: updates that changed nothing, since their numbers were not finite. clip_rate: share
     of the others whose gradients were clipped; NaN if there were none. num_spikes: updates whose
-    norm was above 5 times the median of the 64 before it.
+    norm was above 5 times the median of the 64 before it. own_samples: that this process trained
+    on, of an epoch that it shares with others.
     """
 
     epoch: int
@@ -112,6 +113,7 @@ class EpochResult:
     num_skipped: int = 0
     num_spikes: int = 0
     clip_rate: float = math.nan
+    own_samples: int = 0
 
 
 def train_epoch(
@@ -341,6 +343,7 @@ def _result(progress: Progress, *, first_update: int) -> EpochResult:
             accuracy=None,
             observations=observations,
             updates=updates,
+            own_samples=progress.own_rows,
         )
     mean_loss = mean_of(observations)
     if math.isnan(mean_loss) and progress.updates:  # one loss per batch: from the updates
@@ -363,6 +366,7 @@ def _result(progress: Progress, *, first_update: int) -> EpochResult:
         num_skipped=int(skipped_U.sum()),
         num_spikes=int(spikes(updates[NORM]).sum()),
         clip_rate=float(clipped_U[~skipped_U].mean()) if (~skipped_U).any() else math.nan,
+        own_samples=progress.own_rows,
     )
 
 

@@ -16,9 +16,9 @@ from epochal.data.errors import TargetError
 from epochal.data.types import Window
 from epochal.engine.loop.loss_weights import LossWeights
 from epochal.engine.loop.recorder import UpdateRecorder
-from epochal.engine.model.running_statistics import RunningStatistics
 from epochal.engine.model.state import TrainingState
 from epochal.engine.shards.group import Group
+from epochal.engine.shards.running_statistics import RunningStatistics
 
 
 @dataclass
@@ -33,7 +33,7 @@ class SharedUpdate:
     _begun: bool = False
 
     def __post_init__(self) -> None:
-        self._held = _Held(self.state, self.statistics)
+        self._held = Held(self.state, self.statistics)
 
     def begin_micro_batch(self) -> None:
         """Before a forward pass."""
@@ -98,7 +98,7 @@ def _one_processs(
     return found, tensors[count + count * len(names) :]
 
 
-class _Held:
+class Held:
     """What a forward pass may not change where several processes make some of them each."""
 
     def __init__(self, state: TrainingState, statistics: RunningStatistics) -> None:

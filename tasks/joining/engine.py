@@ -18,7 +18,8 @@ from contextlib import suppress
 from typing import Any
 
 from epochal.tasks.joining.connection import TOKEN
-from epochal.tasks.launch.trainer_process import END_WITHIN_S, FOREIGN, print_all
+from epochal.tasks.launch.output import print_all
+from epochal.tasks.launch.trainer_process import END_WITHIN_S, FOREIGN
 from epochal.tasks.user_code.import_path import path_without_folders
 
 _BOOT = (

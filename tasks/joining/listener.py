@@ -18,7 +18,7 @@ class Listener:
     """Listens until it is closed. place: as `place_of` gives it, of the run's buffer.
 
     workers: how many processes an engine on another machine shall start. refused: is told why
-    somebody was not let in.
+    somebody was not let in. printed: called in a thread with each line that their trainers print.
     """
 
     def __init__(
@@ -29,10 +29,12 @@ class Listener:
         place: Message,
         workers: int,
         refused: Callable[[str], None],
+        printed: Callable[[str], None],
     ) -> None:
         self._token = token
         self._welcome: Message = {"type": "welcome", "place": place, "workers": workers}
         self._refused = refused
+        self._printed = printed
         self._seats: list[Seat] = []
         self._ended = False
         self._changing = threading.Lock()
@@ -131,7 +133,8 @@ class Listener:
                 channel.send({"type": "end"})
                 channel.close()
                 return
-            self._seats.append(Seat(channel, joined, left=self._wake))
+            seat = Seat(channel, joined, left=self._wake, printed=self._printed)
+            self._seats.append(seat)
         self._wake()
 
     def _wake(self) -> None:

@@ -26,6 +26,7 @@ from epochal.tasks.joining.engine import UNREACHABLE
 from epochal.tasks.joining.place import opened
 from epochal.tasks.launch.meeting import Rank
 from epochal.tasks.launch.member import LocalMember, MemberEnded, told_standing
+from epochal.tasks.launch.output import to_nobody
 from epochal.tasks.trainer.channel import Channel, Message
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -195,7 +196,7 @@ class _Relay:
                 listening = socket.create_server((self._own, 0), family=family, backlog=1024)
                 meeting = list(listening.getsockname()[:2])
                 rank = replace(rank, meeting=meeting, listening=listening.fileno())
-        self._trainer = LocalMember(buffer=self._buffer, rank=rank)
+        self._trainer = LocalMember(printed=to_nobody, buffer=self._buffer, rank=rank)
         if listening is not None:
             listening.close()  # the trainer has it
         self._send(

@@ -17,7 +17,8 @@ from epochal.data.errors import TrainingFailed, Unavailable
 from epochal.tasks.launch.failures import Place
 from epochal.tasks.launch.meeting import Rank
 from epochal.tasks.launch.member import Member, MemberEnded
-from epochal.tasks.launch.trainer_process import END_WITHIN_S, INTACT, died, print_chunk
+from epochal.tasks.launch.output import print_chunk
+from epochal.tasks.launch.trainer_process import END_WITHIN_S, INTACT, died
 from epochal.tasks.trainer.channel import Channel, Message
 
 _START_WITHIN_S = 60.0
@@ -41,10 +42,18 @@ class Joined:
 class Seat:
     """One connection, through which trainers are started and ended one after the other.
 
-    left: called in a thread once the connection has ended.
+    left: called in a thread once the connection has ended. printed: likewise, with each line of its
+    output.
     """
 
-    def __init__(self, channel: Channel, joined: Joined, *, left: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        joined: Joined,
+        *,
+        left: Callable[[], None],
+        printed: Callable[[str], None],
+    ) -> None:
         self.joined = joined
         self.channel = channel
         self.gone = threading.Event()
@@ -52,7 +61,8 @@ class Seat:
         self._starting: JoinedMember | None = None
         self._running: JoinedMember | None = None
         self._told: SimpleQueue[Message] = SimpleQueue()
-        self._printed = {name: codecs.getincrementaldecoder("utf-8")() for name in _STREAMS}
+        self._printed = printed
+        self._decoders = {name: codecs.getincrementaldecoder("utf-8")() for name in _STREAMS}
         self._thread = threading.Thread(
             target=self._carry, args=(left,), name="trainer_joined", daemon=True
         )
@@ -122,7 +132,9 @@ class Seat:
         match message["type"]:
             case "output":
                 stream = message["stream"]
-                print_chunk(data or b"", stream, self._printed[stream])
+                print_chunk(data or b"", stream, self._decoders[stream])
+                for line in (data or b"").decode(errors="replace").splitlines():
+                    self._printed(line)
             case "started":
                 self._running = self._starting
                 self._told.put(message)

@@ -58,6 +58,7 @@ class JoinedTrainer(LocalTrainer):
             place=place_of(self.buffer.descriptor),
             workers=self._size // launch.nodes,
             refused=self.reporter.notice,
+            printed=self.reporter.printed,
         )
         given = {
             "address": self._listener.address,

@@ -22,8 +22,7 @@ from epochal.data.errors import PeerLost, TrainingFailed
 from epochal.tasks.launch.failures import error_of, told_error
 from epochal.tasks.launch.meeting import Rank
 from epochal.tasks.launch.member import LocalMember, Member, MemberEnded
-from epochal.tasks.launch.stop import stopped_with_this_process
-from epochal.tasks.launch.trainer_process import END_WITHIN_S
+from epochal.tasks.launch.trainer_process import END_WITHIN_S, stopped_with_this_process
 from epochal.tasks.trainer.answers import Answer
 from epochal.tasks.trainer.channel import Message
 from epochal.tasks.trainer.trainer import Trainer, now_s
@@ -131,7 +130,10 @@ class LocalTrainer(Trainer):
             self._meeting = tempfile.mkdtemp(prefix="epochal-ranks-")
             meeting = str(Path(self._meeting) / "meeting")
             ranks = [Rank(number, self._size, meeting) for number in range(self._size)]
-        self._members = [LocalMember(buffer=self.buffer.descriptor, rank=rank) for rank in ranks]
+        self._members = [
+            LocalMember(buffer=self.buffer.descriptor, printed=self.reporter.printed, rank=rank)
+            for rank in ranks
+        ]
 
     def _complete(self) -> None:
         """Before all compute: starts those that opening the run does not need."""

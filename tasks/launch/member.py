@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
@@ -97,11 +98,15 @@ class LocalMember(Member):
 
     process: TrainerProcess
 
-    def __init__(self, *, buffer: int, rank: Rank | None) -> None:
+    def __init__(self, *, buffer: int, printed: Callable[[str], None], rank: Rank | None) -> None:
         ours, theirs = socket.socketpair()
         channel = Channel(ours.detach())
         process = TrainerProcess(
-            channel=theirs.fileno(), buffer=buffer, ended=channel.receive_no_more, rank=rank
+            channel=theirs.fileno(),
+            buffer=buffer,
+            ended=channel.receive_no_more,
+            printed=printed,
+            rank=rank,
         )
         theirs.close()
         super().__init__(channel, process, rank)

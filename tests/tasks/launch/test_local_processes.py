@@ -121,6 +121,40 @@ def test_a_kill_too_many_ends_the_run_and_the_next_goes_on(alone, forking, tmp_p
     assert made(run(project, 1)) == alone
 
 
+def test_code_that_has_changed_since_is_not_gone_on_with(forking, tmp_path):
+    project = shared_project(tmp_path / "project")
+    one = run(project, 2, checkpoint__every_updates=1)
+    kill = killing(one, 1)
+
+    def change_and_kill():
+        model = project.folder / "model.py"
+        model.write_text(model.read_text().replace("Dropout(0.2)", "Dropout(0.3)"))
+        kill()
+
+    at_commit(one, change_and_kill)
+    with pytest.raises(TrainingFailed, match="code or data of the run have changed since it began"):
+        made(one)
+
+
+def test_one_that_hangs_is_named_and_the_others_wait_for_it(alone, forking, tmp_path):
+    sets = {"launch__silence_seconds": 0.3, "checkpoint__every_updates": 1}
+    one = run(shared_project(tmp_path / "project"), 2, **sets)
+    pid = one.session.trainer.pids[1]
+    at_commit(one, lambda: os.kill(pid, signal.SIGSTOP))
+    notice = one.session.reporter.notice
+
+    def go_on(text):
+        notice(text)
+        if "no sign of the trainer" in text:
+            os.kill(pid, signal.SIGCONT)
+
+    one.session.reporter.notice = go_on
+    assert made(one) == alone
+    (text,) = [text for text in one.notices if "no sign" in text]
+    assert "rank 0: It is in no file of yours" in text
+    assert f"rank 1: It does not answer: was it stopped? `kill -CONT {pid}`" in text
+
+
 @pytest.mark.parametrize("place", ["model", "item", "update"])
 def test_the_error_that_is_told_is_that_of_the_users_code(place, forking, tmp_path):
     project = misbehaving_project(
