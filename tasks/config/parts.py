@@ -300,14 +300,15 @@ class LaunchConfig(Frozen):
                 raise ValueError(
                     f"launch.{field}: {given} is of launch.kind: {kind}; found kind: {self.kind}"
                 )
-        if self.nodes > 1 and split_address(self.address)[0] in OF_THIS_MACHINE:
+        host, _ = split_address(self.address)
+        if self.nodes > 1 and host in OF_THIS_MACHINE:
             raise ValueError(
-                f"launch.address: {self.address} is seen by this machine alone; for launch.nodes: "
-                f"{self.nodes} give the address by which the others reach it"
+                f"launch.address: {self.address} leads no other machine to this one; for "
+                f"launch.nodes: {self.nodes} give the address by which the others reach it"
             )
 
 
-OF_THIS_MACHINE = frozenset({"127.0.0.1", "localhost", "::1"})
+OF_THIS_MACHINE = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0", "::"})  # noqa: S104 - refused
 
 
 def split_address(address: str) -> tuple[str, int | None]:

@@ -151,6 +151,17 @@ class JoinedTrainer(LocalTrainer):
             members.append(member)
             self._meeting_place = self._meeting_place or meeting
 
+    def _follow(self) -> Message:
+        opened, checked = self._opened["open"], self._opened.get("check")
+        run_inputs = opened.reply[0]["run_inputs"]
+        if checked is not None:
+            run_inputs = checked.reply[0]["run_inputs"] or run_inputs
+        same = {
+            "environment": opened.reply[0]["environment"],
+            "sources": run_inputs["sources"],
+        }
+        return {**super()._follow(), "same": same, "store": opened.body["store"]}
+
     def tell_missing(self) -> None:
         """Says who is waited for, and how they come."""
         launch = self.config.launch

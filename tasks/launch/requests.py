@@ -17,7 +17,7 @@ from epochal.tasks.config.run import RunConfig
 from epochal.tasks.goodput.sign_of_life import SignOfLife
 from epochal.tasks.launch.failures import at_work, before_start
 from epochal.tasks.launch.meeting import Rank, joined
-from epochal.tasks.launch.opening import Opening
+from epochal.tasks.launch.opening import Opening, check_same
 from epochal.tasks.trainer.answers import AskedStorage
 from epochal.tasks.trainer.channel import Message
 
@@ -86,6 +86,8 @@ def _follow(worker: Worker, body: Mapping[str, Any], ids: bytes) -> Reply:
     try:
         device = prepare_numerics(config, gpu=worker.gpu)
         work = Work(config, worker.link, device)
+        if "same" in body:
+            check_same(body["same"], work, Store(body["store"], AskedStorage(worker.link)))
         work.data = told_data(body["data"], ids, make=partial(make_dataset, config))
     except BaseException as error:
         raise _meant(before_start(error, interruptible=worker.interruptible), error) from error
