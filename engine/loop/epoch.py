@@ -40,11 +40,11 @@ from epochal.engine.model.batches import target_of, to_device
 from epochal.engine.model.freezing import freeze, set_training_mode
 from epochal.engine.model.optimizer_modes import to_evaluate, to_train
 from epochal.engine.model.precision import Precision
-from epochal.engine.model.running_statistics import RunningStatistics, in_order
 from epochal.engine.model.state import TrainingState
 from epochal.engine.model.step import Step, check_output
 from epochal.engine.randomness import borrowed_generators
 from epochal.engine.shards.group import Group
+from epochal.engine.shards.running_statistics import RunningStatistics, in_order
 
 # B samples of a micro-batch, N of the epoch, U updates of the epoch
 
@@ -98,7 +98,8 @@ class EpochResult:
     updates: metric → float64 of shape (U,). first_update: its number over the run, from 1.
     num_skipped: updates that changed nothing, since their numbers were not finite. clip_rate: share
     of the others whose gradients were clipped; NaN if there were none. num_spikes: updates whose
-    norm was above 5 times the median of the 64 before it.
+    norm was above 5 times the median of the 64 before it. own_samples: that this process trained
+    on, of an epoch that it shares with others.
     """
 
     epoch: int
@@ -112,6 +113,7 @@ class EpochResult:
     num_skipped: int = 0
     num_spikes: int = 0
     clip_rate: float = math.nan
+    own_samples: int = 0
 
 
 def train_epoch(
@@ -241,21 +243,21 @@ class _Work:
     def end_update(self, window: Window, at: float) -> None:
         """The optimizer's step. at: the fractional epoch."""
         progress, recorder = self._progress, self._progress.recorder
+        kinds: list[str] = []
         if self._shared is not None:
-            self._shared.meet(window, recorder, progress.loss_weights)
+            own = self._gradients.end_shards(window)
+            kinds = self._shared.meet(window, own, recorder, progress.loss_weights)
         factor = self._recipe.rate(at)
         self._state.set_rate_factor(factor)
         if self._statistics is not None:
             self._statistics.apply()
         correction = progress.loss_weights.end()
         recorder.end_update(
-            self._gradients.update(recorder.loss, window, correction=correction),
+            self._gradients.update(recorder.loss, window, correction=correction, kinds=kinds),
             rate=self._state.base_rates[0] * factor,
             further=[base * factor for base in self._further_rates],
             correction=correction,
         )
-        if self._shared is not None:
-            self._shared.end()
         progress.updates += 1
         progress.update_ends.append(progress.rows)
 
@@ -345,6 +347,7 @@ def _result(progress: Progress, *, first_update: int) -> EpochResult:
             accuracy=None,
             observations=observations,
             updates=updates,
+            own_samples=progress.own_rows,
         )
     mean_loss = mean_of(observations)
     if math.isnan(mean_loss) and progress.updates:  # one loss per batch: from the updates
@@ -367,6 +370,7 @@ def _result(progress: Progress, *, first_update: int) -> EpochResult:
         num_skipped=int(skipped_U.sum()),
         num_spikes=int(spikes(updates[NORM]).sum()),
         clip_rate=float(clipped_U[~skipped_U].mean()) if (~skipped_U).any() else math.nan,
+        own_samples=progress.own_rows,
     )
 
 

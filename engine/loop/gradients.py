@@ -7,6 +7,7 @@ clip, and one per group, which the recorder makes of the norms per tensor.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,8 +20,8 @@ from epochal.data.types import Window
 from epochal.engine.config.numerics import GradientsConfig
 from epochal.engine.model.state import TrainingState
 from epochal.engine.shards.deal import shard_ends
-from epochal.engine.shards.group import Group, Subtree
-from epochal.engine.shards.tree import SumTree
+from epochal.engine.shards.group import Group, Subtree, kinds_of
+from epochal.engine.shards.tree import Leaf, SumTree
 
 # P parameter tensors, G groups
 
@@ -74,6 +75,7 @@ class Gradients:
         self._nodes = [Subtree(0, config.shards)] if group is None else group.own
         self._trees = [SumTree() for _ in self._nodes]
         self._shard = self._nodes[0].first
+        self._sums: list[Leaf] = []
         tops = [".".join(name.split(".")[:-1][: config.depth]) or name for name in named]
         self.groups: tuple[str, ...] = tuple(dict.fromkeys(tops))
         self.group_of_P: tuple[int, ...] = tuple(self.groups.index(top) for top in tops)
@@ -107,13 +109,23 @@ class Gradients:
         elif self._config.shards > 1:
             self._end_shards(window, before=window.position)
 
-    def _sum_shards(self, window: Window) -> None:
+    def end_shards(self, window: Window) -> str:
+        """After the update's last backward pass here: what there is to sum, as `kinds_of` says."""
+        if self._slices is not None:
+            return ""
+        self._end_shards(window, before=window.count)
+        self._sums = [tree.take() for tree in self._trees]
+        return kinds_of(self._sums)
+
+    def _sum_shards(self, window: Window, kinds: Sequence[str]) -> None:
         if self._slices is not None:
             total = self._slices.sums(self._all, window.count)
-        else:
+        elif self._group is None:
             self._end_shards(window, before=window.count)
-            sums = [tree.take() for tree in self._trees]
-            total = sums[0] if self._group is None else self._group.sum_leaves(sums, self._all)
+            total = self._trees[0].take()
+        else:
+            total = self._group.sum_leaves(self._sums, self._all, kinds)
+        self._sums = []
         for parameter, gradient in zip(self._all, total, strict=True):
             parameter.grad = gradient
             if gradient is None and self._config.zeroing == "zero":
@@ -144,17 +156,22 @@ class Gradients:
 
     @torch.no_grad()
     def update(
-        self, loss: Tensor, window: Window, *, correction: Tensor | float | None = None
+        self,
+        loss: Tensor,
+        window: Window,
+        *,
+        correction: Tensor | float | None = None,
+        kinds: Sequence[str] = (),
     ) -> Update:
         """Sums, unscales, corrects, measures, clips, steps the optimizer and zeroes.
 
         loss: of this update, shape (). window: of its last micro-batch. correction: what gradients
-        are multiplied by first.
+        are multiplied by first. kinds: of a group's processes, what `end_shards` gave there.
 
         Raises NonFinite after 50 skipped updates in a row.
         """
         if self._config.shards > 1:
-            self._sum_shards(window)
+            self._sum_shards(window, kinds)
         scaler, optimizer = self._state.scaler, self._state.optimizer
         scale = None if scaler is None else scaler.get_scale()
         if scaler is not None:

@@ -67,7 +67,8 @@ class Progress:
     micro_steps, rows: micro-batches and samples trained on; of a group's others too, once an update
     has ended. update_ends: rows by the end of each update. validations: update of the epoch, from
     1 → the metrics that were validated after it. between_updates: whether an update has just ended;
-    an epoch that is dealt to shards is kept only there.
+    an epoch that is dealt to shards is kept only there. own_rows: samples that this process trained
+    on since it began.
     """
 
     state: TrainingState
@@ -79,6 +80,7 @@ class Progress:
     update_ends: list[int] = field(default_factory=list)
     validations: dict[int, dict[str, float]] = field(default_factory=dict)
     between_updates: bool = True
+    own_rows: int = 0
     group: Group | None = field(default=None, repr=False)
     recorder: UpdateRecorder = field(repr=False, kw_only=True)
     observer: Observer = field(repr=False, kw_only=True)
@@ -87,6 +89,7 @@ class Progress:
     def took(self, batch: Batch) -> None:
         """Notes that the batch was trained on."""
         window = batch.window
+        self.own_rows += batch.num_samples
         self.between_updates = window.last
         if self.group is None:
             self.micro_steps += 1

@@ -176,10 +176,8 @@ class Observer:
         """
         own = self._own()
         sizes = [len(ids_B) for ids_B in self._ids]
-        tensors = [
-            *(torch.tensor(numbers, dtype=torch.int64) for numbers in (self._indices, sizes)),
-            *(torch.from_numpy(np.ascontiguousarray(column)) for column in own.values()),
-        ]
+        tensors = [torch.tensor(one, dtype=torch.int64) for one in (self._indices, sizes)]
+        tensors += [torch.from_numpy(np.ascontiguousarray(column)) for column in own.values()]
         told = list(own)
         if everywhere:
             before = self._restored or {}

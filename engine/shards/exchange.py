@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +24,7 @@ from epochal.data.errors import PeerLost
 Document = Any
 """Plain JSON."""
 Given = tuple[Document, list[Tensor]]
-_PATIENCE = dt.timedelta(days=7)
+PATIENCE = dt.timedelta(days=7)
 """Nobody gives up here: whoever started the processes sees one that is gone, or hangs."""
 _ALIGNED = 16  # bytes: at such an offset lies any kind of number
 
@@ -36,7 +36,7 @@ def join(store: Any, rank: int, size: int, *, device: torch.device, hostname: st
     """
     torchs: Any = torch.distributed  # its stubs do not have all of it
     options = torchs.ProcessGroupGloo._Options()  # noqa: SLF001 - there is no public name
-    options._timeout = _PATIENCE  # noqa: SLF001 - likewise
+    options._timeout = PATIENCE  # noqa: SLF001 - likewise
     options._devices = [torchs.ProcessGroupGloo.create_device(hostname=hostname)]  # noqa: SLF001
     with _peers():
         beside = torchs.PrefixStore("host", store)
@@ -44,19 +44,20 @@ def join(store: Any, rank: int, size: int, *, device: torch.device, hostname: st
         accelerator = None
         if device.type == "cuda":
             beside = torchs.PrefixStore("accelerator", store)
-            accelerator = torchs.ProcessGroupNCCL(beside, rank, size, _PATIENCE)
-    return Exchange(rank, size, host, accelerator)
+            accelerator = torchs.ProcessGroupNCCL(beside, rank, size, PATIENCE)
+    return Exchange(rank, size, device, host, accelerator)
 
 
 @dataclass
 class Exchange:
     """The way from one process to all others of its group.
 
-    host: torch's process group for tensors in memory; accelerator: for those of devices, or None.
+    host: torch's process group for tensors in memory; accelerator: for those of `device`, or None.
     """
 
     rank: int
     size: int
+    device: torch.device
     _host: Any
     _accelerator: Any = None
     _known: list[dict[int, Document]] = field(default_factory=list)
@@ -74,7 +75,7 @@ class Exchange:
 
     def gather_number(self, number: int) -> list[int]:
         """The number of each process, by rank."""
-        return [one for (one,) in self._gathered(torch.tensor([number]))]
+        return [int(one) for one in self._gathered(torch.tensor([number]))]
 
     def told_document(self, document: Document) -> Document:
         """The document that the first process gives."""
@@ -87,10 +88,13 @@ class Exchange:
 
     def gather(self, document: Document, tensors: Sequence[Tensor] = ()) -> list[Given]:
         """What each process gives, by rank. Costs least where documents and shapes come again."""
-        layouts, payload = self._announced(document, tensors)
+        layouts, payload, short = self._announced(document, tensors)
         longest = max(_length(layout) for layout in layouts)
-        if not longest:
-            return [(layout["document"], []) for layout in layouts]
+        if any(layout["accelerator"] for layout in layouts):
+            payload = payload.to(self.device)  # of a process that has no tensors to send
+        elif longest <= _SHORT:
+            pairs = zip(layouts, short, strict=True)
+            return [(layout["document"], _unpacked(layout, one)) for layout, one in pairs]
         padded = torch.zeros(longest, dtype=torch.uint8, device=payload.device)
         padded[: len(payload)] = payload
         received = [torch.empty_like(padded) for _ in range(self.size)]
@@ -103,22 +107,25 @@ class Exchange:
         self, document: Document, tensors: Sequence[Tensor] = ()
     ) -> list[Given] | None:
         """As `gather`, for the first process alone; the others get None."""
-        layouts, payload = self._announced(document, tensors)
+        layouts, payload, _ = self._announced(document, tensors)
         if self.rank:
-            self.exchange([(0, payload)] if len(payload) else [], [])
+            self.begin([(0, payload)], [])()
             return None
-        received = [payload, *(payload.new_empty(_length(one)) for one in layouts[1:])]
-        self.exchange([], [(rank, one) for rank, one in enumerate(received) if rank and len(one)])
+        received = [payload]
+        for layout in layouts[1:]:
+            place = self.device if layout["accelerator"] else "cpu"
+            received.append(torch.empty(_length(layout), dtype=torch.uint8, device=place))
+        self.begin([], [(rank, one) for rank, one in enumerate(received) if rank])()
         pairs = zip(layouts, received, strict=True)
         return [(layout["document"], _unpacked(layout, one)) for layout, one in pairs]
 
-    def exchange(
+    def begin(
         self, sent: Sequence[tuple[int, Tensor]], got: Sequence[tuple[int, Tensor]]
-    ) -> None:
-        """Sends tensors to ranks and fills others, all at once."""
+    ) -> Callable[[], None]:
+        """Begins to send tensors to ranks and to fill others; gives what waits for all of them."""
         tensors = [tensor for _, tensor in (*sent, *got) if tensor.numel()]
         if not tensors:
-            return
+            return lambda: None
         group = self._of(tensors[0])
         together = group is self._accelerator
         with _peers():
@@ -130,21 +137,32 @@ class Exchange:
             ]
             if together:
                 works = [group._end_coalescing(tensors[0].device)]  # noqa: SLF001 - likewise
-            for work in works:
-                work.wait()
+
+        def end() -> None:
+            with _peers():
+                for work in works:
+                    work.wait()
+
+        return end
 
     def _announced(
         self, document: Document, tensors: Sequence[Tensor]
-    ) -> tuple[list[Document], Tensor]:
-        """The layouts of all, and the bytes of this process."""
+    ) -> tuple[list[Document], Tensor, list[Tensor]]:
+        """The layouts of all, the bytes of this process, and the first bytes of each."""
         layout = {
             "document": document,
             "tensors": [[_name(one.dtype), list(one.shape)] for one in tensors],
+            "accelerator": any(one.device.type != "cpu" for one in tensors),
         }
         text = json.dumps(layout).encode()
         number = int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big")
-        own = torch.tensor([number, len(text)])
-        numbers = self._gathered(own)
+        payload = _packed(tensors)
+        own = torch.zeros(_HEAD + _SHORT, dtype=torch.uint8)
+        own[:_HEAD].view(torch.int64).copy_(torch.tensor([number, len(text)]))
+        if payload.device.type == "cpu":
+            own[_HEAD : _HEAD + len(payload)] = payload[:_SHORT]
+        heads = self._gathered(own)
+        numbers = [head[:_HEAD].view(torch.int64).tolist() for head in heads]
         new = [rank for rank, (found, _) in enumerate(numbers) if found not in self._known[rank]]
         if new:
             longest = max(numbers[rank][1] for rank in new)
@@ -160,19 +178,21 @@ class Exchange:
         for known in self._known:  # of as many tails and forms as there may be, the last ones
             while len(known) > _KEPT:
                 del known[next(iter(known))]
-        return layouts, _packed(tensors)
+        return layouts, payload, [head[_HEAD:] for head in heads]
 
-    def _gathered(self, own: Tensor) -> list[list[int]]:
+    def _gathered(self, own: Tensor) -> list[Tensor]:
         received = [torch.empty_like(own) for _ in range(self.size)]
         with _peers():
             self._host.allgather([received], [own]).wait()
-        return [one.tolist() for one in received]
+        return received
 
     def _of(self, tensor: Tensor) -> Any:
         return self._host if tensor.device.type == "cpu" else self._accelerator
 
 
 _KEPT = 64  # documents of each rank
+_HEAD = 16  # bytes: a document's number and its length
+_SHORT = 4096  # bytes of tensors that travel with it
 
 
 @contextmanager
@@ -192,8 +212,9 @@ def _packed(tensors: Sequence[Tensor]) -> Tensor:
     """All bytes of the tensors, uint8 of shape (N,), on the device of the first."""
     parts = []
     for tensor in tensors:
-        flat = tensor.detach().reshape(-1).contiguous()
-        flat = flat.as_strided(flat.shape, (1,))  # of one number the stride may be another
+        flat = tensor.detach().reshape(-1)
+        if flat.stride(0) != 1:  # also of one number, which `contiguous` would leave as it is
+            flat = flat.clone(memory_format=torch.contiguous_format)
         raw = flat.view(torch.uint8)
         parts.append(raw)
         if missing := -len(raw) % _ALIGNED:

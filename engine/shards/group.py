@@ -8,7 +8,7 @@ each gets the other parts. That is the traffic of an all-reduce, and the bits of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,8 +26,10 @@ T = TypeVar("T")
 
 # N numbers of one dtype, P parameters
 
-BLOCK = 1 << 23
+BLOCK = 1 << 22
 """Numbers that are summed at once: what is on its way needs that much memory, not a model's."""
+PIECE = 1 << 20
+"""Of these, numbers that are on their way together."""
 
 
 @dataclass(frozen=True)
@@ -110,19 +112,20 @@ class Group:
         for turn in range(len(self.micro_batches(count)), -(-count // self.size)):
             self.model.idle(turn, count)
 
-    def sum_leaves(self, nodes: Sequence[Leaf], like: Sequence[Tensor]) -> Leaf:
+    def sum_leaves(
+        self, nodes: Sequence[Leaf], like: Sequence[Tensor], kinds: Sequence[str]
+    ) -> Leaf:
         """The tree's sum of all processes' subtrees. nodes: the leaf of each of `own`.
 
-        like: a tensor of the shape and dtype of each place of a leaf.
+        like: a tensor of the shape and dtype of each place of a leaf. kinds: of each process, what
+        `kinds_of` gave of its nodes.
         """
-        kinds = [max(map(_kind, given)) for given in zip(*nodes, strict=True)]
-        told = self.exchange.gather("".join(map(str, kinds)))
-        kinds = [max(map(int, given)) for given in zip(*(kind for kind, _ in told), strict=True)]
         total: Leaf = [None] * len(like)
-        for place, kind in enumerate(kinds):
+        highest = [max(of_place) for of_place in zip(*kinds, strict=True)]
+        for place, kind in enumerate(highest):
             if kind == _SPARSE:
                 total[place] = self._sum_sparse([node[place] for node in nodes], like[place])
-        dense = [place for place, kind in enumerate(kinds) if kind == _DENSE]
+        dense = [place for place, kind in enumerate(highest) if kind == _DENSE]
         for dtype in dict.fromkeys(like[place].dtype for place in dense):
             places = [place for place in dense if like[place].dtype == dtype]
             self._sum_dense(nodes, like, places, total)
@@ -159,35 +162,60 @@ class Group:
         return tree.take()[0]
 
     def sum(self, flat: Sequence[Tensor]) -> Tensor:
-        """The tree's sum of all processes' subtrees.
+        """The tree's sum of all processes' subtrees, in the memory of the first of `flat`.
 
         flat: of each of `own`, its numbers, all of one shape (N,) and dtype. Every process gets it.
+        Piece by piece: while one is added up the next is on its way.
         """
-        first = flat[0]
-        bounds = [len(first) * rank // self.size for rank in range(self.size + 1)]
+        first, ends = flat[0], []
+        coming = None
+        for start in range(0, len(first), PIECE):
+            pieces = [one[start : start + PIECE] for one in flat]
+            sent = self._scattered(pieces)
+            if coming is not None:
+                ends.append(self._gathered(*coming))
+            coming = (pieces, *sent)
+        if coming is not None:
+            ends.append(self._gathered(*coming))
+        for end in ends:
+            end()
+        return first
+
+    def _scattered(self, pieces: Sequence[Tensor]) -> tuple[list[list[Tensor]], Callable[[], None]]:
+        """Of each rank's subtrees this process's part, and what waits until they have come."""
+        bounds = self._bounds(len(pieces[0]))
         part = slice(bounds[self.rank], bounds[self.rank + 1])
         received = [
-            [torch.empty_like(first[part]) for _ in nodes]
+            [torch.empty_like(pieces[0][part]) for _ in nodes]
             if rank != self.rank
-            else [one[part] for one in flat]
+            else [one[part] for one in pieces]
             for rank, nodes in enumerate(self._nodes)
         ]
-        self.exchange.exchange(
-            [
-                (rank, one[bounds[rank] : bounds[rank + 1]])
-                for rank in self._others()
-                for one in flat
-            ],
-            [(rank, one) for rank in self._others() for one in received[rank]],
+        others = self._others()
+        end = self.exchange.begin(
+            [(rank, one[bounds[rank] : bounds[rank + 1]]) for rank in others for one in pieces],
+            [(rank, one) for rank in others for one in received[rank]],
         )
-        total = self._in_order(received)
-        whole = torch.empty_like(first)
-        whole[part] = total
-        self.exchange.exchange(
-            [(rank, total) for rank in self._others()],
-            [(rank, whole[bounds[rank] : bounds[rank + 1]]) for rank in self._others()],
+        return received, end
+
+    def _gathered(
+        self, pieces: Sequence[Tensor], received: list[list[Tensor]], come: Callable[[], None]
+    ) -> Callable[[], None]:
+        """Adds this process's part, and begins to give it to all others."""
+        come()
+        whole = pieces[0]
+        bounds = self._bounds(len(whole))
+        total, own = self._in_order(received), whole[bounds[self.rank] : bounds[self.rank + 1]]
+        if total.data_ptr() != own.data_ptr():
+            own.copy_(total)
+        others = self._others()
+        return self.exchange.begin(
+            [(rank, own) for rank in others],
+            [(rank, whole[bounds[rank] : bounds[rank + 1]]) for rank in others],
         )
-        return whole
+
+    def _bounds(self, length: int) -> list[int]:
+        return [length * rank // self.size for rank in range(self.size + 1)]
 
     def _in_order(self, received: Sequence[Sequence[Tensor]]) -> Tensor:
         tree = SumTree()
@@ -203,12 +231,17 @@ class Group:
         return [rank for rank in range(self.size) if rank != self.rank]
 
 
-_DENSE, _SPARSE = 1, 2
+_NONE, _DENSE, _SPARSE = "0", "1", "2"
 
 
-def _kind(one: Tensor | None) -> int:
+def kinds_of(nodes: Sequence[Leaf]) -> str:
+    """What there is at each place of some leaves, a character each: the others must know."""
+    return "".join(max(map(_kind, of_place)) for of_place in zip(*nodes, strict=True))
+
+
+def _kind(one: Tensor | None) -> str:
     if one is None:
-        return 0
+        return _NONE
     return _SPARSE if one.is_sparse else _DENSE
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,6 @@ from epochal.data.errors import TargetError
 from epochal.data.types import Batch
 from epochal.engine.model.step import StepOutput
 from epochal.engine.shards.group import Group
-from epochal.engine.shards.nested import put_together, taken_apart
 
 _FIELDS = ("loss_B", "denominator_B", "parts", "outputs", "target")
 
@@ -60,3 +59,46 @@ def undrawn(output_of: Callable[[Batch], StepOutput], batch: Batch) -> StepOutpu
             "other over all batches, which several processes cannot share; use launch.processes: 1"
         )
     return output
+
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def taken_apart(value: Any, *, name: str) -> tuple[Any, list[Tensor]]:
+    """A document that `put_together` reads, and the tensors in it.
+
+    name: what it is, for an error. Raises TargetError for what no document holds.
+    """
+    tensors: list[Tensor] = []
+    return _document(value, tensors, name), tensors
+
+
+def _document(value: Any, tensors: list[Tensor], name: str) -> Any:
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return {"tensor": len(tensors) - 1}
+    if type(value) in _PLAIN:
+        return {"plain": value}
+    if type(value) in {list, tuple}:
+        parts = [_document(part, tensors, name) for part in value]
+        return {type(value).__name__: parts}
+    if isinstance(value, Mapping) and all(type(key) is str for key in value):
+        return {"dict": {key: _document(part, tensors, name) for key, part in value.items()}}
+    raise TargetError(
+        f"step: its {name} hold a {type(value).__name__}, which is not sent from one process to "
+        "another; expected tensors, numbers and texts in lists, tuples and dicts, or use "
+        "launch.processes: 1"
+    )
+
+
+def put_together(document: Any, tensors: Iterator[Tensor]) -> Any:
+    """What was taken apart. tensors: those of it, in order."""
+    ((kind, body),) = document.items()
+    if kind == "tensor":
+        return next(tensors)
+    if kind == "plain":
+        return body
+    if kind == "dict":
+        return {key: put_together(part, tensors) for key, part in body.items()}
+    parts = [put_together(part, tensors) for part in body]
+    return tuple(parts) if kind == "tuple" else parts

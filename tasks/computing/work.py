@@ -62,6 +62,11 @@ class Work:
         answer = self.link.ask(question, **given) if self.leads else None
         return answer if self.group is None else self.group.exchange.told_document(answer)
 
+    def local_file(self, path: str) -> str:
+        """A file that the first process was told of, as this one can read it: maybe a copy."""
+        answer: str = self.link.ask("file", path=path)
+        return answer
+
     def obey(self) -> None:
         """Raises PutDown, in all processes, if the work is to be put down here."""
         if self.group is None:

@@ -254,12 +254,7 @@ class RunConfig(Frozen):
                 f"there are {shards}; give gradients.shards: {1 << (processes - 1).bit_length()}, "
                 "which is part of the result, or fewer processes"
             )
-        if processes > 1 and self.launch.kind == "inline":
-            raise ValueError(
-                "launch.processes: several processes are not one; use launch.kind: local"
-            )
-        if self.launch.shard_blocks and not self.launch.shard_model:
-            raise ValueError("launch.shard_blocks: nothing is sharded; give launch.shard_model")
+        self.launch.check()
         if self.launch.shard_model:
             self._check_slices()
 

@@ -42,9 +42,9 @@ class Worker:
     followed: Work | None = None
 
     @property
-    def number(self) -> int | None:
-        """Of its rank, where there is one."""
-        return None if self.rank is None else self.rank.number
+    def gpu(self) -> int | None:
+        """The index of its GPU where there are several processes."""
+        return None if self.rank is None else self.rank.gpu
 
     @property
     def work(self) -> Work:
@@ -68,7 +68,7 @@ def _open(worker: Worker, body: Mapping[str, Any]) -> Reply:
     config = RunConfig.model_validate(body["config"])
     store = Store(body["store"], AskedStorage(worker.link))
     try:
-        device = prepare_numerics(config, rank=worker.number)
+        device = prepare_numerics(config, gpu=worker.gpu)
         work = Work(config, worker.link, device)
         worker.opening = Opening(work, store)
         return worker.opening.read(), worker.opening.ids()
@@ -84,7 +84,7 @@ def _follow(worker: Worker, body: Mapping[str, Any], ids: bytes) -> Reply:
 
     config = RunConfig.model_validate(body["config"])
     try:
-        device = prepare_numerics(config, rank=worker.number)
+        device = prepare_numerics(config, gpu=worker.gpu)
         work = Work(config, worker.link, device)
         work.data = told_data(body["data"], ids, make=partial(make_dataset, config))
     except BaseException as error:

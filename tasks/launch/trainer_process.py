@@ -6,8 +6,6 @@ terminal's Ctrl-C is no business of theirs.
 
 from __future__ import annotations
 
-import codecs
-import io
 import json
 import os
 import signal
@@ -17,17 +15,19 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, TextIO
+from types import FrameType
+from typing import Any
 
 from epochal.data.errors import TrainingFailed
 from epochal.tasks.launch.failures import Place, fatal_place, place_in_dump
 from epochal.tasks.launch.meeting import Rank
+from epochal.tasks.launch.output import print_all, to_nobody
 from epochal.tasks.trainer.channel import LOST_CHANNEL
 from epochal.tasks.trainer.interruption import DUMP_SIGNAL
 from epochal.tasks.user_code.import_path import path_without_folders
@@ -41,7 +41,6 @@ _BOOT = (
 )
 _DUMP_WITHIN_S, _LOOK_EVERY_S = 1.0, 0.02
 _MOST_TRACES = 1 << 20
-_CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,8 @@ class Standing:
 class TrainerProcess:
     """Runs until it is ended, or this process is.
 
-    channel, buffer: descriptors for it. ended: called in a thread when the process is gone. place:
+    channel, buffer: descriptors for it. ended: called in a thread when the process is gone.
+    printed: called in a thread with each line of its output. place:
     among several that share the work; what such a one prints has its rank before each line.
     """
 
@@ -66,6 +66,7 @@ class TrainerProcess:
         channel: int,
         buffer: int,
         ended: Callable[[], None],
+        printed: Callable[[str], None] = to_nobody,
         rank: Rank | None = None,
     ) -> None:
         self._traces = _traces_file()
@@ -97,7 +98,7 @@ class TrainerProcess:
         for pipe, name in ((self._process.stdout, "stdout"), (self._process.stderr, "stderr")):
             assert pipe is not None
             label = "" if rank is None else f"rank {rank.number}: "
-            self._threads.append(_started(_print_all, pipe, name, label))
+            self._threads.append(_started(print_all, pipe, name, label, printed))
 
     @property
     def pid(self) -> int:
@@ -183,13 +184,51 @@ class TrainerProcess:
         code = self._finish()
         code = LOST_CHANNEL if lives else code
         place = self.crashed_since(noted)
-        told = f"{_how(code)}{place.where}. {_why(code)}"
-        error = TrainingFailed(told if label is None else f"{label}: {told}. {_INTACT}")
-        error.trace = place.trace
-        return error
+        return died(f"{_how(code)}{place.where}. {_why(code)}", label, place.trace)
 
 
-_INTACT = "What was committed is intact, and the same command goes on from there"
+@contextmanager
+def stopped_with_this_process(
+    send: Callable[[int], None], *, woken: Callable[[], None]
+) -> Iterator[None]:
+    """Inside the block Ctrl-Z stops trainers too, until both go on.
+
+    send: gives them a signal. woken: called then. Nothing changes outside the main thread, nor
+    where SIGTSTP is ignored or has a handler.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL
+    ):
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        send(signal.SIGSTOP)
+        stop_this_process()
+        send(signal.SIGCONT)
+        woken()
+
+    signal.signal(signal.SIGTSTP, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+
+
+def stop_this_process() -> None:
+    """Comes back when it is told to go on."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def died(told: str, label: str | None, trace: str | None) -> TrainingFailed:
+    """A process is gone, as is told; label: of the stage that it was at."""
+    error = TrainingFailed(told if label is None else f"{label}: {told}. {INTACT}")
+    error.trace = trace
+    return error
+
+
+INTACT = "What was committed is intact, and the same command goes on from there"
 
 
 def _how(code: int) -> str:
@@ -258,43 +297,6 @@ def _live(
     begun.set_result(process)
     process.wait()
     ended()
-
-
-def _print_all(pipe: IO[bytes], name: str, label: str = "") -> None:
-    """Prints what comes through the pipe to this process's output, as it comes.
-
-    With a label it waits for whole lines, and begins each with that. A line that is not ended is
-    ended here: what this process prints begins on one of its own.
-    """
-    decoder, chunk = codecs.getincrementaldecoder("utf-8")(errors="replace"), b"\n"
-    rest = b""
-    while more := os.read(pipe.fileno(), _CHUNK_BYTES):
-        if label:
-            *lines, rest = (rest + more).replace(b"\r", b"\n").split(b"\n")
-            more = b"".join(label.encode() + line + b"\n" for line in lines if line.strip())
-        if more:
-            chunk = more
-            _print(chunk, name, decoder)
-    if rest:
-        chunk = label.encode() + rest
-        _print(chunk, name, decoder)
-    if not chunk.endswith(b"\n"):
-        _print(b"\n", name, decoder)
-    pipe.close()
-
-
-def _print(chunk: bytes, name: str, decoder: codecs.IncrementalDecoder) -> None:
-    stream: TextIO = getattr(sys, name)
-    with suppress(OSError, ValueError):  # nobody reads it any more
-        if isinstance(stream, io.TextIOWrapper):
-            stream.flush()
-            stream.buffer.write(chunk)
-            stream.buffer.flush()
-        else:
-            text = decoder.decode(chunk)
-            stream.write(text)
-            if text.endswith("\n"):  # a progress bar's stream would end the line, a bar by \r too
-                stream.flush()
 
 
 def _children(pid: int) -> Sequence[int]:

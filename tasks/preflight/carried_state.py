@@ -61,7 +61,7 @@ def uncarried(components: Components, step: Callable[[], Any]) -> dict[str, str]
     step: one training step on the same samples each time, without an update.
     """
     step()
-    first, extra = dict(_values(components)), _extra_states(components)
+    first, extra = dict(_values(components)), extra_states(components)
     parameters: list[Tensor] = [*components.state.named_parameters().values()]
     weights = [one for one in parameters if _is_number(one)]
     with _doubled(weights), suppress(Exception):  # a step may refuse such weights
@@ -75,12 +75,12 @@ def uncarried(components: Components, step: Callable[[], Any]) -> dict[str, str]
         name: _remedy(value)
         for name, value in second.items()
         if name in first
-        and not _equal(first[name], value)
-        and not (name in again and _equal(first[name], again[name]))  # the extra state carries it
+        and not equal(first[name], value)
+        and not (name in again and equal(first[name], again[name]))  # the extra state carries it
     }
 
 
-def _extra_states(components: Components) -> list[tuple[nn.Module, Any]]:
+def extra_states(components: Components) -> list[tuple[nn.Module, Any]]:
     """The modules that give state of their own to `state_dict`, and a copy of it."""
     return [
         (owner, copy.deepcopy(owner.get_extra_state()))
@@ -273,7 +273,8 @@ def _known(value: Any) -> Any:
     return value.state if isinstance(value, _Generator) else value
 
 
-def _equal(one: Any, other: Any) -> bool:
+def equal(one: Any, other: Any) -> bool:
+    """Whether two values of state are the same; NaN is no change."""
     one, other = _known(one), _known(other)
     if type(one) is not type(other):
         return False
@@ -282,10 +283,10 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray):
         return np.array_equal(one, other)
     if isinstance(one, list):
-        return len(one) == len(other) and all(map(_equal, one, other))
+        return len(one) == len(other) and all(map(equal, one, other))
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
-    return bool(one == other or one != one)  # noqa: PLR0124 - NaN is no change
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    return bool(one == other or one != one)  # noqa: PLR0124 - likewise
 
 
 def _remedy(value: Any) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from epochal.data.errors import (
     ConfigError,
     DataError,
+    InputError,
     PreflightFailed,
     TargetError,
     TrainingFailed,
@@ -132,6 +133,7 @@ def _tell_uncarried(
     from epochal.engine.loop.mixing import Mixer
     from epochal.engine.randomness import seeded
     from epochal.tasks.preflight.carried_state import uncarried, untrained_parameters
+    from epochal.tasks.preflight.shared_state import check_shared
     from epochal.tasks.run_data.probe_batches import first_batch
 
     state = components.state
@@ -148,8 +150,12 @@ def _tell_uncarried(
     state.model.train()
     try:
         with torch.enable_grad():
+            if config.launch.processes > 1:
+                check_shared(components, step)
             found = uncarried(components, step)
             untrained = untrained_parameters(components, step)
+    except InputError:
+        raise
     except BaseException as error:
         if passes_through(error):
             raise
@@ -162,14 +168,23 @@ def _tell_uncarried(
             "of a loss or step that is a torch.nn.Module: nothing would train or store it; make "
             "the step (or the loss) a module that holds it, or call requires_grad_(False) on it"
         )
-    if not found:
-        return
+    if found:
+        _tell_found(config, found, notice=notice)
+
+
+def _tell_found(
+    config: RunConfig, found: Mapping[str, str], *, notice: Callable[[str], None]
+) -> None:
     listed = "; ".join(f"{name}: {remedy}" for name, remedy in list(found.items())[:MAX_NAMED])
     more = f"; and {len(found) - MAX_NAMED} more" * (len(found) > MAX_NAMED)
     text = f"each step changes what no checkpoint holds: {listed}{more}"
     if config.reproducibility == "strict":
         raise PreflightFailed(f"{text}; `reproducibility: strict` refuses it")
-    notice(f"{text}. A run that is interrupted goes on without it, and may end in other numbers")
+    several = " Several processes change one each." if config.launch.processes > 1 else ""
+    notice(
+        f"{text}. A run that is interrupted goes on without it, and may end in other numbers."
+        f"{several}"
+    )
 
 
 def _probe(

@@ -51,7 +51,6 @@ class Session:
     run: the stages and the records of those that are done. trainer: who computes. data: field of
     the config → what is known of the data set, which the trainer has. device: as torch names it.
     start: the weights to start from, if the config names any.
-    live_key: the stage whose checkpoint the trainer's state is; None if nobody's.
     resumed_at: key → micro-step that its stage went on from.
     deliver_part: takes what is committed of an epoch at work, for live curves.
     goodput: by the clock, what the stages' time goes into. signs: store and run, whose sign of life
@@ -68,12 +67,23 @@ class Session:
     environment: Mapping[str, Any]
     reporter: Reporter
     start: Weights | None = None
-    live_key: str | None = None
     resumed_at: dict[str, int] = field(default_factory=dict)
     interruption: Interruption = field(default_factory=Interruption)
     deliver_part: Callable[[EpochPart], None] = _to_nobody
     goodput: StageGoodput = field(default_factory=StageGoodput)
     signs: tuple[str, str] | None = None
+    _live: tuple[str, int] | None = None
+
+    @property
+    def live_key(self) -> str | None:
+        """The stage whose checkpoint the trainer's state is; None if nobody's."""
+        if self._live is None or self._live[1] != self.trainer.starts:
+            return None
+        return self._live[0]
+
+    @live_key.setter
+    def live_key(self, key: str | None) -> None:
+        self._live = None if key is None else (key, self.trainer.starts)
 
     @property
     def config(self) -> RunConfig:

@@ -55,6 +55,7 @@ def computed(
     held = stage.parents.get("parent")
     live = held is not None and session.live_key == held.known_key
     session.live_key = None  # until it is known what the trainer holds afterwards
+    starts = session.trainer.starts
     opened = ArtifactAnswers(session.stage_store, parents)
     session.goodput.hand_over()
     try:
@@ -70,7 +71,8 @@ def computed(
             session.goodput.take_back(received.goodput)
             opened.close()
             yield received
-        if live and held is not None:  # a stage that changes the state says what it is then
+        # A stage that changes the state says what it is then.
+        if live and held is not None and session.trainer.starts == starts:
             session.live_key = held.known_key
     finally:
         opened.close()

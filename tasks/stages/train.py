@@ -18,6 +18,7 @@ from epochal.tasks.checkpoints.commit_writer import CommitWriter, EpochCommit
 from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS, checkpoint_parts
 from epochal.tasks.computing.saver import BESIDE, MidEpochSaver
 from epochal.tasks.computing.stage_times import TIMES, StageTimes, checked_times
+from epochal.tasks.computing.stragglers import RankClock
 from epochal.tasks.computing.watch import EpochWatch
 from epochal.tasks.computing.work import Computed, Order, Work
 from epochal.tasks.config.run import RunConfig
@@ -216,7 +217,7 @@ def _compute(work: Work, order: Order) -> Computed:
         start=0 if resume is None else resume.micro_steps,
         own=None if work.group is None else work.group.micro_batches,
     )
-    lowered = order.given["lowered"]
+    lowered, clock = order.given["lowered"], RankClock(work.goodput.watch.switch)
     with closing(batches):  # else a stored error would keep its workers alive
         result = train_epoch(
             state,
@@ -240,12 +241,13 @@ def _compute(work: Work, order: Order) -> Computed:
             if _cut(work, epoch) is not None
             else None,
             on_progress=EpochWatch(work.link, saver, times, work.goodput),
-            on_phase=work.goodput.watch.switch,
+            on_phase=clock,
             resume=resume,
             group=work.group,
         )
     work.goodput.watch.switch("commit")
     work.goodput.trained(result.num_samples)
+    clock.tell(work, samples=result.own_samples)
     norms = result.updates["gradients/norm"]
     tensors, documents = checkpoint_parts(state)
     return Computed(
@@ -314,7 +316,8 @@ def _begin(
     from epochal.tasks.checkpoints.mid_epoch_restore import checked_restore
 
     while (found := work.asked("newest_commit")) is not None:
-        commit = MidEpochCommit(found["micro_steps"], found["body"], Path(found["path"]))
+        tensors = Path(work.local_file(found["path"]))
+        commit = MidEpochCommit(found["micro_steps"], found["body"], tensors)
         work.touched = True
         try:
             resume = checked_restore(

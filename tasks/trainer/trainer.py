@@ -56,13 +56,17 @@ class Received:
 
 @dataclass
 class Trainer(ABC):
-    """One run's trainer. Used by one thread at a time."""
+    """One run's trainer. Used by one thread at a time.
+
+    starts: how often it has started again, whose state was lost then.
+    """
 
     config: RunConfig
     store: Store
     reporter: Reporter
     interruption: Interruption
     buffer: Buffer = field(default_factory=Buffer)
+    starts: int = 0
     _writer: CommitWriter | None = None
     _answers: dict[str, Answer] = field(default_factory=dict)
     _turn: threading.RLock = field(default_factory=threading.RLock)
@@ -89,6 +93,7 @@ class Trainer(ABC):
         """As `request`, with the answers that are always given."""
         own: dict[str, Answer] = {
             **answers_of_store(self.store),
+            "file": lambda path: path,
             "files_stamp": partial(files_stamp, folder=Path(self.config.folder)),
         }
         with self._turn:

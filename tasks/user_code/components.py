@@ -59,25 +59,26 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def prepare_numerics(config: RunConfig, *, rank: int | None = None) -> torch.device:
+def prepare_numerics(config: RunConfig, *, gpu: int | None = None) -> torch.device:
     """Sets what the config says of threads, and gives the device.
 
-    rank: of a process that shares the run with others on this machine: each has a GPU of its own.
+    gpu: the index of that of a process that shares the run with others: each has one of its own.
     """
     import torch
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
-    if rank is None or device.type == "cpu":
+    if gpu is None or device.type == "cpu":
         return device
     count, processes = torch.cuda.device_count(), config.launch.processes
-    if device.type != "cuda" or device.index is not None or count < processes:
+    needed = max(gpu + 1, config.launch.processes_here)
+    if device.type != "cuda" or device.index is not None or count < needed:
         raise ConfigError(
             f"launch.processes: {processes} processes need a CUDA device each; found device: "
             f"{config.device} and {count} CUDA devices here; use as many processes, or device: cpu"
         )
-    device = torch.device("cuda", rank)
+    device = torch.device("cuda", gpu)
     torch.cuda.set_device(device)
     return device
 

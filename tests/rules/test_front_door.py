@@ -65,7 +65,7 @@ def errors():
 
 
 def test_it_gives_five_functions_every_error_and_the_version():
-    assert len(epochal.__all__) == 23
+    assert len(epochal.__all__) == 24
     assert set(epochal.__all__) == {*FUNCTIONS, *errors(), "__version__"}
     assert dir(epochal) == sorted(epochal.__all__)
 

@@ -11,7 +11,7 @@ from epochal.engine.library import metrics_of
 from epochal.engine.loop.evaluate import score_samples, validate_epoch
 from epochal.engine.model.step import StepOutput
 from epochal.engine.shards.group import Group
-from epochal.engine.shards.nested import put_together, taken_apart
+from epochal.engine.shards.rounds import put_together, taken_apart
 
 COUNT = 50  # 7 batches of 8, the last of 2
 

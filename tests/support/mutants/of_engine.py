@@ -187,8 +187,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "test_epoch.py test_gradients.py",
         (
             "rate-at-the-start-of-an-update",
-            "factor = recipe.rate(epoch + (progress.updates + 0.5)",
-            "factor = recipe.rate(epoch + (progress.updates + 0.0)",
+            "at = epoch + (progress.updates + 0.5)",
+            "at = epoch + (progress.updates + 0.0)",
         ),
         (
             "mean-of-unequal-updates",

@@ -47,11 +47,11 @@ MUTANTS: tuple[Mutant, ...] = (
     *of(
         "tasks/launch/local.py",
         "test_local_hangs.py",
-        ("silence-is-not-told", "                self._tell_silence()\n", "                pass\n"),
+        ("silence-is-not-told", "            trainer.tell_silence()\n", "            pass\n"),
         (
             "waits-for-ever-on-the-way-out",
-            "                if left_s <= 0:\n",
-            "                if False:\n",
+            "            if left_s <= 0:\n",
+            "            if False:\n",
         ),
     ),
     *of(

@@ -12,7 +12,7 @@ from support.trainers.forked_trainer import fork_trainers
 from support.trainers.misbehaving import local_run, misbehaving_project, pid_of, plan, sets_of
 
 from epochal.data import errors
-from epochal.tasks.launch import stop
+from epochal.tasks.launch import trainer_process
 
 LINES = {"sleep": "time.sleep(3600)", "held": "ctypes.PyDLL(None).sem_wait("}
 
@@ -104,7 +104,7 @@ def test_ctrl_z_stops_the_trainer_too_until_this_process_goes_on(project, monkey
     def stopped():  # the tests' process does not stop
         states.append(wait_for(lambda: state_of(pid_of(hanging.run)) == "T" and "T"))
 
-    monkeypatch.setattr(stop, "stop_this_process", stopped)
+    monkeypatch.setattr(trainer_process, "stop_this_process", stopped)
 
     def then():
         own_signal(signal.SIGTSTP)

@@ -112,19 +112,31 @@ class RunningStatistics:
     @torch.no_grad()
     def apply(self) -> None:
         """Makes the recurrence of the update's calls; the layers hold its end then."""
+        for turn in range(max((len(layer.calls) for layer in self._layers), default=0)):
+            self._take_turn(turn)
         for layer in self._layers:
             module = layer.module
             assert module.running_mean is not None and module.running_var is not None  # noqa: PT018
-            for momentum, mean, variance in layer.calls:
-                layer.counted += 1
-                factor = 1.0 / layer.counted if momentum is None else momentum
-                layer.mean.mul_(1.0 - factor).add_(mean, alpha=factor)
-                layer.variance.mul_(1.0 - factor).add_(variance, alpha=factor)
             layer.calls.clear()
             module.running_mean.copy_(layer.mean)
             module.running_var.copy_(layer.variance)
             if module.num_batches_tracked is not None:
                 module.num_batches_tracked.fill_(layer.counted)
+
+    def _take_turn(self, turn: int) -> None:
+        """The call of that place of each layer that has one, for all layers at once."""
+        held: dict[float, list[Tensor]] = {}
+        found: dict[float, list[Tensor]] = {}
+        for layer in self._layers:
+            if turn < len(layer.calls):
+                momentum, mean, variance = layer.calls[turn]
+                layer.counted += 1
+                factor = 1.0 / layer.counted if momentum is None else momentum
+                held.setdefault(factor, []).extend((layer.mean, layer.variance))
+                found.setdefault(factor, []).extend((mean, variance))
+        for factor, running in held.items():
+            torch._foreach_mul_(running, 1.0 - factor)
+            torch._foreach_add_(running, found[factor], alpha=factor)
 
 
 def _begin(layer: _Layer, module: Any, _: Any) -> None:

@@ -1,0 +1,175 @@
+"""Several trainer processes that share each update: the bytes of one, whatever happens to them."""
+
+import os
+import signal
+
+import pytest
+from support.runs.bare_run import BareRun
+from support.runs.project import environment
+from support.runs.proof_project import proof_project
+from support.trainers.forked_trainer import fork_trainers
+from support.trainers.misbehaving import misbehaving_project, plan
+
+from epochal.data.errors import ConfigError, Interrupted, TrainingFailed
+from epochal.tasks.config.load import load_config
+
+SHARED = {
+    "gradients": {"accumulate": 8, "shards": 8, "clip_norm": 1.0, "per_group": True},
+    "batches": {"kind": "fixed"},
+    "loader": {"batch_size": 2},
+    "launch": {"kind": "local"},
+}
+# 38 samples in micro-batches of 2, eight to an update: 19 of them, in updates of 8, 8 and 3
+
+
+@pytest.fixture(scope="module")
+def forking(tmp_path_factory):
+    with (
+        environment(HOME=str(tmp_path_factory.mktemp("home"))),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        fork_trainers(patch, proof_project(tmp_path_factory.mktemp("warm") / "project"))
+        yield
+
+
+def shared_project(folder, **changes):
+    return proof_project(folder, **{**SHARED, **changes})
+
+
+def run(project, processes, **sets):
+    return BareRun(project.config, launch__kind="local", launch__processes=processes, **sets)
+
+
+def made(run):
+    """All that a run makes, and what a tracker gets of it."""
+    try:
+        run()
+    finally:
+        run.session.trainer.close()
+    values = {key: record.values for key, record in run.view.records.items()}
+    return run.digests, values
+
+
+@pytest.fixture(scope="module")
+def alone(forking, tmp_path_factory):
+    return made(run(shared_project(tmp_path_factory.mktemp("alone") / "project"), 1))
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_the_number_of_processes_is_no_part_of_what_is_made(processes, alone, forking, tmp_path):
+    assert made(run(shared_project(tmp_path / "project"), processes)) == alone
+
+
+def test_what_several_have_made_is_cached_for_one(forking, tmp_path):
+    project = shared_project(tmp_path / "project", epochs=2)
+    made(run(project, 2))
+    assert run(project, 1).view.is_whole
+
+
+def at_commit(run, action, *, number=1):
+    """Has it done as soon as the run's trainer gives its so many-th commit of an epoch."""
+    trainer, count = run.session.trainer, []
+    begin = trainer.begin_commit
+
+    def begin_commit(commit):
+        begin(commit)
+        count.append(commit["micro_steps"])
+        if len(count) == number:
+            action()
+
+    trainer.begin_commit = begin_commit
+
+
+def killing(run, victim):
+    """Kills that rank, once the commit that was given is stored."""
+
+    def kill():
+        run.session.trainer._writer.end()
+        os.kill(run.session.trainer.pids[victim], signal.SIGKILL)
+
+    return kill
+
+
+def test_an_epoch_goes_on_with_any_number_of_processes(alone, forking, tmp_path):
+    project = shared_project(tmp_path / "project")
+    for processes in (2, 1, 3):
+        one = run(project, processes, checkpoint__every_updates=1)
+        at_commit(one, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            made(one)
+    last = run(project, 2)
+    assert made(last) == alone
+    assert last.resumed
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_where_one_is_killed_all_start_again_from_the_last_commit(victim, alone, forking, tmp_path):
+    one = run(shared_project(tmp_path / "project"), 2, checkpoint__every_updates=1)
+    at_commit(one, killing(one, victim), number=3)
+    assert made(one) == alone
+    (text,) = [text for text in one.notices if "start again" in text]
+    assert f"rank {victim}" in text
+    assert "SIGKILL" in text
+
+
+def test_a_kill_too_many_ends_the_run_and_the_next_goes_on(alone, forking, tmp_path):
+    project = shared_project(tmp_path / "project")
+    one = run(project, 2, checkpoint__every_updates=1, launch__max_restarts=0)
+    at_commit(one, killing(one, 1))
+    with pytest.raises(TrainingFailed, match="rank 1: train"):
+        made(one)
+    assert made(run(project, 1)) == alone
+
+
+def test_code_that_has_changed_since_is_not_gone_on_with(forking, tmp_path):
+    project = shared_project(tmp_path / "project")
+    one = run(project, 2, checkpoint__every_updates=1)
+    kill = killing(one, 1)
+
+    def change_and_kill():
+        model = project.folder / "model.py"
+        model.write_text(model.read_text().replace("Dropout(0.2)", "Dropout(0.3)"))
+        kill()
+
+    at_commit(one, change_and_kill)
+    with pytest.raises(TrainingFailed, match="code or data of the run have changed since it began"):
+        made(one)
+
+
+def test_one_that_hangs_is_named_and_the_others_wait_for_it(alone, forking, tmp_path):
+    sets = {"launch__silence_seconds": 0.3, "checkpoint__every_updates": 1}
+    one = run(shared_project(tmp_path / "project"), 2, **sets)
+    pid = one.session.trainer.pids[1]
+    at_commit(one, lambda: os.kill(pid, signal.SIGSTOP))
+    notice = one.session.reporter.notice
+
+    def go_on(text):
+        notice(text)
+        if "no sign of the trainer" in text:
+            os.kill(pid, signal.SIGCONT)
+
+    one.session.reporter.notice = go_on
+    assert made(one) == alone
+    (text,) = [text for text in one.notices if "no sign" in text]
+    assert "rank 0: It is in no file of yours" in text
+    assert f"rank 1: It does not answer: was it stopped? `kill -CONT {pid}`" in text
+
+
+@pytest.mark.parametrize("place", ["model", "item", "update"])
+def test_the_error_that_is_told_is_that_of_the_users_code(place, forking, tmp_path):
+    project = misbehaving_project(
+        tmp_path / "project", gradients={"accumulate": 2, "shards": 2}, loader={"batch_size": 4}
+    )
+    one = run(project, 2)
+    plan(project, "raise", place, 20)
+    with pytest.raises(TrainingFailed, match="raise"):
+        one()
+    one.session.trainer.close()
+
+
+def test_more_processes_than_shards_are_refused(tmp_path):
+    project = shared_project(tmp_path / "project")
+    with pytest.raises(ConfigError, match=r"give gradients.shards: 16, which is part"):
+        load_config(project.config, overrides=["launch.processes=9"])
+    with pytest.raises(ConfigError, match="launch.kind: local"):
+        load_config(project.config, overrides=["launch.processes=2", "launch.kind=inline"])
