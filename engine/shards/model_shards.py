@@ -168,7 +168,7 @@ class ModelShards:
                 return
             if what == _GATHER:
                 own = self._sums[number].padded(self.parameters)
-                self._exchange.exchange([(rank, own) for rank in active], [])
+                self._exchange.begin([(rank, own) for rank in active], [])()
             else:
                 self._take(number, None, active)
 
@@ -179,10 +179,10 @@ class ModelShards:
         if parts[rank].data_ptr() != own.data_ptr():
             parts[rank].copy_(own)
         others = [one for one in range(self._exchange.size) if one != rank]
-        self._exchange.exchange(
+        self._exchange.begin(
             [(one, parts[rank]) for one in others if one in active],
             [(one, parts[one]) for one in others],
-        )
+        )()
 
     def reduce(self, number: int, gradients: Tensor) -> None:
         """Takes the gradients of a block and a micro-batch, shape (P N,), to be added."""
@@ -207,7 +207,7 @@ class ModelShards:
         if gradients is not None:
             sent = [(one, gradients[one]) for one in range(self._exchange.size) if one != rank]
             received[rank] = gradients[rank].clone()
-        self._exchange.exchange(sent, [(one, got) for one, got in received.items() if one != rank])
+        self._exchange.begin(sent, [(one, got) for one, got in received.items() if one != rank])()
         for one in active:
             position = self._turn * self._exchange.size + one
             block.add(received[one], position=position, count=self._count)
@@ -301,7 +301,7 @@ class ModelShards:
                     part.copy_(tensor)
                 else:
                     got.append((one, part))
-        self._exchange.exchange(sent, got)
+        self._exchange.begin(sent, got)()
         return wholes
 
     def _slices_in(

@@ -289,6 +289,13 @@ class LaunchConfig(Frozen):
             raise ValueError(
                 "launch.processes: several processes are not one; use launch.kind: local"
             )
+        if self.shard_blocks and not self.shard_model:
+            raise ValueError("launch.shard_blocks: nothing is sharded; give launch.shard_model")
+        if self.shard_model and self.kind in {"elastic", "ray"}:
+            raise ValueError(
+                f"launch.shard_model: processes of launch.kind: {self.kind} have no memory in "
+                "common, in which checkpoints are put together of slices; use launch.kind: local"
+            )
         if self.processes % self.nodes:
             raise ValueError(
                 f"launch.nodes: {self.nodes} machines cannot have as many of launch.processes: "

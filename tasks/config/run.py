@@ -255,8 +255,6 @@ class RunConfig(Frozen):
                 "which is part of the result, or fewer processes"
             )
         self.launch.check()
-        if self.launch.shard_blocks and not self.launch.shard_model:
-            raise ValueError("launch.shard_blocks: nothing is sharded; give launch.shard_model")
         if self.launch.shard_model:
             self._check_slices()
 

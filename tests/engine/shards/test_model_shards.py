@@ -33,6 +33,7 @@ def trained(exchange, shards, count, optimizer=torch.optim.AdamW, **gradients):
     x, y = samples(count)
     weights = torch.linspace(0.5, 1.5, count)
     tables = []
+    validated(state, group, x, y)  # the first pass of a process may be one without gradients
     for epoch in range(2):
         found = batches(x, y, batch_size=SIZE, accumulate=ACCUMULATE, weights=weights)
         result = train_epoch(
@@ -77,7 +78,14 @@ def own_empty(batch):
     return replace(batch, data=None, sample_ids_B=np.zeros(0, np.int64))
 
 
-@pytest.mark.parametrize(("size", "shards", "count"), [(2, 4, 100), (3, 8, 98), (4, 4, 98)])
+@pytest.mark.parametrize(
+    ("size", "shards", "count"),
+    [
+        (3, 8, 98),
+        pytest.param(2, 4, 100, marks=pytest.mark.slow),
+        pytest.param(4, 4, 98, marks=pytest.mark.slow),
+    ],
+)
 def test_any_number_of_processes_gives_the_bytes_of_one(size, shards, count, tmp_path):
     options = {"clip_norm": 0.3, "update_ratio": True}
     alone = trained(None, shards, count, **options)
