@@ -97,6 +97,9 @@ class ProgressReporter:
         """Writes a warning."""
         console.say_note(text)
 
+    def printed(self, line: str) -> None:
+        """Nothing: it is in the output."""
+
     def failed(self, error: EpochalError) -> None:
         """Shows nothing: the command ends with the error, and prints it below all else."""
 

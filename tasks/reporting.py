@@ -63,6 +63,9 @@ class Reporter(Protocol):
     def notice(self, text: str) -> None:
         """Something that a person should know, though the run goes on."""
 
+    def printed(self, line: str) -> None:
+        """A line that a trainer process has printed, and this one too. In any thread."""
+
     def failed(self, error: EpochalError) -> None:
         """A stage or the start has failed; the command ends with the error and prints it itself."""
 
@@ -83,6 +86,9 @@ class SilentReporter:
         """Nothing."""
 
     def notice(self, text: str) -> None:
+        """Nothing."""
+
+    def printed(self, line: str) -> None:
         """Nothing."""
 
     def failed(self, error: EpochalError) -> None:

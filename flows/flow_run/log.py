@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
+MAX_LINES = 1000
+"""Of what the user's code prints in a run."""
+
+
 class FlowLog:
     """Passes everything on to another reporter, and to the log of the running task or flow.
 
@@ -35,6 +39,7 @@ class FlowLog:
     def __init__(self, other: Reporter) -> None:
         self._other = other
         self.flow_logger: Logger | None = None
+        self._lines = 0
 
     def opening(self, text: str) -> None:
         """Logs it."""
@@ -58,6 +63,15 @@ class FlowLog:
         """Logs a warning."""
         self._other.notice(text)
         self._log(logging.WARNING, text)
+
+    def printed(self, line: str) -> None:
+        """Logs it, up to a number of lines: each is a row of Prefect's database."""
+        self._other.printed(line)
+        self._lines += 1
+        if self._lines <= MAX_LINES:
+            self._log(logging.INFO, line)
+        if self._lines == MAX_LINES:
+            self._log(logging.INFO, "what your code prints from here on is in the output alone")
 
     def failed(self, error: EpochalError) -> None:
         """Logs the error with the frames of the user's own files: Prefect's own log has all."""

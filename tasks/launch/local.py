@@ -126,7 +126,10 @@ class LocalTrainer(Trainer):
             self._meeting = tempfile.mkdtemp(prefix="epochal-ranks-")
             meeting = str(Path(self._meeting) / "meeting")
             ranks = [Rank(number, self._size, meeting) for number in range(self._size)]
-        self._members = [Member(buffer=self.buffer.descriptor, rank=rank) for rank in ranks]
+        self._members = [
+            Member(buffer=self.buffer.descriptor, printed=self.reporter.printed, rank=rank)
+            for rank in ranks
+        ]
 
     def _begin_again(self) -> None:
         """New processes, opened as those before were. Raises TrainingFailed if that is not so."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 
 from epochal.tasks.launch.meeting import Rank
@@ -26,7 +27,7 @@ class Member:
     was before the request.
     """
 
-    def __init__(self, *, buffer: int, rank: Rank | None) -> None:
+    def __init__(self, *, buffer: int, printed: Callable[[str], None], rank: Rank | None) -> None:
         self.rank = rank
         self.busy = False
         self.asked: Exception | None = None
@@ -37,6 +38,7 @@ class Member:
             channel=theirs.fileno(),
             buffer=buffer,
             ended=self.channel.receive_no_more,
+            printed=printed,
             rank=rank,
         )
         theirs.close()

@@ -43,6 +43,11 @@ _BOOT = (
 _DUMP_WITHIN_S, _LOOK_EVERY_S = 1.0, 0.02
 _MOST_TRACES = 1 << 20
 _CHUNK_BYTES = 1 << 16
+_LONGEST_LINE = 1 << 12  # of what is kept of a line, and told
+
+
+def _to_nobody(line: str) -> None:
+    """Drops the line."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,8 @@ class Standing:
 class TrainerProcess:
     """Runs until it is ended, or this process is.
 
-    channel, buffer: descriptors for it. ended: called in a thread when the process is gone. place:
+    channel, buffer: descriptors for it. ended: called in a thread when the process is gone.
+    printed: called in a thread with each line of its output. place:
     among several that share the work; what such a one prints has its rank before each line.
     """
 
@@ -67,6 +73,7 @@ class TrainerProcess:
         channel: int,
         buffer: int,
         ended: Callable[[], None],
+        printed: Callable[[str], None] = _to_nobody,
         rank: Rank | None = None,
     ) -> None:
         self._traces = _traces_file()
@@ -98,7 +105,7 @@ class TrainerProcess:
         for pipe, name in ((self._process.stdout, "stdout"), (self._process.stderr, "stderr")):
             assert pipe is not None
             label = "" if rank is None else f"rank {rank.number}: "
-            self._threads.append(_started(_print_all, pipe, name, label))
+            self._threads.append(_started(_print_all, pipe, name, label, printed))
 
     @property
     def pid(self) -> int:
@@ -295,27 +302,44 @@ def _live(
     ended()
 
 
-def _print_all(pipe: IO[bytes], name: str, label: str = "") -> None:
+def _print_all(
+    pipe: IO[bytes],
+    name: str,
+    label: str = "",
+    printed: Callable[[str], None] = _to_nobody,
+) -> None:
     """Prints what comes through the pipe to this process's output, as it comes.
 
-    With a label it waits for whole lines, and begins each with that. A line that is not ended is
-    ended here: what this process prints begins on one of its own.
+    printed: told each line. With a label it waits for whole lines, and begins each with that. A
+    line that is not ended is ended here: what this process prints begins on one of its own.
     """
     decoder, chunk = codecs.getincrementaldecoder("utf-8")(errors="replace"), b"\n"
     rest = b""
     while more := os.read(pipe.fileno(), _CHUNK_BYTES):
+        *lines, rest = (rest + more).split(b"\n")
+        shown = [label + _last_of(line) for line in lines]
+        chunk = more
         if label:
-            *lines, rest = (rest + more).replace(b"\r", b"\n").split(b"\n")
-            more = b"".join(label.encode() + line + b"\n" for line in lines if line.strip())
-        if more:
-            chunk = more
+            chunk = "".join(f"{line}\n" for line in shown).encode()
+        if chunk:
             _print(chunk, name, decoder)
+        for line in shown:
+            printed(line)
+        rest = rest[-_LONGEST_LINE:]
     if rest:
-        chunk = label.encode() + rest
-        _print(chunk, name, decoder)
-    if not chunk.endswith(b"\n"):
+        printed(label + _last_of(rest))
+        if label:
+            chunk = f"{label}{_last_of(rest)}".encode()
+            _print(chunk, name, decoder)
+    if chunk and not chunk.endswith(b"\n"):
         _print(b"\n", name, decoder)
     pipe.close()
+
+
+def _last_of(line: bytes) -> str:
+    """What a terminal shows of a line that a progress bar has written again and again."""
+    text = line.decode(errors="replace").rstrip("\r")
+    return text.rpartition("\r")[2][:_LONGEST_LINE]
 
 
 def _print(chunk: bytes, name: str, decoder: codecs.IncrementalDecoder) -> None:

@@ -19,6 +19,7 @@ from epochal.tasks.planning.run_length import with_epochs
 from epochal.tasks.planning.run_view import RunView, differences
 from epochal.tasks.planning.stage import RunInputs
 from epochal.tasks.preflight.disk_space import CheckpointSize, check_space
+from epochal.tasks.preflight.processes import notes_on_processes
 from epochal.tasks.reporting import Reporter, SilentReporter
 from epochal.tasks.run_data.told_data import told_data
 from epochal.tasks.running.run import Run
@@ -111,6 +112,8 @@ def _open(
                 trainer.ask_for("check_start", {"path": str(path), "what": weights.what})
         if config.launch.kind == "inline":
             reporter.notice(INLINE)
+        for text in notes_on_processes(config, threads=opened["environment"]["threads"]):
+            reporter.notice(text)
         before_start()
     session = Session(
         run=view,
