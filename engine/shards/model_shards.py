@@ -141,8 +141,9 @@ class ModelShards:
             self._names[id(parameter)] = name
             self.parameters |= dict.fromkeys(names_of[name], parameter)
         self._turn = self._count = 0
-        model.register_state_dict_post_hook(_slices_out)
-        model.register_load_state_dict_pre_hook(self._slices_in)
+        hooked: Any = model  # torch has no types for these
+        hooked.register_state_dict_post_hook(_slices_out)
+        hooked.register_load_state_dict_pre_hook(self._slices_in)
 
     # --- turns --------------------------------------------------------------------------------
 
@@ -507,7 +508,8 @@ def _distributed(parameter: Tensor) -> DTensor:
 
 @torch.no_grad()
 def _local(tensor: DTensor) -> Tensor:
-    return tensor.detach().to_local()
+    local: Tensor = tensor.to_local()
+    return local.detach()
 
 
 @torch.no_grad()
