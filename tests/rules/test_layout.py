@@ -88,6 +88,7 @@ ON_THEIR_OWN = {
     "flows.flow_run.cancellation": "one private function of Prefect, in one place",
     "flows.functions": "the commands as functions: the front door's",
     "tasks.export": "a command's work",
+    "tasks.joining.join": "likewise",
     "tasks.running.prefect_tasks": "the one file of tasks that imports Prefect",
     "tasks.runs.survey": "what a start reads of a store",
     "tasks.user_code.import_path": "what of Python's own search is changed, in one place",
