@@ -34,13 +34,14 @@ COMMANDS = {
     "report": ("report", "landscape"),
     "store": ("sync", "verify", "gc"),
     "servers": ("deploy", "up", "down"),
+    "join": ("join",),
     "data": ("data",),
 }
 """Module of `flows/commands` → the commands that it has."""
 
 _ORDER = (
     *("train", "plan", "runs", "show", "samples", "report", "export", "landscape"),
-    *("sync", "verify", "gc", "deploy", "up", "down", "data"),
+    *("sync", "verify", "gc", "deploy", "up", "down", "join", "data"),
 )
 _look_up, _ = lazy_names(
     __name__, {f"epochal.flows.commands.{module}": names for module, names in COMMANDS.items()}

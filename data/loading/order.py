@@ -196,7 +196,7 @@ class MicroBatchPlan:
             window = self.window(first)
             own = micro_batches(window.count)
             for position in own or (own.start,):
-                last = position + 1 >= own.stop
+                last = not own or position == own[-1]
                 yield (
                     first + position if own else first,
                     replace(window, position=position, last=last),

@@ -52,7 +52,7 @@ def safetensors_pieces(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memory
     yield _header(ordered)
     for _, tensor in ordered:
         if tensor.numel():
-            yield _raw(tensor)
+            yield raw_bytes(tensor)
 
 
 def copy_safetensors(tensors: Mapping[str, Tensor], area: Tensor) -> None:
@@ -74,6 +74,21 @@ def safetensors_size(tensors: Mapping[str, Tensor]) -> int:
     """Bytes of the file that `safetensors_pieces` gives. Raises StateMismatch as that does."""
     ordered = _ordered(tensors)
     return len(_header(ordered)) + sum(tensor.nbytes for _, tensor in ordered)
+
+
+def safetensors_layout(tensors: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int], int]:
+    """The file's header, where each tensor's bytes begin in the file, and the file's size.
+
+    Looks at no number: tensors may be on the device `meta`. Raises StateMismatch as
+    `safetensors_pieces`.
+    """
+    ordered = _ordered(tensors)
+    header = _header(ordered)
+    begins, end = {}, len(header)
+    for name, tensor in ordered:
+        begins[name] = end
+        end += tensor.nbytes
+    return header, begins, end
 
 
 def _ordered(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
@@ -101,6 +116,8 @@ def _header(ordered: list[tuple[str, Tensor]]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _raw(tensor: Tensor) -> memoryview:
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """A tensor's bytes as the format has them, in its own memory where that is the host's."""
     on_host = tensor.detach().resolve_conj().resolve_neg().to("cpu").contiguous()
-    return on_host.reshape(-1).view(torch.uint8).numpy().data
+    flat = on_host.reshape(-1).as_strided((on_host.numel(),), (1,))  # of one number it may be 0
+    return flat.view(torch.uint8).numpy().data

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from epochal.data.errors import StateMismatch
 from epochal.engine.checkpoint.serialize import model_tensors
+from epochal.engine.model.state import Slice
 
 MAX_NAMED = 5
 
@@ -21,14 +22,17 @@ def load_start(
     strict: bool,
     allow_missing: Sequence[str] = (),
     allow_unexpected: Sequence[str] = (),
+    slices: Mapping[str, Slice] | None = None,
 ) -> int:
     """Copies what fits into the model, in place; gives the number of tensors that it took.
 
     strict: names must agree, but for those that the patterns allow. A tensor of another shape
     counts as missing if its name may be missing, else it is an error; other floating-point types
-    are converted. Raises StateMismatch, naming what differs, also if nothing at all fits.
+    are converted. slices: which rows of a parameter the model has.
+
+    Raises StateMismatch, naming what differs, also if nothing at all fits.
     """
-    own = model_tensors(model)
+    own, slices = model_tensors(model), slices or {}
     allowed = tuple(allow_missing) if strict else ("*",)
     missing = [name for name in own if name not in tensors]
     problems = [f"{name}: not in the file" for name in missing if not _matches(name, allowed)]
@@ -42,8 +46,11 @@ def load_start(
     for name, stored in tensors.items():
         if name not in own:
             continue
-        problem = _difference(own[name], stored)
-        if problem is None:
+        slice_ = slices.get(name)
+        problem = _difference(own[name], stored, None if slice_ is None else slice_.shape)
+        if problem is None and slice_ is not None:
+            taken[name] = stored[slice_.first : slice_.first + slice_.rows]
+        elif problem is None:
             taken[name] = stored
         elif not _matches(name, allow_missing):
             problems.append(f"{name}: {problem}")
@@ -70,9 +77,11 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _difference(own: Tensor, stored: Tensor) -> str | None:
-    if stored.shape != own.shape:
-        return f"the file has {tuple(stored.shape)}, the model wants {tuple(own.shape)}"
+def _difference(own: Tensor, stored: Tensor, shape: tuple[int, ...] | None) -> str | None:
+    """shape: of what `own` is a slice of; none: it is whole."""
+    wanted = tuple(own.shape) if shape is None else shape
+    if tuple(stored.shape) != wanted:
+        return f"the file has {tuple(stored.shape)}, the model wants {wanted}"
     if stored.dtype != own.dtype and not (stored.is_floating_point() and own.is_floating_point()):
         return f"the file has {stored.dtype}, the model wants {own.dtype}"
     return None

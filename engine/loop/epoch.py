@@ -175,6 +175,8 @@ def train_epoch(
                 work.micro_batch(batch)
             progress.took(batch)
             if batch.window.last:
+                if group is not None:
+                    group.sit_out(batch.window.count)
                 on_phase(OPTIMIZER)
                 work.end_update(batch.window, at)
                 if progress.updates % READ_EVERY == 0:
@@ -227,6 +229,8 @@ class _Work:
         self._gradients.begin_micro_batch(batch.window)
         loss_weights = progress.loss_weights
         share = loss_weights.backward(output, batch)
+        if progress.group is not None:
+            progress.group.end_turn()
         parts = (output.parts or {}).items()
         shares = {name: loss_weights.of(part.detach(), output, batch) for name, part in parts}
         if self._shared is None:

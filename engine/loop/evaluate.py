@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,7 +73,9 @@ def validate_epoch(
     mean_loss = _Mean()
     parts: dict[str, _Mean] = {}
     num_samples = 0
-    with evaluating(model, step, seed=seed, precision=precision, forward=forward) as output_of:
+    with evaluating(
+        model, step, seed=seed, precision=precision, forward=forward, group=group
+    ) as output_of:
         for outputs in in_rounds(batches, output_of, group):
             for output, count in outputs:
                 mean_loss.take(output.loss_B, output.denominator_B, count=count)
@@ -102,6 +104,7 @@ def evaluating(
     seed: int,
     precision: PrecisionConfig | None,
     forward: Callable[..., Any] | None,
+    group: Group | None = None,
 ) -> Iterator[Callable[[Batch], StepOutput]]:
     """Gives a function from a batch to its output, with the target filled in.
 
@@ -121,11 +124,17 @@ def evaluating(
     was_training = model.training
     model.eval()
     try:
-        with borrowed_generators(device) as reseed, torch.inference_mode():
+        with borrowed_generators(device) as reseed, _without_gradients(group):
             reseed(seed)
             yield output_of
     finally:
         model.train(was_training)
+
+
+def _without_gradients(group: Group | None) -> AbstractContextManager[Any]:
+    """A model in slices keeps memory for what is gathered, which training writes to as well."""
+    in_slices = group is not None and group.model is not None
+    return torch.no_grad() if in_slices else torch.inference_mode()
 
 
 class _Mean:
@@ -179,11 +188,17 @@ def score_samples(
     TargetError for what a step may not give.
     """
     observer = Observer(getattr(step, "ignore_index", None))
-    with evaluating(model, step, seed=seed, precision=precision, forward=forward) as output_of:
+    with evaluating(
+        model, step, seed=seed, precision=precision, forward=forward, group=group
+    ) as output_of:
         for batch in batches:
             if batch.num_samples:
                 output = output_of(batch) if group is None else undrawn(output_of, batch)
                 observer.take(batch.sample_ids_B, output, output.target, index=batch.index)
+                if group is not None:
+                    group.end_turn()
+            elif group is not None:
+                group.sit_out()
             if on_batch is not None:
                 on_batch()
         if group is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -62,6 +63,10 @@ class Gradients:
         # Those that the optimizer does not hold get gradients too, which nobody else would clear.
         everything = dict.fromkeys((*state.model.parameters(), *self._parameters))
         self._all = [parameter for parameter in everything if parameter.requires_grad]
+        self._slices = None if group is None else group.model
+        if self._slices is not None:
+            own = dict.fromkeys(self._slices.parameters.values())
+            self._all = [parameter for parameter in own if parameter.requires_grad]
         self._on_cpu = state.device.type == "cpu"
         wide = any(parameter.dtype in _DOUBLE for parameter in self._parameters)
         self._norm_dtype = torch.float64 if wide else torch.float32
@@ -99,21 +104,27 @@ class Gradients:
 
     def begin_micro_batch(self, window: Window) -> None:
         """Before the backward pass of a micro-batch: what its shard has not is put aside."""
-        if self._config.shards > 1:
+        if self._slices is not None:
+            self._slices.begin_turn(window.position, window.count)
+        elif self._config.shards > 1:
             self._end_shards(window, before=window.position)
 
     def end_shards(self, window: Window) -> str:
         """After the update's last backward pass here: what there is to sum, as `kinds_of` says."""
+        if self._slices is not None:
+            return ""
         self._end_shards(window, before=window.count)
         self._sums = [tree.take() for tree in self._trees]
         return kinds_of(self._sums)
 
     def _sum_shards(self, window: Window, kinds: Sequence[str]) -> None:
-        if self._group is None:
+        if self._slices is not None:
+            total = self._slices.sums(self._all, window.count)
+        elif self._group is not None:
+            total = self._group.sum_leaves(self._sums, self._all, kinds)
+        else:
             self._end_shards(window, before=window.count)
             total = self._trees[0].take()
-        else:
-            total = self._group.sum_leaves(self._sums, self._all, kinds)
         self._sums = []
         for parameter, gradient in zip(self._all, total, strict=True):
             parameter.grad = gradient
@@ -209,9 +220,16 @@ class Gradients:
         if not dense:
             zero = torch.zeros((), dtype=self._norm_dtype, device=self._parameters[0].device)
             return self._number(zero), zero.expand(self.num_tensors)
-        tensor_P = tensor_norms(dense)
+        tensor_P = self._norms(dense)
         total = self._number(torch.linalg.vector_norm(tensor_P))
         return total, tensor_P if len(dense) == self.num_tensors else self._spread(tensor_P)
+
+    def _norms(self, tensors: list[Tensor], *, everything: bool = False) -> Tensor:
+        """Of shape (Q,): of tensors of the parameters that have a gradient, or of all."""
+        if self._slices is None:
+            return tensor_norms(tensors)
+        given = [one for one in self._parameters if everything or one.grad is not None]
+        return self._slices.norms(tensors, given, partial(tensor_norms, dtype=self._norm_dtype))
 
     def _number(self, norm: Tensor) -> Tensor | float:
         """On the CPU a number, which costs no wait there and is cheaper to go on with."""
@@ -225,7 +243,7 @@ class Gradients:
         if value is not None:
             torch._foreach_clamp_min_(dense, -value)
             torch._foreach_clamp_max_(dense, value)
-            clipped = self._number(torch.linalg.vector_norm(tensor_norms(dense)))
+            clipped = self._number(torch.linalg.vector_norm(self._norms(dense)))
         return clipped if norm is None else self._scale(dense, clipped, limit=norm)
 
     def _scale(self, dense: list[Tensor], norm: Tensor | float, *, limit: float) -> Tensor | float:
@@ -258,9 +276,9 @@ class Gradients:
     def _ratio(self, before: list[Tensor] | None) -> Tensor | None:
         if before is None:
             return None
-        norm: Tensor = torch.linalg.vector_norm(tensor_norms(before))
+        norm: Tensor = torch.linalg.vector_norm(self._norms(before, everything=True))
         torch._foreach_sub_(before, [as_real(weight.detach()) for weight in self._parameters])
-        moved: Tensor = torch.linalg.vector_norm(tensor_norms(before))
+        moved: Tensor = torch.linalg.vector_norm(self._norms(before, everything=True))
         return moved / norm.clamp(min=_EPSILON)
 
 
@@ -290,12 +308,12 @@ def as_real(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
-def tensor_norms(dense: list[Tensor]) -> Tensor:
-    """Of shape (Q,), real tensors': float64 where one of them has that, else float32.
+def tensor_norms(dense: list[Tensor], *, dtype: torch.dtype | None = None) -> Tensor:
+    """Of shape (Q,), real tensors': in `dtype`; none: float64 where one has that, else float32.
 
     Half precision is summed in float32.
     """
     wide = any(tensor.dtype == torch.float64 for tensor in dense)
-    dtype = torch.float64 if wide else torch.float32
+    dtype = dtype or (torch.float64 if wide else torch.float32)
     norms = torch._foreach_norm(dense, 2.0, dtype=dtype)  # noqa: SLF001 - get_total_norm's own
     return torch.stack(norms)

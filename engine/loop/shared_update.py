@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -30,6 +32,7 @@ class SharedUpdate:
     statistics: RunningStatistics
     _shares: list[Tensor] = field(default_factory=list)
     _parts: list[Mapping[str, Tensor]] = field(default_factory=list)
+    _collected: list[tuple[list[int], list[Tensor]]] = field(default_factory=list)
     _begun: bool = False
 
     def __post_init__(self) -> None:
@@ -45,6 +48,7 @@ class SharedUpdate:
         """After a backward pass: the micro-batch's share of the loss, and of its parts."""
         self._shares.append(share)
         self._parts.append(parts)
+        self._collected.append(self.statistics.take())
 
     def meet(
         self, window: Window, kinds: str, recorder: UpdateRecorder, loss_weights: LossWeights
@@ -57,7 +61,8 @@ class SharedUpdate:
         self._held.check()
         added, exact = loss_weights.added
         names = sorted(self._parts[0]) if self._parts else None
-        counts, collected = self.statistics.calls()
+        counts = [count for count, _ in self._collected]
+        collected = [tensor for _, found in self._collected for tensor in found]
         numbers = [*self._shares, *(one[name] for one in self._parts for name in names or ())]
         document = {
             "batches": len(added),
@@ -67,35 +72,34 @@ class SharedUpdate:
             "gradients": kinds,
         }
         given = self.group.exchange.gather(document, [*numbers, *added, *collected])
-        shares: list[tuple[Tensor, dict[str, Tensor]]] = []
-        all_added: list[Tensor] = []
-        all_collected: list[tuple[Sequence[int], Sequence[Tensor]]] = []
-        for told, tensors in given:
-            own, rest = _one_processs(told, tensors)
-            shares += own
-            all_added += rest[: told["batches"]]
-            all_collected.append((told["statistics"], rest[told["batches"] :]))
-        for share, parts in shares:
-            recorder.add_loss(share, parts)
-        loss_weights.take_all(all_added, exact=all(one["exact"] for one, _ in given), window=window)
-        self.statistics.take_all(all_collected)
-        self._shares, self._parts, self._begun = [], [], False
+        in_order = self.group.in_order([_of_process(*one) for one in given])
+        for left in in_order:
+            recorder.add_loss(left.share, left.parts)
+        exact = all(told["exact"] for told, _ in given)
+        loss_weights.take_all([left.added for left in in_order], exact=exact, window=window)
+        self.statistics.take_all([left.statistics for left in in_order])
+        self._shares, self._parts, self._collected, self._begun = [], [], [], False
         return [one["gradients"] for one, _ in given]
 
 
-def _one_processs(
-    told: Mapping[str, Sequence[str] | int], tensors: Sequence[Tensor]
-) -> tuple[list[tuple[Tensor, dict[str, Tensor]]], Sequence[Tensor]]:
-    """Share and parts of each micro-batch of one process, and the tensors behind them."""
-    count, names = told["batches"], told["parts"] or ()
-    assert isinstance(count, int)
-    assert not isinstance(names, int)
-    found = []
-    for place in range(count):
-        start = count + place * len(names)
-        parts = dict(zip(names, tensors[start : start + len(names)], strict=True))
-        found.append((tensors[place], parts))
-    return found, tensors[count + count * len(names) :]
+@dataclass(frozen=True)
+class _Left:
+    """What one micro-batch has left. statistics: for `RunningStatistics.take_all`."""
+
+    share: Tensor
+    parts: dict[str, Tensor]
+    added: Tensor
+    statistics: tuple[Sequence[int], Sequence[Tensor]]
+
+
+def _of_process(told: Mapping[str, Any], tensors: Sequence[Tensor]) -> list[_Left]:
+    """What the micro-batches of one process have left, in order."""
+    count, names, rest = told["batches"], told["parts"] or (), iter(tensors)
+    shares = list(islice(rest, count))
+    parts = [dict(zip(names, islice(rest, len(names)), strict=True)) for _ in shares]
+    added = list(islice(rest, count))
+    statistics = [(counts, list(islice(rest, 2 * sum(counts)))) for counts in told["statistics"]]
+    return [_Left(*one) for one in zip(shares, parts, added, statistics, strict=True)]
 
 
 class Held:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,28 @@ from epochal.engine.model.companions import Companions, companion_parameters
 from epochal.engine.model.ema import WeightAverage
 
 
+@dataclass(frozen=True)
+class Slice:
+    """Rows `first` to `first` + `rows` of a tensor of shape `shape`, along its first dimension."""
+
+    shape: tuple[int, ...]
+    first: int
+    rows: int
+
+    @property
+    def own_shape(self) -> tuple[int, ...]:
+        """Of what the process holds."""
+        return (self.rows, *self.shape[1:])
+
+    @property
+    def row_numbers(self) -> int:
+        """Numbers in a row."""
+        count = 1
+        for length in self.shape[1:]:
+            count *= length
+        return count
+
+
 @dataclass
 class TrainingState:
     """What a checkpoint holds.
@@ -26,7 +48,8 @@ class TrainingState:
     weights, if there is one. base_rates: the learning rate of each parameter group as it was
     built, which the schedule multiplies; rate_names: what each group has it from. trainable: the
     parameters that took gradients as they were built. These are config, not state. companions: what
-    of loss and step is trained or kept beside the model, by name.
+    of loss and step is trained or kept beside the model, by name. slices: name → which rows of a
+    parameter there are, where several processes hold a part of the model each; others are whole.
 
     Raises TargetError if a group's rate is no number, or a parameter is neither the model's nor one
     of the companions'.
@@ -41,6 +64,7 @@ class TrainingState:
     forward: Callable[..., Any] | None = None
     rate_names: tuple[str, ...] = ()
     companions: Companions = field(default_factory=dict)
+    slices: Mapping[str, Slice] = field(default_factory=dict)
     base_rates: tuple[float, ...] = field(init=False)
     parameter_names: tuple[tuple[str, ...], ...] = field(init=False)
     trainable: tuple[str, ...] = field(init=False)

@@ -24,7 +24,7 @@ from epochal.data.errors import PeerLost
 Document = Any
 """Plain JSON."""
 Given = tuple[Document, list[Tensor]]
-_PATIENCE = dt.timedelta(days=7)
+PATIENCE = dt.timedelta(days=7)
 """Nobody gives up here: whoever started the processes sees one that is gone, or hangs."""
 _ALIGNED = 16  # bytes: at such an offset lies any kind of number
 
@@ -36,7 +36,7 @@ def join(store: Any, rank: int, size: int, *, device: torch.device, hostname: st
     """
     torchs: Any = torch.distributed  # its stubs do not have all of it
     options = torchs.ProcessGroupGloo._Options()  # noqa: SLF001 - there is no public name
-    options._timeout = _PATIENCE  # noqa: SLF001 - likewise
+    options._timeout = PATIENCE  # noqa: SLF001 - likewise
     options._devices = [torchs.ProcessGroupGloo.create_device(hostname=hostname)]  # noqa: SLF001
     with _peers():
         beside = torchs.PrefixStore("host", store)
@@ -44,7 +44,7 @@ def join(store: Any, rank: int, size: int, *, device: torch.device, hostname: st
         accelerator = None
         if device.type == "cuda":
             beside = torchs.PrefixStore("accelerator", store)
-            accelerator = torchs.ProcessGroupNCCL(beside, rank, size, _PATIENCE)
+            accelerator = torchs.ProcessGroupNCCL(beside, rank, size, PATIENCE)
     return Exchange(rank, size, device, host, accelerator)
 
 
@@ -72,6 +72,10 @@ class Exchange:
         with _peers():
             self._host.broadcast(tensor, 0).wait()
         return int(tensor[0])
+
+    def gather_number(self, number: int) -> list[int]:
+        """The number of each process, by rank."""
+        return [int(one) for one in self._gathered(torch.tensor([number]))]
 
     def told_document(self, document: Document) -> Document:
         """The document that the first process gives."""
@@ -105,15 +109,21 @@ class Exchange:
         """As `gather`, for the first process alone; the others get None."""
         layouts, payload, _ = self._announced(document, tensors)
         if self.rank:
-            self.begin([(0, payload)], [])()
+            self.exchange([(0, payload)], [])
             return None
         received = [payload]
         for layout in layouts[1:]:
             place = self.device if layout["accelerator"] else "cpu"
             received.append(torch.empty(_length(layout), dtype=torch.uint8, device=place))
-        self.begin([], [(rank, one) for rank, one in enumerate(received) if rank])()
+        self.exchange([], [(rank, one) for rank, one in enumerate(received) if rank])
         pairs = zip(layouts, received, strict=True)
         return [(layout["document"], _unpacked(layout, one)) for layout, one in pairs]
+
+    def exchange(
+        self, sent: Sequence[tuple[int, Tensor]], got: Sequence[tuple[int, Tensor]]
+    ) -> None:
+        """Sends tensors to ranks and fills others, all at once."""
+        self.begin(sent, got)()
 
     def begin(
         self, sent: Sequence[tuple[int, Tensor]], got: Sequence[tuple[int, Tensor]]

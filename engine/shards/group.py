@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,11 @@ from torch import Tensor
 from epochal.engine.shards.deal import shard_ends, shards_of
 from epochal.engine.shards.exchange import Exchange
 from epochal.engine.shards.tree import Leaf, SumTree
+
+if TYPE_CHECKING:
+    from epochal.engine.shards.model_shards import ModelShards
+
+T = TypeVar("T")
 
 # N numbers of one dtype, P parameters
 
@@ -47,10 +53,16 @@ def subtrees(shards: range) -> list[Subtree]:
 
 
 class Group:
-    """The processes that an update is dealt to, and which of its shards each has."""
+    """The processes that an update is dealt to, and which of its shards each has.
 
-    def __init__(self, exchange: Exchange, shards: int) -> None:
+    in_turns: whether micro-batches are dealt one by one instead, as a model in slices needs it.
+    model: these slices, once they are made.
+    """
+
+    def __init__(self, exchange: Exchange, shards: int, *, in_turns: bool = False) -> None:
         self.exchange = exchange
+        self.in_turns = in_turns
+        self.model: ModelShards | None = None
         self.rank, self.size = exchange.rank, exchange.size
         self.shards = shards
         self._of_rank = [
@@ -70,8 +82,35 @@ class Group:
 
     def micro_batches(self, count: int) -> range:
         """Which of an update's `count` micro-batches this process has."""
+        if self.in_turns:
+            return range(min(self.rank, count), count, self.size)
         ends, own = [0, *shard_ends(count, self.shards)], self._of_rank[self.rank]
         return range(ends[own.start], ends[own.stop])
+
+    def in_order(self, given: Sequence[Sequence[T]]) -> list[T]:
+        """What each process has of its micro-batches, in the order of these."""
+        if not self.in_turns:
+            return [one for of_rank in given for one in of_rank]
+        total = sum(map(len, given))
+        return [given[one % self.size][one // self.size] for one in range(total)]
+
+    def end_turn(self) -> None:
+        """After a batch, where a model lies in slices: others may have none."""
+        if self.model is not None:
+            self.model.end_turn()
+
+    def sit_out(self, count: int | None = None) -> None:
+        """Where a model lies in slices: gives the others this process's, as they have batches.
+
+        count: of the micro-batches of the update that ends; none: of one evaluation's turn.
+        """
+        if self.model is None:
+            return
+        if count is None:
+            self.model.idle()
+            return
+        for turn in range(len(self.micro_batches(count)), -(-count // self.size)):
+            self.model.idle(turn, count)
 
     def sum_leaves(
         self, nodes: Sequence[Leaf], like: Sequence[Tensor], kinds: Sequence[str]

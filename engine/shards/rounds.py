@@ -36,6 +36,9 @@ def in_rounds(
             document = [batch.num_samples, {name: one for name, (one, _) in parts.items()}]
             device = output.loss_B.device
             tensors = [tensor.to(device) for _, found in parts.values() for tensor in found]
+            group.end_turn()
+        else:
+            group.sit_out()
         given = group.exchange.gather_first(document, tensors) or []
         yield [_output(told, found) for told, found in given if told is not None]
 

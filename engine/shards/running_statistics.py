@@ -87,18 +87,22 @@ class RunningStatistics:
             for handle in handles:
                 handle.remove()
 
-    def calls(self) -> tuple[list[int], list[Tensor]]:
-        """Of the update so far: how many each layer had, and their numbers, for `take_all`."""
+    def take(self) -> tuple[list[int], list[Tensor]]:
+        """Of the last micro-batch: how many calls each layer had, and their numbers.
+
+        They are not applied unless `take_all` gets them.
+        """
         tensors: list[Tensor] = []
         for layer in self._layers:
             for _, mean, variance in layer.calls:
                 tensors += [mean, variance]
-        return [len(layer.calls) for layer in self._layers], tensors
-
-    def take_all(self, given: Sequence[tuple[Sequence[int], Sequence[Tensor]]]) -> None:
-        """The calls of all processes, in order, in place of this one's; one momentum for all."""
+        counts = [len(layer.calls) for layer in self._layers]
         for layer in self._layers:
             layer.calls.clear()
+        return counts, tensors
+
+    def take_all(self, given: Sequence[tuple[Sequence[int], Sequence[Tensor]]]) -> None:
+        """The calls of each micro-batch of all processes, in order; one momentum for all."""
         for counts, tensors in given:
             rest = iter(tensors)
             for layer, count in zip(self._layers, counts, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from epochal.engine.model.ema import WeightAverage
-    from epochal.engine.model.state import TrainingState
+    from epochal.engine.model.state import Slice, TrainingState
     from epochal.tasks.user_code.components import Components
 
 COMPANIONS = ("companions", "companions_state")
@@ -63,14 +64,11 @@ def load_model(
 
     artifact: `ema` puts their average there. Raises CorruptObject or StateMismatch.
     """
-    from epochal.engine.checkpoint.serialize import (
-        load_companions,
-        load_model_tensors,
-        load_tensors,
-    )
+    from epochal.engine.checkpoint.serialize import load_companions, load_model_tensors
+    from epochal.engine.checkpoint.slices import load_slices
 
     with artifacts.fetch_artifact(record, artifact) as path:
-        load_model_tensors(components.state.model, load_tensors(path, device="cpu"))
+        load_model_tensors(components.state.model, load_slices(path, components.state.slices))
     if COMPANIONS[0] in record.artifacts:
         tensors, document = read_companions(artifacts, record)
         try:
@@ -99,24 +97,34 @@ def read_companions(
         return load_tensors(path, device="cpu"), body
 
 
-def load_ema(artifacts: ArtifactSource, record: StageRecord, average: WeightAverage) -> None:
-    """Reads the average of the weights alone. Raises CorruptObject or StateMismatch."""
-    from epochal.engine.checkpoint.serialize import load_average, load_tensors
+def load_ema(
+    artifacts: ArtifactSource,
+    record: StageRecord,
+    average: WeightAverage,
+    slices: Mapping[str, Slice] | None = None,
+) -> None:
+    """Reads the average of the weights alone. slices: of the state; none: it is whole.
+
+    Raises CorruptObject or StateMismatch.
+    """
+    from epochal.engine.checkpoint.serialize import load_average
+    from epochal.engine.checkpoint.slices import load_slices
 
     with artifacts.fetch_artifact(record, "ema") as path:
-        load_average(average, load_tensors(path, device="cpu"))
+        load_average(average, load_slices(path, slices or {}))
 
 
 def load_checkpoint(artifacts: ArtifactSource, record: StageRecord, components: Components) -> None:
     """Reads a whole checkpoint into the live state. Raises CorruptObject or StateMismatch."""
     from epochal.engine.checkpoint.folder import MAX_STATE_BYTES
-    from epochal.engine.checkpoint.serialize import StateParts, load_state, load_tensors
+    from epochal.engine.checkpoint.serialize import StateParts, load_state
+    from epochal.engine.checkpoint.slices import load_slices
 
     tensors: dict[str, dict[str, Tensor]] = {"ema": {}}
     for name in ("model", "optimizer", "ema"):
         if name in record.artifacts:
             with artifacts.fetch_artifact(record, name) as path:
-                tensors[name] = load_tensors(path, device="cpu")
+                tensors[name] = load_slices(path, components.state.slices)
     companions, beside = read_companions(artifacts, record)
     data = artifacts.read_artifact(record, "state", max_bytes=MAX_STATE_BYTES)
     try:

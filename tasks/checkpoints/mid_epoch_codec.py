@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from epochal.engine.loop.progress import MidEpochState
-    from epochal.engine.model.state import TrainingState
+    from epochal.engine.model.state import Slice, TrainingState
 
 _MODEL, _OPTIMIZER, _EMA, _GRADIENT = "model/", "optimizer/", "ema/", "gradient/"
+_SLICED = (_MODEL, _OPTIMIZER, _EMA, _GRADIENT)
+"""What tensors begin with of which a process may hold a slice."""
 _COMPANION, _COMPANIONS = "companion/", "companions"
 _METRIC, _OBSERVED, _ENDS = "metric/", "observed/", "update_ends"
 
@@ -40,6 +42,21 @@ def state_tensors(state: TrainingState) -> dict[str, Tensor]:
     named = state.named_parameters().items()
     gradients = {name: parameter.grad for name, parameter in named if parameter.grad is not None}
     return _tensors(state, gradients)[0]
+
+
+def slices_in(tensors: Mapping[str, Tensor], state: TrainingState) -> dict[str, Slice]:
+    """Which tensors of a commit are slices, where a process holds a part of the state alone."""
+    from epochal.engine.checkpoint.slices import slices_among
+
+    return slices_among(tensors, state.slices, prefixes=_SLICED)
+
+
+def whole_tensors(state: TrainingState) -> dict[str, Tensor]:
+    """As `state_tensors`, for their size: of slices the wholes, without memory."""
+    from epochal.engine.checkpoint.slices import as_wholes
+
+    tensors = state_tensors(state)
+    return as_wholes(tensors, slices_in(tensors, state))
 
 
 def _tensors(
@@ -98,10 +115,11 @@ def restore(commit: MidEpochCommit, state: TrainingState) -> MidEpochState:
 
     Raises StateMismatch or CorruptObject.
     """
-    from epochal.engine.checkpoint.serialize import StateParts, load_state, load_tensors
+    from epochal.engine.checkpoint.serialize import StateParts, load_state
+    from epochal.engine.checkpoint.slices import load_slices
     from epochal.engine.loop.progress import MidEpochState
 
-    tensors = load_tensors(Path(commit.tensors), device="cpu")
+    tensors = load_slices(Path(commit.tensors), state.slices, prefixes=_SLICED)
 
     def of(prefix: str) -> dict[str, Tensor]:
         group = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}

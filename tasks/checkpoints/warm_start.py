@@ -87,6 +87,7 @@ def load_weights(path: Path, what: str, config: RunConfig, components: Component
             strict=config.start.strict,
             allow_missing=config.start.allow_missing,
             allow_unexpected=config.start.allow_unexpected,
+            slices=components.state.slices,
         )
     except StateMismatch as error:
         raise StateMismatch(f"start.from: {what}: {error}") from None

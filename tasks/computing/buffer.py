@@ -100,6 +100,14 @@ class Buffer:
             self._map = mmap.mmap(self.descriptor, length, flags=mmap.MAP_SHARED | _POPULATE)
         return np.frombuffer(self._map, np.uint8, size)
 
+    def write(self, offset: int, data: memoryview) -> None:
+        """Puts bytes into the file, which is long enough, without mapping it here."""
+        self._length()
+        data = data.cast("B")
+        while len(data):
+            written = os.pwrite(self.descriptor, data, offset)
+            data, offset = data[written:], offset + written
+
     def file(self, packed: Packed, name: str) -> memoryview:
         """The bytes of a file that was packed."""
         offset, size = packed.files[name]
@@ -139,26 +147,31 @@ def pack(
 
     from epochal.engine.checkpoint.safetensors_file import copy_safetensors, safetensors_size
 
+    packed = places_of({name: safetensors_size(tensors) for name, tensors in files.items()}, arrays)
+    buffer.allocate(packed.size)
+    area = buffer.bytes_of(packed.size)
+    for name, tensors in files.items():
+        at, size = packed.files[name]
+        copy_safetensors(tensors, torch.from_numpy(area[at : at + size]))
+    for name, array in arrays.items():
+        if array.nbytes:
+            at = packed.arrays[name][0]
+            flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            np.copyto(area[at : at + array.nbytes], flat)
+    return packed
+
+
+def places_of(sizes: Mapping[str, int], arrays: Mapping[str, npt.NDArray[Any]]) -> Packed:
+    """Where files of such sizes and such arrays lie in a buffer."""
     end = 0
     places: dict[str, tuple[int, int]] = {}
-    for name, tensors in files.items():
-        size = safetensors_size(tensors)
+    for name, size in sizes.items():
         places[name] = (end, size)
         end = _next_page(end + size)
     kept: dict[str, tuple[int, str, list[int]]] = {}
     for name, array in arrays.items():
         kept[name] = (end, array.dtype.str, list(array.shape))
         end = _next_page(end + array.nbytes)
-    buffer.allocate(end)
-    area = buffer.bytes_of(end)
-    for name, tensors in files.items():
-        at, size = places[name]
-        copy_safetensors(tensors, torch.from_numpy(area[at : at + size]))
-    for name, array in arrays.items():
-        if array.nbytes:
-            at = kept[name][0]
-            flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            np.copyto(area[at : at + array.nbytes], flat)
     return Packed(size=end, files=places, arrays=kept)
 
 

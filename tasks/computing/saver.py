@@ -10,9 +10,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from epochal.tasks.checkpoints.mid_epoch_codec import encode, state_tensors
-from epochal.tasks.computing.buffer import pack, packed_size
+from epochal.tasks.checkpoints.mid_epoch_codec import (
+    encode,
+    slices_in,
+    state_tensors,
+    whole_tensors,
+)
+from epochal.tasks.computing.buffer import Packed, pack, packed_size
 from epochal.tasks.computing.link import Link
+from epochal.tasks.computing.shared_pack import pack_slices
 from epochal.tasks.config.parts import CheckpointConfig
 
 if TYPE_CHECKING:
@@ -70,7 +76,7 @@ class MidEpochSaver:
         if share < 1.0 and progress.updates and not self._prepared:
             # By now the optimizer has its moments. An epoch that ends earlier needs no memory.
             self._prepared = True
-            size = packed_size({"partial": state_tensors(progress.state)})
+            size = packed_size({"partial": whole_tensors(progress.state)})
             self._link.prepare(size + SPARE_BYTES)
         return share >= 1.0
 
@@ -92,15 +98,28 @@ class MidEpochSaver:
         return share
 
     def _commit(self, progress: Progress) -> None:
-        if progress.group is not None and not progress.group.first:
+        group = progress.group
+        if group is not None and not group.first:
             progress.gather()  # what the first process commits
+            tensors = state_tensors(progress.state)
+            slices = slices_in(tensors, progress.state)
+            if slices:
+                pack_slices(self._link.buffer, group, {"partial": tensors}, {"partial": slices}, {})
             self._last_micro_steps = progress.micro_steps
             return
         captured = progress.capture()
         tensors, body = encode(captured, progress.state)
         times = self._times(progress.updates)
         self._link.wait_for_buffer()
-        packed = pack(self._link.buffer, {"partial": tensors}, captured.metrics)
+        files, metrics = {"partial": tensors}, captured.metrics
+        slices = slices_in(tensors, progress.state)
+        packed: Packed | None
+        if slices:
+            assert group is not None
+            packed = pack_slices(self._link.buffer, group, files, {"partial": slices}, metrics)
+            assert packed is not None
+        else:
+            packed = pack(self._link.buffer, files, metrics)
         self._prepared = True
         self._last_s, self._last_updates = time.monotonic(), progress.updates
         self._last_micro_steps = progress.micro_steps

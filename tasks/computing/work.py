@@ -62,6 +62,11 @@ class Work:
         answer = self.link.ask(question, **given) if self.leads else None
         return answer if self.group is None else self.group.exchange.told_document(answer)
 
+    def local_file(self, path: str) -> str:
+        """A file that the first process was told of, as this one can read it: maybe a copy."""
+        answer: str = self.link.ask("file", path=path)
+        return answer
+
     def obey(self) -> None:
         """Raises PutDown, in all processes, if the work is to be put down here."""
         if self.group is None:
@@ -76,9 +81,33 @@ class Work:
         if self.components is None:
             from epochal.tasks.user_code.components import build_components
 
-            self.components = build_components(self.config, device=self.device)
+            if self.group is None or not self.group.in_turns:
+                self.components = build_components(self.config, device=self.device)
+            else:
+                self.components = self._components_in_slices(self.group)
             self.touched = False
         return self.components
+
+    def _components_in_slices(self, group: Group) -> Components:
+        """As `build_components`, with this process's slices of the state; all of the group call it.
+
+        The model is built in the host's memory as a whole, and comes to the device block by block.
+        """
+        import torch
+
+        from epochal.engine.shards.model_shards import shard_state
+        from epochal.tasks.user_code.components import build_components
+
+        host = torch.device("cpu")
+        components = build_components(self.config, device=self.device, model_on=host)
+        group.model = shard_state(
+            components.state,
+            group.exchange,
+            device=self.device,
+            shards=group.shards,
+            class_names=self.config.launch.shard_blocks,
+        )
+        return components
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 from typing import Any, Literal, Self
 
@@ -191,14 +192,20 @@ class CheckpointConfig(Frozen):
     )
 
 
+ADDRESS = r"^([^\s:@/\[\]]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?$"
+PORT = 29431
+"""Where processes of other machines reach a run that names no port."""
+
+
 class LaunchConfig(Frozen):
     """Where the user's code runs: in a process of its own, or in the one that orchestrates."""
 
-    kind: Literal["local", "inline"] = Field(
+    kind: Literal["local", "inline", "elastic", "ray"] = Field(
         default="local",
         description="local: model and data run in a trainer process with one Python thread, apart "
         "from Prefect, MLflow and the store. inline: in the calling process, for a debugger or a "
-        "notebook; items that draw random numbers may then differ from run to run",
+        "notebook; items that draw random numbers may then differ from run to run. elastic, ray: "
+        "in trainer processes that torch's elastic agent or Ray starts, here and on other machines",
     )
     processes: int = Field(
         default=1,
@@ -207,6 +214,18 @@ class LaunchConfig(Frozen):
         description="processes that share each update, at most gradients.shards; the result is the "
         "same to the last bit for any number of them",
     )
+    shard_model: bool = Field(
+        default=False,
+        description="whether each process holds a slice of weights, gradients, optimizer and "
+        "average instead of all (FSDP2), for a model larger than a device; the result is the same "
+        "to the last bit",
+    )
+    shard_blocks: tuple[str, ...] = Field(
+        default=(),
+        examples=[["TransformerEncoderLayer"]],
+        description="with shard_model, classes of the model's modules whose weights are gathered "
+        "together; none: the layers of its containers",
+    )
     max_restarts: int = Field(
         default=3,
         ge=0,
@@ -214,11 +233,101 @@ class LaunchConfig(Frozen):
         description="how often several processes start again from the last commit in one run, "
         "where one of them was killed",
     )
+    nodes: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="machines of kind elastic, each with as many processes: this one, and those "
+        "where `epochal join` runs",
+    )
+    address: str = Field(
+        default="127.0.0.1",
+        pattern=ADDRESS,
+        description="of this machine, as HOST or HOST:PORT: where processes reach the run that "
+        "elastic or ray starts; other machines need one that they see. Without a port: any, and "
+        f"{PORT} where there are several nodes",
+    )
+    cluster: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Ray's cluster: `auto`, or the HOST:PORT of its head; none: a Ray of this run "
+        "on this machine. This machine is a node of it",
+    )
+    wait_seconds: float = Field(
+        default=600.0,
+        gt=0,
+        description="how long elastic and ray wait for processes that have not come or are lost, "
+        "before the run ends with exit code 75",
+    )
     silence_seconds: float = Field(
         default=300.0,
         gt=0,
         description="seconds without a sign of the trainer after which it is said where it stands",
     )
+
+    @property
+    def joined(self) -> bool:
+        """Whether an engine starts the processes, which then join the run."""
+        return self.kind in {"elastic", "ray"}
+
+    @property
+    def processes_here(self) -> int:
+        """How many processes this machine has for certain."""
+        return 1 if self.kind == "ray" else self.processes // self.nodes
+
+    @property
+    def listening(self) -> tuple[str, int]:
+        """Host and port where a run awaits its processes; port 0: any."""
+        host, port = split_address(self.address)
+        if port is None:
+            port = PORT if self.nodes > 1 else 0
+        return host, port
+
+    def check(self) -> None:
+        """Raises ValueError for what does not go together."""
+        if self.processes > 1 and self.kind == "inline":
+            raise ValueError(
+                "launch.processes: several processes are not one; use launch.kind: local"
+            )
+        if self.shard_blocks and not self.shard_model:
+            raise ValueError("launch.shard_blocks: nothing is sharded; give launch.shard_model")
+        if self.shard_model and self.kind in {"elastic", "ray"}:
+            raise ValueError(
+                f"launch.shard_model: processes of launch.kind: {self.kind} have no memory in "
+                "common, in which checkpoints are put together of slices; use launch.kind: local"
+            )
+        if self.processes % self.nodes:
+            raise ValueError(
+                f"launch.nodes: {self.nodes} machines cannot have as many of launch.processes: "
+                f"{self.processes} each; expected a number that divides it"
+            )
+        for field, kind in (("nodes", "elastic"), ("cluster", "ray")):
+            given = getattr(self, field)
+            if given != type(self).model_fields[field].default and self.kind != kind:
+                raise ValueError(
+                    f"launch.{field}: {given} is of launch.kind: {kind}; found kind: {self.kind}"
+                )
+        host, _ = split_address(self.address)
+        if self.nodes > 1 and host in OF_THIS_MACHINE:
+            raise ValueError(
+                f"launch.address: {self.address} leads no other machine to this one; for "
+                f"launch.nodes: {self.nodes} give the address by which the others reach it"
+            )
+
+
+OF_THIS_MACHINE = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0", "::"})  # noqa: S104 - refused
+
+
+def split_address(address: str) -> tuple[str, int | None]:
+    """Host and port of `HOST`, `HOST:PORT` or `[HOST]:PORT`. Raises ValueError."""
+    if re.match(ADDRESS, address) is None:
+        raise ValueError(f"{address!r} is no address; expected HOST:PORT")
+    host, colon, port = address.rpartition(":")
+    if not colon or address.endswith("]"):
+        host, port = address, ""
+    if port and not 0 < int(port) < 1 << 16:
+        raise ValueError(f"{address!r}: expected a port from 1 to 65535")
+    return host.strip("[]"), int(port) if port else None
 
 
 class TrackingConfig(Frozen):

@@ -254,10 +254,28 @@ class RunConfig(Frozen):
                 f"there are {shards}; give gradients.shards: {1 << (processes - 1).bit_length()}, "
                 "which is part of the result, or fewer processes"
             )
-        if processes > 1 and self.launch.kind == "inline":
-            raise ValueError(
-                "launch.processes: several processes are not one; use launch.kind: local"
-            )
+        self.launch.check()
+        if self.launch.shard_model:
+            self._check_slices()
+
+    def _check_slices(self) -> None:
+        """What a model in slices cannot have."""
+        precision = self.precision
+        reasons = {
+            "precision.dtype: float16 scales the loss by a whole model's gradients; use bfloat16": (
+                precision.dtype == "float16"
+            ),
+            "precision.compile: a compiled model has its weights as a whole": precision.compile,
+            "precision.channels_last: rows of weights in that order are no slices": (
+                precision.channels_last
+            ),
+            "optimizer.frozen: what trains is fixed when the model is cut": bool(
+                self.optimizer.frozen
+            ),
+        }
+        for reason, found in reasons.items():
+            if found:
+                raise ValueError(f"launch.shard_model: not with {reason}, or without shard_model")
 
     def _check_nothing_is_of_the_average(self) -> None:
         if self.metrics.best_metric.startswith(EMA):

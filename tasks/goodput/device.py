@@ -81,8 +81,8 @@ def watch_device(
     goodput.restart_device_bytes = partial(restart_peak, state.device)
     goodput.device_bytes = partial(peak_device_bytes, state.device)
     goodput.device_flops = device_flops(name, multiplies_in(precision))
-    if goodput.device_flops is None or goodput.flops_per_sample is not None:
-        return batches
+    if goodput.device_flops is None or goodput.flops_per_sample is not None or state.slices:
+        return batches  # a model in slices cannot be tried by one process
     return counted(goodput, batches, state=state, step=step, precision=precision)
 
 

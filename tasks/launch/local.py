@@ -21,7 +21,7 @@ from typing import Any
 from epochal.data.errors import PeerLost, TrainingFailed
 from epochal.tasks.launch.failures import error_of, told_error
 from epochal.tasks.launch.meeting import Rank
-from epochal.tasks.launch.member import Member, MemberEnded
+from epochal.tasks.launch.member import LocalMember, Member, MemberEnded
 from epochal.tasks.launch.trainer_process import END_WITHIN_S, stopped_with_this_process
 from epochal.tasks.trainer.answers import Answer
 from epochal.tasks.trainer.channel import Message
@@ -66,10 +66,10 @@ class LocalTrainer(Trainer):
 
     def request(self, name: str, body: Message, answers: Mapping[str, Answer]) -> Reply:
         """Has it done there."""
-        if not self._members:
-            self._begin_again()
         while True:
             try:
+                if not self._members:
+                    self._begin_again()
                 return self._requested(name, body, answers)
             except (MemberEnded, PeerLost) as error:
                 meant = self._meant(error, body)
@@ -82,7 +82,6 @@ class LocalTrainer(Trainer):
                     f"({self._restarts} of launch.max_restarts: {self.config.launch.max_restarts})"
                 )
                 self._wait_for_commit()
-                self._begin_again()
                 body = {**body, "order": {**body["order"], "live": False}}
 
     def close(self) -> None:
@@ -115,9 +114,14 @@ class LocalTrainer(Trainer):
         return self.config.launch.processes
 
     @property
+    def _restartable(self) -> bool:
+        """Whether a run goes on in new processes: one alone has the user look at what it did."""
+        return self._size > 1
+
+    @property
     def _may_restart(self) -> bool:
         allowed = self._restarts < self.config.launch.max_restarts
-        return self._size > 1 and allowed and not self.interruption.came
+        return self._restartable and allowed and not self.interruption.came
 
     def _begin(self) -> None:
         self._following = False
@@ -127,26 +131,26 @@ class LocalTrainer(Trainer):
             meeting = str(Path(self._meeting) / "meeting")
             ranks = [Rank(number, self._size, meeting) for number in range(self._size)]
         self._members = [
-            Member(buffer=self.buffer.descriptor, printed=self.reporter.printed, rank=rank)
+            LocalMember(buffer=self.buffer.descriptor, printed=self.reporter.printed, rank=rank)
             for rank in ranks
         ]
 
+    def _complete(self) -> None:
+        """Before all compute: starts those that opening the run does not need."""
+
     def _begin_again(self) -> None:
         """New processes, opened as those before were. Raises TrainingFailed if that is not so."""
-        if self._closed or self._size == 1 or not self._opened:
+        if self._closed or not self._restartable or not self._opened:
             raise TrainingFailed("the trainer process has ended: the same command starts another")
         self._begin()
         self.starts += 1
-        try:
-            for name, before in list(self._opened.items()):
-                reply, data = self._requested(name, before.body, before.answers)
-                if (reply, data) != before.reply:
-                    raise TrainingFailed(
-                        "code or data of the run have changed since it began, and its processes "
-                        "were to start again: the same command starts with what there is now"
-                    )
-        except MemberEnded as error:
-            raise self._meant(error, {}) from None
+        for name, before in list(self._opened.items()):
+            reply, data = self._requested(name, before.body, before.answers)
+            if (reply, data) != before.reply:
+                raise TrainingFailed(
+                    "code or data of the run have changed since it began, and its processes "
+                    "were to start again: the same command starts with what there is now"
+                )
 
     def _end(self, *, within_s: float) -> None:
         members, self._members = self._members, []
@@ -173,9 +177,11 @@ class LocalTrainer(Trainer):
     # --- a request ----------------------------------------------------------------------------
 
     def _requested(self, name: str, body: Message, answers: Mapping[str, Answer]) -> Reply:
-        asked = self._members if name == "compute" else self._members[:1]
         self._answers = dict(answers)
         try:
+            if name == "compute":
+                self._complete()
+            asked = self._members if name == "compute" else self._members[:1]
             with stopped_with_this_process(self._send_all, woken=self.heard):
                 if len(asked) > 1 and not self._following:
                     ids = self._opened["open"].reply[1]

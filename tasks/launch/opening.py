@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from epochal.data.errors import ConfigError
 from epochal.data.store.store import Store
 from epochal.tasks.computing.link import Link
 from epochal.tasks.computing.work import Work
@@ -79,12 +81,17 @@ class Opening:
 
     def check(self) -> dict[str, Any]:
         """Builds the parts and tries them; tells what keys need beside, and a checkpoint's size."""
+        import torch
+
         work, sources = self.work, self._sources
+        launch, device = work.config.launch, work.device
+        if launch.shard_model and launch.processes > 1:  # no device need hold it as a whole
+            device = torch.device("cpu")
         assert sources is not None
         assert self._run_inputs is not None
         with noting_modules(ANY):
             work.components = check_before_start(
-                work.config, work.data, device=work.device, notice=work.link.notice
+                work.config, work.data, device=device, notice=work.link.notice
             )
         work.touched = False
         built = sources.with_loaded(self.store)
@@ -114,6 +121,28 @@ class Opening:
             return files_stamp(files, folder)
         stamps: list[list[Any]] = self.work.link.ask("files_stamp", files=list(files))
         return stamps
+
+
+def check_same(told: Mapping[str, Any], work: Work, store: Store) -> None:
+    """What must be on this machine as on that of the first process, whose bytes are made here too.
+
+    told: its numerics environment, and the digests of its code. Raises ConfigError.
+    """
+    from epochal.engine.environment import numerics_environment
+
+    own = read_sources(work.config, store).digests
+    here = numerics_environment(work.device)
+    pairs = {name: (here.get(name), value) for name, value in told["environment"].items()}
+    for field_name, digests in told["sources"].items():
+        for name, digest in digests.items():
+            pairs[f"{field_name}: {name}"] = own.get(field_name, {}).get(name), digest
+    for what, (found, expected) in pairs.items():
+        if found != expected:
+            raise ConfigError(
+                f"{socket.gethostname()}: {what} is not what it is on the machine of the run: "
+                f"{expected} there, {found} here; the machines of one run need the same code, "
+                "packages, threads and kind of processor, for each makes a part of the same bytes"
+            )
 
 
 def _tell_of_code(known: RunSources, built: RunSources, link: Link) -> None:

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.store.store import Store
-from epochal.tasks.computing.buffer import pack
+from epochal.tasks.computing.buffer import Packed, pack
 from epochal.tasks.computing.link import Link, PutDown
+from epochal.tasks.computing.shared_pack import pack_slices
 from epochal.tasks.computing.work import Computed, Order, Work
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.goodput.sign_of_life import SignOfLife
 from epochal.tasks.launch.failures import at_work, before_start
 from epochal.tasks.launch.meeting import Rank, joined
-from epochal.tasks.launch.opening import Opening
+from epochal.tasks.launch.opening import Opening, check_same
 from epochal.tasks.trainer.answers import AskedStorage
 from epochal.tasks.trainer.channel import Message
 
@@ -41,9 +42,9 @@ class Worker:
     followed: Work | None = None
 
     @property
-    def number(self) -> int | None:
-        """Of its rank, where there is one."""
-        return None if self.rank is None else self.rank.number
+    def gpu(self) -> int | None:
+        """The index of its GPU where there are several processes."""
+        return None if self.rank is None else self.rank.gpu
 
     @property
     def work(self) -> Work:
@@ -67,7 +68,7 @@ def _open(worker: Worker, body: Mapping[str, Any]) -> Reply:
     config = RunConfig.model_validate(body["config"])
     store = Store(body["store"], AskedStorage(worker.link))
     try:
-        device = prepare_numerics(config, rank=worker.number)
+        device = prepare_numerics(config, gpu=worker.gpu)
         work = Work(config, worker.link, device)
         worker.opening = Opening(work, store)
         return worker.opening.read(), worker.opening.ids()
@@ -83,8 +84,10 @@ def _follow(worker: Worker, body: Mapping[str, Any], ids: bytes) -> Reply:
 
     config = RunConfig.model_validate(body["config"])
     try:
-        device = prepare_numerics(config, rank=worker.number)
+        device = prepare_numerics(config, gpu=worker.gpu)
         work = Work(config, worker.link, device)
+        if "same" in body:
+            check_same(body["same"], work, Store(body["store"], AskedStorage(worker.link)))
         work.data = told_data(body["data"], ids, make=partial(make_dataset, config))
     except BaseException as error:
         raise _meant(before_start(error, interruptible=worker.interruptible), error) from error
@@ -123,16 +126,18 @@ def _compute(worker: Worker, body: Mapping[str, Any]) -> Reply:
         if worker.followed is not None and not kind.shared:
             return {}, None
         if kind.shared and work.group is None:
-            work.group = joined(worker.rank, work.device, shards=work.config.gradients.shards)
+            in_slices = work.config.launch.shard_model
+            shards = work.config.gradients.shards
+            work.group = joined(worker.rank, work.device, shards=shards, in_turns=in_slices)
+            if in_slices:  # the check before the start had the model as a whole
+                work.components = None
     if order.signs is not None and goodput.signs is None:
         goodput.signs = SignOfLife.of_run(*order.signs)
     goodput.watch.restart()  # since the last order the flow's process has counted the time
     goodput.begin(order.key, kind.cause)
     try:
         computed = kind.compute(work, order)
-        if worker.followed is not None:
-            return {}, None
-        reply = _packed(work.link, computed)
+        reply = _packed(work, computed, in_slices=kind.shared)
     except PutDown:
         work.touched = True
         goodput.failed()
@@ -142,6 +147,8 @@ def _compute(worker: Worker, body: Mapping[str, Any]) -> Reply:
         goodput.failed()
         modules = {} if work.components is None else work.components.modules
         raise _meant(at_work(error, body["label"], modules), error) from error
+    if worker.followed is not None:
+        return {}, None
     return {**reply, "goodput": goodput.ended()}, None
 
 
@@ -152,14 +159,32 @@ def _meant(meant: BaseException, error: BaseException) -> BaseException:
     return meant
 
 
-def _packed(link: Link, computed: Computed) -> Message:
+def _packed(work: Work, computed: Computed, *, in_slices: bool) -> Message:
+    """in_slices: whether tensors are of the state, of which this process may have slices."""
+    link, group = work.link, work.group
+    slices = work.components.state.slices if in_slices and work.components is not None else {}
+    together = bool(slices and computed.tensors)
+    if not work.leads and not together:
+        return {}
     arrays: dict[str, npt.NDArray[Any]] = {
         f"{table}/{column}": array
         for table, columns in computed.columns.items()
         for column, array in columns.items()
     }
-    link.claim_buffer()
-    packed = pack(link.buffer, computed.tensors, arrays)
+    packed: Packed | None
+    if together:
+        from epochal.engine.checkpoint.slices import slices_among
+
+        assert group is not None
+        of_files = {name: slices_among(one, slices) for name, one in computed.tensors.items()}
+        if work.leads:
+            link.claim_buffer()
+        packed = pack_slices(link.buffer, group, computed.tensors, of_files, arrays)
+    else:
+        link.claim_buffer()
+        packed = pack(link.buffer, computed.tensors, arrays)
+    if packed is None:
+        return {}
     return {
         "packed": packed.document,
         "values": dict(computed.values),

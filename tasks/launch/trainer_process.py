@@ -6,8 +6,6 @@ terminal's Ctrl-C is no business of theirs.
 
 from __future__ import annotations
 
-import codecs
-import io
 import json
 import os
 import signal
@@ -24,11 +22,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, TextIO
+from typing import Any
 
 from epochal.data.errors import TrainingFailed
 from epochal.tasks.launch.failures import Place, fatal_place, place_in_dump
 from epochal.tasks.launch.meeting import Rank
+from epochal.tasks.launch.output import print_all, to_nobody
 from epochal.tasks.trainer.channel import LOST_CHANNEL
 from epochal.tasks.trainer.interruption import DUMP_SIGNAL
 from epochal.tasks.user_code.import_path import path_without_folders
@@ -42,12 +41,6 @@ _BOOT = (
 )
 _DUMP_WITHIN_S, _LOOK_EVERY_S = 1.0, 0.02
 _MOST_TRACES = 1 << 20
-_CHUNK_BYTES = 1 << 16
-_LONGEST_LINE = 1 << 12  # of what is kept of a line, and told
-
-
-def _to_nobody(line: str) -> None:
-    """Drops the line."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,7 @@ class TrainerProcess:
         channel: int,
         buffer: int,
         ended: Callable[[], None],
-        printed: Callable[[str], None] = _to_nobody,
+        printed: Callable[[str], None] = to_nobody,
         rank: Rank | None = None,
     ) -> None:
         self._traces = _traces_file()
@@ -105,7 +98,7 @@ class TrainerProcess:
         for pipe, name in ((self._process.stdout, "stdout"), (self._process.stderr, "stderr")):
             assert pipe is not None
             label = "" if rank is None else f"rank {rank.number}: "
-            self._threads.append(_started(_print_all, pipe, name, label, printed))
+            self._threads.append(_started(print_all, pipe, name, label, printed))
 
     @property
     def pid(self) -> int:
@@ -191,10 +184,7 @@ class TrainerProcess:
         code = self._finish()
         code = LOST_CHANNEL if lives else code
         place = self.crashed_since(noted)
-        told = f"{_how(code)}{place.where}. {_why(code)}"
-        error = TrainingFailed(told if label is None else f"{label}: {told}. {_INTACT}")
-        error.trace = place.trace
-        return error
+        return died(f"{_how(code)}{place.where}. {_why(code)}", label, place.trace)
 
 
 @contextmanager
@@ -231,7 +221,14 @@ def stop_this_process() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-_INTACT = "What was committed is intact, and the same command goes on from there"
+def died(told: str, label: str | None, trace: str | None) -> TrainingFailed:
+    """A process is gone, as is told; label: of the stage that it was at."""
+    error = TrainingFailed(told if label is None else f"{label}: {told}. {INTACT}")
+    error.trace = trace
+    return error
+
+
+INTACT = "What was committed is intact, and the same command goes on from there"
 
 
 def _how(code: int) -> str:
@@ -300,60 +297,6 @@ def _live(
     begun.set_result(process)
     process.wait()
     ended()
-
-
-def _print_all(
-    pipe: IO[bytes],
-    name: str,
-    label: str = "",
-    printed: Callable[[str], None] = _to_nobody,
-) -> None:
-    """Prints what comes through the pipe to this process's output, as it comes.
-
-    printed: told each line. With a label it waits for whole lines, and begins each with that. A
-    line that is not ended is ended here: what this process prints begins on one of its own.
-    """
-    decoder, chunk = codecs.getincrementaldecoder("utf-8")(errors="replace"), b"\n"
-    rest = b""
-    while more := os.read(pipe.fileno(), _CHUNK_BYTES):
-        *lines, rest = (rest + more).split(b"\n")
-        shown = [label + _last_of(line) for line in lines]
-        chunk = more
-        if label:
-            chunk = "".join(f"{line}\n" for line in shown).encode()
-        if chunk:
-            _print(chunk, name, decoder)
-        for line in shown:
-            printed(line)
-        rest = rest[-_LONGEST_LINE:]
-    if rest:
-        printed(label + _last_of(rest))
-        if label:
-            chunk = f"{label}{_last_of(rest)}".encode()
-            _print(chunk, name, decoder)
-    if chunk and not chunk.endswith(b"\n"):
-        _print(b"\n", name, decoder)
-    pipe.close()
-
-
-def _last_of(line: bytes) -> str:
-    """What a terminal shows of a line that a progress bar has written again and again."""
-    text = line.decode(errors="replace").rstrip("\r")
-    return text.rpartition("\r")[2][:_LONGEST_LINE]
-
-
-def _print(chunk: bytes, name: str, decoder: codecs.IncrementalDecoder) -> None:
-    stream: TextIO = getattr(sys, name)
-    with suppress(OSError, ValueError):  # nobody reads it any more
-        if isinstance(stream, io.TextIOWrapper):
-            stream.flush()
-            stream.buffer.write(chunk)
-            stream.buffer.flush()
-        else:
-            text = decoder.decode(chunk)
-            stream.write(text)
-            if text.endswith("\n"):  # a progress bar's stream would end the line, a bar by \r too
-                stream.flush()
 
 
 def _children(pid: int) -> Sequence[int]:

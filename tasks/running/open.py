@@ -14,7 +14,6 @@ from epochal.data.store.retry import RetryPolicy
 from epochal.data.store.store import Store
 from epochal.tasks.config.load import refuse_secrets
 from epochal.tasks.config.run import RunConfig
-from epochal.tasks.launch.start import INLINE, start_trainer
 from epochal.tasks.planning.run_length import with_epochs
 from epochal.tasks.planning.run_view import RunView, differences
 from epochal.tasks.planning.stage import RunInputs
@@ -23,6 +22,7 @@ from epochal.tasks.preflight.processes import notes_on_processes
 from epochal.tasks.reporting import Reporter, SilentReporter
 from epochal.tasks.run_data.told_data import told_data
 from epochal.tasks.running.run import Run
+from epochal.tasks.running.start_trainer import INLINE, start_trainer
 from epochal.tasks.runs.plan import opening_line
 from epochal.tasks.runs.run_plans import record_plan
 from epochal.tasks.runs.survey import survey

@@ -110,7 +110,7 @@ def _scored(work: Work, order: Order) -> dict[str, npt.NDArray[Any]]:
         record, artifacts = order.parents["parent"], ParentArtifacts(work.link, order)
         load_model(artifacts, record, components)
         if average and state.ema is not None:
-            load_ema(artifacts, record, state.ema)
+            load_ema(artifacts, record, state.ema, state.slices)
     ids_N: npt.NDArray[np.int64] = data.sample_ids_N
     batches = validation_batches(
         data.dataset,

@@ -316,7 +316,8 @@ def _begin(
     from epochal.tasks.checkpoints.mid_epoch_restore import checked_restore
 
     while (found := work.asked("newest_commit")) is not None:
-        commit = MidEpochCommit(found["micro_steps"], found["body"], Path(found["path"]))
+        tensors = Path(work.local_file(found["path"]))
+        commit = MidEpochCommit(found["micro_steps"], found["body"], tensors)
         work.touched = True
         try:
             resume = checked_restore(

@@ -178,7 +178,7 @@ def _compute(work: Work, order: Order) -> Computed:
         record, artifacts = order.parents["parent"], ParentArtifacts(work.link, order)
         load_model(artifacts, record, components)
         if components.state.ema is not None:
-            load_ema(artifacts, record, components.state.ema)
+            load_ema(artifacts, record, components.state.ema, components.state.slices)
     return measured_values(
         measure(
             work,

@@ -93,6 +93,7 @@ class Trainer(ABC):
         """As `request`, with the answers that are always given."""
         own: dict[str, Answer] = {
             **answers_of_store(self.store),
+            "file": lambda path: path,
             "files_stamp": partial(files_stamp, folder=Path(self.config.folder)),
         }
         with self._turn:

@@ -59,31 +59,36 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def prepare_numerics(config: RunConfig, *, rank: int | None = None) -> torch.device:
+def prepare_numerics(config: RunConfig, *, gpu: int | None = None) -> torch.device:
     """Sets what the config says of threads, and gives the device.
 
-    rank: of a process that shares the run with others on this machine: each has a GPU of its own.
+    gpu: the index of that of a process that shares the run with others: each has one of its own.
     """
     import torch
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
-    if rank is None or device.type == "cpu":
+    if gpu is None or device.type == "cpu":
         return device
     count, processes = torch.cuda.device_count(), config.launch.processes
-    if device.type != "cuda" or device.index is not None or count < processes:
+    needed = max(gpu + 1, config.launch.processes_here)
+    if device.type != "cuda" or device.index is not None or count < needed:
         raise ConfigError(
             f"launch.processes: {processes} processes need a CUDA device each; found device: "
             f"{config.device} and {count} CUDA devices here; use as many processes, or device: cpu"
         )
-    device = torch.device("cuda", rank)
+    device = torch.device("cuda", gpu)
     torch.cuda.set_device(device)
     return device
 
 
-def build_components(config: RunConfig, *, device: torch.device) -> Components:
+def build_components(
+    config: RunConfig, *, device: torch.device, model_on: torch.device | None = None
+) -> Components:
     """Model with its initial weights, optimizer, loss, step and metrics.
+
+    model_on: where the model and its average are to be, if not on the device.
 
     Raises TargetError or ConfigError, naming the field, if a part cannot be built.
     """
@@ -106,7 +111,7 @@ def build_components(config: RunConfig, *, device: torch.device) -> Components:
     model = build_model(
         lambda: call_target(config.model, field="model", folder=folder),
         seed=seed_64(config.seed, "initialise"),
-    ).to(device)
+    ).to(model_on or device)
     prepared(model, config.precision)
     with noting_modules("loss"), noting_files("loss"), seeded(seed_64(config.seed, "loss")):
         make_loss = resolve_target(config.loss, field="loss", folder=folder)

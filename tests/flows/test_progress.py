@@ -9,7 +9,7 @@ from support.runs.project import Project
 from epochal.flows import console
 from epochal.flows.commands import train
 from epochal.flows.progress import ProgressReporter
-from epochal.tasks.launch import trainer_process
+from epochal.tasks.launch import output
 from epochal.tasks.planning.stage import Stage
 
 
@@ -33,12 +33,12 @@ def test_a_terminal_has_a_bar_unless_none_is_asked_for(monkeypatch):
 def test_what_the_users_code_writes_over_itself_is_one_line_above_the_bar(monkeypatch):
     terminal = console.PlainConsole(file=io.StringIO(), width=100, force_terminal=True)
     monkeypatch.setattr(console, "err", terminal)
-    monkeypatch.setattr(trainer_process, "_CHUNK_BYTES", 12)
+    monkeypatch.setattr(output, "_CHUNK_BYTES", 12)
     read, write = os.pipe()
     os.write(write, b"\ritems 1 of 2\ritems 2 of 2\nmore")
     os.close(write)
     with ProgressReporter():
-        trainer_process._print_all(os.fdopen(read, "rb"), "stderr")
+        output.print_all(os.fdopen(read, "rb"), "stderr")
     lines = [one.replace("\x1b[2K", "") for one in terminal.file.getvalue().splitlines()]
     assert [one for one in lines if "items" in one or "more" in one] == ["items 2 of 2", "more"]
 

@@ -92,7 +92,7 @@ ON_THEIR_OWN = {
     "tasks.runs.survey": "what a start reads of a store",
     "tasks.user_code.import_path": "what of Python's own search is changed, in one place",
     "tasks.user_code.package_versions": "versions without importing the packages",
-    "tasks.launch.start": "which trainer a run has: the one place that knows them all",
+    "tasks.running.start_trainer": "which trainer a run has: the one place that knows them all",
     "tasks.launch.thread_randomness": "what is changed of Python's own `random`, in one place",
     "tasks.launch.trainer_main": "the entry of a process: started by its name",
     "tasks.computing.watch": "an epoch at work, by the clock: the engine knows none",

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.numbers.processes import in_group
 
+from epochal.engine.shards.deal import shard_ends, shards_of
 from epochal.engine.shards.group import Group, flattened, subtrees
 from epochal.engine.shards.tree import SumTree
 
@@ -34,6 +35,47 @@ def summed(shards, count):
     for shard in range(shards):
         tree.add([leaf_of(shard, count)])
     return tree.take()[0]
+
+
+@given(
+    depth=st.integers(0, 5),
+    processes=st.integers(1, 9),
+    count=st.integers(0, 40),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]),
+)
+def test_whoever_sums_what_the_bits_are_those_of_one(depth, processes, count, dtype):
+    """Each process sums its own micro-batches to subtrees; these are added as they come."""
+    shards = 2**depth
+    processes = min(processes, shards)
+    generator = torch.Generator().manual_seed(count)
+    ends = [0, *shard_ends(count, shards)]
+    gradients = [(torch.randn(3, generator=generator) * 100).to(dtype) for _ in range(count)]
+
+    def leaf(shard):
+        own = gradients[ends[shard] : ends[shard + 1]]
+        total = None
+        for one in own:
+            total = one.clone() if total is None else total + one
+        return [total]
+
+    def tree_of(nodes):
+        tree = SumTree()
+        for leaves, one in nodes:
+            tree.add(list(one), leaves=leaves)
+        return tree.take()[0]
+
+    alone = tree_of((1, leaf(shard)) for shard in range(shards))
+    nodes, taken = [], []
+    for rank in range(processes):
+        own = shards_of(rank, processes=processes, shards=shards)
+        taken += own
+        for node in subtrees(own):
+            inner = range(node.first, node.first + node.leaves)
+            nodes.append((node.leaves, [tree_of((1, leaf(shard)) for shard in inner)]))
+    together = tree_of(nodes)
+    assert taken == list(range(shards))
+    assert (together is None) == (alone is None) == (count == 0)
+    assert count == 0 or torch.equal(together, alone)
 
 
 def work(exchange, shards, count):

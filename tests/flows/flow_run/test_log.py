@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from epochal.flows.flow_run import log
 from epochal.flows.flow_run.log import FlowLog
-from epochal.tasks.launch import trainer_process
+from epochal.tasks.launch import output
 from epochal.tasks.reporting import SilentReporter
 
 
@@ -32,9 +32,9 @@ def test_a_rank_stands_before_each_line_and_a_bar_is_one(monkeypatch, capfd):
     read, write = os.pipe()
     os.write(write, b"a line\n1 of 2\r2 of 2\r\nno end")
     os.close(write)
-    monkeypatch.setattr(trainer_process, "sys", SimpleNamespace(stdout=_Written(lines)))
+    monkeypatch.setattr(output, "sys", SimpleNamespace(stdout=_Written(lines)))
     told = []
-    trainer_process._print_all(os.fdopen(read, "rb"), "stdout", "rank 3: ", told.append)
+    output.print_all(os.fdopen(read, "rb"), "stdout", "rank 3: ", told.append)
     expected = ["rank 3: a line", "rank 3: 2 of 2", "rank 3: no end"]
     assert told == expected
     assert "".join(lines).splitlines() == expected

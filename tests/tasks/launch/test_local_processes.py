@@ -10,7 +10,7 @@ from support.runs.proof_project import proof_project
 from support.trainers.forked_trainer import fork_trainers
 from support.trainers.misbehaving import misbehaving_project, plan
 
-from epochal.data.errors import ConfigError, Interrupted, TrainingFailed
+from epochal.data.errors import ConfigError, Interrupted, NonFinite, TrainingFailed
 from epochal.tasks.config.load import load_config
 
 SHARED = {
@@ -60,6 +60,63 @@ def test_the_number_of_processes_is_no_part_of_what_is_made(processes, alone, fo
     assert made(run(shared_project(tmp_path / "project"), processes)) == alone
 
 
+OWN = """
+    import torch
+
+    class Mean:
+        def __init__(self):  # added up in float32: the order of batches is part of its bits
+            self.total = torch.zeros(())
+
+        def update(self, outputs, target):
+            self.total = self.total + outputs.exp().sum()
+
+        def compute(self):
+            return {"outputs": self.total, "draw": torch.rand(())}
+"""
+
+
+def test_workers_scoring_and_metrics_of_ones_own_see_what_one_process_sees(forking, tmp_path):
+    sets = {
+        "epochs": 2,
+        "loader": {"batch_size": 2, "workers": 1},
+        "sampling": {"policy": "easy_skip", "confidence": 0.6, "scoring": {"every": 1}},
+        "metrics": {"validation": ["accuracy", {"name": "mean", "target": "own:Mean"}]},
+        "averaging": None,
+        "validation": {"every_updates": 1},
+    }
+    found = []
+    for processes in (1, 3):
+        project = shared_project(tmp_path / str(processes), **sets)
+        project.write("own.py", OWN)
+        found.append(made(run(project, processes)))
+    assert found[0] == found[1]
+    assert any(stage == "score" for stage, _, _ in found[0][0])
+
+
+def test_an_update_that_is_not_finite_is_told_with_the_samples_of_all(forking, tmp_path):
+    told = []
+    for processes in (1, 2):
+        project = shared_project(
+            tmp_path / str(processes),
+            gradients={"accumulate": 8, "shards": 8},
+            precision={"dtype": "float32"},
+            optimizer={"target": "torch.optim:SGD", "args": {"lr": 1e38}},
+        )
+        with pytest.raises(NonFinite) as caught:
+            made(run(project, processes))
+        told.append(str(caught.value))
+    assert told[0] == told[1]
+
+
+def test_a_signal_while_several_measure_is_obeyed_and_the_epoch_goes_on(alone, forking, tmp_path):
+    project = shared_project(tmp_path / "project")
+    one = run(project, 2, checkpoint__every_updates=1)
+    at_commit(one, lambda: os.kill(os.getpid(), signal.SIGTERM), number=2)
+    with pytest.raises(Interrupted):
+        made(one)
+    assert made(run(project, 1)) == alone
+
+
 def test_what_several_have_made_is_cached_for_one(forking, tmp_path):
     project = shared_project(tmp_path / "project", epochs=2)
     made(run(project, 2))
@@ -90,16 +147,23 @@ def killing(run, victim):
     return kill
 
 
-def test_an_epoch_goes_on_with_any_number_of_processes(alone, forking, tmp_path):
-    project = shared_project(tmp_path / "project")
-    for processes in (2, 1, 3):
+def test_an_epoch_goes_on_with_any_number_of_processes(forking, tmp_path):
+    """96 samples are six updates: three times one of them is the last with so many processes."""
+    images = {"target": "images:Images", "args": {"split": "train", "size": 96}}
+    sets = {"train_data": images, "epochs": 1, "schedule": {"kind": "constant"}, "averaging": None}
+    sets |= {"early_stopping": None, "ema": {"decay": 0.9}, "sampling": {"policy": "importance"}}
+    alone = made(run(shared_project(tmp_path / "alone", **sets), 1))
+    project, resumed = shared_project(tmp_path / "project", **sets), []
+    for processes in (4, 1, 3):
         one = run(project, processes, checkpoint__every_updates=1)
         at_commit(one, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
             made(one)
+        resumed.append(len(list(project.store.glob("stages/*/record.json"))))
     last = run(project, 2)
     assert made(last) == alone
-    assert last.resumed
+    assert resumed == [1, 1, 1]  # the initial weights alone: all three were in one epoch
+    assert last.resumed[("train", 0)] >= 24
 
 
 @pytest.mark.parametrize("victim", [0, 1])
@@ -119,6 +183,41 @@ def test_a_kill_too_many_ends_the_run_and_the_next_goes_on(alone, forking, tmp_p
     with pytest.raises(TrainingFailed, match="rank 1: train"):
         made(one)
     assert made(run(project, 1)) == alone
+
+
+def test_code_that_has_changed_since_is_not_gone_on_with(forking, tmp_path):
+    project = shared_project(tmp_path / "project")
+    one = run(project, 2, checkpoint__every_updates=1)
+    kill = killing(one, 1)
+
+    def change_and_kill():
+        model = project.folder / "model.py"
+        model.write_text(model.read_text().replace("Dropout(0.2)", "Dropout(0.3)"))
+        kill()
+
+    at_commit(one, change_and_kill)
+    with pytest.raises(TrainingFailed, match="code or data of the run have changed since it began"):
+        made(one)
+
+
+def test_one_that_hangs_is_named_and_the_others_wait_for_it(alone, forking, tmp_path):
+    sets = {"launch__silence_seconds": 0.5, "checkpoint__every_updates": 1}
+    one = run(shared_project(tmp_path / "project"), 2, **sets)
+    pid = one.session.trainer.pids[1]
+    at_commit(one, lambda: os.kill(pid, signal.SIGSTOP))
+    notice = one.session.reporter.notice
+
+    def go_on(text):
+        notice(text)
+        if "no sign of the trainer" in text:
+            os.kill(pid, signal.SIGCONT)
+
+    one.session.reporter.notice = go_on
+    assert made(one) == alone
+    text = next(text for text in one.notices if "does not answer" in text)
+    assert "no sign of the trainer for 0.5 s" in text
+    assert "rank 0: It is in no file of yours" in text
+    assert f"rank 1: It does not answer: was it stopped? `kill -CONT {pid}`" in text
 
 
 @pytest.mark.parametrize("place", ["model", "item", "update"])

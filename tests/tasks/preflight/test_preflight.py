@@ -13,11 +13,11 @@ from epochal.data.errors import PreflightFailed
 from epochal.data.store.open import open_store
 from epochal.engine.checkpoint.serialize import split_state
 from epochal.tasks.config.load import load_config
-from epochal.tasks.launch.start import INLINE
 from epochal.tasks.preflight import disk_space as preflight_space
 from epochal.tasks.preflight.disk_space import checkpoint_size
 from epochal.tasks.reporting import SilentReporter
 from epochal.tasks.running.lifecycle import prepare
+from epochal.tasks.running.start_trainer import INLINE
 
 
 class Usage(NamedTuple):

@@ -17,11 +17,16 @@ INLINE = (
 def start_trainer(
     config: RunConfig, store: Store, reporter: Reporter, interruption: Interruption
 ) -> Trainer:
-    """Starts it; it begins to work when it is asked."""
+    """Starts it; it begins to work when it is asked. Raises ConfigError if it cannot be started."""
     if config.launch.kind == "inline":
         from epochal.tasks.launch.inline import InlineTrainer
 
         return InlineTrainer(config, store, reporter, interruption)
+    if config.launch.joined:
+        from epochal.tasks.joining.trainer import JoinedTrainer, check_engine
+
+        check_engine(config.launch.kind)
+        return JoinedTrainer(config, store, reporter, interruption)
     from epochal.tasks.launch.local import LocalTrainer
 
     return LocalTrainer(config, store, reporter, interruption)

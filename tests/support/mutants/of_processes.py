@@ -1,0 +1,68 @@
+"""Faults of processes that share a run: engine/shards, engine/loop, tasks/launch."""
+
+from support.mutants.mutant import Mutant, of
+
+MUTANTS: tuple[Mutant, ...] = (
+    *of(
+        "engine/shards/deal.py",
+        "test_deal.py",
+        ("shards-end-too-early", "(shard + 1) * count // shards", "shard * count // shards"),
+        ("the-rest-goes-to-the-last", "(rank < more)", "(rank >= processes - more)"),
+    ),
+    *of(
+        "engine/shards/tree.py",
+        "test_tree.py",
+        ("sums-from-left-to-right", "self._sums[-1][0] == self._sums[-2][0]", "True"),
+        ("what-is-missing-is-lost", "other if one is None else one)", "one)"),
+    ),
+    *of(
+        "engine/shards/group.py",
+        "test_group.py",
+        ("a-subtree-of-another-shard", "leaves = first & -first if first", "leaves = 1 if first"),
+        ("what-is-missing-adds-zero", "(parameter, -0.0)", "(parameter, 0.0)"),
+        ("the-own-part-is-not-summed", "            own.copy_(total)\n", "            pass\n"),
+    ),
+    *of(
+        "engine/shards/running_statistics.py",
+        "test_deal_in_epochs.py",
+        ("statistics-are-not-applied", "found[factor], alpha=factor)", "found[factor], alpha=0)"),
+        ("calls-are-not-counted", "                layer.counted += 1\n", ""),
+    ),
+    *of(
+        "engine/shards/rounds.py",
+        "test_rounds.py",
+        ("drawing-models-are-shared", "if not torch.equal(before,", "if False and (before,"),
+        ("tuples-become-lists", 'tuple(parts) if kind == "tuple" else parts', "parts"),
+    ),
+    *of(
+        "engine/measure/observe.py",
+        "../loop/test_shared_update.py",
+        (
+            "rows-in-order-of-ranks",
+            "np.argsort(np.repeat(index_M, size_M)",
+            "np.argsort(0 * size_M",
+        ),
+    ),
+    *of(
+        "engine/loop/shared_update.py",
+        "../../tasks/preflight/test_shared_state.py",
+        ("changed-buffers-are-shared", "        if now != self._versions:", "        if False:"),
+    ),
+    *of(
+        "tasks/stages/commit.py",
+        "../launch/test_local_processes.py",
+        ("new-processes-hold-the-old-state", "session.trainer.starts == starts:", "True:"),
+    ),
+    *of(
+        "tasks/launch/local.py",
+        "test_local_processes.py",
+        ("new-processes-are-live", '"live": False}}', '"live": body["order"]["live"]}}'),
+        ("another-run-is-gone-on-with", "if (reply, data) != before.reply:", "if False:"),
+        ("consequences-are-told-first", "except PeerLost:  # the", "except MemoryError:  # the"),
+    ),
+    *of(
+        "tasks/computing/watch.py",
+        "../launch/test_local_processes.py",
+        ("ranks-decide-for-themselves", "decided = group.exchange.told(decided)", "pass"),
+    ),
+)
