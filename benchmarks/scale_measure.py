@@ -43,24 +43,19 @@ MOST, FITTED, ROUNDS = 4, 2, 7
 ACCUMULATE, UPDATES = 4, 3
 VALIDATION = 8 * BATCH
 FEW, MANY, ROWS, TIMES = 4096, 8_000_000, 400_000, 50
-# Four epochs of the digits example as docs/scale.md has them, and their first start: see `measure`
-ORCHESTRATION_S, START_S = 0.25, 9.0
+# The digits example on two processes, beside other work: an epoch's seconds between its stages
+# (goodput), and from a rank's death to the next commit
+ORCHESTRATION_S, START_S = 0.11, 12.8
 
 Seconds = dict[str, dict[int, float]]
 """By what was timed and by processes, the lowest."""
 
 
-def ways(exchange: Any, processes: int) -> dict[str, Callable[[], Any]]:
-    """What one process of a group of so many does; several take part in all but the last ones."""
+def of_training(group: Group | None, state: TrainingState) -> dict[str, Callable[[], Any]]:
+    """An epoch of some updates, and a validation."""
     count = BATCH * ACCUMULATE * UPDATES
     generator = torch.Generator().manual_seed(1)
     x_N, y_N = torch.randn(count, 1, 28, 28, generator=generator), torch.arange(count) % 10
-    model = network()
-    state = TrainingState(
-        model=model,
-        optimizer=torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM),
-    )
-    group = None if processes == 1 else Group(exchange, ACCUMULATE)
     plan = micro_batches(np.arange(count), batch_size=BATCH, accumulate=ACCUMULATE)
     step = supervised_step(nn.CrossEntropyLoss)
     recipe = Recipe(
@@ -81,57 +76,76 @@ def ways(exchange: Any, processes: int) -> dict[str, Callable[[], Any]]:
         train_epoch(state, batches, recipe, epoch=0, num_updates=plan.num_updates, group=group)
 
     def validate() -> None:
-        share = {} if group is None else {"rank": group.rank, "processes": processes}
         batches = validation_batches(
             TensorDataset(x_N[:VALIDATION], y_N[:VALIDATION]),
             batch_size=BATCH,
             sample_ids_N=np.arange(VALIDATION),
-            **share,
+            rank=0 if group is None else group.rank,
+            processes=1 if group is None else group.size,
         )
         validate_epoch(state.model, batches, step=step, metrics=metrics, group=group)
 
-    if group is None:
-        few, many = torch.ones(MANY), torch.ones(MANY)
-        return {
-            "train": train,
-            "validate": validate,
-            "add": lambda: added([few], [many]),
-            "optimizer": state.optimizer.step,
-        }
+    return {"train": train, "validate": validate}
+
+
+def of_one() -> dict[str, Callable[[], Any]]:
+    """What a process does by itself."""
+    left, right, model = torch.ones(MANY), torch.ones(MANY), network()
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=MOMENTUM)
+    return {"add": lambda: added([left], [right]), "optimizer": optimizer.step}
+
+
+def of_several(group: Group) -> dict[str, Callable[[], Any]]:
+    """What processes send each other."""
+    exchange = group.exchange
     head = torch.zeros(FEW + 16, dtype=torch.uint8)
     shares = [torch.ones(()) for _ in range(2 * ACCUMULATE)]
     nodes = {size: [torch.ones(size) for _ in group.own] for size in (FEW, MANY)}
-    rows = torch.zeros(ROWS // processes * ROW, dtype=torch.uint8)
-
-    def observations() -> None:
-        given = exchange.gather_first(None, [rows]) or []
-        if given:
-            index = torch.cat([one for _, (one,) in given])[:ROWS].numpy()
-            order = np.argsort(index, kind="stable")
-            for size in (8, 4, 4, 4, 4, 4, 1, 8, 4):
-                np.zeros((ROWS, size), np.uint8)[order]
-
-    def repeated(*calls: Callable[[], Any]) -> Callable[[], Any]:
-        def repeat() -> None:
-            for _ in range(TIMES):
-                for call in calls:
-                    call()
-
-        return repeat
+    rows = torch.zeros(ROWS // group.size * ROW, dtype=torch.uint8)
 
     def gather() -> None:
         exchange.gather({"batches": ACCUMULATE}, shares)
 
+    def observations() -> None:
+        """To the first process, and there in order."""
+        given = exchange.gather_first(None, [rows]) or []
+        if given:
+            index_N = torch.cat([one for _, (one,) in given])[:ROWS].numpy()
+            order_N = np.argsort(index_N, kind="stable")
+            for size in (8, 4, 4, 4, 4, 4, 1, 8, 4):
+                np.zeros((ROWS, size), np.uint8)[order_N]
+
     return {
-        "message": repeated(lambda: exchange._gathered(head)),  # noqa: SLF001 - what it is made of
+        "message": repeated(lambda: exchange._gathered(head)),  # noqa: SLF001 - a gather's part
         "gather": repeated(gather),
         "gather and told": repeated(gather, lambda: exchange.told(1)),
         "few": repeated(lambda: group.sum(nodes[FEW])),
         "many": lambda: group.sum(nodes[MANY]),
         "observations": observations,
-        "train": train,
-        "validate": validate,
     }
+
+
+def repeated(*calls: Callable[[], Any]) -> Callable[[], None]:
+    """All of them, some times."""
+
+    def repeat() -> None:
+        for _ in range(TIMES):
+            for call in calls:
+                call()
+
+    return repeat
+
+
+def ways(group: Group | None) -> dict[str, Callable[[], Any]]:
+    """What is timed in one process of a group, or in one alone."""
+    model = network()
+    state = TrainingState(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM),
+    )
+    return of_training(group, state) | (of_one() if group is None else of_several(group))
 
 
 def work(rank: int, folder: str) -> None:
@@ -140,19 +154,14 @@ def work(rank: int, folder: str) -> None:
     store = dist.FileStore(f"{folder}/default", MOST)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=MOST)
     found: dict[int, dict[str, Callable[[], Any]]] = {}
-    for processes in range(1, MOST + 1):
-        if rank < processes:
-            exchange = None
-            if processes > 1:
-                meeting = dist.FileStore(f"{folder}/{processes}", processes)
-                exchange = join(
-                    meeting,
-                    rank,
-                    processes,
-                    device=torch.device("cpu"),
-                    hostname="127.0.0.1",
-                )
-            found[processes] = ways(exchange, processes)
+    for processes in range(rank + 1, MOST + 1):
+        group = None
+        if processes > 1:
+            meeting = dist.FileStore(f"{folder}/{processes}", processes)
+            place = torch.device("cpu")
+            exchange = join(meeting, rank, processes, device=place, hostname="127.0.0.1")
+            group = Group(exchange, ACCUMULATE)
+        found[processes] = ways(group)
     lowest: Seconds = {}
     for number in range(ROUNDS + 1):
         for processes in range(1, MOST + 1)[:: 1 if number % 2 else -1]:
