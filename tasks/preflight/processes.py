@@ -22,9 +22,10 @@ def notes_on_processes(config: RunConfig, *, threads: int) -> Iterator[str]:
             "deals an update of the same size to all"
         )
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if config.device != "cuda" and available and processes * threads > available:
+    here = config.launch.processes_here
+    if config.device != "cuda" and available and here > 1 and here * threads > available:
         yield (
-            f"launch.processes: {processes} processes of {threads} threads each share {available} "
-            f"processors; threads: {max(1, available // processes)} is quicker (another number may "
+            f"launch.processes: {here} processes of {threads} threads each share {available} "
+            f"processors; threads: {max(1, available // here)} is quicker (another number may "
             "change the last bits)"
         )

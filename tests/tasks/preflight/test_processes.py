@@ -9,6 +9,7 @@ from epochal.tasks.config.load import load_config
 from epochal.tasks.preflight.processes import notes_on_processes
 
 SHARED = ("gradients.shards=8", "launch.kind=local")
+ELSEWHERE = ("launch.kind=elastic", "launch.nodes=2", "launch.address=10.0.0.1")
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +27,7 @@ def notes(folder, *sets, threads=1):
     [
         (("launch.processes=1", "gradients.accumulate=1"), 8),
         (("launch.processes=4", "gradients.accumulate=4"), 1),
+        ((*ELSEWHERE, "launch.processes=4", "gradients.accumulate=4"), 2),
     ],
 )
 def test_nothing_is_said_where_all_is_well(sets, threads, tmp_path):
