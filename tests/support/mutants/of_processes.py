@@ -158,7 +158,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "tasks/joining/trainer.py",
         "test_trainer.py",
         ("any-file-is-read", 'if question in {"file", "piece"} and', "if False and"),
-        ("seats-are-taken-twice", "if seat not in self._seated and", "if"),
         ("the-first-process-is-anywhere", "(seat.joined.here or not here)", "True"),
     ),
     *of(
