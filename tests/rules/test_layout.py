@@ -98,7 +98,6 @@ ON_THEIR_OWN = {
     "tasks.launch.trainer_main": "the entry of a process: started by its name",
     "tasks.computing.watch": "an epoch at work, by the clock: the engine knows none",
     "tasks.computing.stragglers": "who of several is slow, by the clock",
-    "tasks.joining.join": "a command's work",
     "tasks.preflight.processes": "what slows several processes down, without torch",
     "tasks.preflight.shared_state": "what several processes cannot share",
 }
