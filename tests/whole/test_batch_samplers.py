@@ -106,7 +106,7 @@ def observations(run, epoch):
 @pytest.mark.parametrize(
     "name",
     [
-        name if name in {"variable", "all"} else pytest.param(name, marks=pytest.mark.slow)
+        name if name == "all" else pytest.param(name, marks=pytest.mark.slow)
         for name in SAMPLERS
     ],
 )
