@@ -2,11 +2,14 @@
 
     python benchmarks/ranks.py sum --processes 2 --floats 25000000
     python benchmarks/ranks.py train --processes 2
+    python benchmarks/ranks.py slices --processes 2
 
 `sum`: one tensor, as the gradients of a model are summed. `train`: a CNN with BatchNorm on images
 in memory, one micro-batch a process and update; a loop by hand with DistributedDataParallel (SGD
 with momentum, clip and the gradient's norm) and the engine's loop, in turn in the same processes,
-one thread each, gloo over loopback. Prints the median ratio of the rounds and their quartiles.
+one thread each, gloo over loopback. `slices`: the same network, of which each process holds a part:
+a loop by hand with FSDP2, the engine's, and the engine's with whole models. Prints the median ratio
+of the rounds and their quartiles.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, multiprocessing, nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import TensorDataset
 
@@ -33,6 +37,7 @@ from epochal.engine.loop.epoch import Recipe, train_epoch
 from epochal.engine.model.state import TrainingState
 from epochal.engine.shards.exchange import join
 from epochal.engine.shards.group import Group
+from epochal.engine.shards.model_shards import shard_state
 
 BATCH, UPDATES = 64, 12  # samples of a micro-batch; updates of a round
 RATE, MOMENTUM, CLIP = 0.05, 0.9, 1.0
@@ -81,12 +86,79 @@ def network() -> nn.Module:
     )
 
 
+def by_engine(exchange: Any, x_N: Tensor, y_N: Tensor, *, in_slices: bool = False) -> Any:
+    """A function that trains for an epoch. in_slices: each process holds a part of the model."""
+    size, model = exchange.size, network()
+    state = TrainingState(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM),
+    )
+    shards = 1 << (size - 1).bit_length()
+    group = Group(exchange, shards, in_turns=in_slices)
+    if in_slices:
+        group.model = shard_state(state, exchange, device=torch.device("cpu"), shards=shards)
+    plan = micro_batches(np.arange(len(y_N)), batch_size=BATCH, accumulate=size)
+    recipe = Recipe(
+        supervised_step(nn.CrossEntropyLoss),
+        gradients=GradientsConfig(accumulate=size, shards=shards, clip_norm=CLIP),
+    )
+
+    def epoch() -> Any:
+        batches = train_batches(
+            TensorDataset(x_N, y_N),
+            plan,
+            sample_ids_N=np.arange(len(y_N)),
+            seed=0,
+            epoch=0,
+            own=group.micro_batches,
+        )
+        return train_epoch(
+            state, batches, recipe, epoch=0, num_updates=plan.num_updates, group=group
+        )
+
+    return epoch
+
+
+def ways_of_slices(exchange: Any, _: argparse.Namespace) -> dict[str, Callable[[], Any]]:
+    """An epoch of a model in slices, by hand and by the engine; and by that with whole models."""
+    size, rank = exchange.size, exchange.rank
+    x_N, y_N = images(size)
+    by_hand = network()
+    for child in by_hand:
+        if any(True for _ in child.parameters()):
+            fully_shard(child)
+    fully_shard(by_hand)
+    optimizer = torch.optim.SGD(by_hand.parameters(), lr=RATE, momentum=MOMENTUM)
+    loss_of = nn.CrossEntropyLoss()
+
+    def fsdp() -> None:
+        by_hand.train()
+        for update in range(UPDATES):
+            start = (update * size + rank) * BATCH
+            optimizer.zero_grad(set_to_none=True)
+            loss = loss_of(by_hand(x_N[start : start + BATCH]), y_N[start : start + BATCH])
+            loss.backward()
+            nn.utils.clip_grad_norm_(by_hand.parameters(), CLIP)
+            optimizer.step()
+
+    return {
+        "by hand, FSDP2": fsdp,
+        "engine, slices": by_engine(exchange, x_N, y_N, in_slices=True),
+        "engine, whole": by_engine(exchange, x_N, y_N),
+    }
+
+
+def images(size: int) -> tuple[Tensor, Tensor]:
+    """Of an epoch of `size` processes, with labels."""
+    count = BATCH * size * UPDATES
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(count, 1, 28, 28, generator=generator), torch.arange(count) % 10
+
+
 def ways_of_training(exchange: Any, _: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     """An epoch of some updates, by hand and by the engine."""
     size, rank = exchange.size, exchange.rank
-    count = BATCH * size * UPDATES
-    generator = torch.Generator().manual_seed(1)
-    x_N, y_N = torch.randn(count, 1, 28, 28, generator=generator), torch.arange(count) % 10
+    x_N, y_N = images(size)
     by_hand = DistributedDataParallel(network(), forward_sync_buffers=False)
     optimizer = torch.optim.SGD(by_hand.parameters(), lr=RATE, momentum=MOMENTUM)
     loss_of = nn.CrossEntropyLoss()
@@ -103,36 +175,10 @@ def ways_of_training(exchange: Any, _: argparse.Namespace) -> dict[str, Callable
             optimizer.step()
         return norms
 
-    model = network()
-    state = TrainingState(
-        model=model,
-        optimizer=torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM),
-    )
-    shards = 1 << (size - 1).bit_length()
-    group = Group(exchange, shards)
-    plan = micro_batches(np.arange(count), batch_size=BATCH, accumulate=size)
-    recipe = Recipe(
-        supervised_step(nn.CrossEntropyLoss),
-        gradients=GradientsConfig(accumulate=size, shards=shards, clip_norm=CLIP),
-    )
-
-    def ours() -> Any:
-        batches = train_batches(
-            TensorDataset(x_N, y_N),
-            plan,
-            sample_ids_N=np.arange(count),
-            seed=0,
-            epoch=0,
-            own=group.micro_batches,
-        )
-        return train_epoch(
-            state, batches, recipe, epoch=0, num_updates=plan.num_updates, group=group
-        )
-
-    return {"by hand, DDP": ddp, "engine": ours}
+    return {"by hand, DDP": ddp, "engine": by_engine(exchange, x_N, y_N)}
 
 
-WAYS = {"sum": ways_of_sum, "train": ways_of_training}
+WAYS = {"sum": ways_of_sum, "train": ways_of_training, "slices": ways_of_slices}
 
 
 def work(rank: int, folder: str, options: argparse.Namespace) -> None:

@@ -137,8 +137,8 @@ def train_epoch(
     each micro-step. on_phase: called with what the loop turns to: `data`, `forward_backward` and,
     where an update ends, `optimizer`. resume: goes on from there, with the state as it was then and
     `batches` from that micro-step on. group: of the processes that each train on their own of an
-    update's batches, as `own_batches` gives them; all end with the state that one would. The first
-    of them knows the observations then, the others only the updates.
+    update's batches, as `train_batches` gives them by `own`; all end with the state that one would.
+    The first of them knows the observations then, the others only the updates.
 
     Raises NonFinite, TargetError for what a step may not give, TrainingFailed where the batches
     lead to another number of updates, and what the user's code raises; the state is then of no use.

@@ -14,7 +14,6 @@ each block's turn is announced by all, forward passes that differ are an error, 
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -141,8 +140,9 @@ class ModelShards:
             self._names[id(parameter)] = name
             self.parameters |= dict.fromkeys(names_of[name], parameter)
         self._turn = self._count = 0
-        model.register_state_dict_post_hook(_slices_out)
-        model.register_load_state_dict_pre_hook(self._slices_in)
+        hooked: Any = model  # its stubs lack types
+        hooked.register_state_dict_post_hook(_slices_out)
+        hooked.register_load_state_dict_pre_hook(self._slices_in)
 
     # --- turns --------------------------------------------------------------------------------
 
@@ -449,7 +449,7 @@ def shard_state(
         group["params"] = replaced
     if state.ema is not None:
         state.ema.reset()
-    gc.collect()
+    # Whatever else has a parameter would go on with it as it was: a silent wrong result.
     kept = [name for name, one in before.items() if one() is not None]
     if kept:
         raise TargetError(
@@ -507,7 +507,8 @@ def _distributed(parameter: Tensor) -> DTensor:
 
 @torch.no_grad()
 def _local(tensor: DTensor) -> Tensor:
-    return tensor.detach().to_local()
+    local: Tensor = tensor.to_local()
+    return local.detach()
 
 
 @torch.no_grad()

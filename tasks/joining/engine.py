@@ -15,11 +15,13 @@ import threading
 import weakref
 from collections.abc import Mapping
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 from epochal.tasks.joining.connection import TOKEN
 from epochal.tasks.launch.output import print_all
 from epochal.tasks.launch.trainer_process import END_WITHIN_S, FOREIGN
+from epochal.tasks.trainer.interruption import AS_TERM
 from epochal.tasks.user_code.import_path import path_without_folders
 
 _BOOT = (
@@ -84,6 +86,10 @@ class Engine:
         """Its exit code, once there is one."""
         return self._process.wait()
 
+    def leave(self) -> None:
+        """Asks it to end, once what it has started has nothing more to do."""
+        self._process.terminate()
+
     def end(self, *, within_s: float = END_WITHIN_S) -> None:
         """Waits for its end, which is forced if it does not come."""
         self._finalizer.detach()
@@ -111,8 +117,22 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 # --- in such a process ----------------------------------------------------------------------------
 
 
+def not_warned() -> None:
+    """Warnings of an end go by here: a scheduler sends them to all of a job, the run obeys them.
+
+    By a handler, which what is started here does not inherit.
+    """
+    for number in AS_TERM:
+        signal.signal(number, _nothing)
+
+
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    pass
+
+
 def end_with_starter() -> None:
     """Ends this process once nobody holds the other end of its input."""
+    not_warned()
     threading.Thread(target=_end_after_input, daemon=True).start()
 
 

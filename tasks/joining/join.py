@@ -10,9 +10,11 @@ from urllib.parse import urlsplit
 from epochal.data.errors import ConfigError, InputError, Unavailable
 from epochal.tasks.config.parts import PORT, split_address
 from epochal.tasks.joining.connection import TOKEN, Refused, greeting, reached, shown
-from epochal.tasks.joining.engine import UNREACHABLE, Engine
+from epochal.tasks.joining.engine import UNREACHABLE, Engine, not_warned
 
 SCHEME = "epochal://"
+LEAVE_WITHIN_S = 20.0
+"""How long the run may go on with this machine after a SIGTERM here."""
 
 
 def join_run(url: str, *, wait_s: float) -> None:
@@ -38,10 +40,18 @@ def join_run(url: str, *, wait_s: float) -> None:
         raise Unavailable(f"no run at {shown(address)} within {wait_s:g} s: {error}") from error
     given = {"address": address, "workers": welcome["workers"], "wait_s": wait_s}
     engine, code = Engine("elastic", given, token=token), -1
+    left_s = 0.0
     try:
+        not_warned()
         code = engine.wait()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # a scheduler ends the job: the run, told as well, still commits
+        left_s = LEAVE_WITHIN_S
+        engine.leave()
+        raise
     finally:
-        engine.end(within_s=0.0)
+        engine.end(within_s=left_s)
     if code:
         lost = f"no run at {shown(address)} within {wait_s:g} s" if code == UNREACHABLE else ""
         raise Unavailable(lost or f"the processes here have ended with exit code {code}")

@@ -18,11 +18,12 @@ import tempfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any, NoReturn
 
 from epochal.tasks.computing.buffer import Buffer
 from epochal.tasks.joining.connection import TOKEN, Refused, greeting, reached, shown
-from epochal.tasks.joining.engine import UNREACHABLE
+from epochal.tasks.joining.engine import UNREACHABLE, not_warned
 from epochal.tasks.joining.place import opened
 from epochal.tasks.launch.meeting import Rank
 from epochal.tasks.launch.member import LocalMember, MemberEnded, told_standing
@@ -52,6 +53,7 @@ def main(given: dict[str, Any]) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() == 1:  # the engine ended before that took effect
         os._exit(1)
+    not_warned()
     token = os.environ.pop(TOKEN, "")
     place = int(os.environ.get("LOCAL_RANK", given.get("place", 0)))
     for name in list(os.environ):
@@ -105,11 +107,13 @@ class _Relay:
         self._copies: dict[str, tuple[str, IO[bytes]]] = {}
         self._trainer: LocalMember | None = None
         self._question = ""
-        self._ending = False
+        self._ending = self._leaving = False
+        self._woken = _woken_by_signals()
         self._printed = {name: _ToRun(channel, name) for name in ("stdout", "stderr")}
 
     def run(self) -> int:
         """Until the run ends: gives this process's exit code."""
+        signal.signal(signal.SIGTERM, self._leave)
         before = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = self._printed["stdout"], self._printed["stderr"]
         try:
@@ -121,13 +125,22 @@ class _Relay:
             sys.stdout, sys.stderr = before
             self._end_trainer()
 
+    def _leave(self, _number: int, _frame: FrameType | None) -> None:
+        """Leaves the run once there is no trainer here: until then it may still commit."""
+        self._leaving = True
+
     def _wait(self) -> None:
+        if self._leaving and self._trainer is None:
+            raise _RunGone(128 + signal.SIGTERM)
         poll = select.poll()
+        poll.register(self._woken, select.POLLIN)
         poll.register(self._channel.fileno(), select.POLLIN | select.POLLHUP)
         trainer = self._trainer
         if trainer is not None:
             poll.register(trainer.channel.fileno(), select.POLLIN | select.POLLHUP)
         ready = {descriptor for descriptor, _ in poll.poll()}
+        if self._woken in ready:
+            os.read(self._woken, 1 << 10)
         if trainer is not None and trainer.channel.fileno() in ready:
             try:
                 message, data = trainer.receive()
@@ -279,6 +292,15 @@ class _Relay:
     def _forget_copies(self) -> None:
         for path in list(self._copies):
             self._given_back(path)
+
+
+def _woken_by_signals() -> int:
+    """A descriptor that can be read from once a signal has come."""
+    read, write = os.pipe()
+    for end in (read, write):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    return read
 
 
 class _ToRun(io.TextIOBase):

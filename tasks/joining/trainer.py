@@ -47,7 +47,6 @@ class JoinedTrainer(LocalTrainer):
     _told_files: set[str] = field(default_factory=set)
     _seated: list[Seat] = field(default_factory=list)
     _meeting_place: Any = None
-    _asked_for_others: bool = False
 
     def __post_init__(self) -> None:
         launch = self.config.launch

@@ -32,7 +32,7 @@ from epochal.tasks.trainer.channel import LOST_CHANNEL
 from epochal.tasks.trainer.interruption import DUMP_SIGNAL
 from epochal.tasks.user_code.import_path import path_without_folders
 
-FOREIGN = ("PREFECT_", "MLFLOW_", "DATABRICKS_")
+FOREIGN = ("PREFECT_", "MLFLOW_", "DATABRICKS_", "EPOCHAL_TOKEN")
 """Beginnings of variables of the orchestration and of trackers: a trainer has none of them."""
 END_WITHIN_S = 5.0
 _BOOT = (
@@ -78,13 +78,14 @@ class TrainerProcess:
             "parent": os.getpid(),
             "rank": None if rank is None else asdict(rank),
         }
+        listening = [] if rank is None or rank.listening is None else [rank.listening]
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)
         }
         begin = partial(
             subprocess.Popen,
             [sys.executable, "-P", "-c", _BOOT, json.dumps(given)],
-            pass_fds=(channel, buffer, self._traces),
+            pass_fds=(channel, buffer, self._traces, *listening),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

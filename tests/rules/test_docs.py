@@ -254,6 +254,7 @@ def test_every_option_that_the_docs_name_is_one(commands):
     known = {name for one in commands.values() for param in one.params for name in param.opts}
     known |= {"--pool", "--type", "--entrypoint"}  # of `prefect`
     known |= {"--signal", "--requeue", "--open-mode", "--time"}  # of `sbatch`
+    known |= {"--nodes", "--ntasks-per-node"}  # likewise
     for text in (README, *DOCS.values()):
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known
 

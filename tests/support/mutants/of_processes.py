@@ -23,6 +23,51 @@ MUTANTS: tuple[Mutant, ...] = (
         ("the-own-part-is-not-summed", "            own.copy_(total)\n", "            pass\n"),
     ),
     *of(
+        "engine/shards/model_shards.py",
+        "test_model_shards.py",
+        (
+            "slices-in-order-of-ranks",
+            "for one in active:\n            pos",
+            "for one in active[::-1]:\n            pos",
+        ),
+        (
+            "a-turn-is-another",
+            "self._turn, self._count = turn, count",
+            "self._turn, self._count = 0, count",
+        ),
+        (
+            "norms-of-slices",
+            "len(rows_of(parameter.shape[0], 0, size))",
+            "len(rows_of(parameter.shape[0], 1, size))",
+        ),
+        ("half-a-block-is-sent", "if gradients.numel() != expected:", "if False:"),
+        ("two-names-of-one", "dict.fromkeys(names_of[name], parameter)", "{name: parameter}"),
+        ("what-is-kept-goes-on", "    if kept:\n", "    if False:\n"),
+        ("fused-is-allowed", "in EACH_BY_ITSELF or fused:", "in EACH_BY_ITSELF:"),
+    ),
+    *of(
+        "engine/shards/blocks.py",
+        "test_blocks.py",
+        ("tied-weights-in-two-blocks", "if count > 1}", "if count > 2}"),
+        ("own-before-children", "        if id(child) not in blocks:", "        if False:"),
+    ),
+    *of(
+        "engine/checkpoint/slices.py",
+        "test_slices.py",
+        ("another-shape-is-read", "elif shape != wanted.shape:", "elif False:"),
+        ("slots-are-whole", "if name.startswith(_SLOT):", "if False:"),
+    ),
+    *of(
+        "tasks/computing/shared_pack.py",
+        "test_shared_pack.py",
+        ("slices-lie-at-the-start", "slice_.first * slice_.row", "0 * slice_.row"),
+    ),
+    *of(
+        "engine/loop/evaluate.py",
+        "../shards/test_model_shards.py",
+        ("gathered-for-reading-alone", "torch.no_grad() if in_slices else", ""),
+    ),
+    *of(
         "engine/shards/running_statistics.py",
         "test_deal_in_epochs.py",
         ("statistics-are-not-applied", "found[factor], alpha=factor)", "found[factor], alpha=0)"),

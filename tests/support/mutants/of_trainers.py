@@ -21,6 +21,10 @@ MUTANTS: tuple[Mutant, ...] = (
             "if True",
         ),
         ("folders-of-other-configs-stand-first", "path_without_folders()", "sys.path"),
+    ),
+    *of(
+        "tasks/launch/output.py",
+        "test_local.py",
         ("output-is-lost", "stream.buffer.write(chunk)", "pass"),
     ),
     *of(

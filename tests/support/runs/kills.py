@@ -126,12 +126,12 @@ class Runner(Worker):
 class HostedRun:
     """A run on one of the hosts, in the middle of its second epoch.
 
-    caught: whether to wait until it is there.
+    caught: whether to wait until it is there. changes: to the config.
     """
 
-    def __init__(self, host, name, *, caught=True):
+    def __init__(self, host, name, *, caught=True, **changes):
         self.host, self.deployed = host, host.deployed
-        self.config = {**CONFIG, "name": name, "store": f"./store-{name}"}
+        self.config = {**CONFIG, **changes, "name": name, "store": f"./store-{name}"}
         self.store = self.deployed.project.folder / f"store-{name}"
         self.id = self.deployed.run(
             step_seconds=STEP_SECONDS, deployment=host.deployment, **self.config

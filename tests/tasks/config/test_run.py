@@ -8,6 +8,7 @@ from epochal.engine.config import GradientsConfig, PrecisionConfig, ValidationCo
 from epochal.tasks.config.run import SECTIONS, RunConfig, flatten
 
 UPDATES = {"kind": "constant", "warmup": 10, "unit": "updates"}
+SGD = {"target": "torch.optim:SGD", "args": {"lr": 0.1}}
 PLAIN = {"sampling": {"policy": "none"}, "schedule": {"kind": "constant"}}
 
 
@@ -31,6 +32,27 @@ PLAIN = {"sampling": {"policy": "none"}, "schedule": {"kind": "constant"}}
         ({"averaging": {"best": 9}}, "averaging: best: 9 of a run of 8 epochs"),
         ({"schedule": {"kind": "constant", "warmup": 9}}, "warmup: 9 epochs do not fit into 8"),
         ({"start": {"from": "./weights.PT"}}, "is a pickle"),
+        ({"launch": {"shard_blocks": ["Layer"]}}, "launch.shard_blocks: nothing is sharded"),
+        (
+            {"launch": {"shard_model": True, "kind": "ray"}},
+            "launch.shard_model: .* use launch.kind: local",
+        ),
+        (
+            {"launch": {"shard_model": True}, "precision": {"dtype": "float16"}},
+            "launch.shard_model: not with precision.dtype: float16",
+        ),
+        (
+            {"launch": {"shard_model": True}, "precision": {"compile": True}},
+            "launch.shard_model: not with precision.compile",
+        ),
+        (
+            {"launch": {"shard_model": True}, "precision": {"channels_last": True}},
+            "launch.shard_model: not with precision.channels_last",
+        ),
+        (
+            {"launch": {"shard_model": True}, "optimizer": {**SGD, "frozen": [{"match": "a"}]}},
+            "launch.shard_model: not with optimizer.frozen",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_named(changes, problem):

@@ -23,7 +23,12 @@ class Listening:
         self.texts, self.told = [], threading.Event()
         self.file = os.memfd_create("buffer")
         self.listener = Listener(
-            address, "a secret", place=place_of(self.file), workers=3, refused=self.refused
+            address,
+            "a secret",
+            place=place_of(self.file),
+            workers=3,
+            refused=self.refused,
+            printed=self.texts.append,
         )
         self.address = self.listener.address
 

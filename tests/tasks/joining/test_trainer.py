@@ -36,9 +36,11 @@ class ForkedEngine:
     """Starts processes that join as torch's agent does, forked from this one: in 0.1 s, not 6 s.
 
     elsewhere: the places of those that see no file of the run's process, as on another machine.
+    lost: of those that are not started again.
     """
 
     elsewhere = frozenset()
+    lost = frozenset()
     made: ClassVar = []
 
     def __init__(self, module, given, *, token):
@@ -58,7 +60,7 @@ class ForkedEngine:
             self.pids[place] = pid = os.fork()
             if pid == 0:
                 self.join(place)
-            if os.waitpid(pid, 0)[1] == 0:
+            if os.waitpid(pid, 0)[1] == 0 or place in self.lost:
                 return
 
     def join(self, place):
@@ -195,6 +197,19 @@ def test_one_on_another_machine_gets_what_it_reads_by_its_connection(alone, else
         assert "SIGKILL" in text
 
 
+def test_a_machine_more_takes_the_place_of_one_that_is_lost(alone, forking, monkeypatch, tmp_path):
+    monkeypatch.setattr(ForkedEngine, "elsewhere", frozenset({1, 2}))
+    monkeypatch.setattr(ForkedEngine, "lost", frozenset({1}))
+    project = shared_project(tmp_path / "project")
+    with (
+        environment(**{TOKEN: "of this run"}),
+        open_run(project, checkpoint__every_updates=1, **TWO_MACHINES) as run,
+    ):
+        at_commit(run, lambda: os.kill(ForkedEngine.made[-1].pids[1], signal.SIGKILL))
+        assert made(run) == alone
+        assert [seat.joined.place for seat in run.session.trainer._listener.seats] == [0, 2]
+
+
 def test_processes_read_no_file_of_the_run_that_they_were_not_told_of(forking, tmp_path):
     with open_run(shared_project(tmp_path / "project")) as run:
         for question in ("file", "piece"):
@@ -215,8 +230,22 @@ def test_a_killed_process_that_holds_a_seat_is_replaced(alone, forking, tmp_path
         at_commit(run, lambda: os.kill(ForkedEngine.made[-1].pids[1], signal.SIGKILL))
         assert made(run) == alone
         (text,) = [text for text in run.notices if "start again" in text]
-        assert "rank 1: train" in text
+        assert "rank 1: " in text
         assert "gone, or the way to it" in text
+
+
+def test_signals_that_a_scheduler_sends_to_a_whole_job_leave_the_end_to_the_run(
+    alone, forking, tmp_path
+):
+    with open_run(shared_project(tmp_path / "project"), checkpoint__every_updates=1) as run:
+
+        def warn():
+            for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM):
+                os.kill(ForkedEngine.made[-1].pids[1], number)
+
+        at_commit(run, warn)
+        assert made(run) == alone
+        assert not [text for text in run.notices if "start again" in text]
 
 
 def test_the_error_that_is_told_is_that_of_the_users_code(forking, tmp_path):

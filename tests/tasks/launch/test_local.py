@@ -16,7 +16,6 @@ from support.trainers.misbehaving import local_run, mend, misbehaving_project, p
 
 from epochal.data import errors
 from epochal.data.types import Target
-from epochal.tasks.launch import trainer_process
 from epochal.tasks.user_code.targets import call_target
 
 TELLING = """
@@ -110,18 +109,17 @@ def told(project):
 def test_a_trainer_has_one_thread_and_nothing_of_prefect_or_mlflow(workers, project, forked):
     project.write("telling.py", TELLING)
     with environment(
-        PREFECT_API_URL="http://x", MLFLOW_TRACKING_URI="http://y", DATABRICKS_HOST="z"
+        PREFECT_API_URL="http://x",
+        MLFLOW_TRACKING_URI="http://y",
+        DATABRICKS_HOST="z",
+        EPOCHAL_TOKEN="a secret",
     ):
         finished(project, model="{target: 'telling:Model'}", loader__workers=workers)
     found = told(project)
     assert {one["pid"] for one in found}.isdisjoint({os.getpid()})
     assert {len(one["threads"]) for one in found} == {1}
-    assert not [
-        name
-        for one in found
-        for name in one["variables"]
-        if name.startswith(trainer_process.FOREIGN)
-    ]
+    foreign = ("PREFECT_", "MLFLOW_", "DATABRICKS_", "EPOCHAL_TOKEN")
+    assert not [name for one in found for name in one["variables"] if name.startswith(foreign)]
 
 
 def test_two_trainers_and_the_calling_process_give_the_same_bytes(project, forked):
