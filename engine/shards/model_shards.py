@@ -105,6 +105,7 @@ class ModelShards:
         shards: int,
         class_names: Collection[str] = (),
     ) -> None:
+        assert exchange.size > 1, "FSDP2 reduces nothing in a group of one"
         self._exchange = exchange
         self._shards = shards
         self._mesh = _Mesh(exchange, device)
