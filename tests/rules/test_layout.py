@@ -98,7 +98,6 @@ ON_THEIR_OWN = {
     "tasks.launch.trainer_main": "the entry of a process: started by its name",
     "tasks.computing.watch": "an epoch at work, by the clock: the engine knows none",
     "tasks.computing.stragglers": "who of several is slow, by the clock",
-    "tasks.joining.join": "a command's work",
     "tasks.preflight.processes": "what slows several processes down, without torch",
     "tasks.preflight.shared_state": "what several processes cannot share",
 }
@@ -158,10 +157,7 @@ def test_nothing_sleeps_or_collects_garbage_between_stages():
                 name = ast.unparse(node.func)
                 if name in {"time.sleep", "sleep", "gc.collect"}:
                     calls.setdefault(place(path), []).append(name)
-    assert calls == {
-        "data.store.retry": ["time.sleep"],  # a storage that does not answer
-        "engine.shards.model_shards": ["gc.collect"],  # once: whether anybody else keeps a weight
-    }
+    assert calls == {"data.store.retry": ["time.sleep"]}  # a storage that does not answer
 
 
 def test_no_file_names_a_machine_or_a_way_of_working():
