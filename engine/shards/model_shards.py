@@ -14,6 +14,7 @@ each block's turn is announced by all, forward passes that differ are an error, 
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -105,6 +106,7 @@ class ModelShards:
         shards: int,
         class_names: Collection[str] = (),
     ) -> None:
+        assert exchange.size > 1, "FSDP2 reduces nothing in a group of one"
         self._exchange = exchange
         self._shards = shards
         self._mesh = _Mesh(exchange, device)
@@ -450,6 +452,7 @@ def shard_state(
     if state.ema is not None:
         state.ema.reset()
     # Whatever else has a parameter would go on with it as it was: a silent wrong result.
+    gc.collect()
     kept = [name for name, one in before.items() if one() is not None]
     if kept:
         raise TargetError(

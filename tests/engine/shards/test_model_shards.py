@@ -112,7 +112,7 @@ class Tied(nn.Module):
         )
         self.embedding = nn.Embedding(4, 5)
         self.head = nn.Linear(5, 4, bias=False)
-        self.head.weight = self.embedding.weight
+        self.head.weight = self.own = self.embedding.weight  # by its third name in the optimizer
         self.unused = nn.Linear(3, 3)
 
     def forward(self, x):
