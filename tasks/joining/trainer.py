@@ -158,6 +158,7 @@ class JoinedTrainer(LocalTrainer):
         same = {
             "environment": opened.reply[0]["environment"],
             "sources": run_inputs["sources"],
+            "files": run_inputs["files"],
         }
         return {**super()._follow(), "same": same, "store": opened.body["store"]}
 

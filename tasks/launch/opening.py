@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,28 +115,37 @@ class Opening:
             self._checked.append(True)
 
     def _stamps(self, files: Sequence[str], folder: Path) -> list[list[Any]]:
-        """As `files_stamp`; what lies in an object store the orchestration looks at."""
-        if not any("://" in name for name in files):
-            from epochal.data.inspection.file_stamps import files_stamp
+        return _stamps(self.work.link, files, folder)
 
-            return files_stamp(files, folder)
-        stamps: list[list[Any]] = self.work.link.ask("files_stamp", files=list(files))
-        return stamps
+
+def _stamps(link: Link, files: Sequence[str], folder: Path) -> list[list[Any]]:
+    """As `files_stamp`; what lies in an object store the orchestration looks at."""
+    if not any("://" in name for name in files):
+        from epochal.data.inspection.file_stamps import files_stamp
+
+        return files_stamp(files, folder)
+    stamps: list[list[Any]] = link.ask("files_stamp", files=list(files))
+    return stamps
 
 
 def check_same(told: Mapping[str, Any], work: Work, store: Store) -> None:
     """What must be on this machine as on that of the first process, whose bytes are made here too.
 
-    told: its numerics environment, and the digests of its code. Raises ConfigError.
+    told: its numerics `environment`, the digests of its code, `sources`, and of the `files` that
+    the code's targets name. Raises ConfigError.
     """
     from epochal.engine.environment import numerics_environment
 
-    own = read_sources(work.config, store).digests
+    sources = read_sources(work.config, store, stamps=partial(_stamps, work.link))
+    own = {name: dict(digests) for name, digests in sources.digests.items()}
+    for name, files in sources.files.items():
+        own.setdefault(name, {}).update(files.digests)
     here = numerics_environment(work.device)
     pairs = {name: (here.get(name), value) for name, value in told["environment"].items()}
-    for field_name, digests in told["sources"].items():
-        for name, digest in digests.items():
-            pairs[f"{field_name}: {name}"] = own.get(field_name, {}).get(name), digest
+    for kind in ("sources", "files"):
+        for field_name, digests in told[kind].items():
+            for name, digest in digests.items():
+                pairs[f"{field_name}: {name}"] = own.get(field_name, {}).get(name), digest
     for what, (found, expected) in pairs.items():
         if found != expected:
             raise ConfigError(

@@ -30,7 +30,7 @@ def unbroken(tmp_path_factory, empty_mlflow, prefect_server):
         pytest.param(signal.SIGINT, 75, marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, 75, marks=pytest.mark.slow),
         pytest.param(signal.SIGUSR1, 75, marks=pytest.mark.slow),
-        (signal.SIGKILL, -signal.SIGKILL),
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupted_command_goes_on_to_the_same_bytes_and_points(

@@ -105,10 +105,7 @@ def observations(run, epoch):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name in {"variable", "all"} else pytest.param(name, marks=pytest.mark.slow)
-        for name in SAMPLERS
-    ],
+    [name if name == "all" else pytest.param(name, marks=pytest.mark.slow) for name in SAMPLERS],
 )
 def test_an_epoch_goes_on_to_the_same_bytes_and_workers_change_nothing(tmp_path, project, name):
     sets = {"batches": SAMPLERS[name]}

@@ -33,7 +33,14 @@ def test_there_are_examples():
     assert {path.parent.name for path in CONFIGS} >= {"digits", "own_project"}
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=[pytest.mark.slow] * (path.parent.name == "fine_tuning"))
+        for path in CONFIGS
+    ],
+    ids=lambda path: path.parent.name,
+)
 def test_an_example_passes_the_checks_before_the_start(path, tmp_path):
     require_packages(path.parent.name)
     session = opened(Job.made(path, tmp_path).config, tmp_path / "store")

@@ -13,6 +13,15 @@ SHORT = {
     "vit_timm": {**FEW_DIGITS, "loader__batch_size": "32"},
 }
 by_name = pytest.mark.parametrize("path", JOBS, ids=lambda path: path.parent.name)
+QUICK = {"table", "segmentation"}
+quick_by_name = pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=[pytest.mark.slow] * (path.parent.name not in QUICK))
+        for path in JOBS
+    ],
+    ids=lambda path: path.parent.name,
+)
 
 
 def lines(path):
@@ -33,7 +42,7 @@ def test_a_job_takes_at_most_ten_lines_more_than_the_demo(path):
     assert len(lines(path)) <= len(lines(DEMO)) + 10
 
 
-@by_name
+@quick_by_name
 def test_a_job_killed_inside_an_epoch_ends_in_the_bytes_of_an_unbroken_one(path, tmp_path):
     name = path.parent.name
     require_packages(name)

@@ -167,7 +167,7 @@ def test_a_branch_reuses_the_trunk_and_is_a_new_generation(project):
     assert (changed["stage"], changed["epoch"]) == ("train", 2)
 
 
-@pytest.mark.parametrize("every", [13, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [23, pytest.param(1, marks=pytest.mark.slow)])
 def test_any_file_of_the_store_may_be_lost_or_damaged(project, every):
     first = train(project)
     for number, path in enumerate(files_of(project.store)[::every]):

@@ -1,4 +1,4 @@
-"""Faults of processes that share a run: engine/shards, engine/loop, tasks/launch."""
+"""Faults of processes that share a run: engine/shards, engine/loop, tasks/launch, tasks/joining."""
 
 from support.mutants.mutant import Mutant, of
 
@@ -109,5 +109,67 @@ MUTANTS: tuple[Mutant, ...] = (
         "tasks/computing/watch.py",
         "../launch/test_local_processes.py",
         ("ranks-decide-for-themselves", "decided = group.exchange.told(decided)", "pass"),
+    ),
+    *of(
+        "tasks/launch/opening.py",
+        "test_opening.py",
+        (
+            "any-environment-will-do",
+            "pairs = {name: (here.get(name), value)",
+            "pairs = {name: (0, 0)",
+        ),
+        (
+            "files-of-code-may-differ",
+            'for kind in ("sources", "files"):',
+            'for kind in ("sources",):',
+        ),
+    ),
+    *of(
+        "tasks/joining/connection.py",
+        "test_connection.py",
+        (
+            "only-one-side-proves-itself",
+            "for one in prove if asks_first",
+            "for one in prove[1:] if asks_first",
+        ),
+        (
+            "who-is-mute-is-waited-for",
+            'struct.pack("ll", _PROVE_WITHIN_S, 0)',
+            'struct.pack("ll", 0, 0)',
+        ),
+    ),
+    *of(
+        "tasks/joining/place.py",
+        "test_connection.py",
+        (
+            "every-machine-is-this-one",
+            'if _BOOT.read_text().strip() != place["boot"]:',
+            "if False:",
+        ),
+    ),
+    *of(
+        "tasks/joining/listener.py",
+        "test_connection.py",
+        ("any-version-will-do", 'if hello["version"] != version():', "if False:"),
+        ("nobody-is-told-of-the-end", 'seat.tell({"type": "end"})', "pass"),
+        ("who-is-gone-keeps-the-seat", "if not seat.gone.is_set()]", "]"),
+    ),
+    *of(
+        "tasks/joining/trainer.py",
+        "test_trainer.py",
+        ("any-file-is-read", 'if question in {"file", "piece"} and', "if False and"),
+        ("seats-are-taken-twice", "if seat not in self._seated and", "if"),
+        ("the-first-process-is-anywhere", "(seat.joined.here or not here)", "True"),
+    ),
+    *of(
+        "tasks/joining/relay.py",
+        "test_trainer.py",
+        ("a-copy-is-cut", "            file.write(data)\n", "            file.write(data[1:])\n"),
+        (
+            "a-signal-ends-the-relay-at-once",
+            "if self._leaving and self._trainer is None:",
+            "if self._leaving:",
+        ),
+        ("a-death-is-not-told", 'self._send({"type": "death"', 'str({"type": "death"'),
     ),
 )
