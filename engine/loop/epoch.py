@@ -21,7 +21,7 @@ from epochal.engine.config.numerics import GradientsConfig, PrecisionConfig
 from epochal.engine.loop.gradients import SKIPPED, Gradients
 from epochal.engine.loop.loss_weights import LossWeights
 from epochal.engine.loop.mixing import Mixer
-from epochal.engine.loop.phases import OPTIMIZER, Phase, announced, to_nobody
+from epochal.engine.loop.phases import COMMUNICATION, OPTIMIZER, Phase, announced, to_nobody
 from epochal.engine.loop.progress import (
     MidEpochState,
     MidEpochValidation,
@@ -135,10 +135,11 @@ def train_epoch(
     included; none: `batches.num_updates`, as those of `as_batches` have it. updates_per_epoch: what
     the rate goes by in an epoch that is cut short; none: num_updates. on_progress: called after
     each micro-step. on_phase: called with what the loop turns to: `data`, `forward_backward` and,
-    where an update ends, `optimizer`. resume: goes on from there, with the state as it was then and
-    `batches` from that micro-step on. group: of the processes that each train on their own of an
-    update's batches, as `train_batches` gives them by `own`; all end with the state that one would.
-    The first of them knows the observations then, the others only the updates.
+    where an update ends, `optimizer`; in a group `communication` before that. resume: goes on from
+    there, with the state as it was then and `batches` from that micro-step on. group: of the
+    processes that each train on their own of an update's batches, as `train_batches` gives them by
+    `own`; all end with the state that one would. The first of them knows the observations then,
+    the others only the updates.
 
     Raises NonFinite, TargetError for what a step may not give, TrainingFailed where the batches
     lead to another number of updates, and what the user's code raises; the state is then of no use.
@@ -177,8 +178,8 @@ def train_epoch(
             if batch.window.last:
                 if group is not None:
                     group.sit_out(batch.window.count)
-                on_phase(OPTIMIZER)
-                work.end_update(batch.window, at)
+                on_phase(OPTIMIZER if group is None else COMMUNICATION)
+                work.end_update(batch.window, at, on_phase)
                 if progress.updates % READ_EVERY == 0:
                     progress.check_finite()
                 if validation is not None:
@@ -240,13 +241,15 @@ class _Work:
         target = target_of(data) if output.target is None else output.target
         progress.observer.take(batch.sample_ids_B, output, target, index=batch.index)
 
-    def end_update(self, window: Window, at: float) -> None:
+    def end_update(self, window: Window, at: float, on_phase: Callable[[Phase], None]) -> None:
         """The optimizer's step. at: the fractional epoch."""
         progress, recorder = self._progress, self._progress.recorder
         kinds: list[str] = []
         if self._shared is not None:
             own = self._gradients.end_shards(window)
             kinds = self._shared.meet(window, own, recorder, progress.loss_weights)
+            self._gradients.sum(window, kinds)
+            on_phase(OPTIMIZER)
         factor = self._recipe.rate(at)
         self._state.set_rate_factor(factor)
         if self._statistics is not None:

@@ -76,6 +76,7 @@ class Gradients:
         self._trees = [SumTree() for _ in self._nodes]
         self._shard = self._nodes[0].first
         self._sums: list[Leaf] = []
+        self._summed = False
         tops = [".".join(name.split(".")[:-1][: config.depth]) or name for name in named]
         self.groups: tuple[str, ...] = tuple(dict.fromkeys(tops))
         self.group_of_P: tuple[int, ...] = tuple(self.groups.index(top) for top in tops)
@@ -116,6 +117,15 @@ class Gradients:
         self._end_shards(window, before=window.count)
         self._sums = [tree.take() for tree in self._trees]
         return kinds_of(self._sums)
+
+    def sum(self, window: Window, kinds: Sequence[str]) -> None:
+        """Sums the gradients of an update's shards; `update` does it where it was not done.
+
+        kinds: of a group's processes, what `end_shards` gave there.
+        """
+        if self._config.shards > 1 and not self._summed:
+            self._sum_shards(window, kinds)
+            self._summed = True
 
     def _sum_shards(self, window: Window, kinds: Sequence[str]) -> None:
         if self._slices is not None:
@@ -170,8 +180,8 @@ class Gradients:
 
         Raises NonFinite after 50 skipped updates in a row.
         """
-        if self._config.shards > 1:
-            self._sum_shards(window, kinds)
+        self.sum(window, kinds)
+        self._summed = False
         scaler, optimizer = self._state.scaler, self._state.optimizer
         scale = None if scaler is None else scaler.get_scale()
         if scaler is not None:

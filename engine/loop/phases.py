@@ -10,12 +10,14 @@ from typing import Literal
 
 from epochal.data.types import Batch
 
-Phase = Literal["data", "forward_backward", "optimizer"]
+Phase = Literal["data", "forward_backward", "communication", "optimizer"]
 """data: waiting for the next batch. forward_backward: from the batch to the gradients, and waiting
-for the device. optimizer: from the gradients to the new weights."""
+for the device. communication: with the other processes of a group, and waiting for them. optimizer:
+from the gradients to the new weights."""
 
 DATA: Literal["data"] = "data"
 FORWARD_BACKWARD: Literal["forward_backward"] = "forward_backward"
+COMMUNICATION: Literal["communication"] = "communication"
 OPTIMIZER: Literal["optimizer"] = "optimizer"
 
 

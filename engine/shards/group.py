@@ -29,7 +29,9 @@ T = TypeVar("T")
 BLOCK = 1 << 22
 """Numbers that are summed at once: what is on its way needs that much memory, not a model's."""
 PIECE = 1 << 20
-"""Of these, numbers that are on their way together."""
+"""Of these, numbers that are on their way together between two processes; of more in proportion, so
+that a message does not shrink with their number."""
+MOST = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Group:
             shards_of(rank, processes=self.size, shards=shards) for rank in range(self.size)
         ]
         self._nodes = [subtrees(own) for own in self._of_rank]
+        self._piece = min(PIECE * self.size // 2, MOST)
 
     @property
     def first(self) -> bool:
@@ -137,7 +140,7 @@ class Group:
         """Fills these places of `total`, some of them at once."""
         while places:
             taken, numbers = 0, 0
-            while taken < len(places) and (not taken or numbers < BLOCK):
+            while taken < len(places) and (not taken or numbers < max(BLOCK, self._piece)):
                 numbers += like[places[taken]].numel()
                 taken += 1
             some, places = places[:taken], places[taken:]
@@ -169,8 +172,9 @@ class Group:
         """
         first, ends = flat[0], []
         coming = None
-        for start in range(0, len(first), PIECE):
-            pieces = [one[start : start + PIECE] for one in flat]
+        piece = self._piece
+        for start in range(0, len(first), piece):
+            pieces = [one[start : start + piece] for one in flat]
             sent = self._scattered(pieces)
             if coming is not None:
                 ends.append(self._gathered(*coming))

@@ -23,9 +23,10 @@ def notes_on_processes(config: RunConfig, *, threads: int) -> Iterator[str]:
         )
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     here = config.launch.processes_here
-    if config.device != "cuda" and available and here > 1 and here * threads > available:
+    fitting = max(1, (available or threads) // here)
+    if config.device != "cuda" and here > 1 and threads > fitting:
         yield (
             f"launch.processes: {here} processes of {threads} threads each share {available} "
-            f"processors; threads: {max(1, available // here)} is quicker (another number may "
+            f"processors; threads: {fitting} is quicker (another number may "
             "change the last bits)"
         )
