@@ -14,7 +14,6 @@ each block's turn is announced by all, forward passes that differ are an error, 
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -452,7 +451,6 @@ def shard_state(
     if state.ema is not None:
         state.ema.reset()
     # Whatever else has a parameter would go on with it as it was: a silent wrong result.
-    gc.collect()
     kept = [name for name, one in before.items() if one() is not None]
     if kept:
         raise TargetError(
