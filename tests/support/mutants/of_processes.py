@@ -163,7 +163,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *of(
         "tasks/joining/relay.py",
         "test_trainer.py",
-        ("a-copy-is-cut", "            file.write(data)\n", "            file.write(data[1:])\n"),
+        ("a-copy-is-empty", "file.write(data)", "file.write(bytes(len(data)))"),
         (
             "a-signal-ends-the-relay-at-once",
             "if self._leaving and self._trainer is None:",
