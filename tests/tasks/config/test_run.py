@@ -94,6 +94,9 @@ def test_a_key_holds_of_a_section_what_a_dump_without_the_usual_holds(section):
 
 def test_a_key_holds_of_the_gradients_what_a_dump_holds():
     whole = CLIPPED.model_dump(mode="json", exclude={"per_group", "accumulate_from"})
+    dealt = CLIPPED.model_copy(update={"shards": 4})
+    assert dealt.key_slice(0) == {**whole, "shards": 4}
+    del whole["shards"]  # in the key where it acts
     assert repr(CLIPPED.key_slice(0)) == repr(whole)  # 1.0 is no 1 in a key
 
 
