@@ -169,6 +169,5 @@ MUTANTS: tuple[Mutant, ...] = (
             "if self._leaving and self._trainer is None:",
             "if self._leaving:",
         ),
-        ("a-death-is-not-told", 'self._send({"type": "death"', 'str({"type": "death"'),
     ),
 )
