@@ -58,7 +58,8 @@ def test_an_interrupted_command_goes_on_to_the_same_bytes_and_points(
         assert states_of(command.process.pid, prefect_api) == ({"CRASHED"}, {"CRASHED"})
 
 
-@pytest.mark.parametrize("both", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("both", [False, True])
 def test_a_command_whose_trainer_was_killed_goes_on_to_the_same_bytes_and_points(
     both, project, tracker, prefect_api, unbroken
 ):

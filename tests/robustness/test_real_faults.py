@@ -206,6 +206,7 @@ def test_a_store_that_becomes_read_only_ends_the_run(project, unbroken, small_di
     goes_on(project, unbroken)
 
 
+@pytest.mark.slow
 def test_a_limit_of_file_sizes_ends_the_run_and_a_higher_one_lets_it_go_on(project, unbroken):
     # 512 bytes to a block: enough for the weights, not for the optimizer's moments.
     epochal = f"exec {sys.executable} -m epochal.flows.cli train {project.config}"

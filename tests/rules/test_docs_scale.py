@@ -45,6 +45,7 @@ def ran(tmp_path, tracker, prefect_api, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.server
 def test_what_two_processes_make_by_the_page_is_cached_for_others(ran):
     two, four, plan = (ran(words) for words in COMMANDS if "store=" not in " ".join(words))

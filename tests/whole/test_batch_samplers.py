@@ -118,6 +118,7 @@ def test_an_epoch_goes_on_to_the_same_bytes_and_workers_change_nothing(tmp_path,
     assert again.digests == whole.digests
 
 
+@pytest.mark.slow
 def test_a_sample_that_comes_more_than_once_has_one_row_of_its_first_time(project, tmp_path):
     plain = {"sampling": "{policy: none}", "mixing": "null", "model__args": "{dropout: 0}"}
     one, three = (

@@ -126,6 +126,7 @@ def test_pages_ask_no_host_but_their_own_also_through_a_tunnel_at_another_port(
         assert asked_hosts(browser) == {f"localhost:{port}"}
 
 
+@pytest.mark.slow
 def _submitted(browser, deployed, before):
     """The run that the form starts; pressing while the form is still drawn does nothing."""
     for _ in range(3):

@@ -33,6 +33,7 @@ def test_there_are_examples():
     assert {path.parent.name for path in CONFIGS} >= {"digits", "own_project"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [

@@ -74,8 +74,17 @@ def trained(exchange, shards, count=COUNT, accumulate=8, step=None, **gradients)
     )
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
-@pytest.mark.parametrize(("shards", "count"), [(4, 100), (8, 98)])
+@pytest.mark.parametrize(
+    ("size", "shards", "count"),
+    [
+        (2, 4, 100),
+        (3, 8, 98),
+        pytest.param(2, 8, 98, marks=pytest.mark.slow),
+        pytest.param(3, 4, 100, marks=pytest.mark.slow),
+        pytest.param(4, 4, 100, marks=pytest.mark.slow),
+        pytest.param(4, 8, 98, marks=pytest.mark.slow),
+    ],
+)
 def test_any_number_of_processes_gives_the_bytes_of_one(size, shards, count, tmp_path):
     alone = trained(None, shards, count, clip_norm=0.3, update_ratio=True)
     first, *others = in_group(trained_clipped, size, tmp_path, shards, count)

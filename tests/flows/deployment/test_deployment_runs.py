@@ -51,6 +51,7 @@ def test_the_mlflow_server_beside_it_has_the_curves(deployed):
     assert "validation/accuracy" in {one["key"] for one in runs["blobs"]["data"]["metrics"]}
 
 
+@pytest.mark.slow
 def test_a_run_that_names_other_code_deep_in_its_args_fails_before_anything_is_imported(deployed):
     deployed.project.write("planted.py", "open('was_imported', 'w')")
     model = {"target": "model:Net", "args": {"width": {"target": "planted:boom", "args": {}}}}

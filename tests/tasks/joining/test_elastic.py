@@ -85,7 +85,7 @@ def test_the_agents_processes_make_the_bytes_of_one_and_are_replaced_where_one_i
     run()
     run.run.close()
     assert len([text for text in run.notices if "start again" in text]) == 1
-    assert descendants("epochal") == []
+    assert descendants("epochal.tasks") == []
     assert run.weights == weights_alone(tmp_path / "alone")
 
 

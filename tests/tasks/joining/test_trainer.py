@@ -212,7 +212,7 @@ def test_a_machine_more_takes_the_place_of_one_that_is_lost(alone, forking, monk
     ):
         at_commit(run, lambda: os.kill(ForkedEngine.made[-1].pids[1], signal.SIGKILL))
         assert made(run) == alone
-        assert [seat.joined.place for seat in run.session.trainer._listener.seats] == [0, 2]
+        assert {seat.joined.place for seat in run.session.trainer._listener.seats} == {0, 2}
 
 
 def test_processes_read_no_file_of_the_run_that_they_were_not_told_of(forking, tmp_path):

@@ -246,6 +246,7 @@ def test_what_hinders_the_process_the_next_command_tells(project, tracker, kille
     assert "the artifact server is away" in run(config_of(project)).problem
 
 
+@pytest.mark.slow
 def test_a_process_that_slept_writes_nothing_over_what_is_newer(
     project, tracker, kept, draw, monkeypatch
 ):

@@ -17,6 +17,7 @@ MAKE = (
 )
 
 
+@pytest.mark.slow
 def test_a_file_whose_making_was_killed_is_made_anew(tmp_path):
     path = tmp_path / "mlflow.db"
     maker = subprocess.Popen(
