@@ -10,6 +10,7 @@ from support.runs.project import Project
 pytestmark = pytest.mark.server
 
 
+@pytest.mark.slow
 def test_two_at_once_end_in_the_same_bytes_and_one_run(tmp_path, tracker, prefect_api):
     alone = Project(tmp_path / "alone", name="alone")
     twins = Project(tmp_path / "twins")

@@ -26,6 +26,7 @@ def others():
     thread.join()
 
 
+@pytest.mark.slow
 def test_two_unbroken_runs_agree_to_the_last_byte(tmp_path, home, monkeypatch, others):
     monkeypatch.setenv("ITEM_SECONDS", "0.003")
     project = drawing_project(tmp_path / "project")

@@ -89,7 +89,13 @@ def work(exchange, shards, count):
 
 
 @pytest.mark.parametrize(
-    ("size", "shards", "count"), [(2, 8, 101), (3, 8, 1000), (4, 8, 3), (4, 4, 1000)]
+    ("size", "shards", "count"),
+    [
+        (2, 8, 101),
+        (3, 8, 1000),
+        pytest.param(4, 8, 3, marks=pytest.mark.slow),
+        pytest.param(4, 4, 1000, marks=pytest.mark.slow),
+    ],
 )
 def test_every_process_gets_the_bits_of_one(size, shards, count, tmp_path):
     for found in in_group(work, size, tmp_path, shards, count):

@@ -66,7 +66,7 @@ def measured(exchange, *, draws=False):
     return result.num_samples, result.values, {n: one.tobytes() for n, one in scores.items()}
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_any_number_of_processes_measures_the_same(size, tmp_path):
     first, *others = in_group(measured, size, tmp_path)
     assert first == measured(None)
