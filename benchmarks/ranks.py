@@ -37,7 +37,7 @@ from epochal.engine.loop.epoch import Recipe, train_epoch
 from epochal.engine.model.state import TrainingState
 from epochal.engine.shards.exchange import join
 from epochal.engine.shards.group import Group
-from epochal.engine.shards.model_shards import shard_state
+from epochal.engine.shards.shard_state import shard_state
 
 BATCH, UPDATES = 64, 12  # samples of a micro-batch; updates of a round
 RATE, MOMENTUM, CLIP = 0.05, 0.9, 1.0

@@ -387,7 +387,7 @@ def draw(measured: Mapping[str, Any], path: Path) -> None:
             shares = {
                 part: [100 * of[part] / sum(of.values()) for of in found] for part in found[0]
             }
-            colours = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
+            colours = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]  # a ListedColormap
             panel.stackplot(counts, *shares.values(), labels=list(shares), colors=colours, lw=0)
             panel.set_xscale("log", base=2)
             panel.set_xticks(counts, [str(count) for count in counts])

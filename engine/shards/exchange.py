@@ -37,7 +37,7 @@ def join(store: Any, rank: int, size: int, *, device: torch.device, hostname: st
     torchs: Any = torch.distributed  # its stubs do not have all of it
     options = torchs.ProcessGroupGloo._Options()  # noqa: SLF001 - there is no public name
     options._timeout = PATIENCE  # noqa: SLF001 - likewise
-    options._devices = [torchs.ProcessGroupGloo.create_device(hostname=hostname)]  # noqa: SLF001
+    options._devices = [torchs.ProcessGroupGloo.create_device(hostname=hostname)]  # noqa: SLF001 - likewise
     with _peers():
         beside = torchs.PrefixStore("host", store)
         host = torchs.ProcessGroupGloo(beside, rank, size, options)

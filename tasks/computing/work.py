@@ -95,7 +95,7 @@ class Work:
         """
         import torch
 
-        from epochal.engine.shards.model_shards import shard_state
+        from epochal.engine.shards.shard_state import shard_state
         from epochal.tasks.user_code.components import build_components
 
         host = torch.device("cpu")

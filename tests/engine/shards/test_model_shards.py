@@ -19,7 +19,8 @@ from epochal.engine.loop.evaluate import score_samples, validate_epoch
 from epochal.engine.model.companions import companions_of
 from epochal.engine.model.ema import WeightAverage
 from epochal.engine.model.state import TrainingState
-from epochal.engine.shards.model_shards import EACH_BY_ITSELF, rows_of, shard_state
+from epochal.engine.shards.model_shards import rows_of
+from epochal.engine.shards.shard_state import EACH_BY_ITSELF, shard_state
 
 ACCUMULATE, SIZE = 8, 4
 

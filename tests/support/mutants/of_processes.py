@@ -42,6 +42,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         ("half-a-block-is-sent", "if gradients.numel() != expected:", "if False:"),
         ("two-names-of-one", "dict.fromkeys(names_of[name], parameter)", "{name: parameter}"),
+    ),
+    *of(
+        "engine/shards/shard_state.py",
+        "test_model_shards.py",
         ("what-is-kept-goes-on", "    if kept:\n", "    if False:\n"),
         ("fused-is-allowed", "in EACH_BY_ITSELF or fused:", "in EACH_BY_ITSELF:"),
     ),

@@ -8,7 +8,7 @@ import torch
 from epochal.data.types import Batch
 from epochal.engine.checkpoint.serialize import split_state
 from epochal.engine.shards.group import Group
-from epochal.engine.shards.model_shards import shard_state
+from epochal.engine.shards.shard_state import shard_state
 
 
 def sliced_group(state, exchange, shards, class_names=()):
