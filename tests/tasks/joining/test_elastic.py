@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support.runs.bare_run import BareRun
+from support.runs.commits_given import once_stored
 from support.runs.machine import wait_for
 from support.runs.project import Project
 
@@ -71,17 +72,7 @@ def test_the_agents_processes_make_the_bytes_of_one_and_are_replaced_where_one_i
     tmp_path, home
 ):
     run = BareRun(Project(tmp_path / "project", **SHARED).config, launch__kind="elastic")
-    trainer, seen = run.session.trainer, []
-    begin = trainer.begin_commit
-
-    def begin_commit(commit):
-        begin(commit)
-        seen.append(commit)
-        if len(seen) == 4:
-            trainer._writer.end()
-            os.kill(descendants("joining.relay")[-1], signal.SIGKILL)
-
-    trainer.begin_commit = begin_commit
+    once_stored(run, lambda: os.kill(descendants("joining.relay")[-1], signal.SIGKILL), number=4)
     run()
     run.run.close()
     assert len([text for text in run.notices if "start again" in text]) == 1

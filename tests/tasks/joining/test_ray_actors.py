@@ -7,6 +7,7 @@ import signal
 import psutil
 import pytest
 from support.runs.bare_run import BareRun
+from support.runs.commits_given import once_stored
 from support.runs.project import Project
 
 pytestmark = [
@@ -33,17 +34,7 @@ def descendants(word):
 @pytest.mark.parametrize("victim", ["trainer_main", "joining.relay", "ray::Joining"])
 def test_what_is_killed_of_ray_is_replaced_and_the_bytes_are_those_of_one(victim, tmp_path, home):
     run = BareRun(Project(tmp_path / "project", **SHARED).config, launch__kind="ray")
-    trainer, seen = run.session.trainer, []
-    begin = trainer.begin_commit
-
-    def begin_commit(commit):
-        begin(commit)
-        seen.append(commit)
-        if len(seen) == 4:
-            trainer._writer.end()
-            os.kill(descendants(victim)[-1], signal.SIGKILL)
-
-    trainer.begin_commit = begin_commit
+    once_stored(run, lambda: os.kill(descendants(victim)[-1], signal.SIGKILL), number=4)
     run()
     run.run.close()
     assert len([text for text in run.notices if "start again" in text]) == 1

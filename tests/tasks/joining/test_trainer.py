@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import pytest
 from support.runs.bare_run import BareRun
+from support.runs.commits_given import once_stored
 from support.runs.project import environment
 from support.runs.proof_project import proof_project
 from support.trainers.forked_trainer import fork_trainers
@@ -148,21 +149,6 @@ def alone(forking, tmp_path_factory):
     return found
 
 
-def at_commit(run, action):
-    """Has it done once the second commit of an epoch is stored."""
-    trainer, count = run.session.trainer, []
-    begin = trainer.begin_commit
-
-    def begin_commit(commit):
-        begin(commit)
-        count.append(commit["micro_steps"])
-        if len(count) == 2:
-            trainer._writer.end()
-            action()
-
-    trainer.begin_commit = begin_commit
-
-
 def trainer_of(place):
     """The trainer of the newest engine's process."""
     pid = ForkedEngine.made[-1].pids[place]
@@ -194,7 +180,7 @@ def test_one_on_another_machine_gets_what_it_reads_by_its_connection(alone, else
             return answer(question, given, data)
 
         trainer.answer = answered
-        at_commit(run, lambda: os.kill(trainer_of(1), signal.SIGKILL))
+        once_stored(run, lambda: os.kill(trainer_of(1), signal.SIGKILL), number=2)
         assert made(run) == alone
         assert asked.count("piece") > 1
         (text,) = [text for text in run.notices if "start again" in text]
@@ -210,7 +196,7 @@ def test_a_machine_more_takes_the_place_of_one_that_is_lost(alone, forking, monk
         environment(**{TOKEN: "of this run"}),
         open_run(project, checkpoint__every_updates=1, **two_machines()) as run,
     ):
-        at_commit(run, lambda: os.kill(ForkedEngine.made[-1].pids[1], signal.SIGKILL))
+        once_stored(run, lambda: os.kill(ForkedEngine.made[-1].pids[1], signal.SIGKILL), number=2)
         assert made(run) == alone
         assert {seat.joined.place for seat in run.session.trainer._listener.seats} == {0, 2}
 
@@ -225,14 +211,14 @@ def test_processes_read_no_file_of_the_run_that_they_were_not_told_of(forking, t
 def test_a_killed_trainer_is_started_again_in_the_same_seat(alone, forking, tmp_path):
     with open_run(shared_project(tmp_path / "project"), checkpoint__every_updates=1) as run:
         pids = dict(ForkedEngine.made[-1].pids)
-        at_commit(run, lambda: os.kill(trainer_of(0), signal.SIGKILL))
+        once_stored(run, lambda: os.kill(trainer_of(0), signal.SIGKILL), number=2)
         assert made(run) == alone
         assert ForkedEngine.made[-1].pids == pids
 
 
 def test_a_killed_process_that_holds_a_seat_is_replaced(alone, forking, tmp_path):
     with open_run(shared_project(tmp_path / "project"), checkpoint__every_updates=1) as run:
-        at_commit(run, lambda: os.kill(ForkedEngine.made[-1].pids[1], signal.SIGKILL))
+        once_stored(run, lambda: os.kill(ForkedEngine.made[-1].pids[1], signal.SIGKILL), number=2)
         assert made(run) == alone
         (text,) = [text for text in run.notices if "start again" in text]
         assert "rank 1: " in text
@@ -248,7 +234,7 @@ def test_signals_that_a_scheduler_sends_to_a_whole_job_leave_the_end_to_the_run(
             for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM):
                 os.kill(ForkedEngine.made[-1].pids[1], number)
 
-        at_commit(run, warn)
+        once_stored(run, warn, number=2)
         assert made(run) == alone
         assert not [text for text in run.notices if "start again" in text]
 

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 from support.runs.bare_run import BareRun
+from support.runs.commits_given import at_commit, once_stored
 from support.runs.project import environment
 from support.runs.proof_project import proof_project
 from support.trainers.forked_trainer import fork_trainers
@@ -123,28 +124,9 @@ def test_what_several_have_made_is_cached_for_one(forking, tmp_path):
     assert run(project, 1).view.is_whole
 
 
-def at_commit(run, action, *, number=1):
-    """Has it done as soon as the run's trainer gives its so many-th commit of an epoch."""
-    trainer, count = run.session.trainer, []
-    begin = trainer.begin_commit
-
-    def begin_commit(commit):
-        begin(commit)
-        count.append(commit["micro_steps"])
-        if len(count) == number:
-            action()
-
-    trainer.begin_commit = begin_commit
-
-
-def killing(run, victim):
-    """Kills that rank, once the commit that was given is stored."""
-
-    def kill():
-        run.session.trainer._writer.end()
-        os.kill(run.session.trainer.pids[victim], signal.SIGKILL)
-
-    return kill
+def kill(run, victim):
+    """Kills that rank."""
+    os.kill(run.session.trainer.pids[victim], signal.SIGKILL)
 
 
 def test_an_epoch_goes_on_with_any_number_of_processes(forking, tmp_path):
@@ -169,7 +151,7 @@ def test_an_epoch_goes_on_with_any_number_of_processes(forking, tmp_path):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_where_one_is_killed_all_start_again_from_the_last_commit(victim, alone, forking, tmp_path):
     one = run(shared_project(tmp_path / "project"), 2, checkpoint__every_updates=1)
-    at_commit(one, killing(one, victim), number=3)
+    once_stored(one, lambda: kill(one, victim), number=3)
     assert made(one) == alone
     (text,) = [text for text in one.notices if "start again" in text]
     assert f"rank {victim}" in text
@@ -179,7 +161,7 @@ def test_where_one_is_killed_all_start_again_from_the_last_commit(victim, alone,
 def test_a_kill_too_many_ends_the_run_and_the_next_goes_on(alone, forking, tmp_path):
     project = shared_project(tmp_path / "project")
     one = run(project, 2, checkpoint__every_updates=1, launch__max_restarts=0)
-    at_commit(one, killing(one, 1))
+    once_stored(one, lambda: kill(one, 1))
     with pytest.raises(TrainingFailed, match="rank 1: train"):
         made(one)
     assert made(run(project, 1)) == alone
@@ -188,14 +170,13 @@ def test_a_kill_too_many_ends_the_run_and_the_next_goes_on(alone, forking, tmp_p
 def test_code_that_has_changed_since_is_not_gone_on_with(forking, tmp_path):
     project = shared_project(tmp_path / "project")
     one = run(project, 2, checkpoint__every_updates=1)
-    kill = killing(one, 1)
 
     def change_and_kill():
         model = project.folder / "model.py"
         model.write_text(model.read_text().replace("Dropout(0.2)", "Dropout(0.3)"))
-        kill()
+        kill(one, 1)
 
-    at_commit(one, change_and_kill)
+    once_stored(one, change_and_kill)
     with pytest.raises(TrainingFailed, match="code or data of the run have changed since it began"):
         made(one)
 
