@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all check lint types package bench proof mutants clean venv
+.PHONY: demo test test-all check lint types package docs bench proof mutants clean venv
 
 venv: $(STAMP)
 
@@ -44,6 +44,11 @@ types: $(STAMP)
 package: $(STAMP)
 	$(BIN)/python -m pytest tests/rules
 
+# The site, into docs/_build/html: a link, an anchor or a block that is wrong is an error.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 check: lint types test
 
 # Ends a run at every I/O operation, in every way, and shows that what goes on is the same bytes.
@@ -58,4 +63,4 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/pipeline.py
 
 clean:
-	rm -rf build dist *.egg-info .types .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist docs/_build *.egg-info .types .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -24,6 +24,7 @@ A message says what, where, what was found, what was expected and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,10 +33,12 @@ class EpochalError(Exception):
     """The root; `exit_code` is what the command line returns.
 
     trace: the frames of the user's own code, where the error was told as text by another process.
+    result: of `epochal.sweep` where runs have failed: what it would have given.
     """
 
     exit_code: ClassVar[int] = 3
     trace: str | None = None
+    result: Mapping[str, Any] | None = None
 
 
 class InputError(EpochalError):

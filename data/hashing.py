@@ -147,6 +147,22 @@ class ContentDigest(_Parts):
         digest: str = self._hasher.hexdigest()
         return digest
 
+    def add_framed(self, data: bytes) -> None:
+        """Adds parts that `FramedParts` has framed, as if each were added here."""
+        self._hasher.update(data)
+
+
+class FramedParts(_Parts):
+    """Parts as `ContentDigest` takes them, kept to be added to one. data: their bytes."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self._hasher = self
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Adds bytes as they are."""
+        self.data += data
+
 
 class QuickDigest(_Parts):
     """A running 64-bit checksum over parts, framed as by `ContentDigest`: to find equal ones."""

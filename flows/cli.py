@@ -10,6 +10,8 @@ import io
 import os
 import sys
 from collections import UserDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +23,7 @@ from epochal.data.lazy import lazy_names
 from epochal.data.traces import in_one_line, users_line
 from epochal.flows.commands.options import ErrorsShown
 from epochal.flows.environment import importing, prepare_environment
+from epochal.flows.terminal.help import finish, fit, in_order, listed, untyped_flags
 from epochal.flows.termination import quick_end, told_of_termination
 
 EXIT_INTERRUPTED = 75
@@ -30,30 +33,37 @@ SIGINT_CODE = 130
 COMMANDS = {
     "train": ("train",),
     "plan": ("plan",),
+    "sweep": ("sweep",),
     "read": ("runs", "show", "samples", "export"),
     "report": ("report", "landscape"),
     "store": ("sync", "verify", "gc"),
     "servers": ("deploy", "up", "down"),
     "join": ("join",),
     "data": ("data",),
+    "inspect.why": ("why",),
+    "init": ("init",),
+    "inspect.compare": ("compare",),
+    "inspect.query": ("query",),
+    "inspect.audit": ("audit",),
+    "machine.doctor": ("doctor",),
+    "machine.status": ("status",),
+    "machine.logs": ("logs",),
+    "machine.watch": ("watch",),
 }
 """Module of `flows/commands` → the commands that it has."""
 
-_ORDER = (
-    *("train", "plan", "runs", "show", "samples", "report", "export", "landscape"),
-    *("sync", "verify", "gc", "deploy", "up", "down", "join", "data"),
-)
+_MODULES = {name: module for module, names in COMMANDS.items() for name in names}
 _look_up, _ = lazy_names(
     __name__, {f"epochal.flows.commands.{module}": names for module, names in COMMANDS.items()}
 )
 
 
 class _Commands(UserDict[str, Any]):
-    """Name → command. Its module is imported when it is called, or when help lists them all."""
+    """Name → command. Its module is imported when it is called."""
 
     def __getitem__(self, name: str) -> Any:
         if self.data[name] is None:
-            self.data[name] = typer.main.get_command(self._typer_of(_look_up(name)))
+            self.data[name] = finish(typer.main.get_command(self._typer_of(_look_up(name))), name)
             self.data[name].name = name
         return self.data[name]
 
@@ -67,22 +77,58 @@ class _Commands(UserDict[str, Any]):
 
 
 class _Group(TyperGroup):
+    """Lists its commands by their source; imports the one that is called."""
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.commands = _Commands(dict.fromkeys(_ORDER))
+        self.commands = _Commands(dict.fromkeys(in_order(list(_MODULES))))
+        self._lists = False
+        untyped_flags(self)
+        fit(self)
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - as click asks
+        """In the order of the panels."""
+        return list(self.commands)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command, to be called."""
-        with importing():  # walks over what is imported, at the exit above all: a tenth of `plan`
+        """The command: to be called, or as it is listed."""
+        if self._lists and cmd_name in _MODULES:
+            return listed(cmd_name, _MODULES[cmd_name])
+        if ctx.resilient_parsing or cmd_name not in _MODULES:  # a shell completes; or a typo
             return super().get_command(ctx, cmd_name)
+        from epochal.flows.console import err
+        from epochal.flows.terminal.region import waiting
+
+        # Without walks over what is imported, at the exit above all: a tenth of `plan`.
+        with importing(), waiting(err, "starting"):
+            return super().get_command(ctx, cmd_name)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """All commands, of which none is imported."""
+        with self._listing():
+            super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Likewise."""
+        with self._listing():
+            return super().shell_complete(ctx, incomplete)
+
+    @contextmanager
+    def _listing(self) -> Iterator[None]:
+        self._lists = True
+        try:
+            yield
+        finally:
+            self._lists = False
 
 
 app = typer.Typer(
     name="epochal",
     cls=_Group,
     help="PyTorch training as a Prefect pipeline: every epoch is a stage, done once.",
+    epilog="Examples of a command: epochal train --help",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -176,6 +222,9 @@ def _usage_error(error: BaseException) -> int | None:
     from epochal.tasks.printable import printable
 
     if isinstance(message := getattr(error, "message", None), str):
+        if near := getattr(error, "possibilities", None):
+            message = f"{message}. Did you mean {near[0]!r}?"
+            error.possibilities = None  # type: ignore[attr-defined]
         error.message = printable(message)  # type: ignore[attr-defined]  # as click has it
     show_usage()  # click's own errors: an unknown option or command, a missing argument
     return code

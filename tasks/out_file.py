@@ -13,10 +13,10 @@ from epochal.data.errors import InputError
 def check_out(out: Path, *, option: str, ends: tuple[str, ...]) -> None:
     """Raises InputError if the file cannot be written there: before anything is computed.
 
-    ends: endings that its name may have; the first is the one to propose.
+    ends: endings that its name may have.
     """
     if out.suffix not in ends:
-        raise InputError(f"{option} {out}: expected a name that ends with {ends[0]}")
+        raise InputError(f"{option} {out}: expected a name that ends with {' or '.join(ends)}")
     check_folder(out, option=option)
 
 

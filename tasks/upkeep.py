@@ -23,7 +23,7 @@ from epochal.data.stage_store.status import (
 )
 from epochal.data.store.backend import DAMAGED, TEMPORARY, UnfinishedUpload
 from epochal.data.store.store import Store
-from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS
+from epochal.tasks.checkpoints.end_of_epoch import CHECKPOINT
 from epochal.tasks.goodput.totals import GOODPUT
 from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.runs.lookup import look_up, records_of
@@ -39,8 +39,7 @@ from epochal.tasks.stages.average import chosen_epochs
 _LOST_PLAN = re.compile(rf"{DAMAGED}/runs/[^/]+/plans/")
 UPLOAD_QUIET_S = 24 * 3600.0
 """An upload of which no part has come for so long is nobody's: a running one sends all the time."""
-_FOLDERS = frozenset({"stages", "runs", "fingerprints", DAMAGED, TEMPORARY})
-CHECKPOINT = ("model", "optimizer", "state", "ema", *COMPANIONS)
+_FOLDERS = frozenset({"stages", "runs", "sweeps", "fingerprints", DAMAGED, TEMPORARY})
 
 
 @dataclass(frozen=True)

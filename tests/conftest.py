@@ -5,6 +5,7 @@ their settings of Prefect, MLflow and Epochal are out of the environment before 
 imported.
 """
 
+import gc
 import importlib
 import os
 import shutil
@@ -27,18 +28,30 @@ _LONG = [
     Path(__file__).parent / name
     for name in (
         "robustness/test_interrupted.py", "robustness/test_faults.py", "whole/test_pipeline.py",
-        "whole/test_browser.py", "robustness/test_kills.py",
+        "whole/pages/test_browser.py", "robustness/test_kills.py",
         "flows/deployment/test_deployment_runs.py", "flows/servers/test_servers.py",
         "tasks/stages/test_average.py", "robustness/test_real_faults.py",
         "tasks/launch/test_local_misbehaving.py", "tasks/launch/test_local_hangs.py",
     )
 ]  # fmt: skip
+SPREAD = 0.7
 _OWN_SETTINGS = ("PREFECT_", "MLFLOW_", "EPOCHAL_")
 
 
+def _not_synced(descriptor):
+    """Nothing: most of the time of thousands of small runs was waiting for the disk.
+
+    Only here, in the tests' own process: commands and trainers sync, and what must be synced when
+    is shown by tests that note the calls.
+    """
+
+
 def pytest_configure(config):
+    os.fsync = _not_synced
+    gc.disable()  # until all are collected
     for name in list(os.environ):
-        if name.startswith(_OWN_SETTINGS):
+        # Pytest's own process has a width of its terminal set, by readline; workers inherit it.
+        if name.startswith(_OWN_SETTINGS) or name in {"COLUMNS", "LINES"}:
             del os.environ[name]
     config.test_home = tempfile.mkdtemp(prefix="epochal-tests-")
     os.environ["HOME"] = config.test_home
@@ -57,10 +70,28 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """The long files first: else one process has the last of them while the other has nothing."""
+    """Spreads the long files over all but the last of the others.
+
+    They wait for servers and processes much of their time: beside one of them the other process
+    computes, and none is left for the end, when the other has nothing.
+    """
     assert all(path.is_file() for path in _LONG)
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: item.path not in _LONG)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    others = [item for item in items if item.path not in _LONG]
+    places = {}
+    for number, item in enumerate(others):
+        places.setdefault(item.path, number)
+    for number, path in enumerate(_LONG):
+        places[path] = number * SPREAD * len(others) / len(_LONG)
+    items.sort(key=lambda item: places[item.path])
+
+
+def pytest_collection_finish(session):
+    """Thousands of tests and modules are looked at no more when garbage is collected."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config):

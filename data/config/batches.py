@@ -9,6 +9,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from epochal.data.types import Frozen
 
 MAX_SIDE = 1 << 16
+SHUFFLE_BLOCKS = 16
+"""Blocks of a window, where the config does not say: part of the order, so it never changes."""
 
 
 def _as_pair(value: Any) -> Any:
@@ -91,8 +93,33 @@ class BatchesConfig(Frozen):
         "classes come more than once, of large ones some not at all",
     )
 
+    shuffle: Literal["auto", "global", "blocks"] = Field(
+        default="auto",
+        description="global: a permutation of all samples. blocks: of the blocks in which the data "
+        "set stores them, and of the samples within windows of several blocks, so that storage is "
+        "read in sequence. auto: blocks where the data set tells its blocks and `class_balanced` "
+        "is off, else global",
+    )
+    shuffle_blocks: int | None = Field(
+        default=None,
+        ge=1,
+        le=1 << 20,
+        description="blocks of a window in which samples are shuffled, all of which are read at "
+        f"about the same time; none: {SHUFFLE_BLOCKS}. More shuffle better",
+    )
+    by_length: int | None = Field(
+        default=None,
+        ge=1,
+        le=1 << 20,
+        description="micro-batches of a window of the shuffled order in which samples of like "
+        "length are put into the same micro-batch, for less padding; the data set tells the "
+        "lengths. none: by chance",
+        examples=[100],
+    )
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        self._check_order()
         given = [name for name in ("sizes", "min_size", "max_size", "grow_at") if self._has(name)]
         if self.kind == "fixed":
             if given or self._has("size"):
@@ -117,6 +144,22 @@ class BatchesConfig(Frozen):
         self._check_sizes()
         return self
 
+    def _check_order(self) -> None:
+        if self.shuffle == "blocks" and self.class_balanced:
+            raise ValueError(
+                "shuffle: blocks keeps samples in blocks together, class_balanced draws each class "
+                "from everywhere; give shuffle: global or leave it out"
+            )
+        if self.shuffle == "global" and self.shuffle_blocks is not None:
+            raise ValueError(
+                "shuffle_blocks: it acts in the order by blocks; found shuffle: global"
+            )
+        if self.by_length is not None and self.kind == "variable_batch":
+            raise ValueError(
+                "by_length: it cuts micro-batches of one number of samples, kind: variable_batch "
+                "of many; give one of them"
+            )
+
     def _has(self, name: str) -> bool:
         return getattr(self, name) not in {None, ()}
 
@@ -138,6 +181,17 @@ class BatchesConfig(Frozen):
         largest = max(max(size) for size in self.sizes_in(steps[-1] if steps else 0))
         if largest > MAX_SIDE:
             raise ValueError(f"grow_by: it leads to {largest} pixels; at most {MAX_SIDE} are taken")
+
+    def goes_by_blocks(self, *, has_blocks: bool) -> bool:
+        """Whether the order goes by blocks. has_blocks: whether the data set tells its blocks."""
+        if self.shuffle == "auto":
+            return has_blocks and not self.class_balanced
+        return self.shuffle == "blocks"
+
+    @property
+    def window_blocks(self) -> int:
+        """`shuffle_blocks`, or what it is where it is not given."""
+        return self.shuffle_blocks or SHUFFLE_BLOCKS
 
     @property
     def varies_updates(self) -> bool:
@@ -192,4 +246,10 @@ class BatchesConfig(Frozen):
             acting |= {"repeats": self.repeats, "truncate": self.truncate}
         if self.class_balanced:
             acting["class_balanced"] = True
+        if self.shuffle != "auto":
+            acting["shuffle"] = self.shuffle
+        if self.shuffle_blocks is not None:
+            acting["shuffle_blocks"] = self.shuffle_blocks
+        if self.by_length is not None:
+            acting["by_length"] = self.by_length
         return acting

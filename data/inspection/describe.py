@@ -6,14 +6,26 @@ only where a data set is read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import DataError, passes_through
 from epochal.data.hashing import ContentDigest, digest
 from epochal.data.inspection.file_stamps import files_stamp
-from epochal.data.inspection.item_reader import Description, ItemReader, has_id, is_whole
-from epochal.data.inspection.labels import check_batch_size, check_labels
+from epochal.data.inspection.item_form import has_id, is_whole
+from epochal.data.inspection.item_reader import (
+    NOT_FINITE,
+    BadSample,
+    Description,
+    ItemReader,
+    Progress,
+    checked_ids,
+)
+from epochal.data.inspection.labels import LabelsOutside, check_batch_size, check_labels
+from epochal.data.inspection.seen import fixed_positions, seen_item
+from epochal.data.inspection.told import targets_of, told_ids
+from epochal.data.inspection.unsteady import check_steady
 from epochal.data.traces import in_one_line
 
 if TYPE_CHECKING:
@@ -21,48 +33,128 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch.utils.data import TensorDataset
 
-__all__ = ["Description", "check_batch_size", "check_labels", "describe", "files_stamp"]
+__all__ = [
+    "Description",
+    "LabelsOutside",
+    "check_batch_size",
+    "check_labels",
+    "describe",
+    "files_stamp",
+]
 
 # N samples
 
 
-def describe(dataset: Any, *, name: str) -> Description:
-    """Reads a map-style data set; `name` is the config's field, for errors.
+@dataclass(frozen=True)
+class HowToRead:
+    """What is wanted of the reading of a data set.
 
-    A data set with a method `fingerprint()` that returns a text is identified by that; its items
-    are then read only if the first one has a `sample_id`, and labels stay unknown otherwise. Any
-    other is identified by the content of all items. They are read with the global generators
-    seeded by position, so that augmentation does not change the fingerprint; afterwards these are
-    as before.
+    version: a text that names the content, so that nothing is read for it. keep_bad: items that
+    cannot be trained on are listed and not raised. any_form: items may differ in form. make: gives
+    an object of the data set that nobody has read from, to other processes where reading takes
+    long; None: this one reads alone. progress: told now and then how far it is.
+    """
+
+    version: str | None = None
+    keep_bad: bool = False
+    any_form: bool = False
+    make: Callable[[], Any] | None = None
+    progress: Progress | None = None
+    steady: bool = True
+    inputs: bool = False
+
+
+def describe(dataset: Any, *, name: str, how: HowToRead = HowToRead()) -> Description:
+    """What is known of a map-style data set; `name` is the config's field, for errors.
+
+    Where its content is named, by `how.version` or a method `fingerprint()` that returns a text,
+    no item is read for it: ids are those of its attribute `sample_ids`, labels those of `targets`.
+    Items are read then only where they have a `sample_id` that no attribute tells, or where bad
+    ones are to be found. Any other data set is identified by the content of all items. They are
+    read with the global generators seeded by position, so that augmentation does not change the
+    fingerprint; afterwards these are as before.
 
     Raises DataError for a data set that cannot be trained on: without length or `__getitem__`,
     empty, with an item that raises or that no batch can be made of, or with sample ids that are
     neither whole numbers from 0 on nor texts, each once.
     """
-    import numpy as np
-
-    from epochal.data.loading.items import in_tensors, kept_generators
+    from epochal.data.loading.items import kept_generators
 
     count = _length(dataset, name)
-    stated = _stated_fingerprint(dataset, name)
+    stated = told_fingerprint(dataset, name)
+    if how.version is not None:
+        stated = digest("data-fingerprint", how.version)
     with kept_generators():
-        if stated is None:
-            tensors_and_rows = in_tensors(dataset, np.arange(count, dtype=np.int64))
-            if tensors_and_rows is not None:
-                return _describe_tensors(*tensors_and_rows, count=count, name=name)
-        elif not has_id(ItemReader(dataset, count, name).item(0)):
-            return Description(fingerprint=stated, num_samples=count)
-        reader = ItemReader(dataset, count, name)
-        return reader.read(stated)
+        return _describe(dataset, count, stated, name=name, how=how)
+
+
+def _describe(
+    dataset: Any, count: int, stated: str | None, *, name: str, how: HowToRead
+) -> Description:
+    import numpy as np
+
+    from epochal.data.loading.items import in_tensors
+
+    tensors_and_rows = in_tensors(dataset, np.arange(count, dtype=np.int64))
+    if tensors_and_rows is not None and (stated is None or how.keep_bad):
+        tensors, rows = tensors_and_rows
+        return _describe_tensors(tensors, rows[:], count=count, name=name, stated=stated, how=how)
+    reader = ItemReader(dataset, count, name, inputs=how.inputs)
+    ids = told_ids(dataset, count=count, name=name)
+    if stated is None or how.keep_bad or (ids is None and has_id(reader.item(0))):
+        found = reader.read(
+            stated,
+            keep_bad=how.keep_bad,
+            any_form=how.any_form,
+            make=how.make,
+            progress=how.progress,
+        )
+    else:
+        found = _told(dataset, reader, stated, how=how)
+        if ids is not None:
+            found = replace(found, **checked_ids(ids, name))
+    if how.version is not None:
+        return replace(found, seen=())
+    if how.steady:
+        check_steady(dataset, found.seen, count, name)
+    return found
+
+
+def _told(dataset: Any, reader: ItemReader, fingerprint: str, *, how: HowToRead) -> Description:
+    """What is known without reading all items; a few are looked at."""
+    labels_N = targets_of(dataset, reader.count)
+    seen = reader.look() if how.version is None or labels_N is not None else []
+    if labels_N is not None and any(one.label != labels_N[one.position] for one in seen):
+        labels_N = None  # items are mapped to other classes
+    return Description(
+        fingerprint=fingerprint,
+        num_samples=reader.count,
+        labels=labels_N,
+        label_min=None if labels_N is None else int(labels_N.min()),
+        label_max=None if labels_N is None else int(labels_N.max()),
+        seen=tuple(seen),
+        unequal_at=reader.unequal_at,
+    )
 
 
 def _describe_tensors(
-    dataset: TensorDataset, rows_N: npt.NDArray[np.int64], *, count: int, name: str
+    dataset: TensorDataset,
+    rows_N: npt.NDArray[np.int64],
+    *,
+    count: int,
+    name: str,
+    stated: str | None,
+    how: HowToRead,
 ) -> Description:
     import numpy as np
     import torch
 
-    from epochal.data.inspection.content_digest import UnsupportedItem, add_tensor, row_digests
+    from epochal.data.inspection.content_digest import (
+        UnsupportedItem,
+        add_tensor,
+        not_finite_rows,
+        row_digests,
+    )
 
     tensors = dataset.tensors
     if len(rows_N) != len(dataset) or not np.array_equal(rows_N, np.arange(count)):
@@ -76,13 +168,20 @@ def _describe_tensors(
     labels_N = None
     if len(tensors) > 1 and tensors[1].ndim == 1 and is_whole(tensors[1]):
         labels_N = tensors[1].detach().cpu().to(torch.int64).numpy().copy()
+    strange = sorted({row for tensor in tensors for row in not_finite_rows(tensor)})
     return Description(
-        fingerprint=content.hexdigest(),
+        fingerprint=stated or content.hexdigest(),
         num_samples=count,
+        not_finite=strange,
+        bad=[BadSample(row, NOT_FINITE) for row in strange] if how.keep_bad else (),
         labels=labels_N,
         label_min=None if labels_N is None else int(labels_N.min()),
         label_max=None if labels_N is None else int(labels_N.max()),
         inputs=row_digests(tensors[0]),
+        seen=[
+            seen_item(tuple(tensor[row] for tensor in tensors), row)
+            for row in fixed_positions(count)
+        ],
     )
 
 
@@ -99,7 +198,11 @@ def _length(dataset: Any, name: str) -> int:
         hint = "for arrays of inputs and targets: torch.utils.data.TensorDataset(inputs, targets)"
         raise DataError(f"{name}: found a {kind}; {expected}; {hint}")
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
-        hint = "one that only iterates cannot be shuffled by id or resumed: list(data) makes one"
+        hint = (
+            "one that only iterates cannot be shuffled by id or resumed; write its items once as "
+            f"shards: `epochal data index CONFIG.yaml --field {name} --out ./{name}`, and set "
+            f'{name}: {{target: "epochal.data.datasets:tar_shards", args: {{path: ./{name}}}}}'
+        )
         raise DataError(f"{name}: found a {kind} without items by index; {expected}; {hint}")
     try:
         count = len(dataset)
@@ -113,7 +216,8 @@ def _length(dataset: Any, name: str) -> int:
     return count
 
 
-def _stated_fingerprint(dataset: Any, name: str) -> str | None:
+def told_fingerprint(dataset: Any, name: str) -> str | None:
+    """A digest of what the data set's own `fingerprint()` says; None without. Raises DataError."""
     method = getattr(dataset, "fingerprint", None)
     if not callable(method):
         return None

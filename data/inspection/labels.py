@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import ConfigError, DataError
 from epochal.data.inspection.item_reader import ItemReader
+from epochal.data.inspection.told import targets_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
 SLOW_S = 10.0
 MAX_CHECKED, FEW = 48, 16  # items that are compared with `targets`: by class, and at even steps
 logger = logging.getLogger(__name__)
+
+
+class LabelsOutside(DataError):
+    """Labels that are no classes of the model. num_classes, ignore_index: as `check_labels` has."""
+
+    def __init__(self, message: str, *, num_classes: int, ignore_index: int | None) -> None:
+        super().__init__(message)
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
 
 
 def class_labels(
@@ -66,31 +76,6 @@ def _items_agree(dataset: Any, targets_N: npt.NDArray[np.int64], name: str) -> b
         )
 
 
-def targets_of(dataset: Any, count: int) -> npt.NDArray[np.int64] | None:
-    """The attribute `targets`, through the subsets and chains of torch.utils.data."""
-    import numpy as np
-    from torch.utils.data import ConcatDataset, Subset
-
-    if type(dataset) is Subset:
-        inner: Any = dataset.dataset
-        within = targets_of(inner, len(inner))
-        return None if within is None else within[np.asarray(dataset.indices, dtype=np.int64)]
-    if type(dataset) is ConcatDataset:
-        parts = [targets_of(part, len(part)) for part in dataset.datasets]  # type: ignore[arg-type]  # torch's own stub knows no length
-        known = [part for part in parts if part is not None]
-        return np.concatenate(known) if len(known) == len(parts) else None
-    targets = getattr(dataset, "targets", None)
-    if targets is None or isinstance(targets, str | bytes):
-        return None
-    try:
-        labels_N = np.asarray(targets)
-    except (TypeError, ValueError, RuntimeError):  # ragged lists, tensors that are elsewhere
-        return None
-    if labels_N.shape != (count,) or labels_N.dtype.kind not in "iu":
-        return None
-    return labels_N.astype(np.int64)
-
-
 def _read(dataset: Any, count: int, name: str) -> npt.NDArray[np.int64] | None:
     from epochal.data.loading.items import kept_generators
 
@@ -127,7 +112,7 @@ def check_labels(
     ignore_index: int | None,
     name: str,
 ) -> None:
-    """Raises DataError unless all labels are classes of the model, or ignored by the loss.
+    """Raises LabelsOutside unless all labels are classes of the model, or ignored by the loss.
 
     On a GPU a label outside ends the process, on the CPU it is an IndexError in some epoch.
     label_min, label_max: of all labels, None where unknown; labels_N: the labels by position, int64
@@ -143,17 +128,18 @@ def check_labels(
     ]
     where = ""
     if labels_N is not None:
-        wrong_N = ((labels_N < 0) | (labels_N >= num_classes)) & (labels_N != ignore_index)
-        rows = wrong_N.nonzero()[0]
+        rows = rows_outside(labels_N, num_classes=num_classes, ignore_index=ignore_index)
         outside = [int(labels_N[row]) for row in rows[:1]]
         if outside:
             where = f" ({len(rows)} of {len(labels_N)} samples, first at position {rows[0]})"
     if outside:
-        raise DataError(
+        raise LabelsOutside(
             f"{name}: found the label {outside[0]}{where}, but the model gives {num_classes} "
             f"logits per sample; expected labels from 0 to {num_classes - 1}"
             f"{'' if ignore_index is None else f' (or {ignore_index}, which the loss ignores)'}; "
-            "count the classes from 0, or give the model as many outputs as there are classes"
+            "count the classes from 0, or give the model as many outputs as there are classes",
+            num_classes=num_classes,
+            ignore_index=ignore_index,
         )
     if labels_N is not None and ignore_index is not None:
         ignored = int((labels_N == ignore_index).sum())
@@ -171,3 +157,13 @@ def check_labels(
             f"{name}: every label is {ignore_index}, which the loss ignores; nothing could be "
             "learned or measured; expected labels that are classes"
         )
+
+
+def rows_outside(
+    labels_N: npt.NDArray[np.int64], *, num_classes: int, ignore_index: int | None
+) -> npt.NDArray[np.int64]:
+    """Rows whose label is no class and is not ignored, rising."""
+    import numpy as np
+
+    wrong_N = ((labels_N < 0) | (labels_N >= num_classes)) & (labels_N != ignore_index)
+    return np.flatnonzero(wrong_N)

@@ -9,6 +9,7 @@ from torch.utils.data import TensorDataset
 
 from epochal.data.config.dataset import BatchNames
 from epochal.data.errors import DataError
+from epochal.data.loading.in_memory import InMemory
 
 _INPUT, _TARGET = "input", "target"
 
@@ -18,12 +19,29 @@ def named(dataset: Any, names: BatchNames, *, field: str) -> Any:
 
     field: the config's field, for errors. Items raise DataError where a name is not in them.
     """
+    if type(dataset) is InMemory:
+        return _named_parts(dataset, names, field=field)
     if type(dataset) is TensorDataset:
         tensors = dataset.tensors
         return TensorDataset(
             *(tensors[_place(one, tensors, field=field)] for one in (names.input, names.target))
         )
     return NamedItems(dataset, names, field=field)
+
+
+def _named_parts(dataset: InMemory, names: BatchNames, *, field: str) -> Any:
+    """The set with its parts named, still in memory; a wrapper that tells where one is missing."""
+    parts: list[Any] = list(dataset.names or range(len(dataset.tensors)))
+    chosen = (names.input, names.target)
+    if any(one not in parts for one in chosen):
+        return NamedItems(dataset, names, field=field)
+    target = parts.index(names.target)
+    places = [parts.index(one) for one in chosen]
+    if not dataset.names:
+        return dataset.with_parts(places, (), target=target)
+    rest = [one for one in parts if one not in {*chosen, _INPUT, _TARGET}]
+    places = [*map(parts.index, rest), *places]
+    return dataset.with_parts(places, (*rest, _INPUT, _TARGET), target=target)
 
 
 class NamedItems:
@@ -47,6 +65,8 @@ class NamedItems:
         if name.startswith("_"):  # before __init__, as when a worker unpickles it
             raise AttributeError(name)
         value = getattr(self._dataset, name)
+        if name == "transform_item":
+            return lambda item: self._named(value(item))
         if name == "item_at_size":
             return lambda position, **size: self._named(value(position, **size))
         return self._fingerprint(value) if name == "fingerprint" and callable(value) else value

@@ -7,15 +7,46 @@ kept, nor on workers or ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from epochal.data.hashing import hash_u64
 from epochal.data.types import Window
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+
+class Order(Protocol):
+    """The rows of an epoch in order: positions, int64, a slice at a time. An array is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Ints: ...
+
+
+class Positions:
+    """The ids of samples that have none of their own, without an array of them."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, part: slice | Ints, /) -> Ints:
+        if isinstance(part, slice):
+            return np.arange(*part.indices(self._count), dtype=np.int64)
+        return part
+
+
+Ids: TypeAlias = Ints | Positions
+"""Ids by position, each once."""
 
 # N ids, K of them to be sorted, B of one block or bucket, G buckets
 
@@ -115,17 +146,17 @@ def epoch_order(
 class MicroBatchPlan:
     """An epoch cut into micro-batches, in updates of `accumulate` each; the tail's may be smaller.
 
-    order_K: positions in order, int64 of shape (K,), without what `drop_last` drops.
+    order_K: positions in order, K of them, without what `drop_last` drops.
     offsets_M1: where each micro-batch begins in it, and its end: int64 of shape (M + 1,).
     repeats_K: how often the sample came before in this epoch, int64; None: each comes once.
     sizes_M2: height and width of each micro-batch's images, int64; None: as they are.
     Any micro-step is found in constant time.
     """
 
-    order_K: npt.NDArray[np.int64]
+    order_K: Order
     offsets_M1: npt.NDArray[np.int64]
     accumulate: int
-    repeats_K: npt.NDArray[np.int64] | None = None
+    repeats_K: Order | None = None
     sizes_M2: npt.NDArray[np.int64] | None = None
 
     @property
@@ -144,10 +175,9 @@ class MicroBatchPlan:
         return -(-self.num_micro_steps // self.accumulate)
 
     @cached_property
-    def _offsets(self) -> list[int]:
+    def _offsets(self) -> Sequence[int]:
         """`offsets_M1` as Python's integers: each step reads several, and NumPy's are slower."""
-        offsets: list[int] = self.offsets_M1.tolist()
-        return offsets
+        return array("q", self.offsets_M1.astype(np.int64, copy=False).tobytes())
 
     def slice(self, micro_step: int) -> npt.NDArray[np.int64]:
         """Positions of the samples of that micro-step, from 0: int64 of shape (B,)."""
@@ -219,7 +249,7 @@ def _window(num_samples: int) -> Window:
 
 
 def micro_batches(
-    order_K: npt.NDArray[np.int64], *, batch_size: int, accumulate: int = 1, drop_last: bool = False
+    order_K: Order, *, batch_size: int, accumulate: int = 1, drop_last: bool = False
 ) -> MicroBatchPlan:
     """Cuts `order_K`, positions of shape (K,), into micro-batches of `batch_size` samples.
 
@@ -229,9 +259,9 @@ def micro_batches(
     assert batch_size >= 1, batch_size
     assert accumulate >= 1, accumulate
     offsets_M1 = even_offsets(len(order_K), batch_size=batch_size, drop_last=drop_last)
-    return MicroBatchPlan(
-        order_K=order_K[: offsets_M1[-1]], offsets_M1=offsets_M1, accumulate=accumulate
-    )
+    if offsets_M1[-1] < len(order_K):
+        order_K = order_K[: offsets_M1[-1]]
+    return MicroBatchPlan(order_K=order_K, offsets_M1=offsets_M1, accumulate=accumulate)
 
 
 def even_offsets(count: int, *, batch_size: int, drop_last: bool) -> npt.NDArray[np.int64]:

@@ -14,10 +14,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from multiprocessing.context import ForkContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
@@ -26,10 +27,10 @@ from multiprocessing.util import Finalize
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from epochal.data.errors import TrainingFailed
-from epochal.data.loading.items import ItemSource
+from epochal.data.loading.ahead import Telling
 from epochal.data.traces import in_one_line, users_line, users_trace
 
 GRACE_S = 2.0  # for a worker in the middle of an item; then it is killed
@@ -43,20 +44,30 @@ _exiting = threading.Event()
 
 
 def read_ahead(
-    source: ItemSource, micro_steps: Sequence[int], *, workers: int
+    source: Callable[[int], Any],
+    micro_steps: Collection[int],
+    *,
+    workers: int,
+    prefetch: int,
+    pin: bool,
+    telling: Callable[[Iterable[int]], Telling] | None = None,
 ) -> Generator[Any, None, None]:
-    """The data of `micro_steps`, in order, read by `workers` processes.
+    """The data of `micro_steps`, in order, read by `workers` processes, `prefetch` ahead in each.
 
+    telling: makes what is called, in the process that reads, before each of its micro-steps.
+    pin: a thread of torch's then puts them into memory that a CUDA device copies from by itself.
     Closing or dropping the iterator ends the processes. On Linux they are forked, so `source` need
     not be picklable there; they also end with the thread that started them.
     Raises TrainingFailed, as `source` does, or if a worker was killed.
     """
     context = _ForkContext() if sys.platform == "linux" else None
     loader: DataLoader[Any] = DataLoader(
-        _Steps(source),
+        _Steps(source, micro_steps, telling),
         batch_size=None,  # an item is a whole micro-batch
         sampler=micro_steps,
         num_workers=workers,
+        prefetch_factor=prefetch,
+        pin_memory=pin,
         collate_fn=_unchanged,
         worker_init_fn=partial(_begin_worker, os.getpid()),
         generator=torch.Generator().manual_seed(0),  # else it draws from the global one
@@ -94,10 +105,24 @@ class _Failed:
 
 
 class _Steps(Dataset[Any]):
-    def __init__(self, source: ItemSource) -> None:
+    def __init__(
+        self,
+        source: Callable[[int], Any],
+        micro_steps: Collection[int],
+        telling: Callable[[Iterable[int]], Telling] | None,
+    ) -> None:
         self._source = source
+        self._micro_steps = micro_steps
+        self._telling = telling
+        self._tell: Telling | None = None
 
     def __getitem__(self, micro_step: int) -> Any:
+        if self._telling is not None:
+            if self._tell is None:  # torch deals them out in turn
+                info: Any = get_worker_info()
+                own = islice(self._micro_steps, info.id, None, info.num_workers)
+                self._tell = self._telling(own)
+            self._tell(micro_step)
         try:
             return self._source(micro_step)
         except TrainingFailed as error:

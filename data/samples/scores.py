@@ -81,7 +81,8 @@ class DataMap:
     """Where samples lie on a data map.
 
     variability_M, mean_p_true_M: float64 of shape (M,); state_M: index into `STATES`; lot_M:
-    uint64, a hash of the id: the order in which points are painted, and which of too many are.
+    uint64, a hash of the id: the order in which points are painted, and which of too many are;
+    row_M: int64, its row in the table.
     left_out: samples that fewer than two epochs saw, or whose probabilities are not finite.
     """
 
@@ -89,6 +90,7 @@ class DataMap:
     mean_p_true_M: npt.NDArray[np.float64]
     state_M: npt.NDArray[np.int64]
     lot_M: npt.NDArray[np.uint64]
+    row_M: npt.NDArray[np.int64]
     left_out: int
 
     def __len__(self) -> int:
@@ -106,6 +108,7 @@ def data_map(columns: Columns) -> DataMap | None:
         mean_p_true_M=mean_N[on_N],
         state_M=states(columns)[on_N],
         lot_M=hash_u64(columns["sample_id"][on_N], "data map"),
+        row_M=np.flatnonzero(on_N),
         left_out=int(np.count_nonzero(~on_N)),
     )
 

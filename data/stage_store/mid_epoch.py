@@ -39,6 +39,15 @@ class MidEpochCommit:
     tensors: Path
 
 
+@dataclass(frozen=True)
+class ListedCommit:
+    """A commit by its manifest alone. tensor_bytes: of the file that it names, which is unread."""
+
+    micro_steps: int
+    tensor_bytes: int
+    body: Mapping[str, Any]
+
+
 class MidEpochStore:
     """The commits inside one stage."""
 
@@ -73,6 +82,23 @@ class MidEpochStore:
                 self._store.set_aside(path, "it is no commit of an epoch")
                 self._store.put_new(path, dump_document(manifest))
         self._retire(path)
+
+    def listed(self) -> list[ListedCommit]:
+        """Those whose manifest can be read, of most micro-steps first; for who only looks on.
+
+        A writer may delete any of them meanwhile.
+        """
+        manifests = map(self._manifest, self._manifests(self._store.listing(self._folder)))
+        return [
+            ListedCommit(one["micro_steps"], one["tensors"]["size"], one["body"])
+            for one in manifests
+            if one is not None and isinstance(one["tensors"].get("size"), int)
+        ]
+
+    def latest_name(self) -> str | None:
+        """The name of the commit of most micro-steps, which changes with each; None without one."""
+        names = self._manifests(self._store.listing(self._folder))
+        return names[0] if names else None
 
     @contextmanager
     def newest(

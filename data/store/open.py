@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from epochal.data.errors import BadStore
 from epochal.data.store.addresses import (
@@ -41,3 +42,19 @@ def open_store(url: str, *, folder: Path | None = None) -> Store:
         return Store(address, backend_at(address))
     except (ImportError, ValueError, TypeError) as error:  # a missing package, or a bad option
         raise BadStore(f"store {address} cannot be opened: {cause_of(error)}") from error
+
+
+def files_of(store: Store) -> tuple[Any, str]:
+    """The store's storage as pyarrow reads it, a file system of its own, and the folder there.
+
+    For whoever reads many files in their parts. Nothing is checked on this way.
+    """
+    from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
+
+    from epochal.data.store.remote import ObjectBackend
+
+    backend = backend_at(store.url)
+    if isinstance(backend, ObjectBackend):
+        files, folder = backend.place
+        return PyFileSystem(FSSpecHandler(files)), folder
+    return LocalFileSystem(), str(local_folder(store.url))

@@ -38,6 +38,11 @@ class ObjectBackend:
         self._files.dircache.use_listings_cache = False
         self._swept = False
 
+    @property
+    def place(self) -> tuple[Any, str]:
+        """The file system as fsspec has it, and the store's folder there: to read only."""
+        return self._files, self._root.rstrip("/")
+
     def _key(self, path: str) -> str:
         return f"{self._root.rstrip('/')}/{path}"
 

@@ -79,7 +79,7 @@ class S3Backend(ObjectBackend):
     """A bucket, or a prefix in one."""
 
     def __init__(self, address: str) -> None:
-        super().__init__(address, **_options())
+        super().__init__(address, **s3_options())
         self._files.retries = 1  # `tried` does it
         self._bucket, _, prefix = self._root.partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
@@ -265,7 +265,8 @@ def _time_of(answer: dict[str, Any]) -> datetime:
     return datetime.now(UTC) if date is None else parsedate_to_datetime(date)
 
 
-def _options() -> dict[str, Any]:
+def s3_options() -> dict[str, Any]:
+    """What s3fs is opened with, the user's own configuration included."""
     # botocore's own retries pause by Python's global generator, and aiohttp shuffles by it who
     # gets a free connection: a training may draw from it in the same process. So both have no
     # occasion. With these timeouts a missing endpoint is an error after some seconds instead of a

@@ -137,4 +137,28 @@ TEXT_IDS = Schema(
 )
 """What the samples of a data set are called: sample_id, the hash of the text that is the id."""
 
+KNOWN_SAMPLES = Schema(
+    name="known_samples",
+    version=1,
+    unique_by="position",
+    columns=(
+        Column("position", "int64", "delta"),
+        Column("sample_id", "int64", "delta"),
+        Column("label", "int64", "delta"),
+    ),
+)
+"""What was read of a data set whose reading takes long: ids and labels by position."""
+
+BAD_SAMPLES = Schema(
+    name="bad_samples",
+    version=1,
+    unique_by="position",
+    columns=(
+        Column("position", "int64", "delta"),
+        Column("path", "text", "plain"),
+        Column("error", "text", "plain"),
+    ),
+)
+"""Samples that are left out. path: empty where the data set names none."""
+
 MAX_KEYS = 1 << 14  # of an update: one for each group of parameters, and some more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -182,6 +183,22 @@ def _ignored(loss: Any, given: Mapping[str, Any]) -> int | None:
     if index is None and isinstance(loss, nn.LinearCrossEntropyLoss):
         index = nn.CrossEntropyLoss().ignore_index  # what its None stands for
     return index if isinstance(index, int) and not isinstance(index, bool) else None
+
+
+class NoOptimizer(Optimizer):
+    """Stands for an optimizer where nothing is trained: it has the parameters, and never steps."""
+
+    def __init__(self, model: nn.Module, *, beside: Iterable[nn.Parameter] = ()) -> None:
+        # Not torch's own: that imports the compiler, which takes longer than torch itself.
+        parameters = [one for one in (*model.parameters(), *beside) if one.requires_grad]
+        self.param_groups = [{"params": parameters, "lr": 0.0}]
+        self.state = defaultdict(dict)
+        self.defaults = {}
+
+    def step(self, closure: Any = None) -> Any:  # noqa: ARG002 - as torch's own
+        """Raises: nothing is trained here."""
+        message = "a model that was built without its optimizer is not trained"
+        raise RuntimeError(message)
 
 
 def build_optimizer(

@@ -20,7 +20,12 @@ def join(
     ],
     wait: Annotated[
         float,
-        typer.Option("--wait", min=1, help="Seconds for which nobody may answer there."),
+        typer.Option(
+            "--wait",
+            metavar="SECONDS",
+            min=1,
+            help="For how long it is tried, while nobody answers there.",
+        ),
     ] = 600.0,
     _debug: Debug = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:

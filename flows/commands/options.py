@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from epochal.flows.terminal import completion
+
 
 @dataclass
 class ErrorsShown:
@@ -16,13 +18,20 @@ class ErrorsShown:
     all_frames: bool = False
 
 
-def _show_all_frames(context: typer.Context, value: bool) -> None:  # noqa: FBT001 - typer's way
+def show_all_frames(context: typer.Context, value: bool) -> bool:  # noqa: FBT001 - typer's way
+    """What `--debug` does: errors are shown with all frames. Gives the option's value."""
     shown = context.find_object(ErrorsShown)
     if shown is not None:  # None where the command is not called by `cli.run`
         shown.all_frames = value
+    return value
 
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML config of the run.")]
+ConfigPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CONFIG", help="The YAML config of the run.", autocompletion=completion.configs
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -36,7 +45,7 @@ Debug = Annotated[
     bool,
     typer.Option(
         "--debug",
-        callback=_show_all_frames,
+        callback=show_all_frames,
         help="On an error show all frames, not only those of your own files.",
     ),
 ]
@@ -44,6 +53,7 @@ RunName = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
+        autocompletion=completion.runs,
         help="A config's path, which means the run that it describes, a run's name (NAME, the "
         "last that was planned, or NAME@GENERATION), or STORE/NAME.",
     ),
@@ -59,11 +69,19 @@ OfConfig = Annotated[
 StoreName = Annotated[
     str,
     typer.Argument(
-        metavar="STORE", help="Where stages are kept; a config's path means the store of it."
+        metavar="STORE",
+        help="Where stages are kept; a config's path means the store of it.",
+        autocompletion=completion.stores,
     ),
 ]
 StoreOption = Annotated[
-    str | None, typer.Option("--store", metavar="STORE", help="The store that holds the run.")
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="STORE",
+        help="The store that holds the run.",
+        autocompletion=completion.stores,
+    ),
 ]
 OfAverage = Annotated[
     bool, typer.Option("--ema", help="The average of the weights instead of the weights.")

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from epochal.flows import console
-from epochal.flows.commands.options import AsJson, ConfigPath, Debug, Overrides
+from epochal.flows.commands.options import AsJson, Debug, Overrides
+from epochal.flows.sweeps.view import plan_lines, plan_table
+from epochal.flows.terminal import completion
 from epochal.tasks.config.load import load_config
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.runs.plan import PlanReport, make_plan
+from epochal.tasks.sweeps.cost import cost_of, plan_of_sweep
+from epochal.tasks.sweeps.members import is_sweep, load_sweep
+from epochal.tasks.sweeps.work import SweepWork
+
+Planned = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CONFIG",
+        help="The YAML config of a run, or the file of a sweep.",
+        autocompletion=completion.configs,
+    ),
+]
 
 
 def plan(
-    config: ConfigPath,
+    config: Planned,
     overrides: Overrides = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
     _debug: Debug = False,  # noqa: FBT002 - likewise
 ) -> None:
-    """Print every stage: done, or would run and why. Starts nothing."""
+    """Print every stage: done, or would run and why; of a sweep what its runs share. No start."""
+    if is_sweep(config):
+        _plan_sweep(config, overrides or (), as_json=as_json)
+        return
     report = make_plan(load_config(config, overrides=overrides or ()))
     if as_json:
         console.print_json(plan_object(report))
         return
-    console.out.print(console.plan_table(report))
+    console.print_whole(console.plan_table(report))
     console.out.print()
     total = report.num_needed
     console.out.print(
@@ -38,6 +59,18 @@ def plan(
         console.say_note(note)
     if not report.bitwise:
         console.out.print("bitwise: false (stages from several environments or other parents)")
+
+
+def _plan_sweep(path: Path, overrides: Sequence[str], *, as_json: bool) -> None:
+    work = SweepWork.prepared(load_sweep(path, overrides=overrides))
+    cost = cost_of(work.tree)
+    if as_json:
+        console.print_json(plan_of_sweep(work.tree, cost, to_come=work.proposals_left))
+        return
+    console.print_whole(plan_table(work))
+    console.out.print()
+    for line in plan_lines(work, cost):
+        console.out.print(line)
 
 
 def plan_object(report: PlanReport) -> dict[str, Any]:

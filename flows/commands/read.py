@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from epochal.data.errors import InputError, NotFound
+from epochal.data.store.store import Store
 from epochal.flows import console
 from epochal.flows.commands.options import (
     AsJson,
@@ -18,15 +21,25 @@ from epochal.flows.commands.options import (
     StoreName,
     StoreOption,
 )
+from epochal.flows.terminal.fitting import Column
 from epochal.tasks.goodput.run import run_goodput
+from epochal.tasks.planning.run_view import BestEpoch
+from epochal.tasks.runs.explain import changes_since
 from epochal.tasks.runs.find_run import FoundRun, find_run, named_store, stored_runs
-from epochal.tasks.runs.summary import epoch_rows, flat_metrics, stopping_line
+from epochal.tasks.runs.summary import epoch_rows, flat_metrics, last_attempts, stopping_line
 from epochal.tasks.stages.average import average_text
 
 OfCheckpoints = Annotated[
     bool, typer.Option("--average", help="The mean of the checkpoints, of `averaging:`.")
 ]
 SHORT = 12
+_RANKS = {
+    **dict.fromkeys(("sample_id", "label"), 0),
+    **dict.fromkeys(("weight", "n_seen", "epoch_seen", "variability"), 3),
+    **dict.fromkeys(("p_true", "confidence", "keep"), 2),
+}
+"""Which columns of samples make room first where there is too little."""
+MAX_LEFT_OUT = 20  # samples that are shown; `--json` and the report have all
 
 
 def runs(
@@ -37,24 +50,71 @@ def runs(
     opened = named_store(store)
     found = stored_runs(opened, notice=console.say_note)
     if as_json:
-        console.print_json({"store": opened.url, "runs": [_summary(run) for run in found]})
+        console.print_json(runs_object(opened, found))
         return
     if not found:
         console.out.print(f"{opened.url} has no run yet")
         return
+    began = _began(opened, found)
     rows = [
         [
             run.plan.reference,
             f"{len(epoch_rows(run))} of {run.config.epochs}"
             + (", stopped early" if run.stopped_after is not None else ""),
-            _best(run),
+            console.NOTHING if run.best is None else _value(run.best),
+            _when(began.get(run.plan.reference)),
             (run.weights_sha256 or console.NOTHING)[:SHORT],
-            run.plan.branched_from or console.NOTHING,
+            _difference(run, found),
         ]
         for run in found
     ]
-    columns = ["run", "epochs", "best", "weights sha256", "branched from"]
-    console.print_whole(console.plain_table(columns, rows))
+    cells = [list(column) for column in zip(*rows, strict=True)]
+    columns = [
+        Column("run", cells[0]),
+        Column("epochs", cells[1]),
+        Column("best", cells[2], 1),
+        Column("trained", cells[3], 2),
+        Column("weights sha256", cells[4], 3),
+        Column("what differs", cells[5], 1, folds=True),
+    ]
+    console.print_whole(console.fitted_table(columns))
+
+
+def runs_object(store: Store, found: Sequence[FoundRun]) -> dict[str, Any]:
+    """The runs of a store as `--json` prints them."""
+    return {"store": store.url, "runs": [_summary(run) for run in found]}
+
+
+def _began(store: Store, found: Sequence[FoundRun]) -> dict[str, int]:
+    """`name@generation` → when the last command for it began, ms since 1970."""
+    names = dict.fromkeys(run.plan.run for run in found)
+    return {reference: at for name in names for reference, at in last_attempts(store, name).items()}
+
+
+def _when(ms: int | None) -> str:
+    """A moment as the clock on the wall has it."""
+    if ms is None:
+        return console.NOTHING
+    return datetime.fromtimestamp(ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _difference(run: FoundRun, among: Sequence[FoundRun]) -> str:
+    """What has made a generation of its own of it: where it branched, and what is another there."""
+    origin = run.plan.branched_from
+    if origin is None:
+        return console.NOTHING
+    parent = next((one for one in among if one.plan.reference == origin), None)
+    changes: list[str] = []
+    if parent is not None:
+        changes = changes_since(
+            run.config, run.stages, parent.plan, definitions=run.plan.definitions
+        )
+    after = f"{origin} after {_epochs(run.plan.shared_epochs or 0)}"
+    return f"{after}: {'; '.join(changes)}" if changes else after
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'s' * (count != 1)}"
 
 
 def show(
@@ -98,13 +158,19 @@ def show(
 
 def samples(
     run: RunName,
-    easiest: Annotated[int | None, typer.Option(min=1, help="The N of highest confidence.")] = None,
-    hardest: Annotated[int | None, typer.Option(min=1, help="The N of highest loss.")] = None,
+    easiest: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="The N of highest confidence.")
+    ] = None,
+    hardest: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="The N of highest loss.")
+    ] = None,
     suspects: Annotated[
-        int | None, typer.Option(min=1, help="The N of lowest mean margin: perhaps mislabelled.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="The N of lowest mean margin: perhaps mislabelled."),
     ] = None,
     forgotten: Annotated[
-        int | None, typer.Option(min=1, help="The N that were right and then wrong most often.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="The N that were right and then wrong most often."),
     ] = None,
     pictures: Annotated[
         Path | None,
@@ -131,10 +197,16 @@ def samples(
     if as_json:
         console.print_json(view.as_object())
         return
-    console.print_whole(console.plain_table(view.columns, view.rows()))
+    cells = [list(column) for column in zip(*view.rows(), strict=True)]
+    columns = [
+        Column(name, cells[place] if cells else [], _RANKS.get(name, 1))
+        for place, name in enumerate(view.columns)
+    ]
+    console.print_whole(console.fitted_table(columns))
     console.out.print()
     for line in (view.caption, *view.notes):
         console.out.print(line)
+    _say_left_out(view.left_out)
     for table in view.tables:
         if table.epoch == view.epoch:
             for name, url in (("observations", table.observations), ("samples", table.samples)):
@@ -142,6 +214,24 @@ def samples(
                     console.out.print(f"{name:<12} {url}")
     if pictures is not None:
         console.out.print(f"{'pictures':<12} {pictures}")
+
+
+def _say_left_out(left_out: Sequence[Mapping[str, Any]]) -> None:
+    if left_out:
+        console.out.print(f"{len(left_out)} left out, for they cannot be trained on:")
+        rows = [
+            [
+                one["data"],
+                str(one["position"]),
+                one["error"]
+                if one["path"] is None or one["path"] in one["error"]
+                else f"{one['path']}: {one['error']}",
+            ]
+            for one in left_out[:MAX_LEFT_OUT]
+        ]
+        columns = ["data", "position", "cause"]
+        console.print_whole(console.text_table(columns, rows, folds="cause"))
+        console.out.print()
 
 
 def _order(**asked: int | None) -> tuple[str | None, int | None]:
@@ -155,7 +245,7 @@ def export(
     run: RunName,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write the weights.")],
     epoch: Annotated[
-        str | None, typer.Option(help="An epoch, or `best`; none: the last one.")
+        str | None, typer.Option(metavar="EPOCH", help="An epoch, or `best`; none: the last one.")
     ] = None,
     ema: OfAverage = False,  # noqa: FBT002 - typer's way of a flag
     average: OfCheckpoints = False,  # noqa: FBT002 - typer's way of a flag
@@ -230,9 +320,11 @@ def _epoch_number(run: FoundRun, epoch: str | None, *, ema: bool) -> int:
 
 def _best(run: FoundRun) -> str:
     best = run.best
-    if best is None:
-        return console.NOTHING
-    return f"{best.metric} {console.number(best.value)} in epoch {best.epoch}"
+    return console.NOTHING if best is None else f"{_value(best)} in epoch {best.epoch}"
+
+
+def _value(best: BestEpoch) -> str:
+    return f"{best.metric} {console.number(best.value)}"
 
 
 def _summary(run: FoundRun) -> dict[str, Any]:

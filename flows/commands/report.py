@@ -1,7 +1,11 @@
-"""`epochal report`: a run as one HTML page."""
+"""`epochal report`: runs as one HTML page; `epochal landscape`: the loss around a checkpoint."""
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,49 +29,154 @@ from epochal.flows.commands.options import (
     RunName,
     StoreOption,
 )
-from epochal.tasks.out_file import check_out, whole_file
+from epochal.flows.environment import importing
+from epochal.flows.terminal.style import may_move
+from epochal.tasks.out_file import check_out
 from epochal.tasks.runs.find_run import FoundRun, find_run
 from epochal.tasks.stages.commit import number
 
 if TYPE_CHECKING:
     from epochal.data.inspection.dataset import OpenDataset
-    from epochal.tasks.report.page import Images
+    from epochal.tasks.report.page.shown_run import ShownRun
+
+
+RELOAD_S = 5
+"""How often a page that is kept fresh loads itself again."""
+POLL_S = 2.0
+
+RunNames = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN",
+        help="One run or several: a config's path, which means the run that it describes, a run's "
+        "name (NAME, the last that was planned, or NAME@GENERATION), or STORE/NAME.",
+    ),
+]
 
 
 def report(
-    run: RunName,
+    runs: RunNames,
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="The page, one file with all in it.")
     ] = Path("report.html"),
+    live: Annotated[  # noqa: FBT002 - typer's way of a flag
+        bool,
+        typer.Option(
+            "--live", help="Keep the page fresh until the runs are done, or until Ctrl-C."
+        ),
+    ] = False,
     overrides: OfConfig = None,
     store: StoreOption = None,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+    as_json: AsJson = False,  # noqa: FBT002 - likewise
     _debug: Debug = False,  # noqa: FBT002 - likewise
 ) -> None:
-    """Write a run's curves, kept samples, data map and hardest samples as one HTML page."""
-    from epochal.tasks.report.page import report_html
-    from epochal.tasks.run_data.sample_names import sample_names
-
+    """Write one run, or several over each other, as one HTML page that needs no network."""
     check_out(out, option="--out", ends=(".html", ".htm"))
-    stored_run = find_run(run, store=store, overrides=overrides or (), notice=console.say_note)
-    names = sample_names(stored_run, notice=console.say_note)
-    data = report_html(stored_run, images=_images(stored_run, names.data), names=names).encode()
-    with whole_file(out, option="--out") as file:
-        file.write_bytes(data)
+    asked = _Asked(runs, store, overrides or ())
+    if live:
+        size = _keep_fresh(asked, out, tell=not as_json)
+    else:
+        # Half of it is imports: of Bokeh, of torch for predictions, of what the data needs.
+        with importing():
+            from epochal.tasks.report.page.write import write_page
+
+            size = write_page(asked.shown(asked.found()), out)
+    names = [run.plan.run for run in asked.found()] if as_json else []
     if as_json:
-        console.print_json({"run": stored_run.plan.run, "file": str(out), "bytes": len(data)})
-        return
-    console.out.print(f"{out}  {stored_run.plan.reference}  {console.size(len(data))}")
+        named = {"run": names[0]} if len(names) == 1 else {"runs": names}
+        console.print_json({**named, "file": str(out), "bytes": size})
+    elif not live:
+        console.out.print(f"{out}  {', '.join(asked.references)}  {console.size(size)}")
 
 
-def _images(run: FoundRun, opened: OpenDataset | None) -> Images | str:
-    from epochal.tasks.run_data.sample_images import open_images, read_images
+class _Asked:
+    """The runs that a page was asked for, looked up again and again."""
+
+    def __init__(self, names: Sequence[str], store: str | None, overrides: Sequence[str]) -> None:
+        self._names = names
+        self._store = store
+        self._overrides = overrides
+        self._data: dict[str, OpenDataset | str] = {}
+        self.references: list[str] = []
+
+    def found(self) -> list[FoundRun]:
+        """The runs as the store has them now. Raises InputError for one that is named twice."""
+        notice = (lambda _: None) if self.references else console.say_note
+        runs = [
+            find_run(name, store=self._store, overrides=self._overrides, notice=notice)
+            for name in self._names
+        ]
+        places = [(run.store.url, run.plan.reference) for run in runs]
+        for place, name in zip(places, self._names, strict=True):
+            if places.count(place) > 1:
+                raise InputError(f"RUN {name}: {place[1]} is named twice; leave one of the two out")
+        self.references = [run.plan.reference for run in runs]
+        return runs
+
+    def shown(self, runs: Sequence[FoundRun]) -> list[ShownRun]:
+        """The runs with what their data sets tell; those are opened once."""
+        from epochal.tasks.predictions import predicted_classes
+        from epochal.tasks.report.page.shown_run import ShownRun
+        from epochal.tasks.run_data.sample_images import read_images
+        from epochal.tasks.run_data.sample_names import sample_names
+
+        shown = []
+        for name, run in zip(self._names, runs, strict=True):
+            names = sample_names(run, notice=console.say_note)
+            if name not in self._data:
+                self._data[name] = names.data or _opened(run)
+            data = self._data[name]
+            if isinstance(data, str):
+                shown.append(ShownRun(run, images=data, predictions=data, names=names))
+            else:
+                shown.append(
+                    ShownRun(
+                        run,
+                        images=partial(read_images, data),
+                        predictions=partial(predicted_classes, run, data),
+                        names=names,
+                    )
+                )
+        return shown
+
+
+def _keep_fresh(asked: _Asked, out: Path, *, tell: bool) -> int:
+    """Writes the page whenever the store has more of the runs. Ends with them, or by Ctrl-C."""
+    from epochal.tasks.report.page.write import write_page
+    from epochal.tasks.runs.open_epoch import latest_commit
+
+    seen, size, waiting = None, 0, threading.Event()
+    runs = asked.found()
+    try:
+        while True:
+            whole = all(run.is_whole for run in runs)
+            now = [(run.plan, sorted(run.records), latest_commit(run)) for run in runs]
+            began_s = time.monotonic()
+            if now != seen:
+                size = write_page(asked.shown(runs), out, live_s=None if whole else RELOAD_S)
+                if tell and seen is None:
+                    until = "" if whole else "; kept fresh, Ctrl-C ends it"
+                    names = ", ".join(asked.references)
+                    console.out.print(f"{out}  {names}  {console.size(size)}{until}")
+            seen = now
+            if whole:
+                return size
+            # A page costs seconds of a processor that the run may need: at most a third of them.
+            waiting.wait(max(POLL_S, 2 * (time.monotonic() - began_s)))
+            runs = asked.found()
+    except KeyboardInterrupt:
+        # As it is now, and for good: nobody writes it any more.
+        return write_page(asked.shown(runs), out)
+
+
+def _opened(run: FoundRun) -> OpenDataset | str:
+    """The training data that the images are of, or why it cannot be opened."""
+    from epochal.tasks.run_data.sample_images import open_images
 
     try:
-        data = opened or open_images(run, notice=console.say_note)
+        return open_images(run, notice=console.say_note)
     except EpochalError as error:
         return str(error)
-    return lambda sample_ids: read_images(data, sample_ids)
 
 
 MAX_POINTS = 1001
@@ -75,18 +184,30 @@ MAX_POINTS = 1001
 
 def landscape(
     run: RunName,
-    epoch: Annotated[int | None, typer.Option(min=0, help="An epoch; none: the last one.")] = None,
+    epoch: Annotated[
+        int | None, typer.Option(metavar="EPOCH", min=0, help="An epoch; none: the last one.")
+    ] = None,
     points: Annotated[
-        int, typer.Option(min=3, max=MAX_POINTS, help="Points along each axis, an odd number.")
+        int,
+        typer.Option(
+            metavar="N", min=3, max=MAX_POINTS, help="Points along each axis, an odd number."
+        ),
     ] = 21,
     extent: Annotated[
         float,
-        typer.Option("--range", help="How far it goes each way, in units of the filters' norms."),
+        typer.Option(
+            "--range", metavar="X", help="How far it goes each way, in units of the filters' norms."
+        ),
     ] = 1.0,
     samples: Annotated[
-        int, typer.Option(min=1, help="Validation samples that each loss is the mean of, at most.")
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Validation samples that each loss is the mean of, at most."
+        ),
     ] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the directions and the samples.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Of the directions and the samples.")
+    ] = 0,
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="The picture; its numbers go beside it.")
     ] = Path("landscape.png"),
@@ -160,5 +281,5 @@ def _bar() -> Progress:
         TimeRemainingColumn(compact=True),
         console=console.err,
         transient=True,
-        disable=not console.err.is_terminal,
+        disable=not may_move(console.err),
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import webbrowser
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ from epochal.data.errors import InputError
 from epochal.flows import console, servers
 from epochal.flows.commands.options import AsJson, ConfigPath, Overrides
 from epochal.flows.environment import check_environment
+from epochal.flows.terminal.region import waiting
 
 MAX_PORT = 65535
 
@@ -38,6 +38,7 @@ MlflowPort = Annotated[
         help=f"Port of MLflow's API and UI; else {servers.MLFLOW_PORT}, or a free one.",
     ),
 ]
+OpenPages = Annotated[bool, typer.Option("--open", help="Show both UIs in your browser.")]
 Cron = Annotated[
     str | None,
     typer.Option(
@@ -69,12 +70,17 @@ Paused = Annotated[
 def up(
     prefect_port: PrefectPort = None,
     mlflow_port: MlflowPort = None,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's way of a flag
+    open_pages: OpenPages = False,  # noqa: FBT002 - typer's way of a flag
+    as_json: AsJson = False,  # noqa: FBT002 - likewise
 ) -> None:
     """Start Prefect's and MLflow's servers and UIs, and a worker for deployments."""
     check_environment()
-    with _waiting("starting Prefect, MLflow and a worker: up to half a minute the first time"):
+    with waiting(
+        console.err, "starting Prefect, MLflow and a worker: up to half a minute the first time"
+    ):
         there = servers.up(prefect_port=prefect_port, mlflow_port=mlflow_port)
+    if open_pages:
+        _open_pages(there.prefect_ui, there.mlflow_ui)
     if as_json:
         console.print_json(
             {
@@ -117,7 +123,7 @@ def down(
     """Stop what `up`, `train` or `deploy` started in the background, unless a run works."""
     if not force:
         _check_nothing_works()
-    with _waiting("stopping"):
+    with waiting(console.err, "stopping"):
         stopped = servers.down().stopped
     if as_json:
         console.print_json({"stopped": list(stopped)})
@@ -138,7 +144,7 @@ def deploy(
     check_environment()
     from epochal.flows.commands.deploy import deploy_config
 
-    with _waiting("deploying"):
+    with waiting(console.err, "deploying"):
         done = deploy_config(
             config,
             overrides=overrides or (),
@@ -156,6 +162,15 @@ def deploy(
         console.out.print(f"{title:<12}{text}".rstrip())
 
 
+def _open_pages(*urls: str) -> None:
+    """In the browser of whoever types; without one it is said where the pages are."""
+    opened = [webbrowser.open(url) for url in urls]
+    if not all(opened):
+        console.say_note(
+            f"--open: no browser could be opened here; the pages are at {' and '.join(urls)}"
+        )
+
+
 def _check_nothing_works() -> None:
     from epochal.flows.flow_run.dead_runs import runs_at_work
 
@@ -166,13 +181,3 @@ def _check_nothing_works() -> None:
             "Prefect's UI, or `epochal down --force`, after which the same command goes on from "
             "what was committed"
         )
-
-
-@contextmanager
-def _waiting(text: str) -> Iterator[None]:
-    """A spinner on standard error while the block runs, if that is a terminal."""
-    if not console.err.is_terminal:
-        yield
-        return
-    with console.err.status(f"{text} …"):
-        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from epochal.data.store.store import Store
 from epochal.flows import console
 from epochal.flows.commands.options import AsJson, OfConfig, RunName, StoreName, StoreOption
 from epochal.flows.environment import check_environment
+from epochal.flows.terminal.style import BAD, GOOD
 from epochal.tasks.runs.find_run import find_run, named_store
 from epochal.tasks.upkeep import Garbage, VerifyReport, find_garbage, remove_garbage, verify_store
 
@@ -49,7 +51,7 @@ def verify(
             f"{console.size(report.bytes)}"
         )
         for problem in report.problems:
-            console.out.print(console.line(("✗", "red"), f" {problem}"))
+            console.out.print(console.line(("✗", BAD), f" {problem}"))
     for kept in report.kept:
         console.say_note(f"not moved to damaged/: {kept}")
     if report.problems:
@@ -60,7 +62,7 @@ def verify(
             "`epochal train` computes them again"
         )
     if not as_json:
-        console.out.print(console.line(("✓", "green"), " every digest is right"))
+        console.out.print(console.line(("✓", GOOD), " every digest is right"))
 
 
 def _what_now(report: VerifyReport) -> str:
@@ -115,7 +117,8 @@ def gc(
     if not garbage.bytes and not garbage.objects and not garbage.uploads:
         console.out.print(f"{opened.url}: everything is needed")
         return
-    what = "deleted" if yes else "can be deleted; `epochal gc … --yes` does it"
+    command = f"epochal gc {shlex.quote(store)} --yes"
+    what = "deleted" if yes else f"can be deleted; `{command}` does it"
     console.out.print(f"{console.size(garbage.bytes)} {what}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from epochal.flows.servers import (
     mlflow_ui_of,
     touch_servers,
 )
+from epochal.flows.terminal.region import waiting
 from epochal.flows.termination import told_of_termination
 from epochal.tasks.config.load import load_config
 from epochal.tasks.config.run import RunConfig
@@ -44,9 +46,11 @@ def train(
     _debug: Debug = False,  # noqa: FBT002 - likewise
 ) -> None:
     """Run or resume: what the store has is not computed again."""
-    loaded = load_config(config, overrides=overrides or ())
+    with waiting(console.err, "reading the config"):
+        loaded = load_config(config, overrides=overrides or ())
     with ProgressReporter(bar=loaded.launch.kind != "inline") as reporter:
-        given = shlex.join([str(config), *(f"--set={override}" for override in overrides or ())])
+        sets = [part for override in overrides or () for part in ("--set", override)]
+        given = shlex.join([str(config), *sets])
         finished = run_training(loaded, reporter=reporter, given=given)
     if as_json:
         console.print_json(finished.result)
@@ -55,7 +59,7 @@ def train(
     console.print_whole(console.epochs_table(finished.rows, title=f"run {finished.reference}"))
     console.out.print()
     for line in finished.where_to_look:
-        console.out.print(line)
+        console.out.print(line, whole=True)
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,14 @@ def run_training(config: RunConfig, *, reporter: ProgressReporter, given: str) -
         run = prepare(config, reporter=told, local_mlflow=local_mlflow, meanwhile=meanwhile)
         with closing(run):
             store_url = run.session.store.url
+            reporter.doing("waiting for Prefect's server")
             server = begin_prefect_server().wait()
             if server.started:
                 reporter.notice(
                     f"started a Prefect server in the background; its UI: {server.ui_url}"
                 )
             touch_servers()
+            reporter.doing("starting the flow in Prefect")
             with reporting_to(told), working_on(run):
                 result = _call_flow(config, run, api_url=server.api_url, reporter=reporter)
     reporter.done()
@@ -103,7 +109,7 @@ def run_training(config: RunConfig, *, reporter: ProgressReporter, given: str) -
         where_to_look=_where_to_look(
             run.view.config,
             result,
-            server.ui_url,
+            {"Prefect": server.ui_url, **told.links},
             reference=run.plan.reference,
             store=store_url,
             given=given,
@@ -121,6 +127,7 @@ def _call_flow(
         with importing():
             from prefect.client.orchestration import get_client
 
+            from epochal.flows.flow_run.cancellation import telling_of_cancellation
             from epochal.flows.flow_run.dead_runs import end_left_running
             from epochal.flows.train import train
 
@@ -131,11 +138,12 @@ def _call_flow(
                         f"Prefect's run {left.name!r} ({left.id}) was left {left.state_name} by a "
                         "process that is gone; it is ended there now, and can be retried"
                     )
-            with own_heartbeat():
+            with own_heartbeat(), telling_of_cancellation():
                 # As JSON, of which Prefect takes nothing for a reference of its own; it becomes a
                 # `RunConfig` again as the flow's parameters are checked.
                 given: Any = config.model_dump(mode="json")
                 result: dict[str, Any] = train(given)
+            reporter.doing("sending Prefect the last of the log")
             return result
 
         # The flow takes the run that was prepared, and gives it its tracker, before all else.
@@ -154,10 +162,18 @@ def shown_store(url: str) -> str:
     return url.removeprefix("file://")
 
 
+def _without(given: str, field: str) -> str:
+    """The command's words but for what it sets that field to."""
+    first, *words = shlex.split(given)
+    pairs = zip(words[::2], words[1::2], strict=True)
+    kept = [pair for pair in pairs if pair[1].partition("=")[0].strip() != field]
+    return shlex.join([first, *(word for pair in kept for word in pair)])
+
+
 def _where_to_look(
     config: RunConfig,
     result: dict[str, Any],
-    ui_url: str,
+    links: Mapping[str, str],
     *,
     reference: str,
     store: str,
@@ -165,17 +181,21 @@ def _where_to_look(
     average: str | None,
 ) -> list[str]:
     mlflow_ui = mlflow_ui_of(result["mlflow_tracking_uri"])
-    mlflow = mlflow_ui or f"{result['mlflow_tracking_uri']} (`epochal up` shows it in a browser)"
+    mlflow = (
+        links.get("MLflow")
+        or mlflow_ui
+        or f"{result['mlflow_tracking_uri']} (`epochal up` shows it in a browser)"
+    )
     program = _program()
     more = f"epochs={config.epochs + 4}"
     if config.max_updates is not None:
         more = f"max_updates={2 * config.max_updates}"
-    longer = f"{program} plan {given} --set {more}"
+    longer = f"{program} plan {_without(given, more.partition('=')[0])} --set {more}"
     hardest = (
         f"{program} samples {reference} --store {shlex.quote(shown_store(store))} --hardest 10"
     )
     return [
-        f"Prefect  {ui_url}",
+        f"Prefect  {links['Prefect']}",
         f"MLflow   {mlflow}",
         f"store    {store}",
         f"weights  sha256 {result['weights_sha256']}",

@@ -56,12 +56,20 @@ def check_name(name: str) -> str:
 
 
 def put_deployment(
-    config: RunConfig, *, name: str, source: Path, schedule: Schedule | None, paused: bool
+    config: RunConfig,
+    *,
+    name: str,
+    source: Path,
+    schedule: Schedule | None,
+    paused: bool,
+    pool: str = WORK_POOL,
+    at_once: int = 1,
 ) -> Deployed:
     """Creates the deployment of `config`, or makes the one of this name like it.
 
     Call it inside `talking_to`. source: the config's file. paused: its schedule waits until
-    somebody resumes it.
+    somebody resumes it. pool: whose workers run it; another than ours must be there.
+    at_once: how many of its runs may be at work; more than one are of different configs.
     """
     with importing():
         from prefect.client.orchestration import get_client
@@ -71,7 +79,7 @@ def put_deployment(
         from epochal.flows.train import train
     full_name = f"{train.name}/{name}"
     with get_client(sync_client=True) as client:
-        _ensure_work_pool(client)
+        _ensure_work_pool(client, pool)
         try:
             before = client.read_deployment_by_name(full_name)
         except ObjectNotFound:
@@ -83,7 +91,7 @@ def put_deployment(
             tags=[TAG],
             entrypoint=ENTRYPOINT,
             pull_steps=[],
-            work_pool_name=WORK_POOL,
+            work_pool_name=pool,
             job_variables=_job_variables(),
             parameters={"config": form_values(config)},
             parameter_openapi_schema=form_schema(
@@ -92,19 +100,22 @@ def put_deployment(
             enforce_parameter_schema=True,
             paused=paused,
             schedules=_schedules(schedule),
-            **_one_at_a_time(),
+            **_at_once(at_once),
         )
         return Deployed(
             deployment_id=deployment_id,
             name=full_name,
             created=before is None,
             removed_schedules=_removed(before, schedule),
-            workers=_online_workers(client),
+            workers=_online_workers(client, pool),
         )
 
 
-def _ensure_work_pool(client: SyncPrefectClient) -> None:
+def _ensure_work_pool(client: SyncPrefectClient, name: str) -> None:
     """The pool that `epochal up` works for; a deployment may come before the first worker."""
+    if name != WORK_POOL:
+        _check_pool(client, name)
+        return
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
     from prefect.workers.process import ProcessWorker
@@ -125,13 +136,25 @@ def _ensure_work_pool(client: SyncPrefectClient) -> None:
         )
 
 
+def _check_pool(client: SyncPrefectClient, name: str) -> None:
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        client.read_work_pool(name)
+    except ObjectNotFound as error:
+        raise InputError(
+            f"work pool {name!r}: Prefect has none of this name; `prefect work-pool create` makes "
+            f"one, and {WORK_POOL!r} is the one that `epochal up` works for"
+        ) from error
+
+
 def _job_variables() -> dict[str, Any]:
     """Settings of the process that a worker starts for each run."""
     settings = {name: os.environ.get(name, value) for name, value in DEFAULTS.items()}
     return {"env": {**settings, "PYTHONSAFEPATH": "1"}}  # import nothing from where it starts
 
 
-def _one_at_a_time() -> dict[str, Any]:
+def _at_once(count: int) -> dict[str, Any]:
     """One run of a deployment at a time: a second would compute the same stages, so it waits."""
     from prefect.client.schemas.objects import (
         ConcurrencyLimitStrategy,
@@ -139,7 +162,7 @@ def _one_at_a_time() -> dict[str, Any]:
     )
 
     waits = ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
-    return {"concurrency_limit": 1, "concurrency_options": waits}
+    return {"concurrency_limit": count, "concurrency_options": waits}
 
 
 def _schedules(schedule: Schedule | None) -> list[DeploymentScheduleCreate]:
@@ -160,8 +183,8 @@ def _removed(before: DeploymentResponse | None, schedule: Schedule | None) -> tu
     )
 
 
-def _online_workers(client: SyncPrefectClient) -> tuple[str, ...]:
-    workers = client.read_workers_for_work_pool(WORK_POOL)
+def _online_workers(client: SyncPrefectClient, pool: str) -> tuple[str, ...]:
+    workers = client.read_workers_for_work_pool(pool)
     return tuple(worker.name for worker in workers if worker.status == "ONLINE")
 
 

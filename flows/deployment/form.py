@@ -24,6 +24,13 @@ _VARIANTS = {
 }
 """Names of the buttons that say what a value is; the form would show `int`, `None`."""
 _AS_USUAL = {"type": "null", "title": "as usual"}
+_WORDS = {"ema": "EMA", "uri": "URI", "lr": "LR", "jit": "JIT"}
+"""Of names, as people write them."""
+_FIRST = (
+    "name", "epochs", "seed", "optimizer", "schedule", "loader", "sampling", "gradients",
+    "model", "loss", "train_data", "validation_data", "metrics",
+)  # fmt: skip
+"""What is changed from run to run stands above what stays; then all else in the config's order."""
 _CAPITALS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -37,18 +44,32 @@ def form_values(config: RunConfig) -> dict[str, Any]:
 def form_schema(schema: dict[str, Any], deployed: RunConfig) -> dict[str, Any]:
     """The schema with titles, sections and, for targets, those that the deployment's runs may name.
 
+    What only a sweep gives is checked as ever, and not drawn.
+
     The server refuses other targets before a run exists; those in `args` are found when it starts.
     """
     names = allowed_targets(deployed)
     parts = {name: _part(name, part, names) for name, part in schema["definitions"].items()}
     parts["SamplingConfig"] = _of_policy(parts["SamplingConfig"], deployed.sampling)
+    arguments = parts["OptimizerConfig"]["properties"]["args"]
+    arguments["required"] = ["lr"]
     fields = parts["RunConfig"]["properties"]
-    for position, name in enumerate(fields):
+    for position, name in enumerate(dict.fromkeys([*_FIRST, *fields])):
         section = _section(fields[name]) if name in SECTIONS else fields[name]
         fields[name] = {**section, "position": position}
+    shown = {"config": {**schema["properties"]["config"], "title": "Run"}}
+    hidden = {
+        f"^{name}$": field for name, field in schema["properties"].items() if name != "config"
+    }
     # The deployment gives `config`: where the schema requires it, a quick run asks for all of it
     # again, and the newer UI refuses to save a schedule without it.
-    return {**schema, "required": [], "definitions": parts}
+    return {
+        **schema,
+        "properties": shown,
+        **({"patternProperties": hidden} if hidden else {}),
+        "required": [],
+        "definitions": parts,
+    }
 
 
 def _part(name: str, part: dict[str, Any], names: list[str]) -> dict[str, Any]:
@@ -65,7 +86,7 @@ def _part(name: str, part: dict[str, Any], names: list[str]) -> dict[str, Any]:
 
 
 def _titled(name: str, field: dict[str, Any]) -> dict[str, Any]:
-    words = name.replace("_", " ")
+    words = " ".join(_WORDS.get(word, word) for word in name.split("_"))
     field = {**field, "title": words[:1].upper() + words[1:]}
     if "oneOf" in field:  # variants by their `kind`: the form knows no oneOf
         field["anyOf"] = field.pop("oneOf")

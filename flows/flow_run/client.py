@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
@@ -146,8 +147,10 @@ def quiet_console() -> Iterator[None]:
             _drop_events()
         raise
     finally:
-        for sender in (APILogWorker, EventsWorker):
-            sender.drain_all(timeout=_DRAIN_S)
+        # In a thread: beside a running event loop, as in a notebook, it only gives a coroutine.
+        with ThreadPoolExecutor(1) as outside:
+            for sender in (APILogWorker, EventsWorker):
+                outside.submit(sender.drain_all, timeout=_DRAIN_S).result()
         logging.raiseExceptions = shown
         for handler in handlers:
             handler.removeFilter(_is_not_prefects)

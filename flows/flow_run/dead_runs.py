@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun, State
 
-FLOW = "train"
+FLOWS = ("train", "sweep")
 # Labels of a flow run. A pid means something in its namespace only, and names one process only
 # together with the moment when it began.
 _HOST, _SPACE, _PID, _STARTED, _TRY = (
@@ -52,8 +52,8 @@ def noting_process() -> Iterator[None]:
         raise RuntimeError("noting_process() is for the inside of a flow")
     with get_client(sync_client=True) as client:
         client.update_flow_run_labels(run.id, {**process_labels(), _TRY: run.run_count})
-        if run.run_count > 1:
-            _end_tasks(client, run.id, before=run.run_count)
+        # No task of this try has begun. What resumes a paused run counts as the same try.
+        _end_tasks(client, run.id, before=run.run_count + 1)
     yield
 
 
@@ -91,7 +91,7 @@ def end_left_running(client: SyncPrefectClient) -> list[FlowRun]:
 
     states = {"type": {"any_": list(_UNFINISHED)}}
     unfinished = client.read_flow_runs(
-        flow_filter=FlowFilter.model_validate({"name": {"any_": [FLOW]}}),
+        flow_filter=FlowFilter.model_validate({"name": {"any_": list(FLOWS)}}),
         flow_run_filter=FlowRunFilter.model_validate({"state": states}),
         sort=FlowRunSort.START_TIME_DESC,
         limit=_PAGE,

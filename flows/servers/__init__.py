@@ -11,7 +11,7 @@ from epochal.data.errors import InputError
 from epochal.flows.servers import mlflow as mlflow_server
 from epochal.flows.servers import prefect as prefect_server
 from epochal.flows.servers import worker as worker_server
-from epochal.flows.servers.configured import configured_api_url
+from epochal.flows.servers.configured import check_answers, configured_api_url
 from epochal.flows.servers.home import ServerHome
 from epochal.flows.servers.mlflow import local_mlflow_uri, mlflow_ui_of
 from epochal.flows.servers.own_pages import own_pages_only
@@ -44,6 +44,8 @@ __all__ = [
     "StartingServer",
     "UpResult",
     "begin_prefect_server",
+    "check_answers",
+    "configured_api_url",
     "down",
     "ensure_prefect_server",
     "is_alive",

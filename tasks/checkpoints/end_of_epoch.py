@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 COMPANIONS = ("companions", "companions_state")
 """Artifacts of the state of loss and step, where these have one: its tensors, and the rest."""
+CHECKPOINT = ("model", "optimizer", "state", "ema", *COMPANIONS)
+"""Artifacts that make a checkpoint, where a stage has them."""
 
 
 class ArtifactSource(Protocol):

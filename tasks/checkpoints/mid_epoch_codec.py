@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epochal.data.errors import CorruptObject
 from epochal.data.stage_store.mid_epoch import MidEpochCommit
+from epochal.data.tables.schemas import OBSERVATIONS
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
     from epochal.engine.loop.progress import MidEpochState
@@ -19,6 +24,19 @@ _SLICED = (_MODEL, _OPTIMIZER, _EMA, _GRADIENT)
 """What tensors begin with of which a process may hold a slice."""
 _COMPANION, _COMPANIONS = "companion/", "companions"
 _METRIC, _OBSERVED, _ENDS = "metric/", "observed/", "update_ends"
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """What an epoch has recorded by a commit.
+
+    metrics: name → float64 of shape (U,). observations: name → shape (N,), in the order of
+    training. ends_U: samples trained on by the end of each update.
+    """
+
+    metrics: Mapping[str, npt.NDArray[np.float64]]
+    observations: Mapping[str, npt.NDArray[Any]]
+    ends_U: npt.NDArray[np.int64]
 
 
 def encode(
@@ -89,6 +107,51 @@ def _arrays(partial: MidEpochState) -> dict[str, Tensor]:
         _ENDS: np.array(partial.update_ends, dtype=np.int64),
     }
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def read_recorded(tensors: Path) -> Recorded:
+    """The numbers that a commit holds beside the state, which is not read. Without torch.
+
+    Raises CorruptObject where they are no columns of one epoch, FileNotFoundError.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(tensors), framework="numpy") as file:
+            held = {
+                prefix: {
+                    name.removeprefix(prefix): file.get_tensor(name)
+                    for name in file.keys()  # noqa: SIM118 - it is no mapping
+                    if name.startswith(prefix)
+                }
+                for prefix in (_METRIC, _OBSERVED)
+            }
+            found = Recorded(held[_METRIC], held[_OBSERVED], file.get_tensor(_ENDS))
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise CorruptObject(f"a commit inside an epoch cannot be read: {error}") from error
+    problem = next(_unlike(found), None)
+    if problem is not None:
+        raise CorruptObject(f"a commit inside an epoch: {problem}")
+    return found
+
+
+def _unlike(found: Recorded) -> Iterator[str]:
+    ends_U, ids_N = found.ends_U, found.observations.get("sample_id")
+    if ends_U.ndim != 1 or ends_U.dtype != "int64" or (ends_U[1:] < ends_U[:-1]).any():
+        yield f"{_ENDS} is {ends_U.dtype} of shape {ends_U.shape}, expected ends of its updates"
+        return
+    for name, column_U in found.metrics.items():
+        if column_U.shape != ends_U.shape or column_U.dtype != "float64":
+            yield f"the metric {name} is {column_U.dtype} of shape {column_U.shape}"
+    if ids_N is None or ids_N.ndim != 1 or ids_N.dtype != "int64":
+        yield "it names no samples"
+        return
+    if len(ends_U) and not 0 <= ends_U[0] <= ends_U[-1] <= len(ids_N):
+        yield f"its updates end at {ends_U[-1]} of {len(ids_N)} samples"
+    for name, column_N in found.observations.items():
+        known = OBSERVATIONS.column(name)
+        if known is None or column_N.shape != ids_N.shape or column_N.dtype != known.dtype:
+            yield f"the observation {name} is {column_N.dtype} of shape {column_N.shape}"
 
 
 def _numbers(texts: Any) -> list[tuple[float, str]] | None:

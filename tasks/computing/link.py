@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Protocol, TypeVar
 
 from epochal.tasks.computing.buffer import Buffer
-from epochal.tasks.reporting import Live
+from epochal.tasks.reporting import Live, Told
 
 T = TypeVar("T", bound=BaseException)
 
@@ -42,6 +42,9 @@ class Link(Protocol):
 
     def live(self, live: Live) -> None:
         """How far an epoch is."""
+
+    def report(self, what: Told, /, **body: Any) -> None:
+        """Calls the reporter's method of that name, with plain JSON."""
 
     def alive(self) -> None:
         """A sign that the work goes on, where there is nothing else to tell."""

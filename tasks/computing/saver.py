@@ -127,7 +127,12 @@ class MidEpochSaver:
             micro_steps=captured.micro_steps,
             updates=captured.updates,
             updates_before=self._updates_before,
-            body={**body, "anchors": times, BESIDE: dict(self._beside(progress.rows))},
+            body={
+                **body,
+                "num_updates": progress.num_updates,
+                "anchors": times,
+                BESIDE: dict(self._beside(progress.rows)),
+            },
             times=times,
             packed=packed.document,
         )

@@ -6,6 +6,7 @@ The engine knows no time; it calls `EpochWatch` after every micro-step.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from epochal.tasks.computing.link import Link, PutDown
@@ -20,6 +21,30 @@ if TYPE_CHECKING:
 _COMMIT, _PUT_DOWN, _STOP = 1, 2, 3
 SHOW_EVERY_S = 0.2
 """Between two readings of the loss from the device: each one makes the GPU wait a little."""
+
+
+class PassWatch:
+    """What is called after each batch of a pass without updates: tells how far it is.
+
+    what: "batches of validation", of which there are `total`. after: called then, and may raise.
+    """
+
+    def __init__(self, link: Link, what: str, total: int, *, after: Callable[[], None]) -> None:
+        self._link = link
+        self._what = what
+        self._total = total
+        self._after = after
+        self._done = 0
+        self._shown = time.monotonic()
+
+    def __call__(self) -> None:
+        """After each batch."""
+        self._done += 1
+        now = time.monotonic()
+        if now - self._shown >= SHOW_EVERY_S:
+            self._shown = now
+            self._link.report("counted", what=self._what, done=self._done, total=self._total)
+        self._after()
 
 
 class EpochWatch:
@@ -73,6 +98,7 @@ class EpochWatch:
                 loss=live.loss,
                 learning_rate=live.learning_rate,
                 gradient_norm=live.gradient_norm,
+                samples=progress.rows,
             )
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,13 @@ from epochal.tasks.config.run import RunConfig
 from epochal.tasks.goodput.stage import StageGoodput
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
     import torch
     from torch import Tensor
 
     from epochal.data.inspection.dataset import OpenDataset
+    from epochal.data.loading.readers import Readers
     from epochal.engine.shards.group import Group
     from epochal.tasks.user_code.components import Components
 
@@ -40,6 +42,43 @@ class Work:
     touched: bool = False
     goodput: StageGoodput = field(default_factory=StageGoodput)
     group: Group | None = None
+    measured: Readers | None = None
+
+    def readers(
+        self, of: str, *, batch_size: int, rows_K: npt.NDArray[np.int64] | None = None
+    ) -> Readers:
+        """Who reads the items of a run, asked for the data set of the field `of`.
+
+        rows_K: the first positions in the order in which they are read; None: in their own. With
+        `loader.workers: auto` each process measures it on the first of them, once, and the first
+        process says it.
+        """
+        import numpy as np
+
+        from epochal.data.loading.items import is_thread_safe
+        from epochal.data.loading.readers import MEASURED_ROWS, Readers, measured_readers
+
+        loader, pin = self.config.loader, self.device.type == "cuda"
+        if loader.workers != "auto":
+            return Readers(loader.workers, loader.threads, loader.prefetch, pin)
+        if self.measured is None:
+            first_K = np.arange(min(self.data[of].info.num_samples, MEASURED_ROWS))
+            found = measured_readers(
+                self.data[of].dataset,
+                first_K if rows_K is None else rows_K,
+                sample_ids_N=self.data[of].ids_N,
+                batch_size=batch_size,
+                processes=self.config.launch.processes_here,
+                threads=all(is_thread_safe(one.dataset) for one in self.data.values()),
+                collate=self.ready_components().collate,
+                ahead=pin,
+            )
+            if found is None:  # tensors
+                return Readers()
+            if self.leads:
+                self.link.notice(f"loader.workers: auto: {of} is read by {found.words}")
+            self.measured = found.readers
+        return replace(self.measured, prefetch=loader.prefetch, pin=pin)
 
     @property
     def leads(self) -> bool:
@@ -52,6 +91,11 @@ class Work:
         if self.group is None:
             return {}
         return {"rank": self.group.rank, "processes": self.group.size}
+
+    def num_batches(self, of: str, *, batch_size: int) -> int:
+        """How many batches a process reads of the data set of the field `of`, once through."""
+        batches = -(-len(self.data[of].ids_N) // batch_size)
+        return batches if self.group is None else -(-batches // self.group.size)
 
     def told(self, number: int) -> int:
         """The number that the first process of the group gives; all of it call this."""

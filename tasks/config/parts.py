@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_serializer, model_validator
 
-from epochal.data.types import Frozen
+from epochal.data.types import Frozen, Target
 from epochal.engine.config.numerics import (
     MetricsConfig,
 )
@@ -315,6 +315,26 @@ class LaunchConfig(Frozen):
             )
 
 
+class SweepPart(Frozen):
+    """What a sweep asks of the flow of one of its runs. In no stage key."""
+
+    sweep: str = Field(min_length=1, max_length=100, description="the sweep's name")
+    parent: str | None = Field(
+        default=None, max_length=100, description="MLflow's run of the sweep; none: not known"
+    )
+    until: int | None = Field(
+        default=None,
+        ge=1,
+        description="number of epochs after which the run is left for later; none: all of them",
+    )
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Of the run in MLflow."""
+        parent = {} if self.parent is None else {"mlflow.parentRunId": self.parent}
+        return {**parent, "epochal.sweep": self.sweep}
+
+
 OF_THIS_MACHINE = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0", "::"})  # noqa: S104 - refused
 
 
@@ -328,6 +348,26 @@ def split_address(address: str) -> tuple[str, int | None]:
     if port and not 0 < int(port) < 1 << 16:
         raise ValueError(f"{address!r}: expected a port from 1 to 65535")
     return host.strip("[]"), int(port) if port else None
+
+
+BUILT_IN_TRACKERS = {
+    "tensorboard": "epochal.tasks.trackers.built_in:TensorBoard",
+    "trackio": "epochal.tasks.trackers.built_in:Trackio",
+}
+
+
+def _named(tracker: Any) -> Any:
+    """A tracker by its short name, alone or as a target, as the target that it stands for."""
+    if isinstance(tracker, str):
+        if tracker not in BUILT_IN_TRACKERS:
+            raise ValueError(
+                f"{tracker!r} is no tracker by name: expected {' or '.join(BUILT_IN_TRACKERS)}, or "
+                "a mapping {target: module:class}"
+            )
+        return {"target": BUILT_IN_TRACKERS[tracker]}
+    if isinstance(tracker, dict) and tracker.get("target") in BUILT_IN_TRACKERS:
+        return {**tracker, "target": BUILT_IN_TRACKERS[tracker["target"]]}
+    return tracker
 
 
 class TrackingConfig(Frozen):
@@ -352,3 +392,30 @@ class TrackingConfig(Frozen):
         description="deliver every n-th update and each epoch's last; 1: all, as a row costs "
         "0.1 ms beside the training. The store's tables always hold every update",
     )
+    thinned: bool = Field(
+        default=True,
+        description="of a metric with more than some thousand updates deliver the least and the "
+        "greatest value of every few; false: every one. The store's tables hold all in any case",
+    )
+    export: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="the best model's graph for mlflow.pytorch.load_model, by torch.export; auto: "
+        "where a process that outlives the command makes it; always: else the command waits for it",
+    )
+    system_metrics: bool = Field(
+        default=False,
+        description="processor, memory, disk, network and GPU of the machine that orchestrates, "
+        "every 10 s, by MLflow",
+    )
+    also: tuple[Target, ...] = Field(
+        default=(),
+        max_length=8,
+        examples=[["tensorboard"], [{"target": "my_tracker:ToFile", "args": {"path": "./x"}}]],
+        description="further trackers, each point at least once: tensorboard, trackio, or a target "
+        "of one's own with the methods open, log and close",
+    )
+
+    @field_validator("also", mode="before")
+    @classmethod
+    def _by_name(cls, also: Any) -> Any:
+        return [_named(one) for one in also] if isinstance(also, list | tuple) else also

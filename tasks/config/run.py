@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from epochal.data.config.augment import AugmentConfig
 from epochal.data.config.batches import BatchesConfig
 from epochal.data.config.dataset import BatchNames
 from epochal.data.config.loader import DataConfig, LoaderConfig, SamplingConfig
@@ -115,6 +116,11 @@ class RunConfig(Frozen):
     )
     precision: PrecisionConfig = Field(
         default=PrecisionConfig.as_usual(), description="in which numbers the model computes"
+    )
+    augment: AugmentConfig | None = Field(
+        default=None,
+        description="operations on batches of images, with random numbers by sample; none: images "
+        "as the data set gives them",
     )
     mixing: MixingConfig | None = Field(
         default=None, description="mixup, CutMix and smoothed labels; none: samples as they are"
@@ -237,6 +243,7 @@ class RunConfig(Frozen):
                 f"max_updates: it needs the same number of updates in every epoch, which "
                 f"batches.kind: {self.batches.kind} changes; use epochs, or kind: multi_scale"
             )
+        self._check_loader()
         self._check_watched_metrics()
         self._check_processes()
         try:
@@ -245,6 +252,46 @@ class RunConfig(Frozen):
         except ValueError as error:
             raise ValueError(f"averaging: {error}") from None
         return self
+
+    def _check_loader(self) -> None:
+        loader, batches, policy = self.loader, self.batches, self.sampling.policy
+        if loader.batch_tokens is not None and batches.kind != "fixed":
+            raise ValueError(
+                f"loader.batch_tokens: it cuts micro-batches by lengths, batches.kind: "
+                f"{batches.kind} by resolutions; give one of them"
+            )
+        if loader.batch_tokens is not None and self.max_updates is not None:
+            raise ValueError(
+                "max_updates: it needs the same number of updates in every epoch, which "
+                "loader.batch_tokens changes; use epochs, or loader.batch_size alone"
+            )
+        if loader.epoch_samples is None:
+            return
+        reasons = {
+            f"sampling.policy: {policy}, which keeps other samples in each epoch": policy != "none",
+            "batches.class_balanced, which draws each epoch anew": batches.class_balanced,
+            "batches.repeats, which makes an epoch of its samples": batches.repeats > 1,
+        }
+        for reason, found in reasons.items():
+            if found:
+                raise ValueError(
+                    "loader.epoch_samples: its epochs are parts of permutations of all samples; "
+                    f"found {reason}; leave one of them out"
+                )
+
+    @property
+    def needs_lengths(self) -> bool:
+        """Whether the order goes by the lengths that `train_data` tells."""
+        return self.loader.batch_tokens is not None or self.batches.by_length is not None
+
+    def epoch_rows(self, num_samples: int) -> int:
+        """Samples of an epoch, each as often as it comes. num_samples: of the training data."""
+        return self.loader.epoch_samples or self.batches.epoch_length(num_samples)
+
+    @property
+    def varies_batches(self) -> bool:
+        """Whether micro-batches differ in size from epoch to epoch."""
+        return self.batches.varies_updates or self.loader.batch_tokens is not None
 
     def _check_processes(self) -> None:
         processes, shards = self.launch.processes, self.gradients.shards
@@ -305,6 +352,8 @@ class RunConfig(Frozen):
             cause = f"sampling.policy: {policy!r} changes it"
         elif self.batches.varies_updates:
             cause = f"batches.kind: {self.batches.kind!r} changes it"
+        elif self.loader.batch_tokens is not None:
+            cause = f"loader.batch_tokens: {self.loader.batch_tokens} changes it"
         elif gradients.accumulate > 1 and gradients.accumulate_from > 0:
             cause = f"gradients.accumulate_from: {gradients.accumulate_from} changes it"
         else:

@@ -8,6 +8,7 @@ a number, and nothing is a date. A `.json` file is read as JSON, with the same l
 from __future__ import annotations
 
 import codecs
+import difflib
 import json
 import math
 import re
@@ -227,6 +228,13 @@ def _checked(value: Any, name: str, depth: int = 0) -> Any:
     return value
 
 
+def _near(path: Path) -> str | None:
+    """A YAML file in that folder whose name is much like it."""
+    there = [one.name for one in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, there, n=1)
+    return f"did you mean {path.with_name(near[0])}?" if near else None
+
+
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
     """The mapping in the file at `path`. Raises ConfigError if there is none."""
     try:
@@ -239,7 +247,7 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
         text = data.decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(
-            f"{path}: there is no such file; give the path of a YAML config"
+            f"{path}: there is no such file; {_near(path) or 'give the path of a YAML config'}"
         ) from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: a folder; give the path of a YAML config in it") from None

@@ -127,7 +127,7 @@ def at_work(
 
     At work a wrong target is no longer an input that is refused before anything starts.
     """
-    cause = _cause(error, modules)
+    cause = users_cause(error, modules)
     if cause is None:
         return error
     return TrainingFailed(
@@ -136,7 +136,7 @@ def at_work(
     )
 
 
-def _cause(error: BaseException, modules: Mapping[str, nn.Module | None] | None) -> str | None:
+def users_cause(error: BaseException, modules: Mapping[str, nn.Module | None] | None) -> str | None:
     """What the user's code has done, or None for an error that means what it says."""
     if isinstance(error, InputError):
         return str(error)

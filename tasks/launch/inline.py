@@ -13,7 +13,7 @@ from typing import Any
 
 from epochal.tasks.computing.buffer import Buffer
 from epochal.tasks.launch.requests import Worker, handle
-from epochal.tasks.reporting import Live
+from epochal.tasks.reporting import Live, Told
 from epochal.tasks.trainer.answers import Answer
 from epochal.tasks.trainer.channel import Message
 from epochal.tasks.trainer.trainer import Trainer
@@ -88,6 +88,9 @@ class _DirectLink:
 
     def live(self, live: Live) -> None:
         self._trainer.tell_live(asdict(live))
+
+    def report(self, what: Told, /, **body: Any) -> None:
+        self._trainer.tell_report(what, body)
 
     def alive(self) -> None:
         """Whoever waits for this thread sees it work."""

@@ -242,6 +242,8 @@ class LocalTrainer(Trainer):
                 self._answer_to(member, message, data)
             case "live":
                 self.tell_live(message["live"])
+            case "report":
+                self.tell_report(message["what"], message["body"])
             case "notice":
                 self.reporter.notice(message["text"])
             case "commit":
@@ -338,6 +340,7 @@ class _Waiting:
             self._passed_on = True
             self._poll.unregister(self._signals)
             self._first.send({"type": "interrupt"})
+            trainer.reporter.doing("committing what is done; a second signal ends it at once")
         left_s = trainer.silent_until_s - now_s()
         if self._passed_on:
             left_s = trainer.config.checkpoint.grace_seconds - interruption.since_s

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from epochal.data.errors import ConfigError
+from epochal.data.inspection.dataset import OpenDataset
 from epochal.data.store.store import Store
 from epochal.tasks.computing.link import Link
 from epochal.tasks.computing.work import Work
@@ -34,6 +35,14 @@ class _Told(SilentReporter):
         """Passes it on."""
         self._link.notice(text)
 
+    def doing(self, text: str) -> None:
+        """Passes it on."""
+        self._link.report("doing", text=text)
+
+    def reading(self, field: str, done: int, count: int) -> None:
+        """Passes it on."""
+        self._link.ask("reading", field=field, done=done, count=count)
+
 
 @dataclass
 class Opening:
@@ -50,6 +59,7 @@ class Opening:
         from epochal.engine.environment import numerics_environment
 
         work, link = self.work, self.work.link
+        link.report("doing", text="reading your code")
         sources = read_sources(work.config, self.store, stamps=self._stamps)
         forget_modules(sources.imports)
         forget_files()
@@ -69,7 +79,11 @@ class Opening:
             "environment": numerics_environment(work.device),
             "device": str(work.device),
             "data": {
-                name: {"info": one.info.model_dump(mode="json"), "fingerprint": one.fingerprint}
+                name: {
+                    "info": one.info.model_dump(mode="json"),
+                    "fingerprint": one.fingerprint,
+                    "bad": [sample.position for sample in one.bad],
+                }
                 for name, one in data.items()
             },
         }
@@ -85,6 +99,7 @@ class Opening:
         import torch
 
         work, sources = self.work, self._sources
+        work.link.report("doing", text="building the model, and trying a batch")
         launch, device = work.config.launch, work.device
         if launch.shard_model and launch.processes > 1:  # no device need hold it as a whole
             device = torch.device("cpu")
@@ -95,6 +110,9 @@ class Opening:
                 work.config, work.data, device=device, notice=work.link.notice
             )
         work.touched = False
+        forms = {name: _form(data) for name, data in work.data.items()}
+        for data in work.data.values():
+            data.forget_looked()
         built = sources.with_loaded(self.store)
         _tell_of_code(sources, built, work.link)
         changed = built.digests != sources.digests
@@ -107,6 +125,7 @@ class Opening:
         return {
             "run_inputs": asdict(self._run_inputs) if changed else None,
             "size": asdict(size),
+            "forms": forms,
         }
 
     def _check_store(self) -> None:
@@ -116,6 +135,16 @@ class Opening:
 
     def _stamps(self, files: Sequence[str], folder: Path) -> list[list[Any]]:
         return _stamps(self.work.link, files, folder)
+
+
+def _form(data: OpenDataset) -> Any:
+    """What the first item is made of, as plain JSON."""
+    from epochal.data.inspection.item_form import form
+    from epochal.data.inspection.item_reader import ItemReader
+    from epochal.data.loading.items import kept_generators
+
+    with kept_generators():
+        return form(ItemReader(data.looked, 1, data.field).item(0))
 
 
 def _stamps(link: Link, files: Sequence[str], folder: Path) -> list[list[Any]]:

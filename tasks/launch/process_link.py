@@ -13,7 +13,7 @@ from epochal.data.forks import end_if_forked
 from epochal.tasks.computing.buffer import Buffer
 from epochal.tasks.computing.link import told
 from epochal.tasks.launch.failures import error_of
-from epochal.tasks.reporting import Live
+from epochal.tasks.reporting import Live, Told
 from epochal.tasks.trainer.channel import LOST_CHANNEL, Channel, Message
 
 SIGN_EVERY_S = 1.0
@@ -58,6 +58,10 @@ class ProcessLink:
     def live(self, live: Live) -> None:
         """Tells how far an epoch is."""
         self._send({"type": "live", "live": asdict(live)})
+
+    def report(self, what: Told, /, **body: Any) -> None:
+        """Tells a person what goes on."""
+        self._send({"type": "report", "what": what, "body": body})
 
     def alive(self) -> None:
         """A sign of life, now and then."""
@@ -198,4 +202,7 @@ class FollowerLink(ProcessLink):
         """Told once, by the first process."""
 
     def live(self, live: Live) -> None:
+        """Told by the first process."""
+
+    def report(self, what: Told, /, **body: Any) -> None:
         """Told by the first process."""

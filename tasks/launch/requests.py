@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,8 +77,10 @@ def _open(worker: Worker, body: Mapping[str, Any]) -> Reply:
 
 def _follow(worker: Worker, body: Mapping[str, Any], ids: bytes) -> Reply:
     """Opens the run as another process has opened it, whose data was read there."""
-    from epochal.tasks.run_data.run_data import make_dataset
+    from epochal.tasks.run_data.make import make_dataset, without
+    from epochal.tasks.run_data.reading import check_same_items
     from epochal.tasks.run_data.told_data import told_data
+    from epochal.tasks.runs.run_sources import data_fields
     from epochal.tasks.user_code.components import prepare_numerics
 
     config = RunConfig.model_validate(body["config"])
@@ -88,7 +89,11 @@ def _follow(worker: Worker, body: Mapping[str, Any], ids: bytes) -> Reply:
         work = Work(config, worker.link, device)
         if "same" in body:
             check_same(body["same"], work, Store(body["store"], AskedStorage(worker.link)))
-        work.data = told_data(body["data"], ids, make=partial(make_dataset, config))
+        work.data = told_data(
+            body["data"], ids, make=lambda name, bad: without(make_dataset(config, name), bad)
+        )
+        for name in data_fields(config):
+            check_same_items(config, name, work.data[name].info)
     except BaseException as error:
         raise _meant(before_start(error, interruptible=worker.interruptible), error) from error
     worker.followed = work
@@ -204,10 +209,17 @@ def _images(worker: Worker, body: Mapping[str, Any]) -> Reply:
     return {"shapes": [list(image.shape) for image in images]}, data
 
 
+def _model_call(worker: Worker, _: Mapping[str, Any]) -> Reply:
+    from epochal.tasks.preflight.model_call import model_call
+
+    return model_call(worker.work)
+
+
 _REQUESTS: dict[str, Callable[[Worker, Mapping[str, Any]], Reply]] = {
     "open": _open,
     "check": _check,
     "check_start": _check_start,
     "compute": _compute,
     "images": _images,
+    "model_call": _model_call,
 }

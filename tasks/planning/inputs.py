@@ -7,8 +7,11 @@ difference between two keys can be told in the config's own words (`tasks.runs.e
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from epochal.data.config.augment import Part
+from epochal.data.config.loader import COLLATE
 from epochal.data.types import Target, in_key
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.stage import RunInputs
@@ -33,6 +36,34 @@ def _code_inputs(run_inputs: RunInputs, name: str) -> dict[str, Any]:
     return inputs
 
 
+_OURS = "epochal.data."
+_TRANSFORM = "transform"
+
+
+def transform_inputs(name: str, data: Target) -> dict[str, Any]:
+    """What the transforms of our own data sets are called with: none of them names these itself.
+
+    Such a data set is known by what it is made of, without its items being read. Of another the
+    content is read, transforms and all, or it answers for its own `fingerprint()`.
+    """
+    if not data.target.startswith(_OURS):
+        return {}
+    found = list(_transforms(in_key(data.args)))
+    return {f"{name}.{_TRANSFORM}": found} if found else {}
+
+
+def _transforms(value: Any) -> Iterator[Any]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _transforms(item)
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            if name == _TRANSFORM and item is not None:
+                yield item
+            else:
+                yield from _transforms(item)
+
+
 def loss_inputs(config: RunConfig, run_inputs: RunInputs) -> dict[str, Any]:
     """Loss and step."""
     inputs = with_source(run_inputs, "loss", target_inputs(config.loss))
@@ -41,10 +72,22 @@ def loss_inputs(config: RunConfig, run_inputs: RunInputs) -> dict[str, Any]:
     return inputs
 
 
+def collate_inputs(config: RunConfig, run_inputs: RunInputs) -> dict[str, Any]:
+    """What makes batches of items; empty for the default."""
+    collate = config.loader.collate
+    return {} if collate is None else with_source(run_inputs, COLLATE, target_inputs(collate))
+
+
 def precision_inputs(config: RunConfig) -> dict[str, Any]:
     """The number format that the model computes in; empty for the default."""
     acting = config.precision.key_slice()
     return {"precision": acting} if acting else {}
+
+
+def augment_inputs(config: RunConfig, part: Part) -> dict[str, Any]:
+    """What is done to the batches of training, or to those of every other pass."""
+    acting = {} if config.augment is None else config.augment.key_slice(part)
+    return {f"augment.{part}": acting} if acting else {}
 
 
 def forward_inputs(config: RunConfig, run_inputs: RunInputs) -> dict[str, Any]:
@@ -53,6 +96,8 @@ def forward_inputs(config: RunConfig, run_inputs: RunInputs) -> dict[str, Any]:
         "seed": config.seed,
         **loss_inputs(config, run_inputs),
         **precision_inputs(config),
+        **collate_inputs(config, run_inputs),
+        **augment_inputs(config, "validation"),
         "loader": {"validation_batch_size": validation_batch_size(config)},
     }
 
@@ -62,6 +107,7 @@ def measuring_inputs(config: RunConfig, run_inputs: RunInputs) -> dict[str, Any]
     inputs = {
         "metrics": config.metrics.key_slice(),
         **with_source(run_inputs, "validation_data", run_inputs.validation_data.fingerprint),
+        **transform_inputs("validation_data", config.validation_data),
     }
     for name in run_inputs.sources:
         if name.startswith("metrics."):

@@ -31,7 +31,7 @@ def in_epochs(config: RunConfig, num_samples: int | None) -> ScheduleConfig | No
         return config.schedule
     if num_samples is None:
         return None
-    rows = config.batches.epoch_length(num_samples)
+    rows = config.epoch_rows(num_samples)
     num_updates = config.loader.num_updates(rows, accumulate=config.gradients.accumulate)
     schedule_config = config.schedule.in_epochs(num_updates=num_updates)
     try:
@@ -108,7 +108,7 @@ def _called(function: Callable[..., Any], args: dict[str, Any], t: float) -> Any
 def updates_of(config: RunConfig, epoch: int, *, num_samples: int) -> int:
     """The updates of a whole epoch on all samples; as `data.loading.order` cuts them."""
     accumulate = config.gradients.accumulated(epoch)
-    rows = config.batches.epoch_length(num_samples)
+    rows = config.epoch_rows(num_samples)
     return config.loader.num_updates(rows, accumulate=accumulate)
 
 

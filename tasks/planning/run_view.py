@@ -49,6 +49,12 @@ def _have_one_value(environments: Iterable[Mapping[str, Any]]) -> bool:
     )
 
 
+def of_ema(metrics: MetricsConfig) -> MetricsConfig:
+    """The same for the average of the weights."""
+    metric = EMA + metrics.best_metric.removeprefix(EMA)
+    return metrics.model_copy(update={"best": metric, "best_mode": metrics.best_direction})
+
+
 @dataclass(frozen=True)
 class BestEpoch:
     """The epoch whose metric is best, the earliest of equals."""
@@ -177,9 +183,7 @@ class RunView:
     @property
     def metrics_of_ema(self) -> MetricsConfig:
         """The metric config that picks the best epoch of the average of the weights."""
-        own = self.config.metrics
-        metric = EMA + own.best_metric.removeprefix(EMA)
-        return own.model_copy(update={"best": metric, "best_mode": own.best_direction})
+        return of_ema(self.config.metrics)
 
     @property
     def best_of_ema(self) -> BestEpoch | None:
@@ -201,7 +205,9 @@ class RunView:
         done = [(stage, self.record_of(stage)) for stage in self.needed if self.is_done(stage)]
         if not _have_one_value(record.environment for _, record in done):
             return False
-        return not any(_consumed_others(stage, record, self.records) for stage, record in done)
+        return not any(
+            consumed_others(stage, record.consumed, self.records) for stage, record in done
+        )
 
     def _of_run(self, kind: str) -> Iterator[tuple[Stage, StageRecord]]:
         last = self.stopped_after
@@ -210,9 +216,14 @@ class RunView:
                 yield stage, record
 
 
-def _consumed_others(stage: Stage, record: StageRecord, records: Mapping[str, StageRecord]) -> bool:
-    """Whether the stage was computed from bytes that its parents do not have any more."""
-    for name, sha256 in record.consumed.items():
+def consumed_others(
+    stage: Stage, consumed: Mapping[str, str], records: Mapping[str, StageRecord]
+) -> bool:
+    """Whether the stage was computed from bytes that its parents do not have any more.
+
+    consumed: `role/artifact` → sha256 of what it was computed from.
+    """
+    for name, sha256 in consumed.items():
         role, _, artifact = name.partition("/")
         parent = stage.parents.get(role)
         present = records.get(parent.known_key) if parent is not None else None

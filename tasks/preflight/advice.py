@@ -34,7 +34,10 @@ def of_input(given: Any, model: nn.Module) -> str:
             "give items image.permute(2, 0, 1)"
         )
     if weights is not None and not given.is_floating_point() and not _has_embedding(model):
-        return f"the items are {given.dtype}: give them as {weights}, images divided by 255"
+        cure = f"the items are {given.dtype}: give them as {weights}, images divided by 255"
+        if given.dtype == torch.uint8 and len(shape) == _IMAGES:
+            cure += ", or `augment: {train: [{kind: to_float}], validation: [{kind: to_float}]}`"
+        return cure
     return ""
 
 

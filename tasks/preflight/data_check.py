@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,20 +12,23 @@ import numpy.typing as npt
 
 from epochal.data.errors import EpochalError, InputError, TrainingFailed, passes_through
 from epochal.data.inspection.dataset import OpenDataset
-from epochal.data.inspection.describe import describe
+from epochal.data.inspection.describe import HowToRead, LabelsOutside
 from epochal.data.inspection.duplicates import Repeats, repeats_between, repeats_within
+from epochal.data.inspection.item_reader import BadSample
+from epochal.data.inspection.labels import rows_outside
+from epochal.data.inspection.told import path_of
 from epochal.data.traces import in_one_line, users_line
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_length import with_epochs
 from epochal.tasks.preflight.forward_pass import check_before_start
+from epochal.tasks.run_data.reading import read_alone
 from epochal.tasks.run_data.run_data import (
     Told,
+    check_same_classes,
     check_same_samples,
-    info_of,
-    make_dataset,
     tell_repeats,
 )
-from epochal.tasks.runs.run_sources import DataField, data_fields
+from epochal.tasks.runs.run_sources import data_fields
 from epochal.tasks.stages.score import SCORING_DATA
 from epochal.tasks.user_code.components import Components, prepare_numerics
 from epochal.tasks.user_code.failures import raised_by_users_code
@@ -45,15 +49,19 @@ class DataCheck:
 
 
 class _Refused:
-    """Collects what the start would refuse, each once."""
+    """Collects what the start would refuse, each once. outside: labels that are no classes."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.outside: LabelsOutside | None = None
 
     def of(self, work: Callable[[], R]) -> R | None:
         """What `work` gives, or None if it raised what would be refused."""
         try:
             return work()
+        except LabelsOutside as error:  # each sample is listed
+            self.outside = error
+            return None
         except (InputError, TrainingFailed) as error:
             text = str(error)
         except EpochalError:
@@ -67,16 +75,25 @@ class _Refused:
         return None
 
 
-def check_data(config: RunConfig) -> DataCheck:
+def check_data(
+    config: RunConfig, *, progress: Callable[[str, int, int], None] = lambda *_: None
+) -> DataCheck:
     """Reads every item of every data set, builds the model and tries it on the first samples.
 
-    Writes nothing anywhere, and starts no server.
+    Samples that cannot be trained on are listed; all else is done without them. Writes nothing
+    anywhere, and starts no server. progress: told how many items of a field were read, of how many.
     """
     refused = _Refused()
     notes: list[str] = []
     data: dict[str, OpenDataset] = {}
     for field in data_fields(config):
-        opened = refused.of(lambda field=field: _read(config, field))  # type: ignore[misc]  # the field of this turn
+        how = HowToRead(
+            keep_bad=True,
+            any_form=config.loader.collate is not None or config.loader.batch_size == 1,
+            progress=partial(progress, field),
+            inputs=True,
+        )
+        opened = refused.of(partial(read_alone, config, field, how=how))
         if opened is not None:
             data[field] = opened
     train, scored = data.get("train_data"), data.get(SCORING_DATA)
@@ -84,27 +101,17 @@ def check_data(config: RunConfig) -> DataCheck:
         refused.of(lambda: check_same_samples(train, scored))
     components = None
     if train is not None and "validation_data" in data:
-        tell_repeats(train, data["validation_data"], notice=Told(notes.append))
+        validation = data["validation_data"]
+        refused.of(lambda: check_same_classes(train, validation))
+        tell_repeats(train, validation, notice=Told(notes.append))
         components = refused.of(lambda: _try(config, data))
+        if refused.outside is not None:
+            data = {name: _with_outside(one, refused.outside) for name, one in data.items()}
     ignored = None if components is None else components.loss.ignore_index
     return DataCheck(
         data={name: _listed(one, train=train, ignored=ignored) for name, one in data.items()},
         notes=notes,
         refused=refused.texts,
-    )
-
-
-def _read(config: RunConfig, field: DataField) -> OpenDataset:
-    dataset = make_dataset(config, field)
-    description = describe(dataset, name=field)
-    return OpenDataset(
-        field=field,
-        dataset=dataset,
-        info=info_of(dataset, description),
-        fingerprint=description.fingerprint,
-        read_ids_N=description.sample_ids,
-        labels_N=description.labels,
-        inputs_N=description.inputs,
     )
 
 
@@ -114,6 +121,26 @@ def _try(config: RunConfig, data: Mapping[str, OpenDataset]) -> Components:
     return check_before_start(whole, data, device=device)
 
 
+def _with_outside(data: OpenDataset, outside: LabelsOutside) -> OpenDataset:
+    """Adds the samples to the bad ones whose labels are no classes of the model."""
+    if data.labels_N is None:
+        return data
+    classes, ignored = outside.num_classes, outside.ignore_index
+    rows = rows_outside(data.labels_N, num_classes=classes, ignore_index=ignored).tolist()
+    bad = {one.position for one in data.bad}
+    positions = [place for place in range(len(data.labels_N) + len(bad)) if place not in bad]
+    found = [
+        BadSample(
+            positions[row],
+            f"its label is {data.labels_N[row]}, but the model gives {classes} logits per sample; "
+            f"expected labels from 0 to {classes - 1}",
+            path_of(data.looked, row),
+        )
+        for row in rows
+    ]
+    return replace(data, bad=sorted([*data.bad, *found], key=lambda one: one.position))
+
+
 def _listed(data: OpenDataset, *, train: OpenDataset | None, ignored: int | None) -> dict[str, Any]:
     labels_N, inputs_N = data.labels_N, data.inputs_N
     within = None
@@ -121,8 +148,16 @@ def _listed(data: OpenDataset, *, train: OpenDataset | None, ignored: int | None
         found = repeats_within(inputs_N, labels_N)
         within = _samples(found, labels_N, labels_N)
     listed = {
-        "num_samples": data.info.num_samples,
-        "unequal_at": data.info.unequal_at,
+        "samples": data.info.num_samples + data.info.num_bad,
+        "bad": [
+            {
+                "sample_id": one.position,
+                "path": one.path,
+                "error": one.error,
+            }
+            for one in data.bad[:MAX_LISTED]
+        ],
+        "duplicates": None if within is None else within["count"],
         **_classes(data, ignored=ignored),
         "repeats": within,
     }

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from epochal.data.config.augment import Part
 from epochal.data.errors import (
     ConfigError,
     DataError,
@@ -17,11 +18,12 @@ from epochal.data.errors import (
     passes_through,
 )
 from epochal.data.inspection.dataset import OpenDataset
-from epochal.data.inspection.describe import check_batch_size, check_labels
+from epochal.data.inspection.describe import LabelsOutside, check_batch_size, check_labels
 from epochal.data.tables.schemas import OBSERVATIONS
 from epochal.data.traces import in_one_line, users_line
 from epochal.data.types import seed_64
 from epochal.tasks.config.run import RunConfig
+from epochal.tasks.planning.layout import order_blocks, order_lengths
 from epochal.tasks.preflight.loss_mean import check_mean
 from epochal.tasks.stages.score import SCORING_DATA
 from epochal.tasks.user_code.components import Components, build_components, own_policy
@@ -49,17 +51,23 @@ def check_before_start(
     notice: told what of their state no checkpoint holds. Raises ConfigError, TargetError,
     DataError or PreflightFailed, naming the field.
     """
+    from epochal.data.loading.readers import check_threads
     from epochal.tasks.preflight.carried_state import untouched
     from epochal.tasks.run_data.probe_batches import check_forms
 
     train = data["train_data"]
     check_batch_size(
-        config.batches.epoch_length(train.info.num_samples),
+        config.epoch_rows(train.info.num_samples),
         config.loader.batch_size,
         drop_last=config.loader.drop_last,
     )
     if config.batches.class_balanced:
         _ = train.classes_N
+    order_blocks(config, train.looked, count=train.info.num_samples)
+    order_lengths(config, train.looked, count=train.info.num_samples)
+    if config.loader.threads:
+        for name, opened in data.items():
+            check_threads(opened.dataset, named=name)
     check_forms(config, train, data["validation_data"])
     components = build_components(config, device=device)
     with untouched(components):
@@ -95,18 +103,21 @@ def _try_all(
                         ignore_index=components.loss.ignore_index,
                         name=dataset.field,
                     )
-                except DataError as error:
+                except LabelsOutside as error:
                     wrong.append(str(error))
         if wrong:
-            raise DataError("; ".join(wrong))
+            assert num_classes is not None
+            raise LabelsOutside(
+                "; ".join(wrong),
+                num_classes=num_classes,
+                ignore_index=components.loss.ignore_index,
+            )
 
     output, target = _probe(config, components, train, scan=scan)
     _check_losses(config, output, target)
     check_mean(config, components, train, notice=notice)
     check_own_policy(config)
-    if config.sampling.policy != "none" and config.sampling.scoring is not None:
-        # The scoring pass sees the items at their own resolution and unmixed, unlike training.
-        _probe(config, components, data.get(SCORING_DATA, train))
+    _try_without_gradients(config, components, data)
     if config.mixing is not None:
         _probe(config, components, train, mixed=True)
     for size_HW in all_sizes(config):
@@ -118,6 +129,17 @@ def _try_all(
         first_HW = next(iter(all_sizes(config)), None)
         mixed = config.mixing is not None
         _probe(config, components, train, mixed=mixed, size_HW=first_HW, copies=copies)
+
+
+def _try_without_gradients(
+    config: RunConfig, components: Components, data: Mapping[str, OpenDataset]
+) -> None:
+    """Passes that see the items at their own resolution and unmixed, unlike training."""
+    if config.sampling.policy != "none" and config.sampling.scoring is not None:
+        scored = data.get(SCORING_DATA, data["train_data"])
+        _probe(config, components, scored, part="validation")
+    if config.augment is not None:  # images may have another form here than in training
+        _probe(config, components, data["validation_data"], part="validation")
 
 
 def _tell_uncarried(
@@ -196,12 +218,14 @@ def _probe(
     mixed: bool = False,
     size_HW: tuple[int, int] | None = None,
     copies: tuple[nn.Module, Step] | None = None,
+    part: Part = "train",
 ) -> tuple[StepOutput, Any]:
     """The step's output and the target of the first samples, in evaluation mode or as in training.
 
     scan: takes the model's outputs, before any loss where the default step gives them. mixed: of a
     mixture of them, as training sees it. size_HW: of images at that resolution of `batches`.
-    copies: of model and step: these are tried in training mode, with gradients.
+    copies: of model and step: these are tried in training mode, with gradients. part: whose
+    operations of `augment` are applied.
     """
     import torch
 
@@ -220,7 +244,9 @@ def _probe(
     try:
         model.train(training)
         with torch.set_grad_enabled(training), seeded(seed_64(config.seed, "probe")):
-            batch, moved = first_batch(config, data, components, count=count, size_HW=size_HW)
+            batch, moved = first_batch(
+                config, data, components, count=count, size_HW=size_HW, part=part
+            )
             # First the labels: on a GPU one that is no class would kill the process.
             if config.step is None and not mixed:
                 tried["input"], tried["target"] = split_batch(moved)

@@ -76,7 +76,7 @@ def captions(view: SampleView) -> list[str]:
         # The other one has made the order.
         column = shown_as = "p_true" if column == "loss" else "loss"
     return [
-        f"{_short(_title(sample))}\n{_short(_label(sample))}\n"
+        f"{short(_title(sample))}\n{short(_label(sample))}\n"
         + (_forgotten(sample) if view.order == "forgotten" else _score(sample[column], shown_as))
         for sample in view.samples
     ]
@@ -89,7 +89,8 @@ def _title(sample: Mapping[str, Any]) -> str:
     return f"{sample['sample_id']}" + ("" if file is None else f" {PurePath(file).name}")
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """As much of it as a line below an image holds."""
     return text if len(text) <= MAX_LINE_CHARS else f"{text[: MAX_LINE_CHARS - 1]}…"
 
 

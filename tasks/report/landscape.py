@@ -7,9 +7,11 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epochal.data.config.loader import COLLATE
 from epochal.data.errors import InputError, NonFinite, NotFound
 from epochal.data.stage_store.stages import StageRecord
 from epochal.data.types import seed_64
@@ -19,7 +21,7 @@ from epochal.tasks.run_data.run_data import found_data, own_config
 from epochal.tasks.runs.find_run import FoundRun
 from epochal.tasks.runs.run_sources import read_sources
 from epochal.tasks.stages.commit import number
-from epochal.tasks.user_code.components import build_components, prepare_numerics
+from epochal.tasks.user_code.components import Components, build_components, prepare_numerics
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -105,13 +107,13 @@ def compute_landscape(
     config = own_config(run, "losses come out of model and data, and these are")
     _check_unchanged(config, run)
     record = _record(run, asked)
-    components = build_components(config, device=prepare_numerics(config))
+    components = build_components(config, device=prepare_numerics(config), trains=False)
     load_model(run.stage_store, record, components, artifact=asked.artifact)
     data = _validation_data(run, config, notice)
     measure = partial(
         validate_epoch,
         components.state.model,
-        _batches(config, data, asked),
+        _batches(config, data, asked, components),
         step=components.step,
         metrics=metrics_of("loss"),
         seed=seed_64(config.seed, "validate", asked.epoch),
@@ -136,8 +138,8 @@ def compute_landscape(
 
 
 def _check_unchanged(config: RunConfig, run: FoundRun) -> None:
-    for name in ("model", "loss", "step", "validation_data"):
-        now, then = getattr(config, name), getattr(run.config, name)
+    for name in ("model", "loss", "step", COLLATE, "validation_data"):
+        now, then = map(attrgetter(name), (config, run.config))
         if now != then:
             raise InputError(
                 f"{name}: the config says {now}, the run was trained with {then}; a landscape is "
@@ -168,7 +170,7 @@ def _validation_data(
     run: FoundRun, config: RunConfig, notice: Callable[[str], None]
 ) -> OpenDataset:
     sources, planned = read_sources(config, run.store).digests, run.plan.sources
-    for name in ("model", "loss", "step"):
+    for name in ("model", "loss", "step", COLLATE):
         if sources.get(name, {}) != planned.get(name, {}):
             notice(f"{name}: its source has changed since the run; the landscape is of what it is")
     return found_data(
@@ -180,26 +182,37 @@ def _validation_data(
     )
 
 
-def _batches(config: RunConfig, data: OpenDataset, asked: Asked) -> list[Batch]:
-    """The samples with the smallest hash of (seed, id), in the data set's order, kept in memory."""
+def _batches(
+    config: RunConfig, data: OpenDataset, asked: Asked, components: Components
+) -> list[Batch]:
+    """The samples with the smallest hash of (seed, id), in the data set's order, kept in memory.
+
+    As validation sees them: on the device, changed by `augment.validation`.
+    """
     import numpy as np
     from torch.utils.data import Subset
 
     from epochal.data.loading.loader import validation_batches
     from epochal.data.loading.order import epoch_order
+    from epochal.data.loading.readers import Readers
+    from epochal.tasks.computing.augmented import augmented
 
+    loader = config.loader
     ids_N = data.sample_ids_N
     order_N = epoch_order(seed=seed_64(asked.seed, "landscape"), epoch=0, sample_ids_N=ids_N)
     chosen_K = np.sort(order_N[: asked.samples])
-    dataset: Dataset[Any] = Subset(data.dataset, chosen_K.tolist())
+    dataset: Dataset[Any] = Subset(data.looked, chosen_K.tolist())
     batches = validation_batches(
         dataset,
         batch_size=config.loader.validation_batch_size or config.loader.batch_size,
         sample_ids_N=ids_N[chosen_K],
-        workers=config.loader.workers,
+        readers=Readers(
+            0 if loader.workers == "auto" else loader.workers, loader.threads, loader.prefetch
+        ),
+        collate=components.collate,
     )
-    with closing(batches):
-        return list(batches)
+    with closing(augmented(batches, config, "validation", device=components.device)) as changed:
+        return list(changed)
 
 
 def grid_file(picture: Path) -> Path:

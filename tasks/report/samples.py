@@ -21,6 +21,7 @@ SHOWN_BY_DEFAULT = 20
 SHEETS = {"hardest": "Hardest samples", "suspects": "Perhaps mislabelled"}
 """The orders that a report has a contact sheet of, and how it names them."""
 SHEET_SAMPLES = 24
+NO_DATA = "the data set was not opened for this page; `epochal report` opens it"
 COLUMNS = (
     "sample_id", "label", "loss", "confidence", "p_true", "margin", "correct", "epoch_seen",
     "n_seen", "keep", "weight",
@@ -54,7 +55,8 @@ class TablePaths:
 class SampleView:
     """Samples in the order asked for, and the paths of every epoch's tables.
 
-    notes: what else a person should know of them, a sentence each.
+    notes: what else a person should know of them, a sentence each. left_out: samples that cannot
+    be trained on: `data`, `position`, `path` and `error` of each.
     """
 
     run: str
@@ -65,6 +67,7 @@ class SampleView:
     columns: Sequence[str]
     samples: list[dict[str, Any]]
     tables: list[TablePaths]
+    left_out: Sequence[Mapping[str, Any]] = ()
 
     def rows(self) -> list[list[str]]:
         """The samples as text."""
@@ -72,9 +75,11 @@ class SampleView:
 
     def as_object(self) -> dict[str, Any]:
         """As `--json` prints it."""
+        left_out = {"left_out": list(self.left_out)} if self.left_out else {}
         return {
             "run": self.run,
             "epoch": self.epoch,
+            **left_out,
             "samples": self.samples,
             "tables": [
                 {"epoch": paths.epoch, "observations": paths.observations, "samples": paths.samples}
@@ -122,7 +127,17 @@ def view_samples(
         columns=_shown([*shown, *named], order),
         samples=samples,
         tables=_tables(run),
+        left_out=left_out_rows(names),
     )
+
+
+def left_out_rows(names: SampleNames) -> list[dict[str, Any]]:
+    """The samples that cannot be trained on, by data set and position."""
+    return [
+        {"data": name, "position": one.position, "path": one.path, "error": one.error}
+        for name, bad in names.left_out.items()
+        for one in bad
+    ]
 
 
 def _named(samples: list[dict[str, Any]], names: SampleNames) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from epochal.data.config.sampling import SamplingConfig
 from epochal.data.stage_store.stages import StageRecord, StageStore
@@ -37,6 +37,7 @@ _KEPT_ONLY = Schema(
 )
 
 Columns = Mapping[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +171,7 @@ def _numbered(label_N: npt.NDArray[np.int64]) -> tuple[Any, npt.NDArray[np.int64
     return np.unique(label_N, return_inverse=True)
 
 
-def spread(values: Sequence[int], *, most: int) -> list[int]:
+def spread(values: Sequence[T], *, most: int) -> list[T]:
     """`values`, or if there are more, `most` of them at even steps, first and last included."""
     if len(values) <= most:
         return list(values)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from epochal.data.config.augment import Part
 from epochal.data.errors import ConfigError, DataError, EpochalError
 from epochal.data.inspection.dataset import OpenDataset
 from epochal.data.inspection.item_form import difference, form
@@ -23,6 +24,7 @@ from epochal.data.types import Batch, seed_64
 from epochal.engine.loop.resize import resized
 from epochal.engine.model.batches import to_device
 from epochal.engine.randomness import seeded
+from epochal.tasks.computing.augmented import augmentation_of
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.user_code.components import Components
 
@@ -34,12 +36,14 @@ def first_batch(
     *,
     count: int,
     size_HW: tuple[int, int] | None = None,
+    part: Part = "train",
 ) -> tuple[Batch, Any]:
     """The first `count` samples, and their data on the device, images at `size_HW`.
 
-    Raises TrainingFailed if an item cannot be read, TargetError if it is no image.
+    part: whose operations of `augment` are applied. Raises TrainingFailed if an item cannot be
+    read, TargetError or DataError if it is no image.
     """
-    return _batch(config, data, components, np.arange(count), size_HW=size_HW)
+    return _batch(config, data, components, np.arange(count), size_HW=size_HW, part=part)
 
 
 def spread_batch(
@@ -52,7 +56,7 @@ def spread_batch(
     positions_K = np.linspace(0, data.info.num_samples - 1, count).astype(np.int64)
     sizes = all_sizes(config)
     size_HW = sizes[0] if sizes else None
-    return _batch(config, data, components, positions_K, size_HW=size_HW)[1]
+    return _batch(config, data, components, positions_K, size_HW=size_HW, part="train")[1]
 
 
 def _batch(
@@ -62,6 +66,7 @@ def _batch(
     positions_K: npt.NDArray[np.int64],
     *,
     size_HW: tuple[int, int] | None,
+    part: Part,
 ) -> tuple[Batch, Any]:
     count = len(positions_K)
     plan = MicroBatchPlan(
@@ -71,11 +76,22 @@ def _batch(
         sizes_M2=None if size_HW is None else np.array([size_HW], dtype=np.int64),
     )
     batches = train_batches(
-        data.dataset, plan, sample_ids_N=data.sample_ids_N, seed=config.seed, epoch=0
+        data.looked,
+        plan,
+        sample_ids_N=data.ids_N,
+        seed=config.seed,
+        epoch=0,
+        collate=components.collate,
     )
     with closing(batches):
         batch = next(batches)
     moved = to_device(batch.data, components.device)
+    augmentation = augmentation_of(config, part, checks=True)
+    if augmentation is not None:
+        try:
+            moved = augmentation(moved, batch.sample_ids_B)
+        except DataError as error:
+            raise DataError(f"{data.field}: {error}") from None
     return batch, moved if size_HW is None else resized(moved, size_HW)
 
 
@@ -88,24 +104,28 @@ def all_sizes(config: RunConfig) -> list[tuple[int, int]]:
 def check_forms(config: RunConfig, train: OpenDataset, validation: OpenDataset) -> None:
     """Raises DataError if items cannot be put into one batch, since their shapes differ."""
     loader = config.loader
+    if loader.collate is not None:  # it may make one batch of any
+        return
     sizes = {
         train.field: (train, loader.batch_size),
         validation.field: (validation, loader.validation_batch_size or loader.batch_size),
     }
-    if all_sizes(config) and item_at_size(train.dataset) is not None:
+    if all_sizes(config) and item_at_size(train.looked) is not None:
         del sizes[train.field]  # training takes its items from that method, at one size
     for data, batch_size in sizes.values():
         position = data.info.unequal_at
         if position is None or batch_size == 1:
             continue
         with kept_generators():
-            found = [form(ItemReader(data.dataset, position + 1, data.field).item(0))]
-            found.append(form(ItemReader(data.dataset, position + 1, data.field).item(position)))
+            found = [form(ItemReader(data.looked, position + 1, data.field).item(0))]
+            found.append(form(ItemReader(data.looked, position + 1, data.field).item(position)))
         where = difference(*found) or "their shapes differ from reading to reading"
         raise DataError(
             f"{data.field}: items 0 and {position} cannot be put into one batch: {where}; give all "
             "items one shape: crop, resize or pad them in the data set (texts to the longest "
-            "length, with a mask), or set loader.batch_size: 1"
+            "length, with a mask), or set loader.batch_size: 1, or loader.collate, as the built-in "
+            '{target: "epochal.data.loading.collate:pad", args: {keys: […]}}, keys being the parts '
+            "whose lengths differ"
         )
 
 
@@ -121,7 +141,7 @@ def check_last_batch(config: RunConfig, components: Components, data: OpenDatase
 
     Tried on a copy of the model, made only where it has BatchNorm and an epoch ends so.
     """
-    rows = config.batches.epoch_length(data.info.num_samples)
+    rows = config.epoch_rows(data.info.num_samples)
     model = components.state.model
     if not any(isinstance(module, _BATCH_NORMS) for module in model.modules()):
         return
@@ -139,7 +159,7 @@ def check_last_batch(config: RunConfig, components: Components, data: OpenDatase
     except ValueError as error:
         if not str(error).startswith(ONE_SAMPLE):
             raise
-        which = "batch" if config.batches.varies_updates else "last batch"
+        which = "batch" if config.varies_batches else "last batch"
         raise ConfigError(
             f"loader.batch_size: found {config.loader.batch_size}, and {rows} samples of "
             f"train_data leave a {which} of a single one, on which the model cannot train "

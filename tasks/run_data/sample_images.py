@@ -82,7 +82,7 @@ def read_images(data: OpenDataset, sample_ids: Sequence[int]) -> list[npt.NDArra
         ):
             seed_generators(seed)
             try:
-                item = data.dataset[position]
+                item = data.looked[position]
             except BaseException as error:  # a user's data set may raise anything
                 if passes_through(error):
                     raise

@@ -11,23 +11,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from epochal.data.documents import dump_document
-from epochal.data.errors import CorruptObject, InputError, Interrupted
-from epochal.data.traces import failure_text
+from epochal.data.errors import CorruptObject, EpochalError, InputError, Interrupted
+from epochal.data.traces import failure_text, in_one_line
+from epochal.tasks.config.parts import SweepPart
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.preflight.tracker import check_tracker
 from epochal.tasks.reporting import Reporter, current_reporter
+from epochal.tasks.running.journal import begin_journal
 from epochal.tasks.running.open import open_run
 from epochal.tasks.running.pictures_process import draws_beside
 from epochal.tasks.running.run import Run, prepared_run, working_on
-from epochal.tasks.running.tracked_run import final_tags, make_tracker
+from epochal.tasks.running.run_description import git_answer
+from epochal.tasks.running.tracked_run import final_tags, make_tracker, with_others
 from epochal.tasks.runs.find_run import remember_store, stores_file
 from epochal.tasks.runs.summary import flat_metrics, stage_lines, stopping_line
 from epochal.tasks.session.session import Session
 from epochal.tasks.tracking.background import ERROR_TAG, MAX_TAG, Status, TrackerResult
 from epochal.tasks.tracking.connection import tracking_uri
+from epochal.tasks.tracking.model_example import ModelExample
+from epochal.tasks.tracking.model_folder import Example
+from epochal.tasks.trainer.trainer import Trainer
 
 
 class ActiveRun:
@@ -66,7 +73,15 @@ def prepare(
     draws_beside(config.store)  # a mistake in the environment is told before the start
     uri = tracking_uri(config.tracking, local_server=local_mlflow)
     check = partial(check_tracker, uri, experiment=config.tracking.experiment)
-    return open_run(config, reporter=reporter, before_start=check, meanwhile=meanwhile)
+    told, journal = begin_journal(config, reporter)
+    try:
+        run = open_run(config, reporter=told, before_start=check, meanwhile=meanwhile)
+    except BaseException as error:
+        journal.close(f"did not start: {in_one_line(error)}")
+        raise
+    run.journal = journal
+    journal.found(reference=run.plan.reference, store=run.session.store.url)
+    return run
 
 
 @contextmanager
@@ -74,10 +89,12 @@ def active_run(
     config: RunConfig,
     *,
     local_mlflow: str | None = None,
+    part: SweepPart | None = None,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Iterator[ActiveRun]:
     """The run that the command has prepared, else opened here; its tracker ends with the block.
 
+    part: what a sweep asks of it, if it is one of a sweep's.
     meanwhile: called while the trainer begins, where the run is opened here.
     Raises InputError before anything is computed if config, data or store are wrong, CorruptObject
     at the end if delivering to MLflow has found a damaged artifact.
@@ -87,30 +104,41 @@ def active_run(
         run = _prepared(config, local_mlflow=local_mlflow, meanwhile=meanwhile)
     session, view = run.session, run.view
     _remember_store(session)
-    tracker = make_tracker(
+    mlflow = make_tracker(
         view.config,
         run.plan,
         session.run_inputs,
         session.stage_store,
         notice=session.reporter.notice,
         local_mlflow=local_mlflow,
-        tags={"epochal.device": session.device},
+        tags={"epochal.device": session.device, **(part.tags if part is not None else {})},
         images=session.trainer.images,
         beside=draws_beside(session.store.url),
+        prefect_page=_prefect_page(),
+        opened=session.data,
+        forms=session.forms,
+        example=partial(_example, session.trainer),
     )
+    tracker = with_others(
+        mlflow, view.config, run.plan, session.stage_store, notice=session.reporter.notice
+    )
+    run.until = None if part is None else part.until
     run.tracker, session.deliver_part = tracker, tracker.deliver_part
     computing = not view.is_whole
-    tracker.start(computing=computing, forks=computing and view.config.loader.workers > 0)
+    tracker.start(computing=computing, forks=computing and view.config.loader.workers != 0)
     if computing:
         _log_attempt(run)
         session.signs = (session.store.url, session.config.name)
     active = ActiveRun(run, mlflow_uri=tracker.uri)
     status: Status = "KILLED"  # what a signal or a cancellation leaves: neither is an Exception
     told: dict[str, str] = {}
+    left = False
     try:
         with working_on(run):
             yield active
-        status = "FINISHED"
+        # A sweep may leave a run for later: then some of its stages are not done.
+        status = "FINISHED" if view.is_whole else "KILLED"
+        left = not view.is_whole
     except Interrupted:
         raise
     except Exception as error:
@@ -118,11 +146,35 @@ def active_run(
         raise
     finally:
         try:
+            session.reporter.doing("delivering to MLflow")
             tags = {**final_tags(view), **told}
-            active.delivered = tracker.finish(status, best=view.best, tags=tags)
+            active.delivered = tracker.finish(
+                status, best=view.best, tags=tags, hurried=False if left else None
+            )
         finally:
             run.close()
     _check_lost(session)
+
+
+def _example(trainer: Trainer) -> Example:
+    """How the model is called, asked of the trainer; or why that is not known."""
+    try:
+        told, numbers = trainer.ask_for("model_call")
+    except EpochalError as error:  # what is wrong with it, the run's stages have told
+        return Example(None, problem=f"it could not be tried: {error}")
+    if "problem" in told:
+        return Example(None, problem=told["problem"])
+    return Example(ModelExample.model_validate(told), numbers or b"")
+
+
+def _prefect_page() -> str | None:
+    """The page of the flow run that this is, or None outside of one."""
+    if "prefect" not in sys.modules:
+        return None
+    from prefect.runtime import flow_run
+
+    page: str | None = flow_run.ui_url
+    return page
 
 
 def _prepared(config: RunConfig, *, local_mlflow: str | None, meanwhile: Callable[[], None]) -> Run:
@@ -164,6 +216,11 @@ def _log_attempt(run: Run) -> None:
     body: dict[str, Any] = {
         "started_ms": int(time.time() * 1000),
         "host": socket.gethostname(),
+        # Of the config's folder; `-dirty` behind it where files have changed since.
+        "git_commit": git_answer(
+            Path(session.config.folder),
+            *("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"),
+        ),
         "pid": os.getpid(),
         "python": sys.version.split()[0],
         "environment": session.environment,

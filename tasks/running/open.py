@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 from epochal.data.errors import PreflightFailed, StoreUnavailable, TrainingFailed
 from epochal.data.stage_store.stages import StageStore
@@ -32,6 +33,8 @@ from epochal.tasks.stages.registry import list_stages
 from epochal.tasks.trainer.interruption import Interruption
 from epochal.tasks.trainer.trainer import Trainer
 
+Opened = TypeVar("Opened")
+
 
 def _nothing() -> None:
     """What is done meanwhile where nothing is."""
@@ -52,18 +55,41 @@ def open_run(
     while the trainer begins.
     Nothing has started when it raises: InputError for what is wrong with config, data or store.
     """
+    return _opened(config, reporter or SilentReporter(), before_start, meanwhile, _recorded)
+
+
+def open_session(config: RunConfig, *, reporter: Reporter) -> Session:
+    """Opens it as `open_run` does, of which nobody makes a run: no plan is written."""
+    return _opened(config, reporter, _nothing, _nothing, lambda session: session)
+
+
+def _opened(
+    config: RunConfig,
+    reporter: Reporter,
+    before_start: Callable[[], None],
+    meanwhile: Callable[[], None],
+    made: Callable[[Session], Opened],
+) -> Opened:
     refuse_secrets(config.model_dump(mode="json"), name=config.name)
-    told = reporter or SilentReporter()
     try:
         store = open_store(config.store, folder=Path(config.folder))
         interruption = Interruption()
+        reporter.doing("starting the trainer, which imports torch")
         with ExitStack() as stack:
-            trainer = start_trainer(config, store, told, interruption)
+            trainer = start_trainer(config, store, reporter, interruption)
             stack.callback(trainer.close)
             meanwhile()
-            run = _open(config, store, trainer, told, interruption, before_start)
+            session = _open(config, store, trainer, reporter, interruption, before_start)
+            opened = made(session)
+            # Up to here a store that does not answer means a wrong config. From here on it is taken
+            # to be away for a while, and asked again.
+            store.retry_with(
+                RetryPolicy.of_environment(
+                    hurried=lambda: interruption.came, notice=reporter.notice
+                )
+            )
             stack.pop_all()
-            return run
+            return opened
     except (StoreUnavailable, TrainingFailed) as error:
         meant = PreflightFailed(str(error))
         meant.trace = error.trace
@@ -77,23 +103,28 @@ def _open(
     reporter: Reporter,
     interruption: Interruption,
     before_start: Callable[[], None],
-) -> Run:
+) -> Session:
     check_store = cache(store.preflight)  # before the first write, and once
     opened, ids = trainer.ask_for(
         "open",
         {"config": config.model_dump(mode="json"), "store": store.url},
-        answers={"check_store": check_store, "start_sha256": partial(start_sha256, config)},
+        answers={
+            "check_store": check_store,
+            "start_sha256": partial(start_sha256, config),
+            "reading": reporter.reading,
+        },
     )
     run_inputs = RunInputs.of_document(opened["run_inputs"])
-    data = told_data(opened["data"], ids or b"", make=lambda _: None)
+    data = told_data(opened["data"], ids or b"", make=lambda *_: None)
     config = trainer.config = with_epochs(config, num_samples=run_inputs.train_data.num_samples)
+    reporter.doing("looking up what is done")
     stage_store = StageStore(store)
     view = _view(config, run_inputs, stage_store, reporter)
-    weights, size = find_weights(config), None
+    weights, size, forms = find_weights(config), None, {}
     if not view.is_whole:
         check_store()
         checked, _ = trainer.ask_for("check", {"config": config.model_dump(mode="json")})
-        size = CheckpointSize(**checked["size"])
+        size, forms = CheckpointSize(**checked["size"]), checked["forms"]
         if checked["run_inputs"] is not None:
             run_inputs = RunInputs.of_document(checked["run_inputs"])
             view = _view(config, run_inputs, stage_store, reporter)
@@ -110,6 +141,7 @@ def _open(
         if weights is not None and not view.is_done(stages[0]):
             with weights.opened() as path:
                 trainer.ask_for("check_start", {"path": str(path), "what": weights.what})
+        reporter.doing("looking whether MLflow answers")
         if config.launch.kind == "inline":
             reporter.notice(INLINE)
         for text in notes_on_processes(config, threads=opened["environment"]["threads"]):
@@ -127,18 +159,19 @@ def _open(
         reporter=reporter,
         start=weights,
         interruption=interruption,
+        forms=forms,
     )
+    reporter.planned(view.needed, list(view.records))
     reporter.opening(opening_line(view, run_inputs, store))
     _refuse_or_tell(view, session)
-    run = Run(session, record_plan(store, config, run_inputs, stages))
-    # Up to here a store that does not answer means a wrong config. From here on it is taken to be
-    # away for a while, and asked again.
-    store.retry_with(
-        RetryPolicy.of_environment(
-            hurried=lambda: session.interruption.came, notice=reporter.notice
-        )
-    )
-    return run
+    return session
+
+
+def _recorded(session: Session) -> Run:
+    """The run of a session, its plan written down."""
+    view = session.run
+    plan = record_plan(session.store, view.config, session.run_inputs, tuple(view.stages))
+    return Run(session, plan)
 
 
 def _view(

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from epochal.tasks.report.page import Images
+    from epochal.tasks.report.page.shown_run import Images
 
 VARIABLE = "EPOCHAL_PICTURES"
 HERE, BESIDE = "here", "beside"
@@ -79,7 +79,7 @@ def draws_beside(store_url: str) -> bool:
 
 @dataclass(frozen=True)
 class RunPictures:
-    """The pictures that the tracker of a run has drawn. images: as for `report_html`.
+    """The pictures that the tracker of a run has drawn. images: as of `ShownRun`.
 
     beside: in another process, once the images are read here.
     """
@@ -185,7 +185,7 @@ def _start(job: _Job, arrays: Sequence[npt.NDArray[np.float32]]) -> None:
     from numpy.lib import format as npy
 
     # Addresses hold passwords: they go by a file without a name, which ends with the process.
-    with tempfile.TemporaryFile(prefix="epochal-pictures-") as given, _log() as log:
+    with tempfile.TemporaryFile(prefix="epochal-pictures-") as given, process_log() as log:
         given.write(job.model_dump_json().encode() + b"\n")
         for array in arrays:
             npy.write_array(given, array, allow_pickle=False)
@@ -202,7 +202,7 @@ def _start(job: _Job, arrays: Sequence[npt.NDArray[np.float32]]) -> None:
 
 
 @contextmanager
-def _log() -> Iterator[IO[bytes]]:
+def process_log() -> Iterator[IO[bytes]]:
     """The log, locked together with others until all who have it open close it."""
     path = tracking_home() / "pictures.log"
     with ExitStack() as opened:

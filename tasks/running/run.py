@@ -15,6 +15,7 @@ from epochal.tasks.launch.failures import at_work
 from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.reporting import Outcome
+from epochal.tasks.running.journal import Journal
 from epochal.tasks.runs.run_plans import RunPlan
 from epochal.tasks.session.session import Session
 from epochal.tasks.stages.registry import KINDS, loaded
@@ -23,23 +24,39 @@ from epochal.tasks.stages.registry import KINDS, loaded
 class StageTracker(Protocol):
     """Takes each stage that is done."""
 
+    @property
+    def page(self) -> str | None:
+        """Where the run is below the address of the tracker's pages; None until that is known."""
+
+    @property
+    def uri(self) -> str:
+        """Where the tracker is."""
+
     def deliver(self, record: StageRecord) -> None:
         """Takes a finished stage, computed or found; returns at once."""
 
 
 @dataclass
 class Run:
-    """A run that is open. tracker: None until stages are run."""
+    """A run that is open. tracker: None until stages are run.
+
+    until: the number of epochs after which it is left for later; None: none. journal: what keeps
+    its log on this machine.
+    """
 
     session: Session
     plan: RunPlan
     tracker: StageTracker | None = None
     outcomes: list[Outcome] = field(default_factory=list)
+    until: int | None = None
+    journal: Journal | None = None
 
     def close(self) -> None:
         """Ends its trainer. Nothing happens if it has ended."""
         self.session.trainer.close()
         self.session.interruption.close()
+        if self.journal is not None:
+            self.journal.close("finished" if self.view.is_whole else "ended before its last stage")
 
     @property
     def view(self) -> RunView:
@@ -60,6 +77,8 @@ class Run:
                         f"early stopping ends the run with epoch {last} of {view.config.epochs}; "
                         "with a larger early_stopping.patience it goes on from here"
                     )
+            if self.until is not None and (stage.epoch or 0) >= self.until:
+                return
             if last is None or stage.epoch is None or stage.epoch <= last:
                 yield stage
 
@@ -97,7 +116,7 @@ class Run:
         if record is None:
             session.reporter.started(stage)
             with session.interruption.noted():
-                record = _compute(session, stage)
+                record = compute(session, stage)
             records[stage.known_key] = record
         outcome = Outcome(
             stage=stage,
@@ -139,7 +158,8 @@ def consumed(view: RunView, stage: Stage) -> dict[str, str]:
     }
 
 
-def _compute(session: Session, stage: Stage) -> StageRecord:
+def compute(session: Session, stage: Stage) -> StageRecord:
+    """Has the stage computed, and committed to the session's store. Raises as `run_stage` does."""
     kind = KINDS[stage.kind]
     session.goodput.begin(stage.known_key, kind.cause)
     try:

@@ -22,13 +22,12 @@ from epochal.tasks.tracking.connection import tracker_lock
 from epochal.tasks.tracking.mlflow_run import FINISHED, TrackedRun
 
 if TYPE_CHECKING:
-    from epochal.tasks.report.page import Images
+    from epochal.tasks.report.page.shown_run import Images
 
-PICTURES_VERSION = 3
+PICTURES_VERSION = 4
 """Raised when the same run would get other pictures."""
 DATA_MAP, KEPT, REPORT = "figures/data_map.png", "figures/kept.png", "report.html"
 WRITING = "being written"
-NO_DATA = "the data set was not opened for this page; `epochal report` opens it"
 
 
 def pictures_identity(plan: RunPlan, records: Mapping[str, StageRecord]) -> str:
@@ -51,7 +50,7 @@ def log_pictures(
 ) -> None:
     """Draws the pictures and writes them to MLflow, unless it has them or they are due no more.
 
-    images: as for `report_html`. may_write: called before each step, raises to stop. Raises what
+    images: as of `ShownRun`. may_write: called before each step, raises to stop. Raises what
     MLflow raises.
     """
     if not _is_due(run, identity):
@@ -95,16 +94,14 @@ def _is_due(run: TrackedRun, identity: str) -> bool:
 def _pictures(run: FoundRun, images: Images | str) -> Iterator[tuple[str, bytes]]:
     from epochal.data.samples.scores import data_map
     from epochal.tasks.report.figures import data_map_png, kept_png
-    from epochal.tasks.report.page import report_html
+    from epochal.tasks.report.page.shown_run import ShownRun
+    from epochal.tasks.report.page.write import report_html
 
     tables = RunTables.of_run(run)
-    light: dict[str, bytes] = {}
     if tables.picture_rows <= MAX_PICTURE_ROWS:
         scores = tables.scores
         if scores is not None and (on_map := data_map(scores)) is not None:
-            light["data_map"] = data_map_png(on_map)
-            yield DATA_MAP, light["data_map"]
+            yield DATA_MAP, data_map_png(on_map)
     if (kept := tables.kept()) is not None:
-        light["kept"] = kept_png(kept)
-        yield KEPT, light["kept"]
-    yield REPORT, report_html(run, images=images, tables=tables, light=light).encode()
+        yield KEPT, kept_png(kept)
+    yield REPORT, report_html([ShownRun(run, images=images, tables=tables)]).encode()

@@ -3,45 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from epochal.data.errors import InputError, TargetError
-from epochal.data.hashing import bytes_sha256
 from epochal.data.secrets import masked
 from epochal.data.stage_store.stages import StageStore
-from epochal.data.types import in_json
 from epochal.tasks.config.parts import TrackingConfig
-from epochal.tasks.config.run import RunConfig, flatten
-from epochal.tasks.planning.run_view import RunView
+from epochal.tasks.config.run import RunConfig
+from epochal.tasks.planning.run_view import RunView, of_ema
 from epochal.tasks.planning.stage import RunInputs
+from epochal.tasks.report.samples import NO_DATA
+from epochal.tasks.running.model_graph import ModelGraphs
 from epochal.tasks.running.pictures_process import RunPictures
-from epochal.tasks.running.run_pictures import NO_DATA
+from epochal.tasks.running.run_description import (
+    about_run,
+    data_entry,
+    parameters,
+    read_as_it_was,
+)
 from epochal.tasks.runs.find_run import FoundRun
 from epochal.tasks.runs.run_plans import RunPlan
+from epochal.tasks.trackers.delivery import OtherTracker, RunTrackers
+from epochal.tasks.trackers.tracker import RunInfo
 from epochal.tasks.tracking.background import (
     STOPPED_TAG,
-    DataEntry,
     ModelSource,
     RunIdentity,
     Tracker,
     TrackerResult,
 )
 from epochal.tasks.tracking.connection import tracking_uri
+from epochal.tasks.tracking.model_folder import Example, no_example
+from epochal.tasks.tracking.points import Direction, LogEvery
 from epochal.tasks.user_code.loaded_modules import code_files
-from epochal.tasks.user_code.source_digests import read_source, source_sha256
+from epochal.tasks.user_code.source_digests import read_source
 
 if TYPE_CHECKING:
-    from epochal.data.config.loader import DataConfig
-    from epochal.tasks.report.page import Images
-
-_NOT_PARAMETERS = (
-    "name", "epochs", "max_updates", "early_stopping", "averaging", "store", "checkpoint",
-    "tracking", "launch", "device", "threads", "reproducibility",
-    "folder", "targets_allowed", "loader.workers", "gradients.per_group", "metrics.best",
-    "sampling.final_full",
-)  # fmt: skip
-"""Fields that may change within a generation: MLflow refuses a parameter that changes."""
+    from epochal.data.inspection.dataset import OpenDataset
+    from epochal.tasks.report.page.shown_run import Images
 
 
 def make_tracker(
@@ -56,8 +58,15 @@ def make_tracker(
     images: Images | None = None,
     beside: bool = False,
     with_model: bool = True,
+    prefect_page: str | None = None,
+    opened: Mapping[str, OpenDataset] = MappingProxyType({}),
+    forms: Mapping[str, Any] = MappingProxyType({}),
+    example: Callable[[], Example] = no_example,
 ) -> Tracker:
     """The tracker of the plan's generation. tags: further tags for the run in MLflow.
+
+    prefect_page: address of the flow run that works on it. opened, forms: of the data sets, as far
+    as they are known. example: asks for a call of the model.
 
     images: reads images of samples for the report; without it the report has none. beside: whether
     the pictures are drawn in a process of their own, which outlives this one. with_model:
@@ -73,6 +82,7 @@ def make_tracker(
             branched_from=plan.branched_from,
             shared_epochs=plan.shared_epochs,
             identity=plan.identity,
+            lineage=plan.lineage,
         ),
         params=parameters(config),
         tags={"epochs": str(config.epochs), "epochal.store": stages.store.url, **(tags or {})},
@@ -81,20 +91,74 @@ def make_tracker(
         per_group=config.gradients.per_group,
         notice=notice,
         data=[
-            _data_entry(config.train_data, "train", run_inputs.train_data.fingerprint),
-            _data_entry(
-                config.validation_data, "validation", run_inputs.validation_data.fingerprint
-            ),
+            data_entry(one, context, facts, opened=opened.get(field), form=forms.get(field))
+            for field, context, one, facts in (
+                ("train_data", "train", config.train_data, run_inputs.train_data),
+                (
+                    "validation_data",
+                    "validation",
+                    config.validation_data,
+                    run_inputs.validation_data,
+                ),
+            )
         ],
-        model=_model_source(config, run_inputs, notice=notice) if with_model else None,
+        model=_model_source(config, run_inputs, notice=notice, example=example)
+        if with_model
+        else None,
+        graphs=ModelGraphs(uri, beside, config.tracking.export),
         pictures=RunPictures(
             stages, plan, config, uri=uri, images=images or NO_DATA, beside=beside
         ),
+        thinned=config.tracking.thinned,
+        measures=_measures(config),
+        about=partial(about_run, config, plan, run_inputs, stages.store, own_folder=with_model),
+        prefect_page=prefect_page,
+        system_metrics=config.tracking.system_metrics,
     )
 
 
+def with_others(
+    mlflow: Tracker,
+    config: RunConfig,
+    plan: RunPlan,
+    stages: StageStore,
+    *,
+    notice: Callable[[str], None],
+) -> RunTrackers:
+    """MLflow's tracker, and those that `tracking.also` names."""
+    tracking = config.tracking
+    run = RunInfo(plan.run, plan.reference, config.folder, parameters(config))
+    return RunTrackers(
+        mlflow,
+        [
+            OtherTracker(
+                target,
+                run,
+                place=f"tracking.also[{place}]",
+                stages=stages,
+                log_every=LogEvery(
+                    tracking.log_every_updates, config.gradients.per_group, tracking.thinned
+                ),
+                measures=_measures(config),
+                notice=notice,
+            )
+            for place, target in enumerate(tracking.also)
+        ],
+    )
+
+
+def _measures(config: RunConfig) -> list[tuple[str, Direction]]:
+    """What the best epoch is picked by, and that of the average of the weights."""
+    picked = [config.metrics] if config.ema is None else [config.metrics, of_ema(config.metrics)]
+    return [(one.best_metric, one.best_direction) for one in picked]
+
+
 def _model_source(
-    config: RunConfig, run_inputs: RunInputs, *, notice: Callable[[str], None]
+    config: RunConfig,
+    run_inputs: RunInputs,
+    *,
+    notice: Callable[[str], None],
+    example: Callable[[], Example],
 ) -> ModelSource | None:
     """What MLflow builds the model of; None, and a notice, where its code is no longer there."""
     folder, wanted = Path(config.folder), run_inputs.sources.get("model", {})
@@ -102,11 +166,10 @@ def _model_source(
     try:
         source = read_source(config.model.target.partition(":")[0], folder=folder)
         for name, path in code_files(source, wanted, folder=folder).items():
-            data = path.read_bytes()
-            # Versions before this one took the digest of the text.
-            if wanted[name] in {bytes_sha256(data), source_sha256(name, data)}:
+            data = read_as_it_was(path, name, wanted[name])
+            if data is not None:
                 files[name] = data
-    except (TargetError, OSError, SyntaxError, ValueError):
+    except TargetError:
         pass  # what is missing for it is told below
     missing = [name for name in wanted if name not in files]
     if missing:
@@ -115,25 +178,8 @@ def _model_source(
             "not delivered to MLflow; its weights are linked there, in checkpoints.json"
         )
         return None
-    return ModelSource(target=config.model, folder=folder, files=files)
-
-
-def _data_entry(data: DataConfig, context: str, fingerprint: str | None) -> DataEntry:
-    return DataEntry(
-        context=context,
-        name=data.target,
-        fingerprint=fingerprint or "unknown",
-        source={"target": data.target, "args": in_json(data.args)},
-    )
-
-
-def parameters(config: RunConfig) -> dict[str, str]:
-    """The config's fields that act on numbers, flat, as MLflow's parameters."""
-    return {
-        path: value if isinstance(value, str) else str(value)
-        for path, value in flatten(config.model_dump(mode="json"))
-        if not any(path == name or path.startswith(f"{name}.") for name in _NOT_PARAMETERS)
-    }
+    packages = run_inputs.packages.get("model", {})
+    return ModelSource(config.model, folder, files=files, packages=packages, example=example)
 
 
 def final_tags(run: RunView) -> dict[str, str]:
@@ -164,8 +210,9 @@ def sync_run(
             f"the best model of {run.plan.reference} is not delivered by this command, which takes "
             "no source files from a store; if MLflow does not have it: `epochal sync CONFIG`"
         )
-    tracker = make_tracker(
-        run.config.model_copy(update={"tracking": tracking, "folder": folder}),
+    config = run.config.model_copy(update={"tracking": tracking, "folder": folder})
+    mlflow = make_tracker(
+        config,
         run.plan,
         run.plan.run_inputs(),
         run.stage_store,
@@ -173,6 +220,7 @@ def sync_run(
         local_mlflow=local_mlflow,
         with_model=with_model,
     )
+    tracker = with_others(mlflow, config, run.plan, run.stage_store, notice=notice)
     tracker.start()
     for stage in run.stages:
         if run.is_done(stage):
@@ -188,7 +236,7 @@ def sync_run(
 def _without_address(run: FoundRun, local_mlflow: str | None) -> TrackingConfig:
     """What a store says of tracking, but for the address. Raises InputError if it names another."""
     stored = run.config.tracking
-    tracking = stored.model_copy(update={"uri": None})
+    tracking = stored.model_copy(update={"uri": None, "also": ()})  # no code that it names
     if stored.uri not in (None, tracking_uri(tracking, local_server=local_mlflow)):
         raise InputError(
             f"{run.plan.reference}: the plan in the store names MLflow at "

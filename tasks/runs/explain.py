@@ -32,6 +32,12 @@ _FIELDS_OF_SECTION: dict[str, tuple[str, ...]] = {
     "schedule.plateau": ("schedule", "metrics", "loader.validation_batch_size"),
     "batch_norm": ("batch_norm", "epochs"),
     "sampler": ("batches",),
+    **{
+        f"{name}.transform": (f"{name}.args",)
+        for name in ("train_data", "validation_data", "sampling.scoring.data")
+    },
+    "augment.train": ("augment.train", "augment.keep", "augment.mask_fill"),
+    "augment.validation": ("augment.validation", "augment.keep", "augment.mask_fill"),
     "sampling": ("sampling",),
     "sampling.full": ("sampling.final_full", "sampling.warm_up", "epochs"),
     "sampling.phase": ("sampling", "epochs"),
@@ -190,6 +196,18 @@ def _in_which(before: Mapping[str, str], now: Mapping[str, str]) -> str:
         return ""
     more = f" and {len(named) - MAX_DEFINITIONS} more" * (len(named) > MAX_DEFINITIONS)
     return f" in {', '.join(named[:MAX_DEFINITIONS])}{more}"
+
+
+def changes_since(
+    config: RunConfig,
+    stages: Sequence[Stage],
+    plan: RunPlan,
+    *,
+    definitions: Definitions = MappingProxyType({}),
+) -> list[str]:
+    """All that is another than in that plan, root causes first, each once."""
+    comparison = Comparison(config, stages, plan, definitions=definitions)
+    return list(dict.fromkeys(text for stage in stages for text in comparison.reasons(stage)))
 
 
 def most_similar(

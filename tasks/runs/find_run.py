@@ -20,6 +20,7 @@ from epochal.data.store.store import Store
 from epochal.tasks.config.load import load_config
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.run_view import RunView
+from epochal.tasks.planning.stage import Stage
 from epochal.tasks.private_files import private_file, private_folder
 from epochal.tasks.runs.described import described_plan, unreadable
 from epochal.tasks.runs.lookup import look_up, records_of
@@ -107,13 +108,12 @@ def find_run(
 
     Raises NotFound, saying where it was looked for and what is there.
     """
-    here = Path.cwd()
     if is_config(reference):
         config = load_config(reference, overrides=overrides)
         opened = (
             open_store(config.store, folder=Path(config.folder))
             if store is None
-            else open_store(store, folder=here)
+            else _store_at(store)
         )
         return _as_described(opened, config, notice)
     if overrides:
@@ -127,17 +127,20 @@ def find_run(
                 f"--store {store}: {reference!r} names a store too; leave one of the two out"
             )
         place, _, name = reference.rstrip("/").rpartition("/")
-        opened = open_store(place, folder=here)
+        opened = _store_at(place)
         return _found(opened, find_plan(opened, name))
     if store is not None or "EPOCHAL_STORE" in os.environ:
-        opened = open_store(store or os.environ["EPOCHAL_STORE"], folder=here)
+        opened = _store_at(store or os.environ["EPOCHAL_STORE"])
         return _found(opened, find_plan(opened, reference))
     return _search(reference)
 
 
 def stored_runs(store: Store, *, notice: Callable[[str], None]) -> list[FoundRun]:
-    """Each generation of each run of the store; `notice` is told of those that cannot be read."""
-    runs = []
+    """Each generation of each run of the store; `notice` is told of those that cannot be read.
+
+    A stage that several share is looked up once.
+    """
+    planned: list[tuple[RunPlan, RunConfig, list[Stage]]] = []
     for name in run_names(store.listing("runs")):
         try:
             references = generations(store, name)
@@ -148,10 +151,30 @@ def stored_runs(store: Store, *, notice: Callable[[str], None]) -> list[FoundRun
             continue
         for reference in references:
             try:
-                runs.append(_found(store, find_plan(store, reference)))
+                plan = find_plan(store, reference)
+                config = _config_of(plan)
+                planned.append((plan, config, plan.listed_stages(config)))
             except (InputError, CorruptObject) as error:
                 notice(f"run {reference} is passed over: {error}")
-    return runs
+    stage_store = StageStore(store)
+    stages = {stage.known_key: stage for _, _, listed in planned for stage in listed}
+    records = records_of(look_up(stage_store, stages, stages=stages.values()))
+    return [
+        found_run(
+            plan,
+            config,
+            stage_store,
+            {stage.known_key: records[stage.known_key] for stage in listed if stage.key in records},
+        )
+        for plan, config, listed in planned
+    ]
+
+
+def _config_of(plan: RunPlan) -> RunConfig:
+    config = plan.run_config()
+    if config is None:
+        raise NotFound(unreadable(plan))
+    return config
 
 
 def is_config(reference: str) -> bool:
@@ -170,11 +193,21 @@ def named_store(reference: str) -> Store:
         store = open_store(config.store, folder=Path(config.folder))
         cure = f"`epochal train {reference}` makes it"
     else:
-        store = open_store(reference, folder=Path.cwd())
+        store = _store_at(reference)
         cure = "expected the address of a store, or the path of a config"
     if scheme_of(store.url) == "file" and not (folder := local_folder(store.url)).is_dir():
         raise NotFound(f"{reference}: there is no store at {folder}; {cure}")
     return store
+
+
+def _store_at(reference: str) -> Store:
+    """The store that a person types: an address, or a folder that there is, `runs/store` too.
+
+    A config says `./runs/store`: what it names need not be there yet.
+    """
+    here = Path.cwd()
+    is_folder = not reference.startswith("~") and (here / reference).is_dir()
+    return open_store(f"file://{here / reference}" if is_folder else reference, folder=here)
 
 
 def _as_described(store: Store, config: RunConfig, notice: Callable[[str], None]) -> FoundRun:
@@ -215,9 +248,7 @@ def _search(reference: str) -> FoundRun:
 def _found(
     store: Store, plan: RunPlan, *, config: RunConfig | None = None, own: RunConfig | None = None
 ) -> FoundRun:
-    config = plan.run_config() if config is None else config
-    if config is None:
-        raise NotFound(unreadable(plan))
+    config = _config_of(plan) if config is None else config
     stage_store = StageStore(store)
     stages = plan.listed_stages(config)
     statuses = look_up(stage_store, [stage.known_key for stage in stages], stages=stages)

@@ -25,6 +25,7 @@ from epochal.data.inspection.file_stamps import files_stamp, quick_stamp
 from epochal.data.store.store import Store
 from epochal.data.types import in_key
 from epochal.tasks.config.run import RunConfig
+from epochal.tasks.planning.layout import with_layout
 from epochal.tasks.planning.run_length import sample_digests, with_epochs
 from epochal.tasks.planning.stage import DatasetFacts, RunInputs, Seen
 from epochal.tasks.runs.run_sources import DataField, RunSources, data_fields
@@ -33,30 +34,32 @@ from epochal.tasks.stages.score import SCORING_DATA
 from epochal.tasks.user_code.named_files import Stamps, paths_in
 from epochal.tasks.user_code.targets import resolved_args
 
-MAX_DESCRIPTION_BYTES = 1 << 16
+MAX_DESCRIPTION_BYTES = 1 << 17
 
 
 def description_path(
-    data: DataConfig,
+    config: RunConfig,
+    field: DataField,
     *,
-    names: BatchNames | None,
     sources: Mapping[str, str],
-    folder: Path,
     stamps: Stamps = files_stamp,
 ) -> str:
     """Where the store remembers this data set. Raises DataError if a declared file is missing.
 
     stamps: looks at declared files.
     """
+    data, folder = data_fields(config)[field], Path(config.folder)
     identity: dict[str, Any] = {
         "target": data.target,
         "args": in_key(resolved_args(data.args, folder=folder)),
         "sources": dict(sources),
         "version": data.version,
-        **_named(names),
+        **_named(config.batch),
     }
     if data.version is None and data.files:
         identity["files"] = stamps(data.files, folder)
+    if config.loader.on_bad_sample == "quarantine":
+        identity["on_bad_sample"] = "quarantine"
     return f"fingerprints/{digest('data', identity)}.json"
 
 
@@ -107,19 +110,24 @@ def remembered_run_inputs(config: RunConfig, store: Store, sources: RunSources) 
         fingerprint = stated_fingerprint(data, names=config.batch)
         known = None
         by_updates = config.schedule.unit == "updates" or config.max_updates is not None
-        if fingerprint is None or by_updates:
-            path = description_path(
-                data,
-                names=config.batch,
-                sources=digests.get(name, {}),
-                folder=Path(config.folder),
-            )
+        quarantined = config.loader.on_bad_sample == "quarantine"
+        by_layout = config.batches.shuffle != "global" or config.needs_lengths
+        if fingerprint is None or by_updates or quarantined or by_layout:
+            path = description_path(config, name, sources=digests.get(name, {}))
             known = read_known(store, path)
         num_samples = None if known is None else known.num_samples
         seen: Seen = "same"
+        if fingerprint is not None and known is not None:
+            fingerprint = effective_fingerprint(fingerprint, known)
+        elif quarantined and known is None:
+            fingerprint = None
         if fingerprint is None and known is not None:
             seen = _seen(data, known, folder=Path(config.folder))
-            fingerprint = None if seen == "changed" else known.fingerprint
+            fingerprint = None
+            if seen != "changed":
+                fingerprint = effective_fingerprint(known.fingerprint, known)
+        if fingerprint is not None:
+            fingerprint = with_layout(config, name, fingerprint, known)
         data_sets[name] = DatasetFacts(fingerprint, num_samples, seen)
     return make_run_inputs(config, sources, data_sets, start=start_sha256(config))
 
@@ -137,6 +145,13 @@ def _seen(data: DataConfig, known: DatasetInfo, *, folder: Path) -> Seen:
     if stamp is None or known.stamp is None:
         return "not looked at"
     return "same" if stamp == known.stamp else "changed"
+
+
+def effective_fingerprint(fingerprint: str, known: DatasetInfo) -> str:
+    """Of the data that is trained on: without the samples that are left out."""
+    if known.without is None:
+        return fingerprint
+    return digest("data-without", [fingerprint, known.without])
 
 
 def with_sources(run_inputs: RunInputs, sources: RunSources) -> RunInputs:

@@ -80,6 +80,20 @@ class RunPlan(Frozen):
         first = [stage.key for stage in self.stages[:2]]
         return digest("generation", [self.run, self.generation, first])
 
+    @property
+    def lineage(self) -> tuple[str, ...]:
+        """Of each epoch some digits, which stand for its training and all that came before it.
+
+        Of the plans of one generation one is the other's beginning.
+        """
+        marks, since = list[str](), list[str]()
+        for stage in self.stages:
+            since.append(stage.key)
+            if stage.kind == "train":
+                marks.append(digest("lineage", since)[:8])
+                since.clear()
+        return tuple(marks)
+
     def run_inputs(self) -> RunInputs:
         """What the keys were made from beside the config."""
         return RunInputs(

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from epochal.data.config.loader import DataConfig
+from epochal.data.config.loader import COLLATE, DataConfig
 from epochal.data.documents import dump_document, load_document
 from epochal.data.errors import CorruptObject
 from epochal.data.hashing import digest
@@ -151,6 +151,7 @@ def _targets(config: RunConfig) -> dict[str, Target]:
         "model": config.model,
         "loss": config.loss,
         "step": config.step,
+        COLLATE: config.loader.collate,
         "optimizer": config.optimizer,
         "schedule": config.schedule if isinstance(config.schedule, CustomSchedule) else None,
         "sampling": config.sampling.callable_target,

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from epochal.data.documents import load_document
+from epochal.data.errors import CorruptObject
+from epochal.data.store.store import Store
 from epochal.engine.config.numerics import EMA
 from epochal.tasks.planning.run_view import RunView
 from epochal.tasks.reporting import Outcome
 from epochal.tasks.stages.registry import KINDS
 from epochal.tasks.stages.validate import metric_values
+
+MAX_ATTEMPTS = 50
+MAX_ATTEMPT_BYTES = 1 << 20
+_ATTEMPT = re.compile(r"[0-9]{1,16}-[0-9a-f]{8}\.json")
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,30 @@ def stage_lines(run: RunView, outcomes: Sequence[Outcome]) -> list[dict[str, Any
         }
         for outcome in sorted(outcomes, key=lambda outcome: place[outcome.stage.key])
     ]
+
+
+def last_attempts(store: Store, run: str) -> dict[str, int]:
+    """`name@generation` → when the newest command that computed for it began, in ms since 1970.
+
+    As far as the newest `MAX_ATTEMPTS` commands tell.
+    """
+    folder = f"runs/{run}/attempts"
+    paths = [path for path in store.listing(folder) if _ATTEMPT.fullmatch(path.rpartition("/")[2])]
+    newest = sorted(paths, key=lambda path: int(path.rpartition("/")[2].partition("-")[0]))
+    found: dict[str, int] = {}
+    for body in store.map(partial(_attempt, store), newest[-MAX_ATTEMPTS:]):
+        if isinstance(plan := body.get("plan"), str):
+            found[plan] = body["started_ms"]
+    return found
+
+
+def _attempt(store: Store, path: str) -> dict[str, Any]:
+    """What a command has noted of itself; nothing where that cannot be read."""
+    try:
+        body = load_document(store.read(path, max_bytes=MAX_ATTEMPT_BYTES), name=path)
+    except (FileNotFoundError, CorruptObject):
+        return {}
+    return body if isinstance(body.get("started_ms"), int) else {}
 
 
 def stopping_line(run: RunView) -> dict[str, int | None]:

@@ -54,7 +54,8 @@ class Session:
     resumed_at: key → micro-step that its stage went on from.
     deliver_part: takes what is committed of an epoch at work, for live curves.
     goodput: by the clock, what the stages' time goes into. signs: store and run, whose sign of life
-    the trainer leaves on this machine; None: no sign.
+    the trainer leaves on this machine; None: no sign. forms: field of the config → what the first
+    item of the data set is made of (`data.inspection.item_form`), where something is computed.
     """
 
     run: RunView
@@ -72,6 +73,7 @@ class Session:
     deliver_part: Callable[[EpochPart], None] = _to_nobody
     goodput: StageGoodput = field(default_factory=StageGoodput)
     signs: tuple[str, str] | None = None
+    forms: Mapping[str, Any] = field(default_factory=dict)
     _live: tuple[str, int] | None = None
 
     @property

@@ -13,7 +13,12 @@ from epochal.engine.config.numerics import EMA
 from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS, load_ema, load_model
 from epochal.tasks.computing.work import Computed, Order, ParentArtifacts, Work
 from epochal.tasks.config.run import RunConfig
-from epochal.tasks.planning.inputs import forward_inputs, validation_batch_size, with_source
+from epochal.tasks.planning.inputs import (
+    forward_inputs,
+    transform_inputs,
+    validation_batch_size,
+    with_source,
+)
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.session.session import Session
 from epochal.tasks.stages.commit import commit_stage, computed, number, put_moment
@@ -28,7 +33,6 @@ from epochal.tasks.stages.kind import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
 
@@ -62,12 +66,14 @@ def _plan(listing: Listing, epoch: int | None) -> Planned | None:
         return None
     assert sampling.scoring is not None
     name, data = "train_data", run_inputs.train_data
-    if own_data(config) is not None and run_inputs.scoring_data is not None:
+    own = own_data(config)
+    if own is not None and run_inputs.scoring_data is not None:
         name, data = SCORING_DATA, run_inputs.scoring_data
     inputs = {
         **forward_inputs(config, run_inputs),
         "sampling.scoring": sampling.scoring.key_slice(),
         **with_source(run_inputs, name, data.fingerprint),
+        **transform_inputs(name, own or config.train_data),
     }
     return Planned(inputs, {"parent": listing.checkpoint})
 
@@ -99,9 +105,12 @@ def _compute(work: Work, order: Order) -> Computed:
 def _scored(work: Work, order: Order) -> dict[str, npt.NDArray[Any]]:
     from epochal.data.loading.loader import validation_batches
     from epochal.engine.loop.evaluate import score_samples
+    from epochal.tasks.computing.augmented import augmented
+    from epochal.tasks.computing.watch import PassWatch
 
     config = work.config
-    data = work.data.get(SCORING_DATA, work.data["train_data"])
+    field = SCORING_DATA if SCORING_DATA in work.data else "train_data"
+    data = work.data[field]
     components = work.ready_components()
     average = _is_of_average(order.inputs)
     state = components.state
@@ -111,14 +120,16 @@ def _scored(work: Work, order: Order) -> dict[str, npt.NDArray[Any]]:
         load_model(artifacts, record, components)
         if average and state.ema is not None:
             load_ema(artifacts, record, state.ema, state.slices)
-    ids_N: npt.NDArray[np.int64] = data.sample_ids_N
+    size = validation_batch_size(config)
     batches = validation_batches(
         data.dataset,
-        batch_size=validation_batch_size(config),
-        sample_ids_N=ids_N,
-        workers=config.loader.workers,
+        batch_size=size,
+        sample_ids_N=data.ids_N,
+        readers=work.readers(field, batch_size=size),
+        collate=components.collate,
         **work.share,
     )
+    batches = augmented(batches, config, "validation", device=components.device)
     with ExitStack() as stack:
         stack.enter_context(closing(batches))  # else a stored error would keep its workers alive
         if average and state.ema is not None:
@@ -130,7 +141,12 @@ def _scored(work: Work, order: Order) -> dict[str, npt.NDArray[Any]]:
             seed=seed_64(config.seed, "score", order.number),
             precision=config.precision,
             forward=state.forward,
-            on_batch=work.obey,
+            on_batch=PassWatch(
+                work.link,
+                "batches of scoring",
+                work.num_batches(field, batch_size=size),
+                after=work.obey,
+            ),
             group=work.group,
         )
 

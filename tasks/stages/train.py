@@ -15,7 +15,7 @@ from epochal.data.stage_store.stages import Artifact, StageRecord
 from epochal.engine.schedule import schedule
 from epochal.engine.schedule.kinds import CustomSchedule
 from epochal.tasks.checkpoints.commit_writer import CommitWriter, EpochCommit
-from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS, checkpoint_parts
+from epochal.tasks.checkpoints.end_of_epoch import CHECKPOINT, checkpoint_parts
 from epochal.tasks.computing.saver import BESIDE, MidEpochSaver
 from epochal.tasks.computing.stage_times import TIMES, StageTimes, checked_times
 from epochal.tasks.computing.stragglers import RankClock
@@ -24,15 +24,18 @@ from epochal.tasks.computing.work import Computed, Order, Work
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.goodput.device import watch_device
 from epochal.tasks.planning.inputs import (
+    augment_inputs,
+    collate_inputs,
     loss_inputs,
     measuring_inputs,
     precision_inputs,
     target_inputs,
+    transform_inputs,
     validation_batch_size,
     with_source,
 )
 from epochal.tasks.planning.plateau import SECTION, factor_of, plateau_inputs
-from epochal.tasks.planning.run_length import in_epochs, rate_function, updates_left, updates_of
+from epochal.tasks.planning.run_length import in_epochs, updates_left
 from epochal.tasks.planning.stage import RunInputs, Stage
 from epochal.tasks.session.session import EpochPart, Session
 from epochal.tasks.stages.commit import (
@@ -55,6 +58,13 @@ from epochal.tasks.stages.kind import (
     Share,
     StageKind,
     shown,
+)
+from epochal.tasks.stages.training_epoch import (
+    begin_epoch,
+    epoch_batches,
+    epoch_plan,
+    epoch_recipe,
+    updates_for_rate,
 )
 from epochal.tasks.stages.validate import VALIDATE, mid_epoch_validation
 from epochal.tasks.trainer.trainer import Received
@@ -84,18 +94,18 @@ def _plan(listing: Listing, epoch: int | None) -> Planned:
         **_optimizer_inputs(config, run_inputs, epoch),
         **_schedule_inputs(config, run_inputs, epoch),
         **plateau_inputs(config, run_inputs, epoch, version=VALIDATE.version),
-        "loader": {
-            "batch_size": config.loader.batch_size,
-            "drop_last": config.loader.drop_last,
-        },
+        "loader": config.loader.key_slice(),
+        **collate_inputs(config, run_inputs),
         **_acting("sampler", config.batches.key_slice(epoch)),
         "gradients": config.gradients.key_slice(epoch),
         **precision_inputs(config),
+        **augment_inputs(config, "train"),
         **({} if config.mixing is None else {"mixing": config.mixing.key_slice()}),
         **({} if config.ema is None else {"ema": config.ema.key_slice(epoch)}),
         **_batch_norm_inputs(config, epoch),
         **_mid_epoch_inputs(config, run_inputs),
         **with_source(run_inputs, "train_data", run_inputs.train_data.fingerprint),
+        **transform_inputs("train_data", config.train_data),
     }
     left = updates_left(config, epoch, num_samples=run_inputs.train_data.num_samples)
     if left is not None:
@@ -147,11 +157,15 @@ def _mid_epoch_inputs(config: RunConfig, run_inputs: RunInputs) -> dict[str, Any
     if not acting:
         return {}
     acting["batch_size"] = validation_batch_size(config)
-    return {"validation": acting, **measuring_inputs(config, run_inputs)}
+    return {
+        "validation": acting,
+        **augment_inputs(config, "validation"),
+        **measuring_inputs(config, run_inputs),
+    }
 
 
 _LOADED = {
-    "parent": ("model", "optimizer", "state", "ema", *COMPANIONS),
+    "parent": CHECKPOINT,
     "samples": ("samples",),
 }
 """Role of a parent → what is loaded of it."""
@@ -181,21 +195,21 @@ def _line(stage: Stage, record: StageRecord) -> list[str]:  # noqa: ARG001 - as 
     lowered = values.get("schedule_factor", 1.0)
     return [
         f"loss {shown(values['loss'])}",
-        f"gradient norm {shown(values['gradient_norm'])}",
+        f"norm {shown(values['gradient_norm'])}",
         f"{values['samples']} samples",
         *([] if lowered == 1.0 else [f"rate x {shown(lowered)}"]),
     ]
 
 
 def _compute(work: Work, order: Order) -> Computed:
-    from epochal.data.loading.loader import train_batches
-    from epochal.engine.loop.epoch import Recipe, train_epoch
+    from epochal.data.loading.readers import MEASURED_ROWS
+    from epochal.engine.loop.epoch import train_epoch
 
     config, data, epoch = work.config, work.data["train_data"], order.number
     table = sample_table(work, order)
     micro_batches = _micro_batches(work, order, table)
     resume, times = _begin(work, order, micro_batches)
-    components, norm = work.ready_components(), config.batch_norm
+    components = work.ready_components()
     state = components.state
     updates_before = state.updates_tried - (0 if resume is None else resume.updates)
     saver = MidEpochSaver(
@@ -206,40 +220,29 @@ def _compute(work: Work, order: Order) -> Computed:
         beside=work.goodput.carry,
         whole_updates=config.gradients.shards > 1,
     )
-    batches = train_batches(
-        data.dataset,
+    start = 0 if resume is None else resume.micro_steps
+    first = micro_batches.rows_after(start)
+    rows_K = micro_batches.order_K[first : first + MEASURED_ROWS]
+    batches = epoch_batches(
+        work,
         micro_batches,
-        sample_ids_N=data.sample_ids_N,
-        weights_N=None if table is None else table.weight_by_id(data.sample_ids_N),
-        workers=config.loader.workers,
-        seed=config.seed,
+        table,
         epoch=epoch,
-        start=0 if resume is None else resume.micro_steps,
-        own=None if work.group is None else work.group.micro_batches,
+        start=start,
+        readers=work.readers("train_data", batch_size=config.loader.batch_size, rows_K=rows_K),
     )
-    lowered, clock = order.given["lowered"], RankClock(work.goodput.watch.switch)
+    validation = mid_epoch_validation(config.validation, work, saver.now, epoch=epoch)
+    clock = RankClock(work.goodput.watch.switch)
     with closing(batches):  # else a stored error would keep its workers alive
         result = train_epoch(
             state,
             watch_device(
                 work.goodput, batches, state=state, step=components.step, precision=config.precision
             ),
-            Recipe(
-                components.step,
-                gradients=config.gradients,
-                precision=config.precision,
-                mixing=config.mixing,
-                rate=rate_function(config, num_samples=data.info.num_samples, lowered=lowered),
-                momentum=None if norm is None else norm.function(config.epochs),
-                frozen=config.optimizer.frozen_in,
-                validation=mid_epoch_validation(config.validation, work, saver, epoch=epoch),
-                seed=config.seed,
-            ),
+            epoch_recipe(work, lowered=order.given["lowered"], validation=validation),
             epoch=epoch,
             num_updates=micro_batches.num_updates,
-            updates_per_epoch=updates_of(config, epoch, num_samples=len(data.sample_ids_N))
-            if _cut(work, epoch) is not None
-            else None,
+            updates_per_epoch=updates_for_rate(config, data, epoch),
             on_progress=EpochWatch(work.link, saver, times, work.goodput),
             on_phase=clock,
             resume=resume,
@@ -274,39 +277,7 @@ def _compute(work: Work, order: Order) -> Computed:
 
 
 def _micro_batches(work: Work, order: Order, table: SampleTable | None) -> MicroBatchPlan:
-    from epochal.data.loading.batch_sampler import sampler_order, sampler_plan
-
-    config, data, epoch = work.config, work.data["train_data"], order.number
-    ids_N = data.sample_ids_N
-    positions = sampler_order(
-        config.batches,
-        seed=config.seed,
-        epoch=epoch,
-        sample_ids_N=ids_N,
-        keep_N=None if table is None else table.keep_by_id(ids_N),
-        labels_N=data.classes_N if config.batches.class_balanced else None,
-    )
-    size, accumulate = config.loader.batch_size, config.gradients.accumulated(epoch)
-    if table is not None:
-        kept = int(table["keep"].sum())
-        size = config.sampling.batch_size(size, kept=kept, total=len(ids_N))
-    if (updates := _cut(work, epoch)) is not None:
-        positions = positions[: updates * accumulate * size]
-    return sampler_plan(
-        config.batches,
-        positions,
-        batch_size=size,
-        accumulate=accumulate,
-        drop_last=config.loader.drop_last,
-        seed=config.seed,
-        epoch=epoch,
-    )
-
-
-def _cut(work: Work, epoch: int) -> int | None:
-    """The updates after which `max_updates` cuts this epoch, or None for a whole one."""
-    count = len(work.data["train_data"].sample_ids_N)
-    return updates_left(work.config, epoch, num_samples=count)
+    return epoch_plan(work.config, work.data["train_data"], epoch=order.number, table=table)
 
 
 def _begin(
@@ -330,14 +301,18 @@ def _begin(
         except CorruptObject as error:
             work.asked("discard_commit", micro_steps=commit.micro_steps, reason=str(error))
             continue
+        work.link.report(
+            "resumed",
+            epoch=order.number,
+            update=resume.updates,
+            num_updates=micro_batches.num_updates,
+        )
         rows = len(resume.observations["sample_id"])
         work.goodput.go_on(commit.body.get(BESIDE), rows=rows)
         return resume, times
     state = bring_state(work, order)
     work.touched = True
-    ema = work.config.ema
-    if ema is not None and ema.copy_at_epoch == order.epoch and state.ema is not None:
-        state.ema.copy_to_model()
+    begin_epoch(work.config, state, order.epoch)
     return None, StageTimes()
 
 

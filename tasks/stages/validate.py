@@ -16,7 +16,6 @@ from epochal.engine.config.mid_epoch import ValidationConfig
 from epochal.engine.config.numerics import EMA, MATRIX
 from epochal.tasks.checkpoints.end_of_epoch import COMPANIONS, load_ema, load_model
 from epochal.tasks.computing.link import PutDown
-from epochal.tasks.computing.saver import MidEpochSaver
 from epochal.tasks.computing.work import Computed, Order, ParentArtifacts, Work
 from epochal.tasks.planning.inputs import forward_inputs, measuring_inputs, validation_batch_size
 from epochal.tasks.planning.stage import Stage
@@ -55,30 +54,37 @@ def measure(
     seed: for what the model may draw. on_batch: called after each batch; if it raises, the weights
     are put back as they were and the error goes on.
     """
-    result = _validated(work, seed=seed, on_batch=on_batch)
+    result = _validated(work, "validation", seed=seed, on_batch=on_batch)
     values, matrices = dict(result.values), dict(result.matrices)
     ema = work.ready_components().state.ema
     if ema is not None and with_ema:
         with ema.applied():
-            averaged = _validated(work, seed=seed, on_batch=on_batch)
+            averaged = _validated(work, "validation of the average", seed=seed, on_batch=on_batch)
         values |= {f"{EMA}{name}": value for name, value in averaged.values.items()}
         matrices |= {f"{EMA}{name}": matrix for name, matrix in averaged.matrices.items()}
     return Measured(num_samples=result.num_samples, values=values, matrices=matrices)
 
 
-def _validated(work: Work, *, seed: int, on_batch: Callable[[], None]) -> ValidationResult:
+def _validated(
+    work: Work, what: str, *, seed: int, on_batch: Callable[[], None]
+) -> ValidationResult:
     from epochal.data.loading.loader import validation_batches
     from epochal.engine.loop.evaluate import validate_epoch
+    from epochal.tasks.computing.augmented import augmented
+    from epochal.tasks.computing.watch import PassWatch
 
     config, data = work.config, work.data["validation_data"]
     components = work.ready_components()
+    size = validation_batch_size(config)
     batches = validation_batches(
         data.dataset,
-        batch_size=validation_batch_size(config),
-        sample_ids_N=data.sample_ids_N,
-        workers=config.loader.workers,
+        batch_size=size,
+        sample_ids_N=data.ids_N,
+        readers=work.readers("validation_data", batch_size=size),
+        collate=components.collate,
         **work.share,
     )
+    batches = augmented(batches, config, "validation", device=components.device)
     with closing(batches):  # else a stored error would keep its workers alive
         return validate_epoch(
             components.state.model,
@@ -88,7 +94,12 @@ def _validated(work: Work, *, seed: int, on_batch: Callable[[], None]) -> Valida
             seed=seed,
             precision=config.precision,
             forward=components.state.forward,
-            on_batch=on_batch,
+            on_batch=PassWatch(
+                work.link,
+                f"batches of {what}",
+                work.num_batches("validation_data", batch_size=size),
+                after=on_batch,
+            ),
             group=work.group,
         )
 
@@ -123,11 +134,11 @@ class _PutDownError(Exception):
 
 
 def mid_epoch_validation(
-    config: ValidationConfig, work: Work, saver: MidEpochSaver, *, epoch: int
+    config: ValidationConfig, work: Work, commit: Callable[[Progress], None], *, epoch: int
 ) -> MidEpochValidation | None:
     """The validation that `train_epoch` does between updates, or None where there is none.
 
-    It is put down between two batches, once the epoch so far is on its way to the store.
+    It is put down between two batches, once `commit` has the epoch so far on its way to the store.
     """
     from epochal.engine.loop.progress import MidEpochValidation
     from epochal.engine.model.optimizer_modes import evaluation_weights
@@ -145,7 +156,7 @@ def mid_epoch_validation(
                 return measure(work, seed=seed, on_batch=on_batch).values
         except _PutDownError:
             with watch.phase("commit"):
-                saver.now(progress)
+                commit(progress)
             raise PutDown from None
 
     if config.every_updates is None:

@@ -11,18 +11,26 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from epochal.data.errors import EpochalError
 from epochal.data.secrets import masked
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.tasks.planning.run_view import BestEpoch
 from epochal.tasks.session.session import EpochPart
-from epochal.tasks.tracking.connection import RunIdentity, connect, find_or_create_run, unreachable
-from epochal.tasks.tracking.exporter import Exporter, LogEvery
-from epochal.tasks.tracking.mlflow_models import log_best_model, log_links
-from epochal.tasks.tracking.mlflow_run import FINISHED, DataEntry, TrackedRun
+from epochal.tasks.tracking.connection import (
+    LINEAGE_TAG,
+    RunIdentity,
+    connect,
+    find_or_create_run,
+    quiet,
+    unreachable,
+)
+from epochal.tasks.tracking.exporter import Exporter
+from epochal.tasks.tracking.mlflow_models import Graphs, log_best_model, log_links
+from epochal.tasks.tracking.mlflow_run import FINISHED, About, DataEntry, TrackedRun
 from epochal.tasks.tracking.model_folder import ModelSource
+from epochal.tasks.tracking.points import Direction, LogEvery, PointReader
 
 __all__ = ["DataEntry", "ModelSource", "RunIdentity", "Status", "Tracker", "TrackerResult"]
 
@@ -30,6 +38,8 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 STOPPED_TAG = "epochal.stopped_early"
 """The epoch that early stopping ended the run with."""
+PREFECT_TAG = "epochal.prefect_run"
+"""The page of the flow run that has last computed something of it."""
 ERROR_TAG = "epochal.error"
 """What a run failed with, and where in the user's own files."""
 MAX_TAG = 5000
@@ -47,6 +57,9 @@ MLflow looks whether a row is there and then inserts it: of two runs that start 
 same data or in a new experiment, one is told that it broke a rule of the database.
 """
 _RACED = "IntegrityError"
+_TRAINING = "workflowType=machine_learning"
+"""Without it MLflow's pages begin with traces of language models, whatever the experiment is."""
+_OF_SYSTEM = "mlflow.system_metrics.system_metrics_monitor"
 RETRY_S = 15.0
 """Pause between two tries while the tracker is away."""
 
@@ -102,9 +115,11 @@ class _AbandonedError(Exception):
 class Tracker:
     """One run's way to MLflow: `start`, `deliver` each stage, `finish`.
 
-    params, tags, data, model, pictures: what MLflow shows of the run. log_every_updates and
-    per_group leave out part of what is delivered. notice: called once if MLflow is away, from
-    the tracker's thread.
+    params, tags, data, model, pictures: what MLflow shows of the run. about: makes what else it
+    shows, in the tracker's thread. graphs: makes that of the best model. prefect_page: address of
+    the flow run. log_every_updates, per_group and thinned leave out part of what is delivered.
+    measures: metric, and which way is better, of the best epoch. notice: called once if MLflow is
+    away, from the tracker's thread.
     """
 
     def __init__(
@@ -122,6 +137,12 @@ class Tracker:
         data: Sequence[DataEntry] = (),
         model: ModelSource | None = None,
         pictures: Pictures | None = None,
+        thinned: bool = True,
+        measures: Sequence[tuple[str, Direction]] = (),
+        about: Callable[[], About] | None = None,
+        prefect_page: str | None = None,
+        graphs: Graphs | None = None,
+        system_metrics: bool = False,
     ) -> None:
         self._uri = uri
         self._experiment = experiment
@@ -129,7 +150,12 @@ class Tracker:
         self._params = dict(params)
         self._initial_tags = dict(tags)
         self._stages = stages
-        self._log_every = LogEvery(log_every_updates=log_every_updates, per_group=per_group)
+        self._log_every = LogEvery(log_every_updates, per_group, thinned)
+        self._make_about = about
+        self._prefect_page = prefect_page
+        self._graphs = graphs
+        self._system_metrics = system_metrics
+        self._monitor: Any = None
         self._notice = notice
         self._data = tuple(data)
         self._model = model
@@ -145,6 +171,10 @@ class Tracker:
         self._run: TrackedRun | None = None
         self._exporter: Exporter | None = None
         self._records: dict[str, StageRecord] = {}
+        self._reader = PointReader(
+            stages, log_every=self._log_every, history=self._records, measures=measures
+        )
+        self._about: About | None = None
         self._pending: dict[str, StageRecord] = {}
         self._part: EpochPart | None = None
         self._tried = -RETRY_S
@@ -155,6 +185,14 @@ class Tracker:
     def uri(self) -> str:
         """Where MLflow is, to be shown."""
         return masked(self._uri)
+
+    @property
+    def page(self) -> str | None:
+        """The run's page below the address of MLflow's UI, or None while it is not known."""
+        run = self._run
+        if run is None:
+            return None
+        return f"#/experiments/{run.experiment_id}/runs/{run.run_id}?{_TRAINING}"
 
     def start(self, *, computing: bool = False, forks: bool = False) -> None:
         """Starts the thread and returns at once.
@@ -244,6 +282,8 @@ class Tracker:
             if part is not None and part.key not in self._records:
                 exporter.deliver_part(part)
             self._problem = "; ".join(report.problems) or None
+            if self._about is not None:  # behind the points: these need no place for files
+                run.log_files(self._about.files)
             if finish is not None:
                 self._finish_run(run, finish)
         except _AbandonedError:
@@ -277,22 +317,53 @@ class Tracker:
             return self._run, self._exporter
         client = connect(self._uri)
         self._may_write()
+        if self._about is None and self._make_about is not None:
+            self._about = self._make_about()
+        about = self._about
         mlflow_run = find_or_create_run(
             client,
             uri=self._uri,
             experiment=self._experiment,
             run=self._identity,
-            tags=self._initial_tags,
+            tags={**({} if about is None else about.tags), **self._initial_tags},
+            title=None if about is None else about.title,
         )
         run = TrackedRun(client, mlflow_run, may_write=self._may_write)
+        run.set_tags(self._identity.lineage_tag(run.tag(LINEAGE_TAG)))
         run.describe(self._params, self._data)
+        if about is not None:
+            self._describe_origin(run, about)
         if self._computing:
             run.begin()
+            self._watch_machine(run.run_id)
         self._run = run
         self._exporter = Exporter(
-            run, stages=self._stages, name=self._identity.name, log_every=self._log_every
+            run,
+            stages=self._stages,
+            name=self._identity.name,
+            log_every=self._log_every,
+            reader=self._reader,
         )
         return self._run, self._exporter
+
+    def _watch_machine(self, run_id: str) -> None:
+        """Has MLflow note what the machine does, in a thread of its own, until the run ends."""
+        if not self._system_metrics or self._monitor is not None:
+            return
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        monitor: Any = SystemMetricsMonitor  # it has no types
+        with quiet(_OF_SYSTEM):
+            self._monitor = monitor(run_id, resume_logging=True, tracking_uri=self._uri)
+            self._monitor.start()
+
+    def _describe_origin(self, run: TrackedRun, about: About) -> None:
+        page = run.tag(PREFECT_TAG)
+        if self._prefect_page is not None and (page is None or self._computing):
+            page = self._prefect_page
+            run.set_tags({PREFECT_TAG: page})
+        link = "" if page is None else f"\n\n[The flow run in Prefect]({page})"
+        run.log_note(f"{about.note}{link}")
 
     def _may_write(self) -> None:
         if self._abandoned:
@@ -305,6 +376,10 @@ class Tracker:
             tags[STOPPED_TAG] = "no"  # it has continued since, with more patience
         if ERROR_TAG not in tags and run.tag(ERROR_TAG) is not None:
             tags[ERROR_TAG] = "none"  # it has gone on since
+        if self._monitor is not None:
+            with quiet(_OF_SYSTEM):
+                self._monitor.finish()
+            self._monitor = None
         whole = finish.status == FINISHED
         if whole and finish.best is not None:
             tags["epochal.best_epoch"] = str(finish.best.epoch)
@@ -334,6 +409,6 @@ class Tracker:
                     artifact=best.artifact,
                     stages=self._stages,
                     source=self._model,
-                    name=self._identity.title,
                     may_write=self._may_write,
+                    graphs=self._graphs,
                 )

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 IDENTITY_TAG = "epochal.identity"
+LINEAGE_TAG = "epochal.lineage"
+MAX_LINEAGE = 500  # epochs in a tag, which takes 5,000 characters
+KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
+"""What MLflow's pages go by: runs and their charts instead of traces of language models."""
 PROBE_S = 3.0
 DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _PORTS = {"http": 80, "https": 443, **DATABASES}
@@ -46,7 +50,9 @@ class RunIdentity:
     """Which MLflow run belongs to a generation of a run.
 
     identity: digest that stays the same while the generation grows; the run is found by it.
-    branched_from: `name@generation` that shares `shared_epochs` epochs with it, or None.
+    lineage: of each epoch digits that stand for its keys: of several stores each may have a first
+    generation of that name and beginning, and these are one run only where they agree as far as
+    both go. branched_from: `name@generation` that shares `shared_epochs` epochs with it, or None.
     """
 
     name: str
@@ -54,6 +60,7 @@ class RunIdentity:
     branched_from: str | None
     shared_epochs: int | None
     identity: str
+    lineage: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -67,11 +74,23 @@ class RunIdentity:
             IDENTITY_TAG: self.identity,
             "epochal.run": self.name,
             "epochal.generation": str(self.generation),
+            **self.lineage_tag(None),
         }
         if self.branched_from is not None:
             tags["epochal.branched_from"] = self.branched_from
             tags["epochal.shared_epochs"] = str(self.shared_epochs or 0)
         return tags
+
+    def fits(self, held: str | None) -> bool:
+        """Whether a run with that lineage tag, or none, is of the same generation."""
+        return all(
+            own == other for own, other in zip(self.lineage, (held or "").split(), strict=False)
+        )
+
+    def lineage_tag(self, held: str | None) -> dict[str, str]:
+        """The tag, where it says more than the one that is held."""
+        own = self.lineage[:MAX_LINEAGE]
+        return {LINEAGE_TAG: " ".join(own)} if len(own) > len((held or "").split()) else {}
 
 
 def tracking_home() -> Path:
@@ -186,11 +205,18 @@ def quiet_end() -> Iterator[None]:
 
 
 def find_or_create_run(
-    client: MlflowClient, *, uri: str, experiment: str, run: RunIdentity, tags: Mapping[str, str]
+    client: MlflowClient,
+    *,
+    uri: str,
+    experiment: str,
+    run: RunIdentity,
+    tags: Mapping[str, str],
+    title: str | None = None,
 ) -> Run:
-    """The active MLflow run tagged with the identity; the oldest of several; or a new one.
+    """The active MLflow run of the identity and its lineage; the oldest of several; or a new one.
 
-    A deleted run is not found: a new one takes its place. Raises what MLflow raises.
+    title: the name of a new one, where it is to say more than the identity's. A deleted run is not
+    found: a new one takes its place. Raises what MLflow raises.
     """
     experiment_id = _experiment_id(client, uri=uri, name=experiment)
     existing = _search(client, experiment_id, run)
@@ -202,7 +228,7 @@ def find_or_create_run(
             return existing
         created = client.create_run(
             experiment_id,
-            run_name=run.title,
+            run_name=title or run.title,
             tags={**_origin_tags(), **run.tags, **tags},
         )
         # Another machine has another lock: both look again, and both keep the older one.
@@ -217,7 +243,8 @@ def _search(client: MlflowClient, experiment_id: str, identity: RunIdentity) -> 
     runs = client.search_runs(
         [experiment_id], f"tags.`{IDENTITY_TAG}` = '{identity.identity}'", max_results=100
     )
-    return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+    fitting = [run for run in runs if identity.fits(run.data.tags.get(LINEAGE_TAG))]
+    return min(fitting, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
 
 def _experiment_id(client: MlflowClient, *, uri: str, name: str) -> str:
@@ -226,13 +253,17 @@ def _experiment_id(client: MlflowClient, *, uri: str, name: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return client.create_experiment(name, artifact_location=_artifact_location(uri, name))
+            return client.create_experiment(
+                name, artifact_location=_artifact_location(uri, name), tags={KIND_TAG: KIND}
+            )
         except MlflowException:
             experiment = client.get_experiment_by_name(name)  # another process was faster
             if experiment is None:
                 raise
     if experiment.lifecycle_stage != "active":
         raise ServerUnavailable(deleted_experiment(name, experiment.experiment_id))
+    if KIND_TAG not in experiment.tags:
+        client.set_experiment_tag(experiment.experiment_id, KIND_TAG, KIND)
     return str(experiment.experiment_id)
 
 

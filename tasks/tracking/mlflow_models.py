@@ -8,17 +8,42 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from epochal.data.stage_store.stages import StageRecord, StageStore
 from epochal.tasks.tracking.mlflow_run import TrackedRun
-from epochal.tasks.tracking.model_folder import ModelSource, model_uri, write_model_folder
+from epochal.tasks.tracking.model_folder import (
+    Example,
+    ModelSource,
+    model_uri,
+    write_model_folder,
+)
 
 MAX_MODEL_BYTES = 100 << 20
 """A larger model is linked, not copied into MLflow."""
 
+MAX_REASON = 500
 LINKS_TAG = "epochal.checkpoints"
 MODEL_TAG = "epochal.best_model"
 MODEL_SHA256_TAG = "epochal.best_model_sha256"
+GRAPH_TAG = "epochal.best_model_pytorch"
+"""Whether `mlflow.pytorch.load_model` takes the best model: `yes`, `due`, or `no: ` and why."""
+MODEL_NAME = "model"
+"""So `runs:/RUN_ID/model` names the newest one of a run."""
+DUE = "due"
+
+
+class Graphs(Protocol):
+    """Makes the graph of a delivered model for MLflow's pytorch flavour."""
+
+    def deliver(self, run_id: str, model_id: str, example: Example) -> None:
+        """Has it made, here or by a process that goes on; raises where none can be started."""
+
+    @property
+    def reason_against(self) -> str | None:
+        """Why none is made, or None."""
+
+
 _SHA256 = "epochal.weights_sha256"
 
 
@@ -44,18 +69,22 @@ def log_best_model(
     artifact: str,
     stages: StageStore,
     source: ModelSource,
-    name: str,
     may_write: Callable[[], None],
+    graphs: Graphs | None = None,
 ) -> None:
     """The weights of the train stage `record` as a model that MLflow can load.
 
-    artifact: which of them, `model` or `ema`. One of more than 100 MiB is only linked. Raises what
-    MLflow and the store raise.
+    artifact: which of them, `model` or `ema`. One of more than 100 MiB is only linked. graphs:
+    makes its graph for `mlflow.pytorch`, behind the rest. Raises what MLflow and the store raise.
     """
     sha256 = record.artifacts[artifact].sha256
-    if run.tag(MODEL_SHA256_TAG) == sha256:
+    delivered = run.tag(MODEL_SHA256_TAG) == sha256
+    if delivered and run.tag(GRAPH_TAG) != DUE:
         return
     may_write()
+    example = source.example()
+    if delivered and example.call is None:
+        return  # its graph is left to a command that has the data open
     model_id = _find_model(run, sha256)
     if model_id is None:
         model_id = _create_model(
@@ -64,10 +93,23 @@ def log_best_model(
             artifact=artifact,
             stages=stages,
             source=source,
-            name=name,
+            example=example,
             may_write=may_write,
         )
-    run.set_tags({MODEL_TAG: model_uri(model_id), MODEL_SHA256_TAG: sha256})
+    state = _graph_state(record.artifacts[artifact].size, example, graphs)
+    run.set_tags({MODEL_TAG: model_uri(model_id), MODEL_SHA256_TAG: sha256, GRAPH_TAG: state})
+    if state == DUE and graphs is not None:
+        may_write()
+        graphs.deliver(run.run_id, model_id, example)
+
+
+def _graph_state(size: int, example: Example, graphs: Graphs | None) -> str:
+    if size > MAX_MODEL_BYTES:
+        return "no: it is linked, not copied"
+    if example.call is None:
+        return f"no: {example.problem}"[:MAX_REASON]
+    against = "nobody makes it" if graphs is None else graphs.reason_against
+    return DUE if against is None else f"no: {against}"[:MAX_REASON]
 
 
 def _find_model(run: TrackedRun, sha256: str) -> str | None:
@@ -92,7 +134,7 @@ def _create_model(
     artifact: str,
     stages: StageStore,
     source: ModelSource,
-    name: str,
+    example: Example,
     may_write: Callable[[], None],
 ) -> str:
     from mlflow.entities import LoggedModelOutput
@@ -108,7 +150,7 @@ def _create_model(
         tags["mlflow.model.isExternal"] = "true"
     model_id = str(
         run.client.create_logged_model(
-            run.experiment_id, name=name, source_run_id=run.run_id, tags=tags
+            run.experiment_id, name=MODEL_NAME, source_run_id=run.run_id, tags=tags
         ).model_id
     )
     if copied:
@@ -118,7 +160,12 @@ def _create_model(
         ):
             folder = Path(scratch) / "model"
             write_model_folder(
-                folder, weights=path, source=source, model_id=model_id, run_id=run.run_id
+                folder,
+                weights=path,
+                source=source,
+                model_id=model_id,
+                run_id=run.run_id,
+                example=example,
             )
             may_write()
             run.client.log_model_artifacts(model_id, str(folder))

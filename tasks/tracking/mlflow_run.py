@@ -6,51 +6,65 @@ Called again with the same, nothing is written. Knows nothing of stages or of th
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
-from epochal.data.hashing import digest
+from epochal.data.hashing import bytes_sha256, digest
 from epochal.tasks.printable import printable
 from epochal.tasks.tracking.connection import quiet_end
 from epochal.tasks.tracking.names import mlflow_name, mlflow_names
+from epochal.tasks.tracking.points import Row
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-__all__ = ["DataEntry", "Row", "TrackedRun", "mlflow_name", "param_value"]
+__all__ = ["About", "DataEntry", "Row", "TrackedRun", "mlflow_name", "param_value"]
 
 MAX_ROWS = 1000
 """MLflow's limit for the metrics of one request."""
 MAX_PARAM_CHARS = 500
 MAX_DATA_DIGEST_CHARS = 36
+MAX_NOTE_CHARS = 5000
+"""That every MLflow's database takes for a tag."""
 RUNNING, FINISHED = "RUNNING", "FINISHED"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One point of a curve. step: updates done, from 1. timestamp_ms: since 1970."""
-
-    key: str
-    step: int
-    timestamp_ms: int
-    value: float
+NOTE_TAG, NOTE_SHA256_TAG = "mlflow.note.content", "epochal.note_sha256"
+FILES_TAG = "epochal.files_sha256"
 
 
 @dataclass(frozen=True)
 class DataEntry:
     """A data set of the run, as MLflow shows it; it is not opened.
 
-    context: `train` or `validation`. source: what it comes from, plain JSON.
+    context: `train` or `validation`. source: what it comes from, plain JSON. profile: numbers of
+    it, such as how many samples it has. schema: MLflow's own form of what an item is.
     """
 
     context: str
     name: str
     fingerprint: str
     source: Mapping[str, JsonValue]
+    profile: Mapping[str, JsonValue] = field(default_factory=dict)
+    schema: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class About:
+    """What MLflow shows of a run beside its numbers.
+
+    title: its name there. tags: of where it comes from, written as it is made. note: its
+    description, Markdown. files: artifacts by their paths.
+    """
+
+    title: str
+    tags: Mapping[str, str]
+    note: str
+    files: Mapping[str, bytes]
 
 
 def param_value(text: str) -> str:
@@ -190,6 +204,29 @@ class TrackedRun:
         self._client.log_dict(self.run_id, dict(body), name)
         self.set_tags({tag: sha256})
 
+    def log_note(self, text: str) -> None:
+        """Writes the run's description, unless a person has written another."""
+        held = self._tags.get(NOTE_TAG)
+        if held is None or digest("mlflow-note", held) == self._tags.get(NOTE_SHA256_TAG):
+            text = printable(text)[:MAX_NOTE_CHARS]
+            self.set_tags({NOTE_TAG: text, NOTE_SHA256_TAG: digest("mlflow-note", text)})
+
+    def log_files(self, files: Mapping[str, bytes]) -> None:
+        """Writes the files as artifacts, unless the run has them as they are."""
+        body = sorted([name, bytes_sha256(data)] for name, data in files.items())
+        sha256 = digest("mlflow-files", body)
+        if not files or self._tags.get(FILES_TAG) == sha256:
+            return
+        self._may_write()
+        with tempfile.TemporaryDirectory(prefix="epochal-files-") as scratch:
+            for name, data in files.items():
+                path = Path(scratch) / name
+                assert path.resolve().is_relative_to(Path(scratch).resolve()), name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+            self._client.log_artifacts(self.run_id, scratch)
+        self.set_tags({FILES_TAG: sha256})
+
     def end(self, status: str, tags: Mapping[str, str]) -> None:
         """Sets the status and the tags.
 
@@ -218,5 +255,7 @@ def _data_input(entry: DataEntry) -> Any:
         digest=entry.fingerprint[:MAX_DATA_DIGEST_CHARS],
         source_type="code",
         source=json.dumps(source, sort_keys=True),
+        schema=json.dumps(entry.schema, sort_keys=True) if entry.schema else None,
+        profile=json.dumps(entry.profile, sort_keys=True) if entry.profile else None,
     )
     return DatasetInput(dataset, [InputTag("mlflow.data.context", entry.context)])

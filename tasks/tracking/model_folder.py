@@ -1,22 +1,24 @@
 """A model as MLflow can load it: the weights, the target that builds it, the user's source files.
 
-`mlflow.pyfunc.load_model` calls `_load_pyfunc` here. The folder is written by hand: MLflow's own
-`log_model` infers requirements, which takes 9 to 18 s, and pickles. No pickle on either side.
+The folder is written by hand: MLflow's own `log_model` infers requirements, which takes 9 to 18 s,
+and it pickles. No pickle on either side.
 
-    MLmodel              what MLflow reads first
-    requirements.txt     what the environment needs
-    data/model.json      target and args
+    MLmodel                         what MLflow reads first: flavours, signature
+    requirements.txt                what the environment needs; python_env.yaml with it
+    input_example.json              the first sample's inputs, where they are few
+    loader/epochal_saved_model.py   loads it without Epochal (`tasks.tracking.saved_model`)
+    data/model.json                 target and args
     data/model.safetensors
-    data/code/…          the user's files, at their paths below where they are imported from
+    data/model.pt2                  its graph for `mlflow.pytorch`, once it is exported
+    data/code/…                     the user's files, at their paths where they are imported from
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -26,13 +28,29 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from epochal.data.types import Target, in_json
-from epochal.tasks.user_code.targets import call_target, resolved_args
+from epochal.tasks.tracking.model_example import ModelExample
+from epochal.tasks.user_code.targets import resolved_args
 
 if TYPE_CHECKING:
-    import torch
+    from epochal.tasks.tracking.saved_model import Predictor
 
-PACKAGES = ("epochal", "torch", "safetensors", "numpy")
+PACKAGES = ("mlflow", "torch", "safetensors", "numpy")
+LOADER = "epochal_saved_model"
 _MODEL, _WEIGHTS, _CODE = "model.json", "model.safetensors", "code"
+
+
+@dataclass(frozen=True)
+class Example:
+    """What the model is called with, and the numbers; or why that is not known."""
+
+    call: ModelExample | None
+    numbers: bytes = b""
+    problem: str = ""
+
+
+def no_example() -> Example:
+    """Where nobody has model and data at hand."""
+    return Example(None, problem="it was delivered by a command that opened no data")
 
 
 @dataclass(frozen=True)
@@ -40,16 +58,25 @@ class ModelSource:
     """What builds the module that the weights go into.
 
     folder: of the config. files: the user's files that the target runs, by their names below where
-    they are imported from, as they were when the run began.
+    they are imported from, as they were when the run began. packages: further ones that they
+    import. example: asks for a call of it.
     """
 
     target: Target
     folder: Path
     files: Mapping[str, bytes] = field(default_factory=dict)
+    packages: Mapping[str, str] = field(default_factory=dict)
+    example: Callable[[], Example] = no_example
 
 
 def write_model_folder(
-    folder: Path, *, weights: Path, source: ModelSource, model_id: str, run_id: str
+    folder: Path,
+    *,
+    weights: Path,
+    source: ModelSource,
+    model_id: str,
+    run_id: str,
+    example: Example | None = None,
 ) -> None:
     """Writes the folder that MLflow loads, with a copy of `weights` (safetensors)."""
     data = folder / "data"
@@ -63,16 +90,23 @@ def write_model_folder(
         assert place.resolve().is_relative_to(data.resolve()), name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
-    versions = {name: metadata.version(name) for name in PACKAGES}
-    requirements = "".join(f"{name}=={version}\n" for name, version in versions.items())
+    (folder / "loader").mkdir()
+    loader = Path(__file__).with_name("saved_model.py")
+    shutil.copyfile(loader, folder / "loader" / f"{LOADER}.py")
+    python = ".".join(map(str, sys.version_info[:3]))
+    requirements = _requirements(source)
     (folder / "requirements.txt").write_text(requirements, encoding="utf-8")
+    environment = {"python": python, "dependencies": ["-r requirements.txt"]}
+    (folder / "python_env.yaml").write_text(yaml.safe_dump(environment), encoding="utf-8")
     description = {
         "artifact_path": model_uri(model_id),
         "flavors": {
             "python_function": {
-                "loader_module": "epochal.tasks.tracking.model_folder",
+                "loader_module": LOADER,
+                "code": "loader",
                 "data": "data",
-                "python_version": ".".join(map(str, sys.version_info[:3])),
+                "env": {"virtualenv": "python_env.yaml"},
+                "python_version": python,
             }
         },
         "mlflow_version": metadata.version("mlflow"),
@@ -81,8 +115,48 @@ def write_model_folder(
         "run_id": run_id,
         "utc_time_created": f"{datetime.now(UTC).replace(tzinfo=None)}",
     }
-    text = yaml.safe_dump(description, sort_keys=True)
+    if example is not None and example.call is not None:
+        description |= _with_example(folder, example.call, example.numbers)
+    write_description(folder, description)
+
+
+def _with_example(folder: Path, call: ModelExample, numbers: bytes) -> dict[str, Any]:
+    """Writes the inputs of one sample; gives what MLmodel says of them."""
+    told: dict[str, Any] = {} if call.signature is None else {"signature": call.signature}
+    inputs = call.numbers(numbers)
+    if inputs is not None:
+        text = json.dumps({"inputs": inputs})
+        for name in ("input_example.json", "serving_input_example.json"):
+            (folder / name).write_text(text, encoding="utf-8")
+        told["saved_input_example_info"] = {
+            "artifact_path": "input_example.json",
+            "serving_input_path": "serving_input_example.json",
+            "type": "ndarray",
+            "format": "tf-serving",
+        }
+    return told
+
+
+def write_description(folder: Path, description: Mapping[str, Any]) -> None:
+    """Writes the file that MLflow reads first."""
+    text = yaml.safe_dump(dict(description), sort_keys=True)
     (folder / "MLmodel").write_text(text, encoding="utf-8")
+
+
+def with_graph(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What MLmodel says once `data/model.pt2` is there too."""
+    version = metadata.version("torch")
+    flavour = {"model_data": "data", "pytorch_version": version, "code": None}
+    return {**description, "flavors": {**description["flavors"], "pytorch": flavour}}
+
+
+def _requirements(source: ModelSource) -> str:
+    versions = {name: metadata.version(name) for name in PACKAGES} | dict(source.packages)
+    runs = (source.target.target.encode(), json.dumps(source.target.args).encode())
+    if any(b"epochal" in code for code in (*runs, *source.files.values())):
+        versions["epochal"] = metadata.version("epochal")
+    # A build for one kind of device (`2.13.0+cpu`) is in no public index under that name.
+    return "".join(f"{name}=={of.partition('+')[0]}\n" for name, of in versions.items())
 
 
 def model_uri(model_id: str) -> str:
@@ -90,67 +164,11 @@ def model_uri(model_id: str) -> str:
     return f"models:/{model_id}"
 
 
-class Predictor:
-    """The module in evaluation mode, on the CPU: arrays in, arrays out."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        self.module = module.eval()
-
-    def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> Any:
-        """The module's output as arrays of the same structure.
-
-        model_input: an array or data frame of shape (B, …), or a dict of arrays: given by name
-        if `forward` takes these names, else as the dict. Floats take the weights' type. `params`
-        is MLflow's; no parameter is known: ValueError if there is one.
-        """
-        import torch
-
-        if params:
-            message = f"this model takes no params, found {sorted(params)}"
-            raise ValueError(message)
-        tensors = self._tensors(model_input)
-        with torch.inference_mode():
-            if isinstance(tensors, dict) and _takes(self.module, tensors):
-                return _arrays(self.module(**tensors))
-            return _arrays(self.module(tensors))
-
-    def _tensors(self, value: Any) -> Any:
-        import numpy as np
-        import torch
-
-        if isinstance(value, Mapping):
-            return {str(name): self._tensors(item) for name, item in value.items()}
-        array = value.to_numpy() if hasattr(value, "to_numpy") else np.asarray(value)
-        tensor = torch.from_numpy(np.array(array))
-        if not tensor.is_floating_point():
-            return tensor
-        weights = (item.dtype for item in self.module.parameters() if item.is_floating_point())
-        return tensor.to(next(weights, torch.get_default_dtype()))
-
-
-def _takes(module: torch.nn.Module, names: Mapping[str, Any]) -> bool:
-    try:
-        inspect.signature(module.forward).bind(**names)
-    except TypeError:
-        return False
-    return True
-
-
-def _arrays(value: Any) -> Any:
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy()
-    if isinstance(value, Mapping):
-        return {name: _arrays(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_arrays(item) for item in value]
-    return value
-
-
 def _load_pyfunc(path: str) -> Predictor:
-    """MLflow's entry: builds the module from `path`, the model's data folder, and loads it."""
+    """MLflow's entry for models of before, whose MLmodel names this module."""
     from epochal.engine.checkpoint.serialize import load_model_tensors, load_tensors
+    from epochal.tasks.tracking.saved_model import Predictor
+    from epochal.tasks.user_code.targets import call_target
 
     folder = Path(path)
     model = Target.model_validate_json((folder / _MODEL).read_bytes())

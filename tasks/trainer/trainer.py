@@ -23,7 +23,7 @@ from epochal.tasks.checkpoints.commit_writer import CommitWriter, EpochCommit
 from epochal.tasks.computing.buffer import Buffer, Packed
 from epochal.tasks.config.run import RunConfig
 from epochal.tasks.planning.stage import Stage
-from epochal.tasks.reporting import Live, Reporter
+from epochal.tasks.reporting import Live, Reporter, Told
 from epochal.tasks.trainer.answers import Answer, answers_of_store
 from epochal.tasks.trainer.channel import Message
 from epochal.tasks.trainer.interruption import Interruption
@@ -223,6 +223,11 @@ class Trainer(ABC):
     def tell_live(self, live: Mapping[str, Any]) -> None:
         """Shows how far an epoch is."""
         self.reporter.live(Live(**live))
+
+    def tell_report(self, what: Told, body: Mapping[str, Any]) -> None:
+        """Tells the reporter what a trainer does."""
+        told: Callable[..., None] = getattr(self.reporter, what)
+        told(**body)
 
     # ------------------------------------------------------------------------------------------
 

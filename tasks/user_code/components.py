@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epochal.data.config.loader import COLLATE
 from epochal.data.errors import ConfigError, TargetError
 from epochal.data.types import seed_64
 from epochal.tasks.config.run import RunConfig
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from epochal.data.loading.collate import Collate
     from epochal.engine.model.build import Loss
     from epochal.engine.model.state import TrainingState
     from epochal.engine.model.step import Step
@@ -32,6 +34,7 @@ class Components:
     step: Step
     loss: Loss
     metrics: Any
+    collate: Collate | None = None
 
     @property
     def modules(self) -> dict[str, nn.Module | None]:
@@ -84,20 +87,26 @@ def prepare_numerics(config: RunConfig, *, gpu: int | None = None) -> torch.devi
 
 
 def build_components(
-    config: RunConfig, *, device: torch.device, model_on: torch.device | None = None
+    config: RunConfig,
+    *,
+    device: torch.device,
+    model_on: torch.device | None = None,
+    trains: bool = True,
 ) -> Components:
     """Model with its initial weights, optimizer, loss, step and metrics.
 
-    model_on: where the model and its average are to be, if not on the device.
+    model_on: where the model and its average are to be, if not on the device. trains: else there is
+    no optimizer, and none of its parameters' groups.
 
     Raises TargetError or ConfigError, naming the field, if a part cannot be built.
     """
     from torch import nn
+    from torch.optim import Optimizer
 
     from epochal.engine.loop.mixing import MixedStep
     from epochal.engine.measure.metrics import build_metrics
     from epochal.engine.model.batch_norm import check_batch_norm
-    from epochal.engine.model.build import build_loss, build_model, build_optimizer
+    from epochal.engine.model.build import NoOptimizer, build_loss, build_model, build_optimizer
     from epochal.engine.model.companions import companion_parameters, companions_of
     from epochal.engine.model.ema import WeightAverage
     from epochal.engine.model.freezing import check_frozen
@@ -144,17 +153,19 @@ def build_components(
             companion.part.to(device)
     beside = companion_parameters(companions, model)
     grouped = None
-    if config.optimizer.is_grouped:
+    if trains and config.optimizer.is_grouped:
         grouped = make_groups(model, config.optimizer, beside=beside)
-    with seeded(seed_64(config.seed, "optimizer")):
-        optimizer = build_optimizer(
-            model,
-            resolve_target(config.optimizer, field="optimizer", folder=folder),
-            built_args(config.optimizer, field="optimizer", folder=folder),
-            groups=None if grouped is None else grouped.groups,
-            beside=beside.values(),
-        )
-    check_options(optimizer, config.optimizer)
+    optimizer: Optimizer = NoOptimizer(model, beside=beside.values())
+    if trains:
+        with seeded(seed_64(config.seed, "optimizer")):
+            optimizer = build_optimizer(
+                model,
+                resolve_target(config.optimizer, field="optimizer", folder=folder),
+                built_args(config.optimizer, field="optimizer", folder=folder),
+                groups=None if grouped is None else grouped.groups,
+                beside=beside.values(),
+            )
+        check_options(optimizer, config.optimizer)
     metrics = build_metrics(
         config.metrics,
         lambda target: call_target(
@@ -179,7 +190,22 @@ def build_components(
         step=step,
         loss=loss,
         metrics=metrics,
+        collate=build_collate(config),
     )
+
+
+def build_collate(config: RunConfig) -> Collate | None:
+    """What `loader.collate` says makes a batch of items; None: torch's own. Raises TargetError."""
+    target, folder, field = config.loader.collate, Path(config.folder), COLLATE
+    if target is None:
+        return None
+    from epochal.data.loading.collate import as_collate
+    from epochal.engine.randomness import seeded
+
+    with noting_modules(field), noting_files(field), seeded(seed_64(config.seed, "collate")):
+        given = resolve_target(target, field=field, folder=folder)
+        args = built_args(target, field=field, folder=folder)
+        return as_collate(given, with_tensors(given, args))
 
 
 def own_policy(config: RunConfig) -> Callable[[Any, Any], Any] | None:

@@ -18,6 +18,7 @@ _CALLERS = tuple(
     for name in (
         *("engine", "data.loading", "data.inspection", "data.policies", "tasks.user_code"),
         *("tasks.run_data", "tasks.preflight.forward_pass", "tasks.planning.run_length"),
+        "tasks.why.opened",
     )
 )
 """Modules that call what the config names: a model, a data set, a loss, a metric."""

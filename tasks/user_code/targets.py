@@ -290,11 +290,14 @@ def _forget_old(folder: Path, source: UserSource) -> None:
     All of them: those that are unchanged may hold what they have imported of it. source: what is
     imported next, perhaps modules of names that others have now.
     """
+    names = tuple(file.name for file in _user_modules)
     present = {
         name: file
         # Making a list of its items can run finalizers, which import; a copy runs nothing.
         for name, module in sys.modules.copy().items()
-        if (file := users_file(name, module)) in _user_modules and file is not None
+        if (file_of(module) or "").endswith(names)  # of thousands of modules a few are looked at
+        and (file := users_file(name, module)) in _user_modules
+        and file is not None
     }
     is_other = any(
         present.get(module, file) != file

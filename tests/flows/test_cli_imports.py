@@ -25,7 +25,8 @@ WORK = (
 """Parts of Epochal that compute, deliver or serve: none is asked for a plan."""
 OF_THE_FRAME = {
     "data", "data.errors", "data.lazy", "data.traces", "flows", "flows.cli", "flows.commands",
-    "flows.commands.options", "flows.environment", "flows.termination", "flows.version", "tasks",
+    "flows.commands.options", "flows.environment", "flows.termination", "flows.terminal",
+    "flows.terminal.completion", "flows.terminal.help", "flows.version", "tasks",
     "tasks.trainer", "tasks.trainer.interruption",
 }  # fmt: skip
 """Parts of Epochal that every command needs, and `--version`."""
@@ -90,6 +91,30 @@ def test_a_command_imports_no_other_command(planned):
 def test_the_version_is_told_without_any_command_or_config():
     told = after("from epochal.flows import cli; cli.run(['--version'])")
     assert ours(told["modules"]) - {"data.types", "data.hashing"} == OF_THE_FRAME
+
+
+HEAVY = {"torch", "prefect", "mlflow", "pyarrow", "numpy", "pydantic", "duckdb", "bokeh"}
+
+
+def test_help_lists_all_commands_without_any_of_them_or_their_libraries():
+    told = after("from epochal.flows import cli; assert cli.run(['--help']) == 0")
+    assert ours(told["modules"]) - {"data.types", "data.hashing"} <= OF_THE_FRAME
+    assert HEAVY & {*told["modules"]} <= {"pydantic"}  # of the question itself
+
+
+@pytest.mark.parametrize("words", ["epochal s", "epochal show b", "epochal train r"])
+def test_a_shell_that_completes_waits_for_no_heavy_library(words):
+    complete = f"""
+import os
+os.environ |= {{"_EPOCHAL_COMPLETE": "complete_bash", "COMP_WORDS": {words!r},
+                "COMP_CWORD": "{words.count(" ")}"}}
+from epochal.flows import cli
+try:
+    cli.app(args=[], prog_name="epochal")
+except SystemExit:
+    pass
+"""
+    assert {*after(complete)["modules"]} & HEAVY <= {"pydantic", "numpy"}
 
 
 def test_importing_the_models_of_configs_builds_none():

@@ -80,9 +80,15 @@ def test_the_next_command_that_is_shown_can_be_typed(project):
 
     result = {"mlflow_tracking_uri": "sqlite:///x", "weights_sha256": "0"}
     lines = _where_to_look(
-        load_config(project.config), result, "http://ui", reference="blobs@1",
-        store=f"file://{project.store}", given="run.yaml", average=None,
+        load_config(project.config), result, {"Prefect": "http://ui"}, reference="blobs@1",
+        store=f"file://{project.store}", average=None,
+        given="run.yaml --set epochs=4 --set loader.batch_size=8",
     )  # fmt: skip
+    epochs = load_config(project.config).epochs + 4
+    (longer,) = [line for line in lines if " plan " in line]
+    assert shlex.split(longer, comments=True)[-6:] == [
+        "plan", "run.yaml", "--set", "loader.batch_size=8", "--set", f"epochs={epochs}",
+    ]  # fmt: skip
     words = shlex.split(lines[-1])
     assert words[words.index("--store") + 1] == str(project.store)
     assert call(*words[words.index("samples") :]).code == 0

@@ -6,11 +6,14 @@ from support.runs.proof_policies import POLICIES, policy_lives
 
 from epochal.data.testing.plan import FaultPlan
 
-EVERY = {"store": 557, "disk": 397, "s3": 360}
+EVERY = {"store": 557, "disk": 397, "s3": 720}
 """Of the operations, in the sample; `make proof` takes all."""
 
 
-@pytest.fixture(scope="module", params=SWEEPS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(one, marks=[pytest.mark.slow] * (one == "s3")) for one in SWEEPS],
+)
 def place(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("proof")

@@ -21,7 +21,7 @@ SHARED = {
     "launch": {"kind": "local", "max_restarts": 2},
     "checkpoint": {"every_updates": 1, "keep_last": 2},
 }
-QUICK = 4
+QUICK = 2
 """Instants in the default suite; the others are slow."""
 
 

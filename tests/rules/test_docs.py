@@ -4,14 +4,17 @@ import ast
 import re
 import shlex
 import shutil
+from contextlib import suppress
 from typing import get_args
 
 import pytest
 import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
-from support.pages import DOCS, README, ROOT, blocks, rows
+from support.pages import DOCS, PLACES, README, ROOT, anchors, blocks, calls, links, rows
+from support.pages import commands as shell_commands
 
+from epochal.data.config.augment import AugmentConfig, Operation
 from epochal.data.config.batches import BatchesConfig
 from epochal.data.config.dataset import BatchNames
 from epochal.data.config.loader import DataConfig, LoaderConfig, SamplingConfig
@@ -32,7 +35,7 @@ from epochal.engine.config.numerics import (
 )
 from epochal.engine.config.optimizer import FrozenParameters, OptimizerConfig, ParameterGroup
 from epochal.engine.schedule.schedule import ScheduleConfig
-from epochal.tasks.config.load import build_config, load_config
+from epochal.tasks.config.load import build_config, built, load_config
 from epochal.tasks.config.parts import (
     AveragingConfig,
     CheckpointConfig,
@@ -42,6 +45,7 @@ from epochal.tasks.config.parts import (
     WarmStartConfig,
 )
 from epochal.tasks.config.run import RunConfig
+from epochal.tasks.sweeps.config import SweepConfig
 from epochal.tasks.user_code.targets import call_target
 
 PARTS: dict[str, tuple[type[BaseModel], ...]] = {
@@ -57,6 +61,11 @@ PARTS: dict[str, tuple[type[BaseModel], ...]] = {
     "gradients.": (GradientsConfig,),
     "precision.": (PrecisionConfig,),
     "ema.": (EmaConfig,),
+    "augment.": (AugmentConfig,),
+    **{
+        f"augment.{get_args(one.model_fields['kind'].annotation)[0]}.": (one,)
+        for one in get_args(Operation)
+    },
     "mixing.": (MixingConfig,),
     "validation.": (ValidationConfig,),
     "early_stopping.": (EarlyStoppingConfig,),
@@ -74,6 +83,7 @@ FIELDS = {
     for prefix, models in PARTS.items()
     for model in models
     for name, field in model.model_fields.items()
+    if not (name == "kind" and prefix.startswith("augment."))  # the tables' own names
 }
 OWN_WORDS = (
     "schedule.warmup", "schedule.rise", "schedule.final", "folder", "schedule.kind", "schedule",
@@ -93,9 +103,10 @@ FIRST = {"none", "easy_skip", "importance", "random", "custom"}
 
 def documented_fields():
     found = {}
-    for cells in (*rows(DOCS["config.md"], "field"), *rows(DOCS["sampling.md"], "field")):
-        name = cells[0].removesuffix("†").strip().strip("`")
-        found.setdefault(name, cells)
+    for page in ("config.md", "sampling.md", "augmentation.md"):
+        for cells in rows(DOCS[page], "field"):
+            name = cells[0].removesuffix("†").strip().strip("`")
+            found.setdefault(name, cells)
     return found
 
 
@@ -106,7 +117,7 @@ def as_written(field):
     if isinstance(value, BaseModel):  # the fields of another part have defaults of their own
         return value.target if isinstance(value, Target) else ""
     if isinstance(value, tuple):
-        return f"[{', '.join(value)}]"
+        return f"[{', '.join(one if isinstance(one, str) else f'{one:g}' for one in value)}]"
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, bool):
@@ -195,6 +206,9 @@ def test_the_yaml_examples_of_the_docs_are_configs(tmp_path):
     assert len(examples) > 3
     (tmp_path / "steps.py").write_text("\n".join(blocks(DOCS["step.md"], "python")))
     for example in examples:
+        if {"vary", "runs"} & example.keys():
+            built(SweepConfig, example, name="docs/sweeps.md")
+            continue
         config = with_parts(example, tmp_path)
         for metric in config.metrics.validation:
             if not isinstance(metric, str):
@@ -251,10 +265,17 @@ def test_every_command_is_in_the_readmes_table_and_no_other(commands):
 
 
 def test_every_option_that_the_docs_name_is_one(commands):
-    known = {name for one in commands.values() for param in one.params for name in param.opts}
+    nested = [one for group in commands.values() for one in getattr(group, "commands", {}).values()]
+    every = [*commands.values(), *nested]
+    known = {name for one in every for param in one.params for name in param.opts}
+    known |= {"--help", "--version"}  # of `epochal` itself
+    known |= {"--install-completion", "--show-completion"}  # likewise
     known |= {"--pool", "--type", "--entrypoint"}  # of `prefect`
     known |= {"--signal", "--requeue", "--open-mode", "--time"}  # of `sbatch`
     known |= {"--nodes", "--ntasks-per-node"}  # likewise
+    known |= {"--shm-size"}  # of `docker run`
+    known |= {"--help", "--install-completion", "--show-completion"}  # of every command line
+    known |= {"--logdir"}  # of `tensorboard`
     for text in (README, *DOCS.values()):
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known
 
@@ -285,10 +306,46 @@ def test_the_readmes_exit_codes_are_those_of_the_errors():
     assert codes == {0, *(one.exit_code for one in errors)}
 
 
-def test_links_between_the_pages_lead_somewhere():
-    for folder, text in ((ROOT, README), *((ROOT / "docs", text) for text in DOCS.values())):
-        for link in re.findall(r"\]\((?!https?://)([^)#]+)\)", text):
-            assert (folder / link).is_file(), link
+@pytest.mark.parametrize("page", PLACES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_anchors_of_a_page_lead_somewhere(page):
+    for path, anchor in links(PLACES[page]):
+        there = (page.parent / path).resolve() if path else page
+        assert there.is_file(), path
+        assert not anchor or anchor in anchors(PLACES[there]), f"{path}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PLACES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_of_a_page_are_commands_with_options_that_they_have(page, commands):
+    """As they stand there: a command, its options and as many arguments as it takes."""
+    for language in ("sh", "bash", "console", "text"):
+        for line, _ in shell_commands(PLACES[page], language):
+            for name, *arguments in calls(line):
+                if name.startswith("-"):
+                    assert name in {"--help", "--version"}, line
+                    continue
+                assert name in commands, line
+                parse(commands[name], arguments)
+
+
+def parse(command, arguments):
+    """Raises a usage error where the command does not take these arguments."""
+    import typer
+
+    if hasattr(command, "commands"):
+        parse(command.commands[arguments[0]], arguments[1:])
+        return
+    with suppress(typer.Exit):  # of --help
+        command.make_context(command.name, list(arguments))
+
+
+def test_a_wrong_command_of_a_page_would_be_found(commands):
+    for line in ("plan", "plan a.yaml b.yaml", "plan a.yaml --no", "data check"):
+        name, *arguments = line.split()
+        with pytest.raises(Exception, match=r"(?i)missing|extra argument|no such option"):
+            parse(commands[name], arguments)
+    assert calls("cd x && epochal plan 'a b' | head; epochal up # epochal no") == [
+        ["plan", "a b"], ["up"],
+    ]  # fmt: skip
 
 
 def test_the_stores_that_the_docs_accept_and_refuse_are_so():

@@ -12,7 +12,10 @@ from support.pages import DOCS, README, ROOT, blocks
 import epochal
 import epochal.engine
 
-FUNCTIONS = ("load_config", "open_store", "plan", "samples", "train")
+FUNCTIONS = (
+    "compare", "load_config", "open_store", "plan", "query", "runs", "samples", "sweep",
+    "train", "why",
+)  # fmt: skip
 FACES = {
     "epochal", "epochal.engine", "epochal.data.datasets", "epochal.data.errors",
     "epochal.data.store", "epochal.data.tables", "epochal.data.testing", "epochal.flows.train",
@@ -64,8 +67,8 @@ def errors():
     }
 
 
-def test_it_gives_five_functions_every_error_and_the_version():
-    assert len(epochal.__all__) == 24
+def test_it_gives_ten_functions_every_error_and_the_version():
+    assert len(epochal.__all__) == 29
     assert set(epochal.__all__) == {*FUNCTIONS, *errors(), "__version__"}
     assert dir(epochal) == sorted(epochal.__all__)
 

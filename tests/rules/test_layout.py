@@ -77,6 +77,8 @@ def test_a_folder_is_no_corridor(folder):
 
 
 ON_THEIR_OWN = {
+    "flows.terminal.completion": "what a shell is told, without a command",
+    "data.files.look_at": "the entry of a process: started by its path",
     "data.inspection.file_stamps": "declared files: a thought of its own beside reading items",
     "data.policies.shared.revisit": "who comes back when: asked for every policy",
     "engine.checkpoint.averaging": "the mean of checkpoints, for the library's users too",
@@ -86,11 +88,14 @@ ON_THEIR_OWN = {
     "engine.loop.loss_weights": "the weights of losses in an update, which the loop must not know",
     "engine.schedule.plateau": "torch's rule over numbers, which planning feeds with records",
     "flows.flow_run.cancellation": "one private function of Prefect, in one place",
-    "flows.functions": "the commands as functions: the front door's",
+    "flows.library.functions": "the commands as functions: the front door's",
     "tasks.export": "a command's work",
+    "tasks.predictions": "likewise",
     "tasks.joining.join": "likewise",
     "tasks.running.prefect_tasks": "the one file of tasks that imports Prefect",
+    "tasks.run_data.hash_order": "a program of its own: it is started with another hash seed",
     "tasks.runs.survey": "what a start reads of a store",
+    "tasks.why.pictures": "a contact sheet, which only one option of a command asks for",
     "tasks.user_code.import_path": "what of Python's own search is changed, in one place",
     "tasks.user_code.package_versions": "versions without importing the packages",
     "tasks.running.start_trainer": "which trainer a run has: the one place that knows them all",
@@ -103,7 +108,7 @@ ON_THEIR_OWN = {
 }
 """Short files with one importer that stay files, and why."""
 
-FAMILIES = ("data.policies", "tasks.stages", "flows.commands")
+FAMILIES = ("data.policies", "tasks.stages", "tasks.scaffold", "flows.commands")
 """Folders with a file for each kind of something, which a registry lists."""
 
 

@@ -1,15 +1,21 @@
 """The examples are what they say: they load, pass the checks before the start, and train."""
 
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
+from support.runs.bare_run import BareRun
 from support.runs.jobs import CONFIGS, EXAMPLES, Job, require_packages
 from support.runs.project import call
 
 from epochal.tasks.config.load import load_config
+from epochal.tasks.sweeps.members import load_sweep
+from epochal.tasks.sweeps.work import SweepWork
 
 OURS = [path for path in CONFIGS if path.parent.name in {"digits", "own_project", "mobilevit"}]
 """Those that need no package beside ours, and no file to be made first."""
+SWEEP = EXAMPLES / "sweep" / "sweep.yaml"
 WAVES = EXAMPLES / "own_project" / "waves.yaml"
 
 
@@ -51,6 +57,7 @@ def test_an_example_passes_the_checks_before_the_start(path, tmp_path):
     assert not session.run.records
 
 
+@pytest.mark.slow
 def test_examples_in_one_process_do_not_take_each_others_modules(tmp_path):
     for path in (*OURS, OURS[0]):
         session = opened(path, tmp_path / "store")
@@ -84,6 +91,66 @@ def test_as_many_labels_are_wrong_as_the_readme_says(waves):
     )
     assert wrong == 45
     assert "has 45 wrong labels among 1,200" in (EXAMPLES.parent / "README.md").read_text()
+
+
+def test_the_perplexity_of_the_characters_falls(tmp_path, home):
+    small = {
+        "model__args": "{width: 16, depth: 1, length: 32}",
+        "train_data__args": "{split: train, size: 40000, window: 32}",
+        "validation_data__args": "{split: validation, size: 4000, window: 32}",
+    }
+    job = Job.made(EXAMPLES / "characters" / "characters.yaml", tmp_path)
+    run = BareRun(
+        job.config, **small, epochs=3, schedule__decay=1, launch__kind="inline", threads=1
+    )
+    first, *_, last = [
+        one.record.values["metrics"]["perplexity"]
+        for one in run().outcomes
+        if one.stage.kind == "validate"
+    ]
+    assert last < first < 97  # characters that there are
+
+
+def test_the_characters_are_those_of_pythons_own_library_and_of_other_files_for_validation(
+    monkeypatch,
+):
+    monkeypatch.syspath_prepend(str(EXAMPLES / "characters"))
+    from library import CHARACTERS, Library
+
+    def text(split):
+        data = Library(split, size=3000, window=100)
+        assert len(data) == 29
+        inputs, targets = data[0]
+        assert inputs[1:].tolist() == targets[:-1].tolist()
+        return "".join((CHARACTERS + "?")[one] for one in inputs)
+
+    try:
+        first, *_ = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+        assert first.read_text().startswith(text("validation"))
+        assert text("train") != text("validation")
+        assert text("train") == text("train")
+    finally:
+        sys.modules.pop("library")
+
+
+def test_the_page_of_examples_names_each():
+    page = (EXAMPLES.parent / "docs" / "examples.md").read_text()
+    for path in CONFIGS:
+        assert f"](../examples/{path.parent.name}/{path.name})" in page
+
+
+def test_the_sweep_trains_24_epochs_for_runs_that_have_48(tmp_path):
+    work = SweepWork.prepared(load_sweep(SWEEP, overrides=[f"store={tmp_path / 'store'}"]))
+    assert (work.tree.epochs_distinct, work.tree.epochs_sum) == (24, 48)
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_the_sweep_runs(tmp_path, tracker, prefect_api):
+    short = ("--set", f"store={tmp_path / 'store'}", "--set", "epochs=6", "--json")
+    done = call("sweep", str(SWEEP), *short)
+    assert done.code == 0, done.err
+    assert done.json["epochs"] == {"distinct": 2 + 4 * 4, "sum": 24, "computed": 2 + 4 * 4}
 
 
 @pytest.mark.server

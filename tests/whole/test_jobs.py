@@ -5,7 +5,7 @@ import signal
 import pytest
 from support.runs.jobs import CONFIGS, EXAMPLES, Job, require_packages
 
-JOBS = [path for path in CONFIGS if path.parent.name not in {"digits", "own_project"}]
+JOBS = [path for path in CONFIGS if path.parent.name not in {"digits", "own_project", "sweep"}]
 DEMO = EXAMPLES / "digits" / "digits.yaml"
 FEW_DIGITS = {"train_data__args__validation_fraction": "0.85"}
 SHORT = {
@@ -13,15 +13,6 @@ SHORT = {
     "vit_timm": {**FEW_DIGITS, "loader__batch_size": "32"},
 }
 by_name = pytest.mark.parametrize("path", JOBS, ids=lambda path: path.parent.name)
-QUICK = {"table", "segmentation"}
-quick_by_name = pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, marks=[pytest.mark.slow] * (path.parent.name not in QUICK))
-        for path in JOBS
-    ],
-    ids=lambda path: path.parent.name,
-)
 
 
 def lines(path):
@@ -33,7 +24,7 @@ def lines(path):
 def test_every_kind_of_job_is_there():
     assert {path.parent.name for path in JOBS} == {
         "image_folder", "mobilevit", "vit_timm", "bert", "language_model", "table",
-        "segmentation", "contrastive", "fine_tuning",
+        "segmentation", "contrastive", "fine_tuning", "characters",
     }  # fmt: skip
 
 
@@ -42,7 +33,8 @@ def test_a_job_takes_at_most_ten_lines_more_than_the_demo(path):
     assert len(lines(path)) <= len(lines(DEMO)) + 10
 
 
-@quick_by_name
+@pytest.mark.slow
+@by_name
 def test_a_job_killed_inside_an_epoch_ends_in_the_bytes_of_an_unbroken_one(path, tmp_path):
     name = path.parent.name
     require_packages(name)

@@ -1,6 +1,6 @@
 """What is known of a data set before epoch 0, and every way in which one cannot be trained on."""
 
-import logging
+import datetime as dt
 import os
 import random
 import subprocess
@@ -15,7 +15,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 from epochal.data.errors import ConfigError, DataError
 from epochal.data.inspection import item_reader
-from epochal.data.inspection.describe import check_batch_size, check_labels, describe, files_stamp
+from epochal.data.inspection.describe import (
+    HowToRead,
+    check_batch_size,
+    check_labels,
+    describe,
+    files_stamp,
+)
 
 
 class Items(Dataset):
@@ -140,36 +146,121 @@ def test_augmentation_from_the_global_generators_does_not_change_the_fingerprint
     assert (torch.rand(2).tolist(), np.random.random(), random.random()) == drawn
 
 
-def test_items_that_are_other_at_each_reading_are_warned_of(caplog):
+OWN = np.random.default_rng(0)
+
+
+def of_python():
+    own = random.Random(3)
+    return own.random
+
+
+def of_torch():
+    own = torch.Generator()
+    return lambda: torch.rand(1, generator=own).item()
+
+
+@pytest.mark.parametrize(
+    ("draw", "cause"),
+    [
+        (lambda: np.random.default_rng().random(), "random bytes"),
+        (lambda: time.time_ns() % 997, "the clock (time.time_ns)"),
+        (lambda: dt.datetime.now(dt.UTC).microsecond, "the clock (datetime.now)"),
+        (of_python(), "a random.Random of its own"),
+        (of_torch(), "a torch._C.Generator that it holds"),
+        (lambda: OWN.integers(1 << 20), "the numpy.random._generator.Generator of its module"),
+    ],
+)
+def test_items_that_are_other_at_each_reading_are_refused_with_the_cause(draw, cause):
     class Unsteady(Items):
         def __getitem__(self, position):
-            return torch.tensor(np.random.default_rng().random(3)), 0
+            return torch.tensor([float(draw())]), 0
 
-    with caplog.at_level(logging.WARNING):
-        describe(Unsteady(range(3)), name="train_data")
-        describe(pairs(), name="validation_data")
-    [record] = caplog.records
-    assert "train_data" in record.getMessage()
-    assert "version:" in record.getMessage()
+    told = error_of(Unsteady(range(3)))
+    assert "another at each reading" in told
+    assert cause in told
+    assert "train_data.version" in told
+    stated = describe(Unsteady(range(3)), name="train_data", how=HowToRead(version="v1"))
+    assert stated.num_samples == 3
 
 
-def test_a_stated_fingerprint_spares_reading_the_items():
+def test_a_transform_of_albumentations_is_named_with_its_adapter():
+    albumentations = pytest.importorskip("albumentations")
+
+    class Augmented(Items):
+        transform = albumentations.Compose([albumentations.GaussNoise(p=1)])
+
+        def __getitem__(self, position):
+            image = np.full((8, 8, 3), 0.5, dtype=np.float32)
+            return torch.from_numpy(self.transform(image=image)["image"]), 0
+
+    assert "epochal.data.augment:albumentations seeds it" in error_of(Augmented(range(3)))
+
+
+def test_a_stated_fingerprint_leaves_it_at_a_look_at_64_items():
     class Stated(Items):
         text = "v1"
+        read = 0
 
         def fingerprint(self):
             return self.text
 
         def __getitem__(self, position):
-            assert position == 0
+            Stated.read += 1
             return super().__getitem__(position)
 
-    found = describe(Stated(pairs().items), name="train_data")
-    assert (found.num_samples, found.sample_ids, found.labels) == (6, None, None)
+    found = describe(Stated(pairs(1000).items), name="train_data")
+    assert (found.num_samples, found.sample_ids, found.labels) == (1000, None, None)
+    assert Stated.read <= 64 + 8 + 1
     assert found.fingerprint == fingerprint(Stated(pairs(9).items))
     other = Stated(pairs().items)
     other.text = "v2"
     assert fingerprint(other) != found.fingerprint
+
+
+def test_a_stated_version_reads_one_item_and_trusts_the_labels_that_targets_tell():
+    class Told(Items):
+        read = 0
+
+        def __getitem__(self, position):
+            Told.read += 1
+            return super().__getitem__(position)
+
+    how = HowToRead(version="v1")
+    assert describe(Told(pairs(1000).items), name="train_data", how=how).labels is None
+    assert Told.read == 1
+    told = Told(pairs(1000).items)
+    told.targets = [index % 3 for index in range(1000)]
+    found = describe(told, name="train_data", how=how)
+    assert found.labels.tolist() == told.targets
+    told.targets = [0] * 1000  # items are mapped to other classes than `targets` says
+    assert describe(told, name="train_data", how=how).labels is None
+
+
+def test_ids_that_an_attribute_tells_are_read_from_no_item():
+    class Told(Items):
+        sample_ids = np.array([7, 3, 9])
+        reads = 0
+
+        def __getitem__(self, position):
+            Told.reads += 1
+            return {
+                "input": torch.zeros(2),
+                "target": 1,
+                "sample_id": int(self.sample_ids[position]),
+            }
+
+    how = HowToRead(version="v1")
+    found = describe(Told(range(3)), name="train_data", how=how)
+    assert found.sample_ids.tolist() == [7, 3, 9]
+    assert Told.reads == 0
+    subset = describe(Subset(Told(range(3)), [2, 0]), name="train_data", how=how)
+    assert subset.sample_ids.tolist() == [9, 7]
+    Told.sample_ids = ["a", "b", "a"]
+    with pytest.raises(DataError, match="items 0 and 2 have the same sample_id 'a'"):
+        describe(Told(range(3)), name="train_data", how=how)
+    Told.sample_ids = [0.5, 1, 2]
+    with pytest.raises(DataError, match="its sample_ids are list of shape"):
+        describe(Told(range(3)), name="train_data", how=how)
 
 
 def test_a_stated_fingerprint_does_not_hide_sample_ids():
@@ -225,7 +316,7 @@ def test_numbers_as_ids_have_no_texts():
         (("a", "é" * 251), ["item 1", "1 to 500 bytes"]),
         (("a", "\udcff.png"), ["item 1", "UTF-8"]),
         (("a", b"b"), ["item 1 has the sample_id b'b'", "or a text"]),
-        (("a", None), ["item 1", "is None"]),
+        (("a", None), ["item 1", "sample_id None"]),
     ],
 )
 def test_text_ids_that_do_not_name_each_sample_are_refused(ids, texts):
@@ -279,7 +370,7 @@ class Corrupt(Items):
 @pytest.mark.parametrize(
     ("dataset", "texts"),
     [
-        (OnlyIterates(), ["OnlyIterates", "map-style", "list(data)"]),
+        (OnlyIterates(), ["OnlyIterates", "map-style", "epochal data index CONFIG.yaml --field "]),
         (iter([1]), ["list_iterator", "map-style"]),
         (None, ["NoneType"]),
         ({"a": 1}, ["dict"]),
@@ -290,7 +381,7 @@ class Corrupt(Items):
         (TensorDataset(torch.zeros(0, 3)), ["no samples"]),
         (Corrupt(pairs().items), ["item 4 of 6", "OSError: truncated image"]),
         (Items([(1, object())]), ["item 0", "item[1] is a builtins.object"]),
-        (Items([(1, None)]), ["item[1] is None"]),
+        (Items([(1, object())]), ["item[1] is a builtins.object"]),
         (Items([{"a": {1: 2}}]), ["item['a'] has the key 1"]),
         (Items([(np.array(["a"]), 1)]), ["array of <U1"]),
         (Items([(torch.zeros(2).to_sparse(), 1)]), ["sparse"]),

@@ -10,12 +10,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.numbers.drawing_data import COUNT, Drawing, batches, few_processors, plain
-from torch.utils.data import Dataset, Subset, TensorDataset
+from support.numbers.drawing_data import COUNT, Drawing, Steady, batches, few_processors, plain
+from support.runs.machine import wait_for
+from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
-from epochal.data.errors import DataError, TrainingFailed
+from epochal.data.errors import ConfigError, DataError, TrainingFailed
+from epochal.data.loading import loader
+from epochal.data.loading.items import ItemSource
 from epochal.data.loading.loader import train_batches, validation_batches
 from epochal.data.loading.order import epoch_order, micro_batches
+from epochal.data.loading.readers import Readers
+from epochal.data.traces import users_trace
 
 # More workers than processors are asked for on purpose.
 
@@ -33,6 +38,20 @@ class Whole(Drawing):
 
     def __getitems__(self, positions):
         return [self[position] for position in positions]
+
+
+class SteadyWhole(Steady):
+    def __getitems__(self, positions):
+        return [self[position] for position in positions]
+
+
+class SteadyNamed(Steady):
+    """Dicts, with images that are worth a copy by NumPy."""
+
+    def __getitem__(self, position):
+        numbers, label = super().__getitem__(position)
+        image = torch.arange(3 * 80 * 80).reshape(3, 80, 80) % 251 + position
+        return {"image": image.to(torch.uint8), "numbers": numbers, "label": label}
 
 
 def tensors(count=COUNT):
@@ -115,6 +134,156 @@ def test_batches_are_the_same_with_any_number_of_workers(dataset, workers):
 
 
 @few_processors
+@pytest.mark.parametrize(
+    "dataset",
+    [Steady(), SteadyWhole(), SteadyNamed(), Subset(Steady(2 * COUNT), range(COUNT))],
+    ids=["items", "whole", "dicts", "subset"],
+)
+def test_batches_are_the_same_with_any_number_of_threads(dataset):
+    expected = [plain(batch) for batch in batches(dataset)]
+    assert [plain(batch) for batch in batches(dataset, workers=2)] == expected
+    for threads in (1, 2, 3, 4):
+        found = batches(dataset, threads=threads, prefetch=threads)
+        assert [plain(batch) for batch in found] == expected
+        for start in (1, 5, 6):
+            rest = [plain(batch) for batch in batches(dataset, start=start, threads=threads)]
+            assert rest == expected[start:]
+
+
+@few_processors
+@settings(max_examples=12, deadline=None)
+@given(
+    count=st.integers(1, 40),
+    batch_size=st.integers(1, 7),
+    accumulate=st.integers(1, 5),
+    processes=st.integers(1, 4),
+    update=st.integers(0, 3),
+    threads=st.integers(0, 4),
+)
+def test_processes_and_threads_share_out_the_same_batches_from_any_update_on(
+    count, batch_size, accumulate, processes, update, threads
+):
+    dataset, ids = Steady(count), np.arange(count)
+    plan = micro_batches(
+        epoch_order(seed=7, epoch=0, sample_ids_N=ids), batch_size=batch_size, accumulate=accumulate
+    )
+    start = min(update * accumulate, plan.num_micro_steps)
+    options = {"sample_ids_N": ids, "seed": 7, "epoch": 0, "start": start}
+    expected = {batch.index: plain(batch)[:2] for batch in train_batches(dataset, plan, **options)}
+    found = {}
+    for rank in range(processes):
+
+        def own(count, rank=rank):
+            return range(count * rank // processes, count * (rank + 1) // processes)
+
+        batches = list(
+            train_batches(dataset, plan, own=own, readers=Readers(threads=threads), **options)
+        )
+        steps = loader._OwnSteps(plan, start, own)
+        assert len(steps) == len(list(steps)) == sum(batch.num_samples > 0 for batch in batches)
+        found |= {batch.index: plain(batch)[:2] for batch in batches if batch.num_samples}
+    assert found == expected
+
+
+def test_the_first_batch_of_a_shared_epoch_waits_for_no_list_of_all():
+    asked = []
+
+    def own(count):
+        asked.append(count)
+        return range(1, count)
+
+    plan = micro_batches(np.zeros(400_000, dtype=np.int64), batch_size=1, accumulate=2)
+    found = train_batches(
+        Steady(1),
+        plan,
+        sample_ids_N=np.arange(1),
+        seed=7,
+        epoch=0,
+        own=own,
+        readers=Readers(threads=2),
+    )
+    next(found)
+    found.close()
+    assert len(asked) < 20
+
+
+def test_no_more_is_read_ahead_than_is_asked_for():
+    read = []
+
+    class Noting(Steady):
+        def __getitem__(self, position):
+            read.append(position)
+            return super().__getitem__(position)
+
+    found = batches(Noting(100), batch_size=1, threads=2, prefetch=3)
+    for taken in range(1, 9):
+        next(found)
+        wait_for(lambda ahead=taken + 2 * 3: len(read) >= ahead)
+        assert len(read) <= taken + 2 * 3
+    found.close()
+
+
+@few_processors
+@pytest.mark.parametrize("readers", [{}, {"workers": 2}, {"threads": 2}], ids=str)
+@pytest.mark.parametrize("whose", ["torch", "NumPy", "random"])
+def test_a_set_for_threads_that_draws_from_a_global_generator_is_refused(whose, readers):
+    draw = {"torch": lambda: torch.rand(()), "NumPy": np.random.random, "random": random.random}
+
+    class Careless(Steady):
+        def __getitem__(self, position):
+            draw[whose]()
+            return super().__getitem__(position)
+
+    with pytest.raises(TrainingFailed, match=f"thread_safe = True, .* generator of {whose};"):
+        list(batches(Careless(), **readers))
+
+
+def test_what_another_thread_draws_meanwhile_is_not_held_against_a_set_for_threads():
+    drawn = []
+
+    class Unlucky(Steady):
+        def __getitem__(self, position):
+            if not drawn:
+                drawn.append(random.random())  # as Prefect's threads do, in their process
+            return super().__getitem__(position)
+
+    expected = [plain(batch) for batch in batches(Steady())]
+    assert [plain(batch) for batch in batches(Unlucky())] == expected
+
+
+def test_threads_are_refused_to_a_set_that_does_not_say_that_they_may_read_it():
+    with pytest.raises(ConfigError, match="set loader.workers"):
+        next(batches(Drawing(), threads=2))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    dtype=st.sampled_from([torch.uint8, torch.float32, torch.float64, torch.int64, torch.bool]),
+    shape=st.sampled_from([(), (5,), (3, 90, 70), (2, 130, 129)]),
+    count=st.integers(1, 4),
+    turned=st.booleans(),
+)
+def test_items_are_put_into_one_batch_as_torch_does_it(dtype, shape, count, turned):
+    items = [torch.randn(shape).mul(50).to(dtype) for _ in range(count)]
+    if turned and len(shape) > 1:
+        items = [item.transpose(0, -1) for item in items]
+
+    class Given(Steady):
+        def __getitem__(self, position):
+            return {"a": items[position], "b": (items[position].numpy(), position)}
+
+    plan = micro_batches(np.arange(count), batch_size=count)
+    dataset, ids = Given(count), np.arange(count)
+    found = ItemSource(dataset, plan, sample_ids_N=ids, stream=("train",))(0)
+    expected = default_collate([dataset[position] for position in range(count)])
+    assert found["a"].equal(expected["a"])
+    assert found["a"].dtype is expected["a"].dtype
+    assert found["a"].is_contiguous()
+    assert found["b"][0].equal(expected["b"][0])
+    assert found["b"][1].equal(expected["b"][1])
+
+
+@few_processors
 @pytest.mark.parametrize("workers", [0, 3])
 @pytest.mark.parametrize(
     "dataset", [tensors(), Drawing(), Whole()], ids=["tensors", "items", "whole"]
@@ -157,11 +326,17 @@ def test_a_sample_that_comes_again_draws_anew():
 
 
 @few_processors
-@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
-    "dataset", [tensors(), Drawing(), Whole()], ids=["tensors", "items", "whole"]
+    ("dataset", "readers"),
+    [
+        (dataset, {"workers": workers})
+        for dataset in (tensors(), Drawing(), Whole())
+        for workers in (0, 2)
+    ]
+    + [(Steady(), {"threads": 2}), (Steady(), {})],
+    ids=lambda one: str(one) if isinstance(one, dict) else type(one).__name__,
 )
-def test_the_generators_of_this_process_stay_as_they_are(dataset, workers):
+def test_the_generators_of_this_process_stay_as_they_are(dataset, readers):
     def draw():
         return torch.rand(3).tolist(), np.random.random(3).tolist(), random.random()
 
@@ -174,7 +349,7 @@ def test_the_generators_of_this_process_stay_as_they_are(dataset, workers):
     expected = [draw() for _ in range(7)]
     seed()
     first = draw()
-    assert [first, *(draw() for _ in batches(dataset, workers=workers))] == expected
+    assert [first, *(draw() for _ in batches(dataset, **readers))] == expected
 
 
 def test_weights_come_along_only_where_one_is_not_one():
@@ -219,7 +394,7 @@ def test_validation_draws_the_same_numbers_each_time_and_with_workers():
         [
             plain(batch)
             for batch in validation_batches(
-                Drawing(), batch_size=5, sample_ids_N=ids, workers=workers
+                Drawing(), batch_size=5, sample_ids_N=ids, readers=Readers(workers=workers)
             )
         ]
         for workers in (0, 0, 3)
@@ -227,25 +402,25 @@ def test_validation_draws_the_same_numbers_each_time_and_with_workers():
     assert runs[0] == runs[1] == runs[2]
 
 
-class Broken(Drawing):
+class Broken(Steady):
     def __getitem__(self, position):
         if position == 9:
             raise OSError("truncated image")
         return super().__getitem__(position)
 
 
-class Uneven(Drawing):
+class Uneven(Steady):
     def __getitem__(self, position):
         return torch.zeros(position), 0
 
 
-class Short(Whole):
+class Short(SteadyWhole):
     def __getitems__(self, positions):
         return super().__getitems__(positions)[1:]
 
 
 @few_processors
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("readers", [{}, {"workers": 2}, {"threads": 2}], ids=str)
 @pytest.mark.parametrize(
     ("dataset", "texts"),
     [
@@ -256,13 +431,18 @@ class Short(Whole):
     ids=["raises", "shapes", "too few"],
 )
 def test_an_item_that_cannot_be_used_is_named_the_same_with_and_without_workers(
-    dataset, texts, workers
+    dataset, texts, readers
 ):
     with pytest.raises(TrainingFailed) as caught:
-        list(batches(dataset, ids=np.arange(COUNT) + 1000, workers=workers))
+        list(batches(dataset, ids=np.arange(COUNT) + 1000, **readers))
     assert all(text in str(caught.value) for text in texts)
     assert "Traceback" not in str(caught.value)
     assert multiprocessing.active_children() == []
+    if isinstance(dataset, Broken):
+        trace = users_trace(caught.value)
+        assert "in __getitem__" in trace
+        assert 'raise OSError("truncated image")' in trace
+        assert "threads.py" not in trace
 
 
 def test_an_error_of_ours_is_passed_on():

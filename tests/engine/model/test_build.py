@@ -1,6 +1,8 @@
 """Model, loss and optimizer from their targets, and what each refuses."""
 
 import functools
+import subprocess
+import sys
 from typing import NamedTuple
 
 import pytest
@@ -126,6 +128,28 @@ class Square(torch.optim.SGD):
         for group in self.param_groups:
             if any(one.shape == (2, 2) for one in group["params"]):
                 raise ValueError("this shape does not fit")
+
+
+def test_without_an_optimizer_a_state_has_the_same_parameters_and_the_compiler_stays_out():
+    code = """
+import sys
+import torch
+from epochal.engine.model.build import NoOptimizer
+from epochal.engine.model.state import TrainingState
+model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
+model[1].weight.requires_grad_(False)
+state = TrainingState(model, NoOptimizer(model))
+print(*state.trainable, "torch._dynamo" in sys.modules)
+try:
+    state.optimizer.step()
+except RuntimeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "0.weight 0.bias 1.bias False",
+        "a model that was built without its optimizer is not trained",
+    ]
 
 
 def test_an_optimizer_that_a_made_up_parameter_does_not_suit_is_taken():

@@ -82,8 +82,8 @@ def own_empty(batch):
 @pytest.mark.parametrize(
     ("size", "shards", "count"),
     [
-        (3, 8, 98),
-        pytest.param(2, 4, 100, marks=pytest.mark.slow),
+        pytest.param(3, 8, 98, marks=pytest.mark.slow),
+        (2, 4, 100),
         pytest.param(4, 4, 98, marks=pytest.mark.slow),
     ],
 )

@@ -20,6 +20,17 @@ DATA = """
         def __init__(self):
             super().__init__((torch.zeros(6 + (row == 3)), row % 3) for row in range(6))
 
+    class Damaged(list):
+        def __init__(self):
+            super().__init__((torch.full((6,), row / 10), row % 3) for row in range(8))
+            self.samples = [(f"photos/{row}.png", row % 3) for row in range(8)]
+
+        def __getitem__(self, row):
+            if row == 1:
+                raise OSError("image file is truncated")
+            x, y = super().__getitem__(row)
+            return (x * float("nan") if row == 4 else x), ("dog" if row == 6 else y)
+
     def broken():
         raise OSError("no such disk")
 """
@@ -49,9 +60,10 @@ def test_sound_data_is_listed_with_its_classes_and_exit_0(checked):
     done = checked()
     assert done.code == 0, done.err
     assert done.json["notes"] == done.json["refused"] == []
-    assert done.json["data"]["train_data"] == {
-        "num_samples": 12,
-        "unequal_at": None,
+    assert done.json["train_data"] == {
+        "samples": 12,
+        "bad": [],
+        "duplicates": 0,
         "num_classes": 3,
         "classes": [{"label": label, "class": None, "count": 4} for label in range(3)],
         "ignored": 0,
@@ -63,7 +75,7 @@ def test_duplicates_and_items_in_both_are_notes_with_positions_and_labels(checke
     train = rows([*range(10), 4, 5], [*(value % 3 for value in range(10)), 1, 0])
     done = checked(train_data=train, validation_data=rows([70, 7, 71]))
     assert done.code == 0, done.err
-    assert done.json["data"]["train_data"]["repeats"] == {
+    assert done.json["train_data"]["repeats"] == {
         "count": 2,
         "other_labels": 1,
         "samples": [
@@ -71,36 +83,50 @@ def test_duplicates_and_items_in_both_are_notes_with_positions_and_labels(checke
             {"position": 10, "first": 4, "labels": [1, 1]},
         ],
     }
-    assert done.json["data"]["validation_data"]["in_train_data"]["samples"] == [
+    assert done.json["validation_data"]["in_train_data"]["samples"] == [
         {"position": 1, "first": 7, "labels": [1, 1]}
     ]
     assert [note.split(":")[0] for note in done.json["notes"]] == ["train_data", "validation_data"]
     assert "note: train_data: 2 of 12 samples" in " ".join(done.err.split())
 
 
-def test_labels_that_are_no_classes_are_refused_in_both_data_sets_with_exit_2(checked):
+def test_labels_that_are_no_classes_are_listed_in_both_data_sets_with_exit_3(checked):
     done = checked(
         train_data=rows(range(4), [0, 1, 3, 2]), validation_data=rows(range(50, 53), [0, 7, 1])
     )
-    assert done.code == 2
-    (told,) = done.json["refused"]
-    assert "train_data: found the label 3 (1 of 4 samples, first at position 2)" in told
-    assert "validation_data: found the label 7 (1 of 3 samples, first at position 1)" in told
+    assert done.code == 3
+    assert done.json["refused"] == []
+    (train,), (validation,) = (done.json[name]["bad"] for name in ("train_data", "validation_data"))
+    assert train["sample_id"] == 2
+    assert "its label is 3, but the model gives 3 logits" in train["error"]
+    assert (validation["sample_id"], validation["path"]) == (1, None)
 
 
 def test_ignored_labels_are_counted_apart(checked):
     done = checked(train_data=rows(range(5), [0, -100, 1, 2, -100]))
     assert done.code == 0, done.err
-    found = done.json["data"]["train_data"]
+    found = done.json["train_data"]
     assert (found["ignored"], found["num_classes"]) == (2, 3)
 
 
-def test_items_of_another_form_are_refused_and_listed_with_the_names_of_classes(checked):
+def test_items_of_another_form_are_bad_and_classes_have_their_names(checked):
     done = checked("--set", "loader.batch_size=4", train_data={"target": "rows:Ragged"})
-    assert done.code == 2
-    assert "items 0 and 3 cannot be put into one batch" in " ".join(done.err.split())
+    assert done.code == 3
+    assert "item[0] is (7,) and (6,) in most items" in " ".join(done.out.split())
     assert "1 [b]dog" in done.out
-    assert "first 3" in done.out
+
+
+def test_bad_samples_are_listed_with_path_and_cause_and_the_rest_is_checked(checked):
+    done = checked(train_data={"target": "rows:Damaged"})
+    assert done.code == 3
+    found = done.json["train_data"]
+    assert (found["samples"], found["duplicates"], done.json["refused"]) == (8, 0, [])
+    told = {one["sample_id"]: (one["path"], one["error"]) for one in found["bad"]}
+    assert told.keys() == {1, 4, 6}
+    assert told[1][0] == "photos/1.png"
+    assert "truncated" in told[1][1]
+    assert "not finite" in told[4][1]
+    assert "label is no whole number" in told[6][1]
 
 
 def test_every_data_set_that_cannot_be_read_is_named(checked):
@@ -108,7 +134,7 @@ def test_every_data_set_that_cannot_be_read_is_named(checked):
     assert done.code == 2
     assert ["no such disk" in text for text in done.json["refused"]] == [True, False]
     assert "has no 'absent'" in done.json["refused"][1]
-    assert done.json["data"] == {}
+    assert not {"train_data", "validation_data"} & done.json.keys()
 
 
 def test_a_scoring_set_is_listed_and_must_have_the_samples_of_training(checked):
@@ -117,7 +143,7 @@ def test_a_scoring_set_is_listed_and_must_have_the_samples_of_training(checked):
     assert done.code == 2
     (told,) = done.json["refused"]
     assert "found 11 samples, train_data has 12" in told
-    assert done.json["data"]["sampling.scoring.data"]["num_samples"] == 11
+    assert done.json["sampling.scoring.data"]["samples"] == 11
 
 
 def test_the_command_and_its_options_have_help():

@@ -157,6 +157,8 @@ def test_an_active_schedule_really_makes_runs_and_a_redeployment_replaces_or_end
     assert schedule["active"] is True
     assert schedule["schedule"]["cron"] == "30 4 * * *"
     assert schedule["schedule"]["timezone"] == "Asia/Tokyo"
+    # The server makes runs in a loop of its own: none of them may come behind what ends them.
+    assert wait_for(lambda: scheduled_runs(prefect_api, deployed), timeout_s=90)
     last = deploy(project)
     assert last["deployment_id"] == deployed["deployment_id"]
     assert held(prefect_api, deployed)["schedules"] == []

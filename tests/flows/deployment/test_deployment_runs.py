@@ -27,8 +27,12 @@ def states(deployed, run, *, attempt=1):
 
 def test_a_run_from_the_ui_completes_and_the_next_one_is_cached(deployed):
     assert set(states(deployed, deployed.complete_run).values()) <= {"Completed", "Cached"}
-    assert deployed.get(f"flow_runs/{deployed.complete_run}")["name"] == "blobs"
-    assert states(deployed, deployed.run()) == dict.fromkeys(STAGES, "Cached")
+    named = deployed.get(f"flow_runs/{deployed.complete_run}")
+    assert named["name"] == "blobs@1 · epochs 4 · lr=0.01"
+    assert {"blobs", "blobs@1"} <= set(named["tags"])
+    again = deployed.run(called="my-run")
+    assert states(deployed, again) == dict.fromkeys(STAGES, "Cached")
+    assert deployed.get(f"flow_runs/{again}")["name"] == "my-run"
     assert (deployed.project.store / "runs").is_dir()
 
 

@@ -38,6 +38,7 @@ def test_targets_of_the_deployed_config_and_those_it_allows_are_taken():
         {"optimizer": {**EVIL, "args": {"lr": 1.0}}},
         {"schedule": {**EVIL, "kind": "custom"}},
         {"metrics": {"validation": [{**EVIL, "name": "m"}]}},
+        {"tracking": {"also": [EVIL]}},
         {"model": {"target": "model:Net", "args": {"body": EVIL}}},
         {"model": {"target": "model:Net", "args": {"a": [{"b": [EVIL]}]}}},
         {"model": {"target": "model:Net.forward"}},

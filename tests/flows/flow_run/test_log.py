@@ -49,3 +49,13 @@ class _Written:
 
     def flush(self):
         pass
+
+
+def test_links_and_where_an_epoch_goes_on_are_logged_and_what_only_waits_is_not(monkeypatch):
+    found, lines = logged(monkeypatch)
+    found.doing("waiting for Prefect's server")
+    found.counted("batches of validation", 1, 2)
+    found.planned([], [])
+    found.linked("MLflow", "http://m/1")
+    found.resumed(3, 120, 400)
+    assert lines == ["MLflow: http://m/1", "epoch 3 goes on at update 120 of 400"]

@@ -40,13 +40,13 @@ DATA = """
         return TensorDataset(inputs, labels)
 
     class Photos(Dataset):
-        '''States what it is, so that its items are first read in training.'''
+        '''States what it is, so that most of its items are first read in training.'''
         def __init__(self, broken):
             self.broken = broken
         def fingerprint(self):
             return f"photos, {self.broken} is cut"
         def __len__(self):
-            return 40
+            return 180
         def __getitem__(self, row):
             if row == self.broken:
                 raise OSError("image file is truncated (4 bytes not processed)")
@@ -119,9 +119,9 @@ def test_a_last_batch_of_one_that_a_policy_leaves_says_what_to_set(project, monk
 
 
 def test_a_broken_image_that_training_meets_is_named_and_what_was_done_stays(project):
-    photos = data("Photos", broken=23)
+    photos = data("Photos", broken=92)  # at which no start looks
     run = BareRun(project.config, train_data=photos, loader__batch_size=8)
-    with pytest.raises(TrainingFailed, match=r"sample 23 .* image file is truncated"):
+    with pytest.raises(TrainingFailed, match=r"sample 92 .* image file is truncated"):
         run()
     assert committed(run) == ["initialise"]
 

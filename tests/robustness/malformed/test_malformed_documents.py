@@ -320,4 +320,4 @@ def test_a_document_larger_than_its_limit_is_not_read_into_memory(monkeypatch):
 
     monkeypatch.setattr(store._backend, "read", noted)
     assert read_known(store, "fingerprints/x.json") is None
-    assert asked == [1 << 16]
+    assert asked == [1 << 17]

@@ -4,8 +4,11 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
+from support.runs.commits_given import at_commit, each_stored
 from support.runs.project import Project, environment
 
+from epochal.data.errors import TrainingFailed
 from epochal.data.tables.writing import UPDATES, read_table
 from epochal.tasks.config.load import load_config
 from epochal.tasks.reporting import SilentReporter
@@ -25,7 +28,8 @@ class Notices(SilentReporter):
 class BareRun:
     """One try at all stages of a config.
 
-    notices: what it said meanwhile. parts: what a tracker would get of epochs at work.
+    notices: what it said meanwhile. parts: what a tracker would get of epochs at work. Where the
+    user's code is to fail, each commit is stored before training goes on.
     """
 
     def __init__(self, config: Path, **sets):
@@ -39,6 +43,8 @@ class BareRun:
         self.session.deliver_part = self.parts.append
 
     def __call__(self):
+        if "FAIL_AT_CALL" in os.environ:
+            each_stored(self)
         for stage in self.run.stages():
             self.run.run_stage(stage)
         return self
@@ -89,6 +95,25 @@ def finished_project(folder):
         project = Project(folder / "project", epochs=2)
         BareRun(project.config)()
     return project
+
+
+def unfinished_project(folder):
+    """A project below `folder` whose run of three epochs was killed in the middle of epoch 1.
+
+    Each of its updates is committed: of six, four are done.
+    """
+    with environment(HOME=str(folder / "home")):
+        project = Project(folder / "project", epochs=3)
+        run = BareRun(project.config, checkpoint__every_updates=1)
+        each_stored(run)
+        at_commit(run, _killed, number=10)
+        with pytest.raises(TrainingFailed, match="killed"):
+            run()
+    return project
+
+
+def _killed():
+    raise RuntimeError("killed")
 
 
 def copy_of(project, folder, **changes):

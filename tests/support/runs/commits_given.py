@@ -23,3 +23,15 @@ def once_stored(run, action, *, number=1):
         action()
 
     at_commit(run, act, number=number)
+
+
+def each_stored(run):
+    """Has training wait for each commit: what fails right after one can go on from it."""
+    trainer = run.session.trainer
+    begin = trainer.begin_commit
+
+    def begin_commit(commit):
+        begin(commit)
+        trainer._writer._thread.join()
+
+    trainer.begin_commit = begin_commit

@@ -104,13 +104,17 @@ class Deployed:
         assert self.wait(run, "COMPLETED", "FAILED", "CRASHED")["state_type"] == "COMPLETED"
         return run
 
-    def run(self, *, step_seconds=0, deployment=None, **changes):
-        """The id of a new run of the deployment, with these fields of its config changed."""
+    def run(self, *, step_seconds=0, deployment=None, called=None, **changes):
+        """The id of a new run of the deployment, with these fields of its config changed.
+
+        called: the name that a person gives it.
+        """
         path = f"deployments/{deployment or self.deployment['deployment_id']}"
         config = self.get(path)["parameters"]["config"]
         body = {
             "parameters": {"config": {**config, **changes}},
             "job_variables": {"env": {"STEP_SECONDS": str(step_seconds)}},
+            **({} if called is None else {"name": called}),
         }
         return self.post(f"{path}/create_flow_run", body)["id"]
 

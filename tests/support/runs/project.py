@@ -27,7 +27,8 @@ MODEL = """
 
         def forward(self, x):
             if self.training:
-                time.sleep(float(os.environ.get("STEP_SECONDS", 0)))
+                if "STEP_SECONDS" in os.environ:
+                    time.sleep(float(os.environ["STEP_SECONDS"]))
                 self.calls += 1
                 if self.calls == int(os.environ.get("FAIL_AT_CALL", -1)):
                     raise RuntimeError("the machine room is on fire")

@@ -6,7 +6,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
+import botocore.session
 import pytest
 
 BUCKET = "epochal-tests"
@@ -18,6 +20,9 @@ SETTINGS = {
     "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
+
+# A session parses megabytes of JSON that describe S3, a quarter of a second each: here once.
+botocore.session.create_loader = cache(botocore.session.create_loader)
 
 
 @contextmanager

@@ -102,12 +102,20 @@ class Finished:
         return Tracker(
             uri=uri,
             experiment="tests",
-            run=RunIdentity("digits", 2, "digits@1", 3, digest("test-run", self.store.url)),
+            run=RunIdentity(
+                "digits",
+                2,
+                "digits@1",
+                3,
+                digest("test-run", self.store.url),
+                more.pop("lineage", ()),
+            ),
             params=more.pop("params", {"optimizer.args.lr": "0.1"}),
             tags=more.pop("tags", {"epochs": str(len(self.records) // 3)}),
             stages=self.stages,
             log_every_updates=log_every_updates,
             per_group=per_group,
+            measures=more.pop("measures", [("accuracy", "max")]),
             notice=(notices if notices is not None else []).append,
             **more,
         )
@@ -163,8 +171,13 @@ def expected_keys_and_steps(finished, epochs, keys=UPDATE_KEYS):
         + [
             (key, step)
             for key in (
+                "epoch",
                 "train/epoch_loss",
+                "Overview/train_loss",
                 "validation/accuracy",
+                "Overview/validation_accuracy",
+                "best/accuracy",
+                "best/epoch",
                 "sampling/kept",
                 "sampling/suspects",
             )

@@ -146,7 +146,7 @@ def test_every_field_has_help():
         for name, field in model.model_fields.items():
             if name != "kind":
                 assert field.description, f"{model.__name__}.{name}"
-            from epochal.tasks.config.load import _models
+            from epochal.tasks.config.problems import _models
 
             for inner in _models(field.annotation):
                 models(inner, seen)
@@ -202,7 +202,7 @@ def test_a_mistake_in_batches_is_told_by_the_name_of_now(tmp_path):
         ("seed=1" + "0" * 400, "larger than any floating-point number"),
         ("device=cuda:99999999999999999999", "device: found 'cuda:99999999999999999999'"),
         ('folder="/a\\0b"', "a text holds the character \\0"),
-        ("loader.collate=x", "loader.collate: there is no such key; known here: batch_size"),
+        ("loader.unknown=x", "loader.unknown: there is no such key; known here: batch_size"),
         ("loader.bach_size=1", "did you mean 'batch_size'?"),
         ("model.target=" + "a" * 5000 + ":b", "a target of 5002 characters"),
         ("name=" + "x" * 5000, "name: found"),

@@ -24,6 +24,43 @@ PLAIN = {"sampling": {"policy": "none"}, "schedule": {"kind": "constant"}}
             "schedule.unit: .* sampling.policy: 'easy_skip' changes it",
         ),
         (
+            {"schedule": UPDATES, "sampling": {"policy": "none"}, "loader__batch_tokens": 90},
+            "schedule.unit: .* loader.batch_tokens: 90 changes it",
+        ),
+        (
+            {"max_updates": 9, "sampling": {"policy": "none"}, "loader__batch_tokens": 90},
+            "max_updates: .* loader.batch_tokens changes",
+        ),
+        (
+            {"loader__batch_tokens": 90, "batches": {"kind": "multi_scale", "sizes": [32]}},
+            "loader.batch_tokens: .*kind: multi_scale",
+        ),
+        ({"loader__batch_tokens": 90, "loader__drop_last": True}, "drop_last: with batch_tokens"),
+        (
+            {"loader__epoch_samples": 90, "sampling": {"policy": "easy_skip"}},
+            "loader.epoch_samples: .* sampling.policy: easy_skip",
+        ),
+        (
+            {**PLAIN, "loader__epoch_samples": 90, "batches": {"repeats": 2}},
+            "loader.epoch_samples: .* batches.repeats",
+        ),
+        (
+            {**PLAIN, "loader__epoch_samples": 90, "batches": {"class_balanced": True}},
+            "loader.epoch_samples: .* batches.class_balanced",
+        ),
+        (
+            {"batches": {"class_balanced": True, "shuffle": "blocks"}},
+            "shuffle: blocks keeps .* class_balanced draws",
+        ),
+        (
+            {"batches": {"shuffle": "global", "shuffle_blocks": 4}},
+            "shuffle_blocks: it acts in the order by blocks",
+        ),
+        (
+            {"batches": {"kind": "variable_batch", "size": 32, "sizes": [32], "by_length": 9}},
+            "by_length: it cuts micro-batches of one number",
+        ),
+        (
             {"max_updates": 9, "sampling": {"policy": "easy_skip"}},
             "max_updates: .* sampling.policy: easy_skip changes",
         ),

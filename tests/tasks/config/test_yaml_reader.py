@@ -161,3 +161,11 @@ def test_further_surprises_are_refused_in_a_short_line(text, words):
     with pytest.raises(ConfigError, match=words) as caught:
         parse_yaml(text, name="x")
     assert len(str(caught.value)) < 300
+
+
+def test_a_file_that_is_not_there_has_a_name_like_one_that_is(tmp_path):
+    (tmp_path / "digits.yaml").write_text("a: 1")
+    with pytest.raises(ConfigError, match=r"no such file; did you mean .*/digits\.yaml\?$"):
+        read_yaml_mapping(tmp_path / "digits.yml")
+    with pytest.raises(ConfigError, match="no such file; give the path of a YAML config"):
+        read_yaml_mapping(tmp_path / "nowhere" / "other.yaml")

@@ -21,7 +21,6 @@ from epochal.tasks.goodput.run import (
 from epochal.tasks.goodput.sign_of_life import SignOfLife
 from epochal.tasks.goodput.stopwatch import CAUSES
 from epochal.tasks.goodput.totals import GOODPUT, Totals
-from epochal.tasks.report.curves import cause_curves
 
 
 @pytest.fixture(scope="module")
@@ -185,15 +184,6 @@ def test_points_of_training_have_each_cause_and_those_of_other_stages_one_name_e
         points = goodput_points(run.view.record(kind, 0), of(run, kind, 0))
         assert list(points) == [f"goodput/{kind}_stage_seconds"]
         assert not names & set(points)
-
-
-def test_curves_are_of_the_causes_that_took_time_over_the_epochs():
-    one = Totals({"data": 1.0, "lost": 2.0})
-    curves = cause_curves(RunGoodput({0: one, 2: Totals({"data": 3.0})}, one))
-    assert {curve.name: (curve.x, curve.mean) for curve in curves} == {
-        "data": ([0.0, 2.0], [1.0, 3.0]),
-        "lost": ([0.0, 2.0], [2.0, 0.0]),
-    }
 
 
 def test_what_moved_no_weights_comes_longest_first():

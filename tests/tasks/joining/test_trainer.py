@@ -160,7 +160,7 @@ def trainer_of(place):
     return int(first[0])
 
 
-@pytest.mark.parametrize("processes", [1, 3])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_processes_that_join_make_the_bytes_of_one(processes, alone, forking, tmp_path):
     with open_run(shared_project(tmp_path / "project"), launch__processes=processes) as run:
         assert made(run) == alone
@@ -225,6 +225,7 @@ def test_a_killed_process_that_holds_a_seat_is_replaced(alone, forking, tmp_path
         assert "gone, or the way to it" in text
 
 
+@pytest.mark.slow
 def test_signals_that_a_scheduler_sends_to_a_whole_job_leave_the_end_to_the_run(
     alone, forking, tmp_path
 ):
@@ -251,6 +252,7 @@ def test_the_error_that_is_told_is_that_of_the_users_code(forking, tmp_path):
         assert "misbehaving.py" in error.value.trace
 
 
+@pytest.mark.slow
 def test_where_code_has_ended_a_trainer_its_place_is_told(forking, tmp_path):
     project = misbehaving_project(
         tmp_path / "project", gradients={"accumulate": 2, "shards": 2}, loader={"batch_size": 4},
@@ -262,6 +264,7 @@ def test_where_code_has_ended_a_trainer_its_place_is_told(forking, tmp_path):
             run()
 
 
+@pytest.mark.slow
 def test_what_a_process_prints_is_printed_here_behind_its_rank(forking, tmp_path, capfd):
     project = shared_project(tmp_path / "project")
     text = (project.folder / "model.py").read_text()

@@ -34,7 +34,10 @@ SAID = {
 CRASHES = ("_exit-0", "_exit-7", "segfault", "abort")
 WITHOUT_A_PLACE = ("kill", "closed")
 COUNT = {"item": 37, "workers": 7, "update": 2, "compute": 1}
-slow = pytest.mark.slow
+
+
+def slow_ones(*values):
+    return [pytest.param(one, marks=pytest.mark.slow) for one in values]
 
 
 @pytest.fixture(autouse=True)
@@ -81,9 +84,7 @@ def test_whatever_ends_training_is_told_with_the_users_line(kind, project):
     assert len(users_trace(error)) < 30_000
 
 
-@pytest.mark.parametrize(
-    "kind", ["segfault", *(pytest.param(one, marks=slow) for one in ("value", "kill", "closed"))]
-)
+@pytest.mark.parametrize("kind", ["segfault", *slow_ones("value", "kill", "closed")])
 def test_the_run_goes_on_from_its_last_commit_and_ends_in_the_same_bytes(kind, project, unbroken):
     failed(project, kind, "model", 9)
     mend(project)
@@ -94,10 +95,7 @@ def test_the_run_goes_on_from_its_last_commit_and_ends_in_the_same_bytes(kind, p
 
 
 @pytest.mark.parametrize("place", ["step", "loss", "item", "workers", "update", "compute"])
-@pytest.mark.parametrize(
-    "kind",
-    ["segfault", "ctrl-c", *(pytest.param(one, marks=slow) for one in ("_exit-0", "mute", "odd"))],
-)
+@pytest.mark.parametrize("kind", ["segfault", *slow_ones("ctrl-c", "_exit-0", "mute", "odd")])
 def test_it_is_told_wherever_the_users_code_is_called(kind, place, project):
     error = failed(project, kind, place, COUNT.get(place, 9))
     if place == "workers" and kind in CRASHES:
@@ -107,11 +105,8 @@ def test_it_is_told_wherever_the_users_code_is_called(kind, place, project):
     assert f'  File "{project.folder}/misbehaving.py", line ' in users_trace(error)
 
 
-@pytest.mark.parametrize("place", ["model", "item", "compute"])
-@pytest.mark.parametrize(
-    "kind",
-    ["segfault", "ctrl-c", *(pytest.param(one, marks=slow) for one in ("exit", "_exit-0", "mute"))],
-)
+@pytest.mark.parametrize("place", ["model", *slow_ones("item", "compute")])
+@pytest.mark.parametrize("kind", ["segfault", "ctrl-c", *slow_ones("exit", "_exit-0", "mute")])
 def test_before_the_start_it_is_a_mistake_of_the_input(kind, place, project):
     plan(project, kind, place)
     with pytest.raises(errors.InputError) as caught:
@@ -124,7 +119,7 @@ def test_before_the_start_it_is_a_mistake_of_the_input(kind, place, project):
 @pytest.mark.parametrize(
     "kind",
     ["fork", "fork-back", "handler", "chdir", "mute-output", "warnings", "path", "thread", "pool",
-     "kept-pool", "terminated", "left", pytest.param("spawned", marks=slow)],
+     "kept-pool", "terminated", "left", *slow_ones("spawned")],
 )  # fmt: skip
 def test_what_the_users_code_does_to_its_process_changes_no_byte(kind, project, unbroken):
     run = local_run(project.config)

@@ -56,7 +56,7 @@ def alone(forking, tmp_path_factory):
     return made(run(shared_project(tmp_path_factory.mktemp("alone") / "project"), 1))
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_number_of_processes_is_no_part_of_what_is_made(processes, alone, forking, tmp_path):
     assert made(run(shared_project(tmp_path / "project"), processes)) == alone
 
@@ -76,6 +76,7 @@ OWN = """
 """
 
 
+@pytest.mark.slow
 def test_workers_scoring_and_metrics_of_ones_own_see_what_one_process_sees(forking, tmp_path):
     sets = {
         "epochs": 2,
@@ -148,7 +149,7 @@ def test_an_epoch_goes_on_with_any_number_of_processes(forking, tmp_path):
     assert last.resumed[("train", 0)] >= 24
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_where_one_is_killed_all_start_again_from_the_last_commit(victim, alone, forking, tmp_path):
     one = run(shared_project(tmp_path / "project"), 2, checkpoint__every_updates=1)
     once_stored(one, lambda: kill(one, victim), number=3)

@@ -154,6 +154,7 @@ def test_a_cut_epoch_goes_on_to_the_same_bytes(tmp_path, project):
     assert again.digests == whole.digests
 
 
+@pytest.mark.slow
 def test_the_command_needs_no_epochs_beside_a_limit(tmp_path, tracker, prefect_api):
     project = Project(tmp_path / "project", sampling={"policy": "none"})
     project.config.write_text(project.config.read_text().replace("epochs: 4\n", ""))

@@ -27,6 +27,7 @@ FIVE = DataMap(
     mean_p_true_M=np.array([0.95, 0.90, 0.50, 0.20, 0.80]),
     state_M=np.array([0, 0, 1, 3, 0]),
     lot_M=np.array([4, 0, 3, 1, 2], dtype=np.uint64),
+    row_M=np.arange(5),
     left_out=7,
 )
 
@@ -38,6 +39,7 @@ def random_places(count):
         mean_p_true_M=random.uniform(0, 1, count),
         state_M=random.integers(0, 4, count),
         lot_M=random.permutation(count).astype(np.uint64),
+        row_M=np.arange(count),
         left_out=3,
     )
 
@@ -143,7 +145,9 @@ def test_of_many_samples_those_of_the_smallest_hash_are_drawn_and_all_are_counte
 def test_a_data_map_is_the_same_file_whatever_the_order_of_the_rows(count):
     places = random_places(count)
     order = np.random.default_rng(5).permutation(count)
-    columns = (places.variability_M, places.mean_p_true_M, places.state_M, places.lot_M)
+    columns = (
+        places.variability_M, places.mean_p_true_M, places.state_M, places.lot_M, places.row_M
+    )  # fmt: skip
     shuffled = DataMap(*(column[order] for column in columns), left_out=places.left_out)
     data = data_map_png(places)
     assert data == data_map_png(shuffled)

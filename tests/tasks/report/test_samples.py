@@ -140,7 +140,7 @@ def test_the_command_shows_the_orders_columns_and_adds_keys_alone(project):
     more = {"mean_margin", "variability", "flagged", "predicted", "forget_count", "mean_p_true"}
     assert old | more <= set(done.json["samples"][0])
     shown = call(*place, "--suspects", "5").out
-    assert "label  mean_margin  flagged  predicted  loss" in shown
+    assert "label  mean_margin  flagged" in shown  # and no column that holds nothing
     assert "estimated share of wrong labels: " in shown
     assert "not which class a wrong one named" in shown
     assert "sample_id  label  forget_count  never_right" in call(*place, "--forgotten", "2").out

@@ -7,7 +7,8 @@ from support.runs.bare_run import BareRun
 from support.runs.project import Project
 from support.stores.tracking_store import Database
 
-from epochal.tasks.running.run_pictures import DATA_MAP, KEPT, NO_DATA, REPORT
+from epochal.tasks.report.samples import NO_DATA
+from epochal.tasks.running.run_pictures import DATA_MAP, KEPT, REPORT
 from epochal.tasks.running.tracked_run import sync_run
 from epochal.tasks.runs.find_run import find_run
 from epochal.tasks.tracking.connection import connect
@@ -111,5 +112,5 @@ def test_the_run_itself_draws_its_samples_from_the_data_that_it_has_open(project
     delivered = active.delivered
     assert delivered.problem is None
     page = Path(connect(tracker).download_artifacts(delivered.run_id, REPORT)).read_text()
-    assert page.count("<picture>") == 4  # kept samples, data map, hardest, suspects
+    assert page.count("<figure>") == 48  # the hardest samples and the suspects
     assert "No pictures" not in page

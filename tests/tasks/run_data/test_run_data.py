@@ -7,7 +7,7 @@ from support.runs.bare_run import BareRun
 from support.runs.project import Project
 
 from epochal.tasks.config.load import load_config
-from epochal.tasks.run_data import run_data
+from epochal.tasks.run_data import reading
 from epochal.tasks.runs.plan import make_plan
 
 FILES = """
@@ -81,7 +81,7 @@ def test_plan_says_where_it_takes_the_data_as_it_was_last_read(project):
 def test_data_that_takes_long_to_read_is_read_again_where_its_files_have_changed(
     project, monkeypatch
 ):
-    monkeypatch.setattr(run_data, "QUICK_READ_S", -1.0)  # everything takes long
+    monkeypatch.setattr(reading, "QUICK_READ_S", -1.0)  # everything takes long
     BareRun(project.config)()
     cached = BareRun(project.config)
     assert any(text.startswith("train_data: reading it took") for text in cached.notices)

@@ -115,8 +115,14 @@ class Log:
 
 
 def replacing(monkeypatch, start):
-    """Instead of the process `start` is called with what would start it."""
-    monkeypatch.setattr(pictures_process.subprocess, "Popen", start)
+    """Instead of the process that draws `start` is called with what would start it."""
+    popen = subprocess.Popen
+
+    def chosen(command, *args, **options):
+        draws = pictures_process.__name__ in command
+        return (start if draws else popen)(command, *args, **options)
+
+    monkeypatch.setattr(pictures_process.subprocess, "Popen", chosen)
 
 
 @pytest.fixture
@@ -178,7 +184,7 @@ def test_the_process_draws_what_the_command_would_have_drawn_without_torch(
     wait_until_drawn()
     assert (of_process.files, of_process.owed) == (NAMES, False)
     drawn = {name: of_process.read(name) for name in NAMES}
-    assert drawn[REPORT].count(b"<picture>") == 4  # kept samples, data map, hardest, suspects
+    assert drawn[REPORT].count(b"<figure>") == 48  # the hardest samples and the suspects
     imported = {
         line.rpartition("|")[2].strip()
         for line in (Path.home() / ".epochal/pictures.log").read_text().splitlines()
@@ -216,6 +222,7 @@ def test_the_process_leads_a_session_of_its_own_and_is_waited_for(project, track
     assert process.wait() == 0
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_leaves_undone_sync_draws(project, tracker, killed):
     log = Log(tracker, delivered(config_of(project)))
     wait_until_drawn()
@@ -225,6 +232,7 @@ def test_what_a_killed_process_leaves_undone_sync_draws(project, tracker, killed
     assert (result.problem, log.files, log.owed) == (None, NAMES, False)
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_leaves_undone_the_next_command_draws_itself(
     project, tracker, killed
 ):
@@ -267,6 +275,7 @@ def test_nothing_is_written_of_a_run_that_is_at_work_again(project, tracker, kep
     assert log.files == set()
 
 
+@pytest.mark.slow
 def test_nothing_is_written_if_the_run_goes_on_while_they_are_drawn(
     project, tracker, kept, draw, monkeypatch
 ):
@@ -282,6 +291,7 @@ def test_nothing_is_written_if_the_run_goes_on_while_they_are_drawn(
     assert log.files == set()
 
 
+@pytest.mark.slow
 def test_of_two_that_draw_the_same_the_second_writes_nothing(project, tracker, kept, draw):
     log = Log(tracker, delivered(config_of(project)))
     draw(kept[0])
@@ -291,6 +301,7 @@ def test_of_two_that_draw_the_same_the_second_writes_nothing(project, tracker, k
     assert log.all == before
 
 
+@pytest.mark.slow
 def test_images_that_cannot_be_read_are_told_on_the_page(project, tracker, kept, draw, monkeypatch):
     def read(*_):
         raise NoImage("train_data: sample 7: its input is a song")

@@ -16,12 +16,16 @@ def project(tmp_path):
     return made
 
 
+AT = 92
+"""A row at which no start looks."""
+
+
 @pytest.mark.parametrize("kind", ["exit", "odd", "ctrl-c", "file", "key"])
 @pytest.mark.parametrize("part", ["model", "items", "metric"])
 def test_whatever_the_users_code_raises_is_a_failed_training(part, kind, project):
     sets = {
         "model": {"model": target("Model", kind=kind)},
-        "items": {"train_data": target("Items", kind=kind, after=40)},
+        "items": {"train_data": target("Items", kind=kind, at=AT)},
         "metric": {"metrics__validation": metric(kind=kind)},
     }[part]
     with pytest.raises(errors.TrainingFailed) as caught:
@@ -37,9 +41,7 @@ def test_whatever_the_users_code_raises_is_a_failed_training(part, kind, project
 @pytest.mark.parametrize("kind", ["exit", "odd", "file"])
 def test_an_error_in_a_process_of_the_loader_is_the_same(kind, project):
     with pytest.raises(errors.TrainingFailed, match="could not be read") as caught:
-        BareRun(
-            project.config, train_data=target("Items", kind=kind, after=40), loader__workers=2
-        )()
+        BareRun(project.config, train_data=target("Items", kind=kind, at=AT), loader__workers=2)()
     assert f'File "{project.folder}/failing.py"' in caught.value.trace
 
 

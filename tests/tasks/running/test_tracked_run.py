@@ -48,7 +48,7 @@ def project(tmp_path, tracker, monkeypatch):
     return project
 
 
-def planted(project, tmp_path, *, uri=None):
+def planted(project, tmp_path, *, uri=None, also=()):
     """The store's plan names another folder of the user's, and that address.
 
     The names of files are the trained ones: they are in the keys, which an enemy can compute too.
@@ -59,7 +59,7 @@ def planted(project, tmp_path, *, uri=None):
     store = open_store(f"file://{project.store}")
 
     def change(body):
-        tracking = {**body["config"]["tracking"], "uri": uri}
+        tracking = {**body["config"]["tracking"], "uri": uri, "also": list(also)}
         body["config"] |= {"folder": str(private), "tracking": tracking}
 
     for path in store.listing():
@@ -95,6 +95,16 @@ def test_no_file_goes_along_from_a_folder_that_a_store_names(project, tmp_path, 
     assert connect(tracker).search_runs(["1"])
     assert not any(b"s3cret-of-mine" in data for data in delivered(tracker).values())
     assert model_code(tracker) == set()
+
+
+def test_no_tracker_that_a_store_names_is_called(project, tmp_path, tracker):
+    planted(project, tmp_path, also=[{"target": "evil_of_test:Tracker", "args": {}}])
+    mark = tmp_path / "it-ran"
+    (tmp_path / "private" / "evil_of_test.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    done = call("sync", f"{project.store}/blobs")
+    assert done.code == 0, done.err
+    assert "evil" not in done.err
+    assert not mark.exists()
 
 
 def test_with_the_config_its_own_files_go_along_and_to_its_own_address(

@@ -33,6 +33,16 @@ def test_a_longer_or_shorter_list_is_the_same_generation(store):
     assert one.identity == longer.identity == shorter.identity
 
 
+def test_of_the_plans_of_a_generation_one_is_the_beginning_of_the_other_and_no_branch_is(store):
+    one = plan(store, schedule=CONSTANT, epochs=3)
+    longer = plan(store, schedule=CONSTANT, epochs=6)
+    branch = plan(store, schedule=STEP, epochs=6)
+    assert len(longer.lineage) == 6
+    assert one.lineage == longer.lineage[:3]
+    same = [own == other for own, other in zip(branch.lineage, longer.lineage, strict=True)]
+    assert same == [True, True, True, True, False, False]
+
+
 def test_an_average_at_the_end_makes_no_generation_when_the_run_grows(store):
     averaged = {"schedule": CONSTANT, "averaging": {"best": 2}}
     plans = [plan(store, epochs=epochs, **averaged) for epochs in (3, 5)]

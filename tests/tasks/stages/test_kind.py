@@ -12,7 +12,7 @@ from epochal.tasks.runs.summary import flat_metrics
 from epochal.tasks.stages.commit import commit_stage, put_moment
 from epochal.tasks.stages.kind import DOCUMENT, Count, Number, Planned, RecordValues, StageKind
 from epochal.tasks.stages.registry import KINDS
-from epochal.tasks.tracking.exporter import epoch_metrics
+from epochal.tasks.tracking.points import epoch_metrics
 
 
 class Values(RecordValues):

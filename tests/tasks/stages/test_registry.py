@@ -57,6 +57,12 @@ def test_golden_keys_of_every_policy_are_pinned(policy):
     assert found["mine", 7] == MINED[policy]
 
 
+TRANSFORMED = {
+    "target": "epochal.data.augment:transformed",
+    "args": {"data": {"target": "data:train"}, "transform": {"target": "data:flip", "args": {}}},
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -78,6 +84,12 @@ def test_golden_keys_of_every_policy_are_pinned(policy):
         ),
         ({"metrics": {"validation": ["accuracy", "loss"]}}, all_of("validate")),
         ({"loader__validation_batch_size": 64}, all_of("validate")),
+        ({"loader__collate": {"target": "a:b"}}, all_of("train", "validate", "mine")),
+        ({"loader__batch_tokens": 900}, all_of("train", "validate", "mine")),
+        ({"batches": {"by_length": 50}}, all_of("train", "validate", "mine")),
+        ({"batches": {"shuffle": "global"}}, all_of("train", "validate", "mine")),
+        ({"batches": {"shuffle_blocks": 4}}, all_of("train", "validate", "mine")),
+        ({"batches": {"shuffle": "auto"}}, set()),
         ({"loader__workers": 2}, set()),
         ({"name": "other"}, set()),
         ({"store": "s3://bucket/x"}, set()),
@@ -91,6 +103,13 @@ def test_golden_keys_of_every_policy_are_pinned(policy):
         ({"metrics": {"best": "accuracy"}}, set()),
         ({"early_stopping": {"patience": 3}}, set()),
         ({"mixing": {"mixup": 0.2}}, all_of("train", "validate", "mine")),
+        ({"train_data__args": {"transform": 1}}, set()),
+        ({"train_data": TRANSFORMED}, all_of("train", "validate", "mine")),
+        ({"validation_data": TRANSFORMED}, all_of("validate")),
+        ({"train_data": {"target": "epochal.data.datasets:digits", "args": {"a": 1}}}, set()),
+        ({"augment": {"train": [{"kind": "flip"}]}}, all_of("train", "validate", "mine")),
+        ({"augment": {"train": [], "validation": [{"kind": "to_float"}]}}, all_of("validate")),
+        ({"augment": {"train": [], "validation": [], "keep": ["x"]}}, set()),
         ({"validation": {"every_updates": 10}}, all_of("train", "validate", "mine")),
         ({"start": {"from": "./w.safetensors"}}, EVERYTHING),
     ],

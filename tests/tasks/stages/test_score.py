@@ -107,7 +107,7 @@ def test_nobody_is_left_out_for_longer_than_revisit_says(done):
 
 def test_the_cost_is_in_the_record_and_in_the_metrics(done):
     from epochal.tasks.runs.summary import flat_metrics
-    from epochal.tasks.tracking.exporter import epoch_metrics
+    from epochal.tasks.tracking.points import epoch_metrics
 
     _, run = done
     session = run.session

@@ -6,6 +6,7 @@ from support.stores.tracking_store import Finished, expected_keys_and_steps, key
 
 from epochal.tasks.tracking.background import DataEntry
 from epochal.tasks.tracking.connection import connect
+from epochal.tasks.tracking.mlflow_run import About
 
 
 def test_run_holds_identity_params_tags_and_data_sets(database):
@@ -54,6 +55,23 @@ def test_longer_run_adds_its_new_epochs_to_the_same_mlflow_run(database):
     assert second.run_id == first.run_id
     assert keys_and_steps(database, first.run_id) == expected_keys_and_steps(finished, 3)
     assert database.tags(first.run_id)["epochs"] == "3"
+
+
+def test_another_store_with_the_same_name_and_first_epoch_has_a_run_of_its_own(database):
+    finished = Finished(epochs=1)
+
+    def run_of(*lineage):
+        return finished.run(database.uri, lineage=lineage).run_id
+
+    first = run_of("aa", "bb")
+    assert run_of("aa", "bb", "cc") == first  # it has grown
+    assert run_of("aa") == first
+    assert database.tags(first)["epochal.lineage"] == "aa bb cc"
+    other = run_of("aa", "xx")
+    assert other != first
+    assert run_of("aa", "xx", "yy") == other
+    assert run_of("aa", "bb") == first
+    assert run_of() == first  # as a version before this one delivers it
 
 
 def test_lost_markers_and_lost_times_double_nothing(database):
@@ -257,3 +275,27 @@ def test_a_run_that_failed_says_with_what_until_it_has_gone_on(database):
     finished.add_epoch(1)
     finished.run(database.uri)
     assert database.tags(run_id)["epochal.error"] == "none"
+
+
+ABOUT = About("digits@2 · lr=0.2", {"mlflow.source.git.commit": "c" * 40}, "A branch.", {})
+
+
+def test_a_run_leads_to_the_flow_run_that_has_last_computed_something(database):
+    finished = Finished(epochs=1, updates=2)
+    first = finished.run(database.uri, about=lambda: ABOUT, prefect_page="http://p/flow-run/1")
+    assert database("SELECT name FROM runs") == [("digits@2 · lr=0.2",)]
+    # The next one finds all that is there.
+    finished.run(database.uri, about=lambda: ABOUT, prefect_page="http://p/flow-run/2")
+    tags = database.tags(first.run_id)
+    assert tags["epochal.prefect_run"] == "http://p/flow-run/1"
+    assert tags["mlflow.source.git.commit"] == "c" * 40
+    link = "[The flow run in Prefect](http://p/flow-run/1)"
+    assert tags["mlflow.note.content"] == f"A branch.\n\n{link}"
+    tracker = finished.tracker(
+        database.uri, about=lambda: ABOUT, prefect_page="http://p/flow-run/3"
+    )
+    tracker.start(computing=True, forks=True)
+    page = f"#/experiments/1/runs/{first.run_id}?workflowType=machine_learning"
+    assert tracker.page == page
+    tracker.finish("FINISHED", best=None, tags={})
+    assert "flow-run/3)" in database.tags(first.run_id)["mlflow.note.content"]

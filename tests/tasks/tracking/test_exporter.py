@@ -7,7 +7,7 @@ import pytest
 from support.stores.tracking_store import Finished, expected_keys_and_steps, keys_and_steps
 
 from epochal.data.errors import CorruptObject
-from epochal.tasks.tracking.exporter import _check_steps
+from epochal.tasks.tracking.points import _check_steps
 
 
 def test_every_update_and_epoch_metric_is_delivered_with_its_time_and_value(database):

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -10,8 +12,11 @@ import pytest
 from support.stores.tracking_store import Finished
 
 from epochal.data.types import Target
+from epochal.tasks.running.model_graph import ModelGraphs
 from epochal.tasks.tracking.background import ModelSource
 from epochal.tasks.tracking.connection import connect
+from epochal.tasks.tracking.model_example import ModelExample
+from epochal.tasks.tracking.model_folder import Example
 
 NET = """
     from torch import nn
@@ -81,6 +86,110 @@ def test_best_model_is_loaded_by_mlflow_and_predicts_what_the_module_does(databa
         ".yaml",
     }
     assert folder
+
+
+def example_of(module, x):
+    """What a trainer tells of a call of it."""
+    import torch
+
+    with torch.inference_mode():
+        y = module(torch.tensor(x))
+    form = {"shape": list(x.shape), "dtype": str(x.dtype)}
+    out = {"shape": list(y.shape), "dtype": "float32"}
+    call = ModelExample.model_validate(
+        {"args": [{"tensor": 0}], "kwargs": {}, "tensors": [form], "names": {"x": 0},
+         "outputs": {"": out}}
+    )  # fmt: skip
+    return Example(call, x.tobytes())
+
+
+X = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
+
+
+@pytest.fixture
+def delivered(database, tmp_path, monkeypatch):
+    """A run with a best model, MLflow's id of it, and the module."""
+    from epochal.tasks.user_code.targets import call_target
+
+    project = tmp_path / "project"
+    write_project(project)
+    target = Target(target="net:Net", args={"width": 4})
+    module = call_target(target, field="model", folder=project).eval()
+    tensors = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    finished = Finished(epochs=2, updates=2, tensors=tensors)
+    files = {name: (project / name).read_bytes() for name in ("net.py", "layers.py")}
+    example = example_of(module, X)
+    source = ModelSource(target, project, files=files, example=lambda: example)
+    graphs = ModelGraphs(database.uri, beside=False, when="always")
+    result = finished.run(database.uri, best_epoch=1, model=source, graphs=graphs)
+    assert result.problem is None
+    shutil.rmtree(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database.uri)
+    return result.run_id, module
+
+
+@pytest.mark.slow  # a process imports torch and MLflow, and exports
+@pytest.mark.filterwarnings("ignore")  # of MLflow's and torch's own
+def test_best_model_has_a_graph_that_pytorch_s_flavour_loads(database, delivered):
+    import mlflow
+    import torch
+
+    run_id, module = delivered
+    tags = database.tags(run_id)
+    assert tags["epochal.best_model_pytorch"] == "yes"
+    loaded = mlflow.pytorch.load_model(tags["epochal.best_model"])
+    x = torch.randn(5, 3)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(x), module(x))
+    # By the run's id, as by the model's own; and it can be registered.
+    with torch.inference_mode():
+        torch.testing.assert_close(mlflow.pytorch.load_model(f"runs:/{run_id}/model")(x), module(x))
+    version = mlflow.register_model(f"runs:/{run_id}/model", "digits-classifier")
+    by_name = mlflow.pyfunc.load_model(f"models:/digits-classifier/{version.version}")
+    np.testing.assert_allclose(by_name.predict(x.numpy()), module(x).detach(), rtol=1e-5)
+    signature = mlflow.models.get_model_info(tags["epochal.best_model"]).signature
+    assert "shape" not in repr(signature.params)
+    assert signature.inputs.inputs[0].shape == (-1, 3)
+    assert signature.outputs.inputs[0].shape == (-1, 2)
+    with pytest.raises(mlflow.exceptions.MlflowException, match="dtype|type"):
+        by_name.predict(x.numpy().astype("float64"))
+
+
+ELSEWHERE = """
+import sys
+class Nowhere:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "epochal":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Nowhere())
+import numpy, mlflow
+loaded = mlflow.pyfunc.load_model(sys.argv[1])
+print(loaded.predict(numpy.ones((1, 3), "float32")).tolist())
+"""
+
+
+@pytest.mark.slow  # a process imports torch and MLflow
+def test_best_model_loads_where_epochal_is_not_installed(database, delivered):
+    import torch
+
+    run_id, module = delivered
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            ELSEWHERE,
+            database.tags(run_id)["epochal.best_model"],
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with torch.inference_mode():
+        expected = module(torch.ones(1, 3)).tolist()
+    np.testing.assert_allclose(json.loads(done.stdout), expected, rtol=1e-5)
 
 
 def test_best_model_is_written_once_for_its_weights(database, tmp_path):

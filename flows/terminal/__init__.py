@@ -1,0 +1,1 @@
+"""What the command line needs of a terminal: what moves in it, what fits, what help lists."""

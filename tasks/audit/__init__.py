@@ -1,0 +1,1 @@
+"""Stored epochs computed again, and compared."""

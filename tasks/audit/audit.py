@@ -1,0 +1,250 @@
+"""Epochs of a run that are stored, computed again and compared by their bytes.
+
+A processor or a memory that computes wrongly now and then leaves no trace: the bytes that it makes
+have the digests that their records name. A second computation, on another machine at best, tells.
+Writes nothing to the store: what is computed goes to a folder of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from epochal.data.errors import InputError
+from epochal.data.hashing import digest
+from epochal.data.stage_store.records import StageRecord, differences
+from epochal.data.stage_store.stages import StageStore
+from epochal.data.store.open import open_store
+from epochal.data.store.store import MAX_READ_BYTES
+from epochal.tasks.checkpoints.nearest import nearest_checkpoint
+from epochal.tasks.planning.run_view import differences as environment_differences
+from epochal.tasks.planning.stage import Stage
+from epochal.tasks.reporting import Outcome, Reporter
+from epochal.tasks.run_data.run_data import own_config
+from epochal.tasks.running.open import open_session
+from epochal.tasks.running.run import compute
+from epochal.tasks.runs.find_run import FoundRun
+from epochal.tasks.session.session import Session
+
+WHAT = "what is computed again comes out of model and data, and these are"
+TRAIN = "train"
+
+
+@dataclass(frozen=True)
+class Different:
+    """A stage that came out otherwise. what: `artifact model: 01ab… → 23cd…`, a sentence each."""
+
+    stage: Stage
+    what: tuple[str, ...]
+
+    def as_object(self) -> dict[str, Any]:
+        """As `--json` has it."""
+        return {
+            "stage": self.stage.kind,
+            "epoch": self.stage.epoch,
+            "key": self.stage.known_key,
+            "what": list(self.what),
+        }
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What came of it.
+
+    epochs: that were computed again, with every stage of theirs that is stored. of: how many are
+    stored. differ: stages whose bytes are others. unchecked: epochs that could not be, since an
+    epoch before them differs and their own checkpoint to begin with is not there.
+    other_environment: what of this machine is not as it was, `torch: 2.6 → 2.7`.
+    """
+
+    epochs: tuple[int, ...]
+    of: int
+    differ: tuple[Different, ...]
+    unchecked: tuple[int, ...]
+    other_environment: tuple[str, ...]
+
+    def as_object(self) -> dict[str, Any]:
+        """What `--json` has of it."""
+        return {
+            "checked": len(self.epochs),
+            "differ": [one.as_object() for one in self.differ],
+            "epochs": list(self.epochs),
+            "stored": self.of,
+            "unchecked": list(self.unchecked),
+            "environment": list(self.other_environment),
+        }
+
+
+def audit(run: FoundRun, *, share: float, seed: int, reporter: Reporter) -> Audit:
+    """Computes a share of the run's stored epochs again, and compares all that they made.
+
+    share: of the epochs, above 0 and at most 1; one at least. seed: which ones; the same seed
+    chooses the same epochs. An epoch begins with the stored checkpoint before it; where `gc` has
+    removed that, with an earlier one, and the epochs between are compared too.
+
+    Raises InputError for a run that was not named by its config's path, or of which nothing is
+    stored as its config, code and data are now; NotFound where no checkpoint is left;
+    TrainingFailed where the user's code raises, CorruptObject.
+    """
+    config = own_config(run, WHAT)
+    here = config.model_copy(update={"store": run.store.url})
+    session = open_session(here, reporter=reporter)
+    try:
+        return _Auditing(session, run.plan.reference).epochs(share, seed)
+    finally:
+        session.trainer.close()
+        session.interruption.close()
+
+
+def chosen(stages: Sequence[Stage], *, share: float, seed: int) -> list[Stage]:
+    """So many of the stages, by a hash of their keys: others with another seed."""
+    count = max(1, math.ceil(share * len(stages) - 1e-9))
+    ranked = sorted(stages, key=lambda stage: digest("audit", [seed, stage.known_key]))
+    return sorted(ranked[:count], key=lambda stage: stage.number)
+
+
+class _Auditing:
+    """Stages computed again, one after the other, and what of them differs."""
+
+    def __init__(self, session: Session, reference: str) -> None:
+        self._session, self._reference = session, reference
+        self._same: dict[int, bool] = {}
+        self._differ: list[Different] = []
+
+    def epochs(self, share: float, seed: int) -> Audit:
+        """Computes the share again."""
+        view = self._session.run
+        stored = [stage for stage, _ in view.of_kind(TRAIN)]
+        if not stored:
+            raise InputError(
+                f"{self._reference}: no epoch is in {self._session.store.url} as config, code and "
+                "data are now; what is computed again is what they say now (`epochal plan` says "
+                "what has changed)"
+            )
+        asked = chosen(stored, share=share, seed=seed)
+        other = environment_differences(
+            [view.record_of(stage).environment for stage in asked], self._session.environment
+        )
+        if other:
+            self._session.reporter.notice(
+                f"this machine is not as that of the run was: {'; '.join(other)}"
+            )
+        unchecked = [
+            stage.number
+            for stage in asked
+            if stage.number not in self._same and not self._epoch(stage.number)
+        ]
+        return Audit(
+            epochs=tuple(self._same),
+            of=len(stored),
+            differ=tuple(self._differ),
+            unchecked=tuple(unchecked),
+            other_environment=tuple(other),
+        )
+
+    def _epoch(self, number: int) -> bool:
+        """Computes an epoch again, from the nearest checkpoint on; False where it cannot be."""
+        session = self._session
+        before, first = nearest_checkpoint(
+            session.run, session.stage_store, number, reference=self._reference
+        )
+        live = [epoch for epoch in range(first, number) if self._holds(epoch)]
+        first = live[-1] + 1 if live else first
+        if first < number:
+            session.reporter.notice(
+                f"epoch {number} begins with {before.label}: checkpoints between were removed by "
+                "`epochal gc`; the epochs between are computed again too"
+            )
+        for epoch in range(first, number + 1):
+            self._same[epoch] = self._compare(epoch)
+            if not self._same[epoch] and epoch < number:
+                return False
+        return True
+
+    def _holds(self, epoch: int) -> bool:
+        """Whether the trainer holds what that epoch left, computed here and found the same."""
+        key = self._session.run.stage(TRAIN, epoch).known_key
+        return self._same.get(epoch, False) and self._session.live_key == key
+
+    def _compare(self, epoch: int) -> bool:
+        """Computes every stage of the epoch that is stored; True where training came out alike."""
+        stored, alike = self._session, True
+        with _aside(stored) as aside:
+            for stage in stored.run.stages:
+                if stage.epoch != epoch or not stored.run.is_done(stage):
+                    continue
+                what = _different(stored.run.record_of(stage), _computed(aside, stage))
+                if not what:
+                    continue
+                self._differ.append(Different(stage, what))
+                stored.reporter.notice(f"{stage.label} differs: {'; '.join(what)}")
+                if stage.kind == TRAIN:
+                    alike, aside.live_key = False, None
+                    if stored.stage_store.lookup([stage.known_key])[stage.known_key].pruned:
+                        break  # the others begin with what is nowhere any more
+            stored.live_key = aside.live_key
+        return alike
+
+
+def _computed(session: Session, stage: Stage) -> StageRecord:
+    session.reporter.started(stage)
+    began = time.monotonic()
+    with session.interruption.noted():
+        record = compute(session, stage)
+    seconds = time.monotonic() - began
+    session.reporter.ended(Outcome(stage, record, cached=False, resumed_at=None, seconds=seconds))
+    return record
+
+
+def _different(stored: StageRecord, record: StageRecord) -> tuple[str, ...]:
+    """What is not as stored, but for the environment."""
+    same = replace(
+        record, environment=stored.environment, environment_digest=stored.environment_digest
+    )
+    return tuple(differences(stored, same))
+
+
+@contextmanager
+def _aside(session: Session) -> Iterator[Session]:
+    """The session with a store for what is computed that ends with the block."""
+    with tempfile.TemporaryDirectory(prefix="epochal-audit-") as folder:
+        store = open_store(f"file://{folder}")
+        yield replace(
+            session,
+            store=store,
+            stage_store=_Aside(StageStore(store), session.stage_store),
+            signs=None,
+        )
+
+
+class _Aside(StageStore):
+    """Takes what is computed, and reads of the stored stages what is still there."""
+
+    def __init__(self, aside: StageStore, stored: StageStore) -> None:
+        super().__init__(aside.store)
+        self._stored = stored
+
+    def read_artifact(
+        self, record: StageRecord, name: str, *, max_bytes: int = MAX_READ_BYTES
+    ) -> bytes:
+        """Of what was computed here, else of the store."""
+        if self._has(record, name):
+            return super().read_artifact(record, name, max_bytes=max_bytes)
+        return self._stored.read_artifact(record, name, max_bytes=max_bytes)
+
+    @contextmanager
+    def fetch_artifact(self, record: StageRecord, name: str) -> Iterator[Path]:
+        """Likewise."""
+        here = self._has(record, name)
+        fetched = super().fetch_artifact if here else self._stored.fetch_artifact
+        with fetched(record, name) as path:
+            yield path
+
+    def _has(self, record: StageRecord, name: str) -> bool:
+        return self.store.size(self.artifact_path(record, name)) is not None

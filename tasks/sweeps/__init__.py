@@ -1,0 +1,1 @@
+"""Sweeps: many runs of one config, whose shared epochs are trained once."""

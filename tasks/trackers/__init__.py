@@ -1,0 +1,1 @@
+"""Trackers beside MLflow: the protocol, TensorBoard and trackio, and how their points get there."""

@@ -1,0 +1,97 @@
+"""`epochal audit`: what it computes again, what it finds, and its exit codes."""
+
+import pytest
+from support.runs.bare_run import BareRun, copy_of
+from support.runs.project import MODEL, Project, call, environment
+
+CHANGES = {"epochs": 4, "checkpoint": {"keep_last": 2, "keep_best": 0}}
+DRIFTS = MODEL.replace(
+    "return self.head(", 'return (1 + float(os.environ.get("DRIFT", 0))) * self.head('
+)
+"""A model that computes otherwise on another machine: its code and so its keys are the same."""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("audit")
+    with environment(HOME=str(folder / "home")):
+        project = Project(folder / "project", **CHANGES)
+        project.write("model.py", DRIFTS)
+        BareRun(project.config)()
+    return project
+
+
+def audit(project, *options):
+    return call("audit", str(project.config), *options)
+
+
+def test_every_byte_of_a_run_is_computed_again_and_nothing_is_written(project, home):
+    def files():
+        found = {path: path.stat().st_mtime_ns for path in project.store.rglob("*")}
+        return {path: at for path, at in found.items() if path.is_file()}
+
+    before = files()
+    done = audit(project, "--share", "1", "--json")
+    assert (done.code, done.err.count("✓")) == (0, 12), done.err
+    assert (done.json["run"], done.json["checked"], done.json["differ"]) == ("blobs", 4, [])
+    assert files() == before
+
+
+def test_epochs_that_come_out_otherwise_are_named_each_by_itself(project, home, monkeypatch):
+    monkeypatch.setenv("DRIFT", "1e-3")
+    done = audit(project, "--share", "1", "--json")
+    assert done.code == 3
+    assert "stages came out otherwise than stored: look for" in done.err
+    assert done.json["checked"] == 4
+    found = {(one["stage"], one["epoch"]): one["what"] for one in done.json["differ"]}
+    assert set(found) == {(kind, epoch) for kind in ("train", "validate") for epoch in range(4)}
+    # Validation is computed by the stored weights, mining by the stored table.
+    assert any(text.startswith("artifact model: ") for text in found["train", 2])
+    assert {text.split(":")[0] for text in found["validate", 0]} <= {"value loss", "value metrics"}
+
+
+def test_without_the_checkpoint_before_it_an_epoch_begins_with_an_earlier_one(
+    project, tmp_path, home, monkeypatch
+):
+    copy = copy_of(project, tmp_path / "copy", **CHANGES)
+    copy.write("model.py", DRIFTS)
+    assert call("gc", str(copy.store), "--yes").code == 0
+    seed = next(seed for seed in range(50) if audited(project, seed) == [2])
+    done = audit(copy, "--share", "0.25", "--seed", str(seed), "--json")
+    assert (done.code, done.json["epochs"], done.json["differ"]) == (0, [0, 1, 2], []), done.err
+    assert "epoch 2 begins with initialise" in done.err
+    monkeypatch.setenv("DRIFT", "1e-3")
+    other = audit(copy, "--share", "0.25", "--seed", str(seed), "--json").json
+    assert (other["epochs"], other["unchecked"]) == ([0], [2])
+    assert [(one["stage"], one["epoch"]) for one in other["differ"]] == [("train", 0)]
+
+
+def audited(project, seed):
+    from epochal.tasks.audit.audit import chosen
+    from epochal.tasks.runs.find_run import find_run
+
+    stages = [stage for stage, _ in find_run(str(project.config)).of_kind("train")]
+    return [stage.number for stage in chosen(stages, share=0.25, seed=seed)]
+
+
+@pytest.mark.parametrize(
+    ("run", "options", "says"),
+    [
+        (None, ("--share", "0"), "--share 0: expected a number above 0, at most 1"),
+        (None, ("--share", "1.5"), "--share 1.5: expected a number above 0"),
+        ("blobs", (), "name the run by its config's path instead of 'blobs'"),
+    ],
+)
+def test_what_cannot_be_computed_again_is_refused_with_2(run, options, says, project, home):
+    store = ("--store", str(project.store)) if run else ()
+    done = call("audit", run or str(project.config), *options, *store)
+    assert done.code == 2
+    assert says in done.err
+
+
+def test_code_that_is_another_is_no_machine_that_computes_wrongly(project, tmp_path, home):
+    copy = copy_of(project, tmp_path / "copy", **CHANGES)
+    done = audit(copy, "--share", "1")
+    assert done.code == 2
+    assert "no epoch is in" in done.err
+    assert "`epochal plan` says" in done.err
