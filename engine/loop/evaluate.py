@@ -1,6 +1,6 @@
 """The validation loop: one pass in evaluation mode, exact over the data set.
 
-No files, no network, no clock. The model's weights and buffers are as before at its end.
+No files, no network, no clock. What model, loss and step hold is as before at its end.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from epochal.engine.measure.metrics import ValidationMetrics
 from epochal.engine.measure.observe import Columns, Observer
 from epochal.engine.model.batches import target_of
 from epochal.engine.model.precision import Precision
+from epochal.engine.model.restored import restored
 from epochal.engine.model.step import Step, StepOutput, check_output
 from epochal.engine.randomness import borrowed_generators, seeded
 from epochal.engine.shards.group import Group
@@ -109,7 +110,7 @@ def evaluating(
     """Gives a function from a batch to its output, with the target filled in.
 
     Inside the block the model is in evaluation mode and nothing is recorded for gradients; after it
-    model and generators are as before.
+    model, loss, step and generators are as before, whatever they count or keep in buffers.
     """
     device = next(model.parameters()).device
     placement = Precision(precision or PrecisionConfig(), device)
@@ -124,7 +125,11 @@ def evaluating(
     was_training = model.training
     model.eval()
     try:
-        with borrowed_generators(device) as reseed, _without_gradients(group):
+        with (
+            restored(model, step),
+            borrowed_generators(device) as reseed,
+            _without_gradients(group),
+        ):
             reseed(seed)
             yield output_of
     finally:

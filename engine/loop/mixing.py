@@ -252,6 +252,11 @@ class MixedStep:
         """As of the default step."""
         return self._plain.ignore_index
 
+    @property
+    def made_loss(self) -> Any:
+        """As of the default step."""
+        return self._plain.made_loss
+
     def __call__(self, model: Any, batch: Any) -> StepOutput:
         """Forward pass and loss. Raises TargetError for a loss that is not per sample."""
         if not isinstance(batch, MixedBatch):

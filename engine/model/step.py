@@ -83,6 +83,11 @@ class DefaultStep:
         """Targets that count nothing, neither in the loss nor in what is measured."""
         return self._loss.ignore_index
 
+    @property
+    def made_loss(self) -> Any:
+        """The loss itself, an object or a function, which may hold state."""
+        return self._loss.made if self._loss.module is None else self._loss.module
+
     def __call__(self, model: nn.Module, batch: Any) -> StepOutput:
         """batch: `(input, target)`, or a dict with `input` or `image`, `target` or `label`."""
         model_input, target = split_batch(batch)

@@ -11,48 +11,36 @@ from __future__ import annotations
 import copy
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from epochal.engine.model.restored import (
+    MAX_DEPTH,
+    MAX_ITEMS,
+    attributes_of,
+    is_plain_object,
+    owners_of,
+    restored,
+)
 from epochal.tasks.user_code.components import Components
 
-MAX_DEPTH = 6  # of objects, lists and mappings inside each other
-_NOT_USERS = frozenset(
-    {"builtins", "torch", "numpy", "epochal", "collections", "random", "threading"}
-)
-MAX_ITEMS = 1000  # of a list or dict that is looked into
 MAX_ELEMENTS = 1 << 24  # of a tensor outside of state_dict that is compared
 
 _PLAIN = (bool, int, float, str, type(None))
-_MODULES_OWN = frozenset({*vars(nn.Module()), "training"})
 
 
 @contextmanager
 def untouched(components: Components) -> Iterator[None]:
     """What the block does to buffers, counters and generators of model, loss and step is undone."""
-    kept = [
-        *(_kept(owner) for _, owner in _owners(components)),
-        *(_kept_cells(part) for part in (components.loss.made, components.step)),
-    ]
-    states = [
-        (companion, copy.deepcopy(companion.state_dict()))
-        for companion in components.state.companions.values()
-        if not isinstance(companion.part, nn.Module)
-    ]
-    try:
+    model, loss = components.state.model, components.loss.made
+    with restored(model, components.step, loss=loss, parameters=True):
         yield
-    finally:
-        for restore in kept:
-            restore()
-        for companion, state in states:
-            companion.load_state_dict(state)
 
 
 def uncarried(components: Components, step: Callable[[], Any]) -> dict[str, str]:
@@ -165,19 +153,8 @@ def _held(part: Any) -> Iterator[tuple[str, Any]]:
 
 def _owners(components: Components) -> Iterator[tuple[str, Any]]:
     """Name → module or object that may hold state: of the model, the loss and the step."""
-    parts = {"model": components.state.model, "loss": components.loss.made, "step": components.step}
-    seen: set[int] = set()
-    owners: dict[str, Any]
-    for name, part in parts.items():
-        if isinstance(part, nn.Module):
-            inner = dict(part.named_modules())
-            owners = {f"{name}.{path}" if path else name: one for path, one in inner.items()}
-        else:
-            owners = {name: part.func if isinstance(part, partial) else part}
-        for path, owner in owners.items():
-            if id(owner) not in seen and hasattr(owner, "__dict__"):
-                seen.add(id(owner))
-                yield path, owner
+    model, loss = components.state.model, components.loss.made
+    yield from owners_of({"model": model, "loss": loss, "step": components.step})
 
 
 def _values(components: Components) -> Iterator[tuple[str, Any]]:
@@ -191,18 +168,12 @@ def _values(components: Components) -> Iterator[tuple[str, Any]]:
                     yield f"{path}.{name}", _Buffer(buffer.detach().clone())
         elif id(owner) in carried:
             continue  # it says itself what its state is
-        for name, value in list(_attributes(owner).items()):
+        for name, value in list(attributes_of(owner).items()):
             yield f"{path}.{name}", _copied(value)
     for name, part in (("loss", components.loss.made), ("step", components.step)):
         if not isinstance(part, nn.Module) and id(part) not in carried:
             for place, value in _held(part):
                 yield f"{name}.{place}", _copied(value)
-
-
-def _attributes(owner: Any) -> dict[str, Any]:
-    if isinstance(owner, nn.Module):
-        return {name: one for name, one in vars(owner).items() if name not in _MODULES_OWN}
-    return vars(owner) if not isinstance(owner, type) else {}
 
 
 class _Buffer:
@@ -239,22 +210,11 @@ def _copied(value: Any, depth: int = 0) -> Any:
         copied = {name: _copied(tensor.detach()) for name, tensor in tensors.items()}
     elif isinstance(value, set | frozenset) and len(value) <= MAX_ITEMS:
         copied = sorted(map(repr, value))
-    elif _is_plain_object(value):
+    elif is_plain_object(value):
         copied = {name: _copied(one, depth + 1) for name, one in list(vars(value).items())}
     else:
         copied = _of_generator(value)
     return copied
-
-
-def _is_plain_object(value: Any) -> bool:
-    """Whether it is of a class of the user's own, such as a helper that counts."""
-    kind = type(value)
-    return (
-        hasattr(value, "__dict__")
-        and not isinstance(value, type | ModuleType | nn.Module | nn.Parameter)
-        and not callable(getattr(value, "__get__", None))  # functions and methods
-        and kind.__module__.partition(".")[0] not in _NOT_USERS
-    )
 
 
 def _of_generator(value: Any) -> _Generator | None:
@@ -298,87 +258,3 @@ def _remedy(value: Any) -> str:
         "keep it in a buffer (register_buffer) of the model or of a loss that is a module, or give "
         "its owner state_dict() and load_state_dict()"
     )
-
-
-def _kept(owner: Any) -> Callable[[], None]:
-    """Gives a function that puts back what the owner holds now."""
-    attributes = dict(_attributes(owner))
-    buffers = dict(owner.named_buffers(recurse=False)) if isinstance(owner, nn.Module) else {}
-    contents = [undo for one in (*attributes.values(), *buffers.values()) if (undo := _undo(one))]
-
-    def restore() -> None:
-        for undo in contents:
-            undo()
-        for name in _attributes(owner).keys() - attributes.keys():
-            del vars(owner)[name]
-        vars(owner).update(attributes)
-        for name, buffer in buffers.items():
-            setattr(owner, name, buffer)
-
-    return restore
-
-
-def _undo(value: Any, depth: int = 0) -> Callable[[], Any] | None:
-    """A function that gives a value its present content again; None where none can change."""
-    undo: Callable[[], Any] | None = None
-    if depth > MAX_DEPTH:
-        return None
-    if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-        undo = partial(_fill, value, value.detach().clone())
-    elif isinstance(value, np.ndarray):
-        undo = partial(np.copyto, value, value.copy())
-    elif isinstance(value, list | deque | dict | set):
-        items = value.values() if isinstance(value, dict) else value
-        within = list(items) if len(value) <= MAX_ITEMS else []
-        inner = [one for item in within if (one := _undo(item, depth + 1)) is not None]
-        undo = partial(_refill, value, value.copy(), inner)
-    elif _is_plain_object(value):
-        fields = dict(vars(value))
-        inner = [one for item in fields.values() if (one := _undo(item, depth + 1)) is not None]
-        undo = partial(_refill, vars(value), fields, inner)
-    elif isinstance(value, nn.Module):
-        tensors = {**value.state_dict(), **dict(value.named_buffers())}.values()
-        undo = partial(_each, [partial(_fill, one, one.detach().clone()) for one in tensors])
-    else:
-        undo = _undo_draws(value)
-    return undo
-
-
-def _undo_draws(value: Any) -> Callable[[], Any] | None:
-    if isinstance(value, torch.Generator | np.random.RandomState):
-        set_state: Callable[[Any], Any] = value.set_state
-        return partial(set_state, value.get_state())
-    if isinstance(value, np.random.Generator):
-        return partial(setattr, value.bit_generator, "state", value.bit_generator.state)
-    return partial(value.setstate, value.getstate()) if isinstance(value, random.Random) else None
-
-
-def _fill(tensor: Tensor, content: Tensor) -> None:
-    with torch.no_grad():
-        tensor.copy_(content)
-
-
-def _each(undo: Sequence[Callable[[], Any]]) -> None:
-    for one in undo:
-        one()
-
-
-def _kept_cells(part: Any) -> Callable[[], None]:
-    """Gives a function that puts back what a function has enclosed."""
-    undo: list[Callable[[], Any]] = []
-    for cell in getattr(part, "__closure__", None) or ():
-        with suppress(ValueError):  # not yet assigned
-            content = cell.cell_contents
-            undo.append(partial(setattr, cell, "cell_contents", content))
-            if (inner := _undo(content)) is not None:
-                undo.append(inner)
-    return partial(_each, undo)
-
-
-def _refill(value: Any, content: Any, inner: Sequence[Callable[[], Any]] = ()) -> None:
-    _each(inner)
-    value.clear()
-    if isinstance(value, dict | set):
-        value.update(content)
-    else:
-        value.extend(content)

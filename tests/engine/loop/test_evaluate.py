@@ -21,7 +21,7 @@ from support.numbers.tiny_model import (
 from torch import nn
 
 from epochal.data.errors import TargetError
-from epochal.engine.library import metrics_of
+from epochal.engine.library import metrics_of, supervised_step
 from epochal.engine.loop.evaluate import score_samples, validate_epoch
 from epochal.engine.model.step import StepOutput
 
@@ -58,6 +58,64 @@ def test_the_model_and_the_generators_stay_as_they_were():
     assert torch.equal(torch.rand(1), expected)
     assert state.model.training
     assert bits(state) == before
+
+
+class Counts(nn.Module):
+    """Model or loss: each call changes a buffer, a new one, a number, a list and a generator."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.calls, self.seen = inner, 0, []
+        self.register_buffer("added", torch.zeros(()))
+        self.register_buffer("replaced", torch.zeros(()), persistent=False)
+        self.own = torch.Generator().manual_seed(1)
+
+    def forward(self, *args):
+        self.added += 1
+        self.replaced = self.replaced + 1
+        self.calls += 1
+        self.seen.append(self.calls)
+        self.last = torch.rand((), generator=self.own)
+        return self.inner(*args)
+
+
+class CountingStep:
+    """What it counts is in its `state_dict`; the loss that it holds counts too."""
+
+    def __init__(self):
+        self.calls, self.loss = 0, Counts(nn.CrossEntropyLoss(reduction="none"))
+
+    def __call__(self, model, batch):
+        self.calls += 1
+        outputs = model(batch[0])
+        return StepOutput(self.loss(outputs, batch[1]), outputs)
+
+    def state_dict(self):
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state):
+        self.calls = state["calls"]
+
+
+def counted(part):
+    names = ("added", "replaced", "calls", "seen")
+    held = {name: copy.deepcopy(getattr(part, name)) for name in names}
+    return {**held, "own": part.own.get_state().tolist(), "named": sorted(vars(part))}
+
+
+@pytest.mark.parametrize("measure", [validate_epoch, score_samples])
+def test_whatever_counts_in_each_call_is_after_measuring_as_before(measure):
+    x, y = samples(20)
+    model, loss, own = Counts(Net()), Counts(nn.CrossEntropyLoss(reduction="none")), CountingStep()
+    more = {"metrics": metrics("accuracy")} if measure is validate_epoch else {}
+    steps = [supervised_step(loss), supervised_step(lambda: loss), own]
+    parts = [model, loss, own.loss]
+    before = [counted(part) for part in parts]
+    for step in steps:
+        measure(model, batches(x, y, batch_size=8), step=step, **more)
+        assert [counted(part) for part in parts] == before
+    assert own.calls == 0
+    model(x).sum().backward()  # nothing is left that training could not go on with
 
 
 def test_a_model_that_draws_random_numbers_is_measured_alike_each_time():

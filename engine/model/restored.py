@@ -1,0 +1,184 @@
+"""What model, loss and step hold is put back after a pass that must leave no trace.
+
+A validation, a scoring or a trial may change buffers, counters and generators. A run that goes on
+has changed them, one that starts again from its checkpoint has not: so nothing of it may stay.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from epochal.engine.model.companions import companions_of
+
+MAX_DEPTH = 6  # of objects, lists and mappings inside each other
+MAX_ITEMS = 1000  # of a list or dict that is looked into
+
+_NOT_USERS = frozenset(
+    {"builtins", "torch", "numpy", "epochal", "collections", "random", "threading"}
+)
+_MODULES_OWN = frozenset({*vars(nn.Module()), "training"})
+
+
+@contextmanager
+def restored(
+    model: nn.Module, step: Any, *, loss: Any = None, parameters: bool = False
+) -> Iterator[None]:
+    """What the block does to buffers, counters and generators of model, loss and step is undone.
+
+    loss: None for the one that the default step has. parameters: also of modules that are no part
+    of these, such as a network that a step holds; copies of them may be large.
+    """
+    loss = getattr(step, "made_loss", None) if loss is None else loss
+    parts = {"model": model, "loss": loss, "step": step}
+    kept = [
+        *(_kept(owner, parameters=parameters) for _, owner in owners_of(parts)),
+        *(_kept_cells(part, parameters=parameters) for part in (loss, step)),
+    ]
+    states = [
+        (companion, copy.deepcopy(companion.state_dict()))
+        for companion in companions_of(loss=loss, step=step).values()
+        if not isinstance(companion.part, nn.Module)
+    ]
+    try:
+        yield
+    finally:
+        for restore in kept:
+            restore()
+        for companion, state in states:
+            companion.load_state_dict(state)
+
+
+def owners_of(parts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Name → module or object that may hold state, of `model`, `loss` and `step`."""
+    seen: set[int] = set()
+    owners: dict[str, Any]
+    for name, part in parts.items():
+        if isinstance(part, nn.Module):
+            inner = dict(part.named_modules())
+            owners = {f"{name}.{path}" if path else name: one for path, one in inner.items()}
+        else:
+            owners = {name: part.func if isinstance(part, partial) else part}
+        for path, owner in owners.items():
+            if id(owner) not in seen and hasattr(owner, "__dict__"):
+                seen.add(id(owner))
+                yield path, owner
+
+
+def attributes_of(owner: Any) -> dict[str, Any]:
+    """Name → attribute of a module or an object, without what torch itself keeps in a module."""
+    if isinstance(owner, nn.Module):
+        return {name: one for name, one in vars(owner).items() if name not in _MODULES_OWN}
+    return vars(owner) if not isinstance(owner, type) else {}
+
+
+def is_plain_object(value: Any) -> bool:
+    """Whether it is of a class of the user's own, such as a helper that counts."""
+    kind = type(value)
+    return (
+        hasattr(value, "__dict__")
+        and not isinstance(value, type | ModuleType | nn.Module | nn.Parameter)
+        and not callable(getattr(value, "__get__", None))  # functions and methods
+        and kind.__module__.partition(".")[0] not in _NOT_USERS
+    )
+
+
+def _kept(owner: Any, depth: int = 0, *, parameters: bool) -> Callable[[], None]:
+    """Gives a function that puts back what the owner holds now."""
+    undo = partial(_undo, depth=depth, parameters=parameters)
+    attributes = dict(attributes_of(owner))
+    buffers = dict(owner.named_buffers(recurse=False)) if isinstance(owner, nn.Module) else {}
+    contents = [one for value in (*attributes.values(), *buffers.values()) if (one := undo(value))]
+
+    def restore() -> None:
+        for one in contents:
+            one()
+        for name in attributes_of(owner).keys() - attributes.keys():
+            del vars(owner)[name]
+        vars(owner).update(attributes)
+        for name, buffer in buffers.items():
+            setattr(owner, name, buffer)
+
+    return restore
+
+
+def _undo(value: Any, depth: int = 0, *, parameters: bool) -> Callable[[], Any] | None:
+    """A function that gives a value its present content again; None where none can change."""
+    undo: Callable[[], Any] | None = None
+    inside = partial(_undo, depth=depth + 1, parameters=parameters)
+    if depth > MAX_DEPTH:
+        return None
+    if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+        undo = partial(_fill, value, value.detach().clone())
+    elif isinstance(value, np.ndarray):
+        undo = partial(np.copyto, value, value.copy())
+    elif isinstance(value, list | deque | dict | set):
+        items = value.values() if isinstance(value, dict) else value
+        within = list(items) if len(value) <= MAX_ITEMS else []
+        inner = [one for item in within if (one := inside(item)) is not None]
+        undo = partial(_refill, value, value.copy(), inner)
+    elif is_plain_object(value):
+        fields = dict(vars(value))
+        inner = [one for item in fields.values() if (one := inside(item)) is not None]
+        undo = partial(_refill, vars(value), fields, inner)
+    elif isinstance(value, nn.Module):  # one that its owner does not register
+        held = [_kept(one, depth + 1, parameters=parameters) for one in value.modules()]
+        weights = list(value.parameters()) if parameters else []
+        filled = [partial(_fill, one, one.detach().clone()) for one in weights]
+        undo = partial(_each, [*held, *filled])
+    else:
+        undo = _undo_draws(value)
+    return undo
+
+
+def _undo_draws(value: Any) -> Callable[[], Any] | None:
+    if isinstance(value, torch.Generator | np.random.RandomState):
+        set_state: Callable[[Any], Any] = value.set_state
+        return partial(set_state, value.get_state())
+    if isinstance(value, np.random.Generator):
+        return partial(setattr, value.bit_generator, "state", value.bit_generator.state)
+    return partial(value.setstate, value.getstate()) if isinstance(value, random.Random) else None
+
+
+def _fill(tensor: Tensor, content: Tensor) -> None:
+    with torch.no_grad():
+        tensor.copy_(content)
+
+
+def _each(undo: Sequence[Callable[[], Any]]) -> None:
+    for one in undo:
+        one()
+
+
+def _kept_cells(part: Any, *, parameters: bool) -> Callable[[], None]:
+    """Gives a function that puts back what a function has enclosed."""
+    undo: list[Callable[[], Any]] = []
+    for cell in getattr(part, "__closure__", None) or ():
+        with suppress(ValueError):  # not yet assigned
+            content = cell.cell_contents
+            undo.append(partial(setattr, cell, "cell_contents", content))
+            if (inner := _undo(content, parameters=parameters)) is not None:
+                undo.append(inner)
+    return partial(_each, undo)
+
+
+def _refill(value: Any, content: Any, inner: Sequence[Callable[[], Any]] = ()) -> None:
+    _each(inner)
+    if isinstance(value, dict) and list(value) == list(content):
+        value.update(content)  # never empty for a moment: another thread may look into it
+        return
+    value.clear()
+    if isinstance(value, dict | set):
+        value.update(content)
+    else:
+        value.extend(content)
