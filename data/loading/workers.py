@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from epochal.data.errors import TrainingFailed
 from epochal.data.loading.ahead import Telling
+from epochal.data.loading.file_positions import own_file_positions
 from epochal.data.traces import in_one_line, users_line, users_trace
 
 GRACE_S = 2.0  # for a worker in the middle of an item; then it is killed
@@ -171,6 +172,7 @@ def _begin_worker(reader: int, _: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != reader:  # the reader died before prctl took effect
         os._exit(1)
+    own_file_positions()
     for begin in at_begin:
         begin()
     # Exit handlers of the reader (Prefect's log senders have some) were copied by the fork. They

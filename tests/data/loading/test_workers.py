@@ -7,9 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.numbers.drawing_data import COUNT, Drawing, Slow, batches, few_processors, plain
 from support.runs.machine import wait_for
@@ -160,3 +163,55 @@ def test_a_process_that_ends_with_an_open_iterator_does_not_hang():
     process = start("Drawing()", "import builtins; builtins.kept = found; next(found)")
     process.communicate(timeout=200)
     assert process.returncode == 0
+
+
+class Opened:
+    """Opens its file where it is made: a buffered one, a descriptor, or an archive."""
+
+    def __init__(self, folder, kind):
+        self.rows = np.arange(COUNT * 64, dtype=np.int64).reshape(COUNT, 64)
+        self.kind, path = kind, folder / "rows.bin"
+        path.write_bytes(self.rows.tobytes())
+        with zipfile.ZipFile(folder / "rows.zip", "w") as archive:
+            for row, numbers in enumerate(self.rows):
+                archive.writestr(str(row), numbers.tobytes())
+        opened = {
+            "file": lambda: path.open("rb", buffering=512),
+            "descriptor": lambda: os.open(path, os.O_RDONLY),
+            "archive": lambda: zipfile.ZipFile(folder / "rows.zip"),
+        }
+        self.opened = opened[kind]()
+        path.unlink()  # an open file needs no name
+
+    def __len__(self):
+        return COUNT
+
+    def __getitem__(self, row):
+        size = self.rows[row].nbytes
+        if self.kind == "archive":
+            data = self.opened.read(str(row))
+        elif self.kind == "descriptor":
+            os.lseek(self.opened, row * size, os.SEEK_SET)
+            time.sleep(0.002)  # in which another worker would move the position
+            data = os.read(self.opened, size)
+        else:
+            self.opened.seek(row * size)
+            data = self.opened.read(size)
+        return np.frombuffer(data, np.int64).copy(), row
+
+    def close(self):
+        if self.kind == "descriptor":
+            os.close(self.opened)
+        else:
+            self.opened.close()
+
+
+@few_processors
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
+@pytest.mark.parametrize("kind", ["file", "descriptor", "archive"])
+def test_a_file_that_was_open_before_the_fork_is_read_at_a_workers_own_positions(tmp_path, kind):
+    with closing(Opened(tmp_path, kind)) as source:
+        for _ in range(3):
+            for batch in batches(source, workers=4, batch_size=2):
+                numbers, rows = batch.data
+                assert np.array_equal(numbers.numpy(), source.rows[rows.numpy()])
