@@ -10,6 +10,7 @@ import fcntl
 import os
 import stat
 import sys
+from pathlib import Path
 
 STANDARD = 2  # the last of the descriptors of standard input, output and error
 
@@ -22,9 +23,9 @@ def own_file_positions() -> None:
     """
     if sys.platform != "linux":
         return
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > STANDARD:
-            _open_anew(int(name))
+    for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+        if descriptor > STANDARD:
+            _open_anew(descriptor)
 
 
 def _open_anew(descriptor: int) -> None:

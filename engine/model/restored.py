@@ -36,8 +36,8 @@ def restored(
 ) -> Iterator[None]:
     """What the block does to buffers, counters and generators of model, loss and step is undone.
 
-    loss: None for the one that the default step has. parameters: also of modules that are no part
-    of these, such as a network that a step holds; copies of them may be large.
+    loss: None for the one that the default step has. parameters: weights too, of which a copy may
+    be large; without it they are taken to stay as they are.
     """
     loss = getattr(step, "made_loss", None) if loss is None else loss
     parts = {"model": model, "loss": loss, "step": step}
@@ -99,6 +99,8 @@ def _kept(owner: Any, depth: int = 0, *, parameters: bool) -> Callable[[], None]
     attributes = dict(attributes_of(owner))
     buffers = dict(owner.named_buffers(recurse=False)) if isinstance(owner, nn.Module) else {}
     contents = [one for value in (*attributes.values(), *buffers.values()) if (one := undo(value))]
+    if parameters and isinstance(owner, nn.Module):
+        contents += [_undo_weight(one) for one in owner.parameters(recurse=False)]
 
     def restore() -> None:
         for one in contents:
@@ -133,9 +135,7 @@ def _undo(value: Any, depth: int = 0, *, parameters: bool) -> Callable[[], Any] 
         undo = partial(_refill, vars(value), fields, inner)
     elif isinstance(value, nn.Module):  # one that its owner does not register
         held = [_kept(one, depth + 1, parameters=parameters) for one in value.modules()]
-        weights = list(value.parameters()) if parameters else []
-        filled = [partial(_fill, one, one.detach().clone()) for one in weights]
-        undo = partial(_each, [*held, *filled])
+        undo = partial(_each, held)
     else:
         undo = _undo_draws(value)
     return undo
@@ -148,6 +148,17 @@ def _undo_draws(value: Any) -> Callable[[], Any] | None:
     if isinstance(value, np.random.Generator):
         return partial(setattr, value.bit_generator, "state", value.bit_generator.state)
     return partial(value.setstate, value.getstate()) if isinstance(value, random.Random) else None
+
+
+def _undo_weight(weight: nn.Parameter) -> Callable[[], None]:
+    data = weight.data
+    content = data.clone()
+
+    def restore() -> None:
+        weight.data = data  # code may have set another tensor there
+        _fill(data, content)
+
+    return restore
 
 
 def _fill(tensor: Tensor, content: Tensor) -> None:

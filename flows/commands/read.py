@@ -146,7 +146,8 @@ def show(
     if stored_run.plan.branched_from is not None:
         console.out.print(
             f"branched from {stored_run.plan.branched_from}, "
-            f"sharing {stored_run.plan.shared_epochs} epochs"
+            f"sharing {stored_run.plan.shared_epochs} "
+            f"epoch{'s' * (stored_run.plan.shared_epochs != 1)}"
         )
     goodput = run_goodput(stored_run, stored_run.stage_store)
     if goodput is not None:

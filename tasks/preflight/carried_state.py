@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -37,7 +37,7 @@ _PLAIN = (bool, int, float, str, type(None))
 
 @contextmanager
 def untouched(components: Components) -> Iterator[None]:
-    """What the block does to buffers, counters and generators of model, loss and step is undone."""
+    """What the block does to weights, buffers, counters and generators of the parts is undone."""
     model, loss = components.state.model, components.loss.made
     with restored(model, components.step, loss=loss, parameters=True):
         yield
@@ -66,6 +66,44 @@ def uncarried(components: Components, step: Callable[[], Any]) -> dict[str, str]
         and not equal(first[name], value)
         and not (name in again and equal(first[name], again[name]))  # the extra state carries it
     }
+
+
+def changed_in_evaluation(components: Components, step: Callable[[], Any]) -> list[str]:
+    """Name of each weight that a pass in evaluation mode changes, as no validation puts it back.
+
+    step: the forward pass of a step on the same samples each time. Weights of model, loss and step.
+    """
+    model = components.state.model
+    was_training = model.training
+    before = dict(_weights(components))
+    kept = {name: (id(one), one.data_ptr(), _sums(one)) for name, one in before.items()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            step()
+    finally:
+        model.train(was_training)
+    return [
+        name
+        for name, one in _weights(components)
+        if kept.get(name) != (id(one), one.data_ptr(), _sums(one))
+    ]
+
+
+def _weights(components: Components) -> Iterator[tuple[str, nn.Parameter]]:
+    for path, owner in _owners(components):
+        if isinstance(owner, nn.Module):
+            for name, weight in owner.named_parameters(recurse=False):
+                yield f"{path}.{name}", weight
+
+
+def _sums(weight: Tensor) -> tuple[int, str, str]:
+    """What tells a changed tensor without a copy of it: the count of changes, and two sums."""
+    with torch.no_grad():
+        magnitudes = weight.detach().abs()
+        plain = weight.detach() if _is_number(weight) and not weight.is_complex() else magnitudes
+        sums = repr(float(plain.sum())), repr(float(magnitudes.sum()))  # NaN is equal to itself
+        return (weight._version, *sums)  # noqa: SLF001 - no public way
 
 
 def extra_states(components: Components) -> list[tuple[nn.Module, Any]]:
@@ -160,12 +198,11 @@ def _owners(components: Components) -> Iterator[tuple[str, Any]]:
 def _values(components: Components) -> Iterator[tuple[str, Any]]:
     """Name → a copy of each value that no checkpoint holds, and that can be compared."""
     carried = {id(one.part) for one in components.state.companions.values()}
+    unstored = _unstored_parameters(components)
     for path, owner in _owners(components):
         if isinstance(owner, nn.Module):
-            left_out = owner._non_persistent_buffers_set  # noqa: SLF001 - no public way
-            for name, buffer in owner.named_buffers(recurse=False):
-                if name in left_out:
-                    yield f"{path}.{name}", _Buffer(buffer.detach().clone())
+            for name, tensor in _unstored_tensors(owner, unstored):
+                yield f"{path}.{name}", tensor
         elif id(owner) in carried:
             continue  # it says itself what its state is
         for name, value in list(attributes_of(owner).items()):
@@ -176,11 +213,34 @@ def _values(components: Components) -> Iterator[tuple[str, Any]]:
                 yield f"{name}.{place}", _copied(value)
 
 
+def _unstored_tensors(owner: nn.Module, unstored: Container[int]) -> Iterator[tuple[str, _Buffer]]:
+    left_out = owner._non_persistent_buffers_set  # noqa: SLF001 - no public way
+    for name, buffer in owner.named_buffers(recurse=False):
+        if name in left_out:
+            yield name, _Buffer(buffer.detach().clone())
+    for name, weight in owner.named_parameters(recurse=False):
+        if id(weight) in unstored and weight.numel() <= MAX_ELEMENTS:
+            yield name, _Fixed(weight.detach().clone())
+
+
+def _unstored_parameters(components: Components) -> set[int]:
+    """Ids of the parameters of loss and step that take no gradient: they are as they were built."""
+    own = {id(one) for one in components.state.model.parameters()}
+    parts = (components.loss.made, components.step)
+    modules = [part for part in parts if isinstance(part, nn.Module)]
+    weights = [weight for module in modules for weight in module.parameters()]
+    return {id(weight) for weight in weights if not weight.requires_grad} - own
+
+
 class _Buffer:
     """A buffer that `state_dict` leaves out."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
+
+
+class _Fixed(_Buffer):
+    """A parameter that takes no gradient and is not stored."""
 
 
 class _Generator:
@@ -250,6 +310,8 @@ def equal(one: Any, other: Any) -> bool:
 
 
 def _remedy(value: Any) -> str:
+    if isinstance(value, _Fixed):
+        return "parameters without gradients are not stored: make it a buffer (register_buffer)"
     if isinstance(value, _Buffer):
         return "register it as a persistent buffer"
     if isinstance(value, _Generator):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from epochal.data.config.augment import Part
@@ -154,7 +154,11 @@ def _tell_uncarried(
 
     from epochal.engine.loop.mixing import Mixer
     from epochal.engine.randomness import seeded
-    from epochal.tasks.preflight.carried_state import uncarried, untrained_parameters
+    from epochal.tasks.preflight.carried_state import (
+        changed_in_evaluation,
+        uncarried,
+        untrained_parameters,
+    )
     from epochal.tasks.preflight.shared_state import check_shared
     from epochal.tasks.run_data.probe_batches import first_batch
 
@@ -176,6 +180,7 @@ def _tell_uncarried(
                 check_shared(components, step)
             found = uncarried(components, step)
             untrained = untrained_parameters(components, step)
+            changed = changed_in_evaluation(components, step)
     except InputError:
         raise
     except BaseException as error:
@@ -192,6 +197,8 @@ def _tell_uncarried(
         )
     if found:
         _tell_found(config, found, notice=notice)
+    if changed:
+        _tell_changed(config, changed, notice=notice)
 
 
 def _tell_found(
@@ -206,6 +213,23 @@ def _tell_found(
     notice(
         f"{text}. A run that is interrupted goes on without it, and may end in other numbers."
         f"{several}"
+    )
+
+
+def _tell_changed(
+    config: RunConfig, changed: Sequence[str], *, notice: Callable[[str], None]
+) -> None:
+    listed = ", ".join(changed[:MAX_NAMED])
+    more = f" and {len(changed) - MAX_NAMED} more" * (len(changed) > MAX_NAMED)
+    text = (
+        f"a validation changes weights: {listed}{more}: change them in training mode alone "
+        "(`if model.training:`)"
+    )
+    if config.reproducibility == "strict":
+        raise PreflightFailed(f"{text}; `reproducibility: strict` refuses it")
+    notice(
+        f"{text}. A run that is interrupted goes on without what its last validation changed, and "
+        "may end in other numbers."
     )
 
 

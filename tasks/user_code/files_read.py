@@ -1,4 +1,4 @@
-"""Which files a target reads while it is imported and called, beside code: told by Python itself.
+"""Which files a target reads while it is made, beside modules: told by Python itself.
 
 By an audit hook (PEP 578), which sees every `open` of Python's. Libraries that open files in C or
 Rust are not seen. A hook stays for the life of the process; it looks at nothing outside a block.
@@ -11,12 +11,15 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import source_from_cache
 from pathlib import Path
 from typing import Any
 
+from epochal.tasks.user_code.loaded_modules import file_of, is_users_file
 from epochal.tasks.user_code.source_digests import is_installed
 
 _CODE = frozenset({".py", ".pyc", ".pyi", ".so", ".pth"})
+_CACHED = ".pyc"
 _SYSTEM = tuple(Path(f"/{name}") for name in ("proc", "sys", "dev", "etc", "usr", "lib", "var"))
 
 _read: dict[str, dict[Path, None]] = {}
@@ -47,12 +50,18 @@ def forget_files() -> None:
 
 
 def files_read(field: str, *, named: Iterable[Path]) -> list[Path]:
-    """The files that `field`'s targets have read, without those that are `named`, and code."""
-    known = {os.path.realpath(path) for path in named}
+    """The files that `field`'s targets have read, without those that are `named`, and modules.
+
+    A Python file that is no module was read to be executed, by its path: it may be what the target
+    is made of, and no import statement leads to it.
+    """
+    modules = [path for module in list(sys.modules.values()) if (path := file_of(module))]
+    known = {os.path.realpath(path) for path in [*map(str, named), *modules]}
+    read = {_source_of(path) for path in _read.get(field, {})}
     return sorted(
         path
-        for path in _read.get(field, {})
-        if os.path.realpath(path) not in known and _is_of_user(path)
+        for path in read
+        if os.path.realpath(path) not in known and (_is_of_user(path) or _is_code(path))
     )
 
 
@@ -68,6 +77,20 @@ def _see(event: str, args: tuple[Any, ...]) -> None:
     writes = any(letter in mode for letter in "wax+") if isinstance(mode, str) else False
     if isinstance(path, str) and not writes and flags & os.O_ACCMODE == os.O_RDONLY:
         _noting[-1][Path(os.path.abspath(path))] = None  # noqa: PTH100 - `resolve` opens links
+
+
+def _source_of(path: Path) -> Path:
+    """The Python file that a file of its bytecode is of; any other file itself."""
+    if path.suffix != _CACHED:
+        return path
+    try:
+        return Path(source_from_cache(str(path)))
+    except ValueError:  # it lies in no `__pycache__`
+        return path
+
+
+def _is_code(path: Path) -> bool:
+    return is_users_file(path) and path.is_file()
 
 
 def _is_of_user(path: Path) -> bool:

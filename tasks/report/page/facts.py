@@ -68,7 +68,9 @@ def run_facts(
 def _branched(run: FoundRun, plan: RunPlan) -> str | None:
     if plan.branched_from is None:
         return None
-    text = f"{plan.branched_from}, sharing {plan.shared_epochs} epochs"
+    text = (
+        f"{plan.branched_from}, sharing {plan.shared_epochs} epoch{'s' * (plan.shared_epochs != 1)}"
+    )
     try:
         parent = find_plan(run.store, plan.branched_from)
     except EpochalError:  # its plans were deleted, or are damaged

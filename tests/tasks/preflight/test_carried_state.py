@@ -3,10 +3,12 @@
 import random
 
 import pytest
+import torch
 from support.runs.bare_run import BareRun
 from support.runs.project import Project
 
 from epochal.data.errors import ConfigError, PreflightFailed
+from epochal.tasks.user_code.components import build_components
 
 MODEL = """
     import random
@@ -317,3 +319,84 @@ def test_it_is_named_at_each_resume(project):
     for stage in list(run.run.stages())[:2]:
         run.run.run_stage(stage)
     assert len(told(run)) == len(told(BareRun(project.config, **sets))) == 1
+
+
+WEIGHTS = """
+    import torch
+    from torch import nn
+    from torch.nn import functional
+    from epochal.engine import StepOutput
+
+    class Follows(nn.Module):
+        # A second network that follows the weights of the first.
+        def __init__(self, always=False):
+            super().__init__()
+            self.body, self.key = nn.Linear(6, 3), nn.Linear(6, 3).requires_grad_(False)
+            self.always = always
+
+        def forward(self, x):
+            if self.training or self.always:
+                with torch.no_grad():
+                    for key, weight in zip(self.key.parameters(), self.body.parameters()):
+                        key.lerp_(weight, 0.3)
+            return self.body(x) + self.key(x)
+
+    class Normalised(nn.Linear):
+        def __init__(self):
+            super().__init__(6, 3)
+
+        def forward(self, x):
+            self.weight.data = functional.normalize(self.weight.data)
+            return super().forward(x)
+
+    class Teacher(nn.Module):
+        # The same as a step, of which no parameter without gradients is stored.
+        def __init__(self):
+            super().__init__()
+            self.teacher = nn.Linear(6, 3).requires_grad_(False)
+
+        def forward(self, model, batch):
+            if model.training:
+                with torch.no_grad():
+                    for key, weight in zip(self.teacher.parameters(), model.parameters()):
+                        key.lerp_(weight, 0.3)
+            outputs = model(batch[0]) + self.teacher(batch[0])
+            loss = functional.cross_entropy(outputs, batch[1], reduction="none")
+            return StepOutput(loss, outputs)
+"""
+
+
+def test_a_steps_network_that_follows_the_weights_and_is_not_stored_is_named(project):
+    project.write("weights.py", WEIGHTS)
+    parts = {"model": "{target: 'torch.nn:Linear', args: {in_features: 6, out_features: 3}}"}
+    (text,) = told(BareRun(project.config, **parts, step="{target: 'weights:Teacher'}"))
+    assert "holds: step.teacher.weight: " in text
+    assert "register_buffer" in text
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        ("{target: 'weights:Follows'}", None),
+        ("{target: 'weights:Follows', args: {always: true}}", "model.key.weight, model.key.bias"),
+        ("{target: 'weights:Normalised'}", "model.weight"),
+    ],
+)
+def test_weights_that_a_validation_changes_are_named(project, model, named):
+    project.write("weights.py", WEIGHTS)
+    run = BareRun(project.config, model=model)
+    texts = [text for text in run.notices if "a validation changes weights" in text]
+    if named is None:
+        assert texts == []
+        return
+    assert f"weights: {named}: change them in training mode alone" in texts[0]
+    with pytest.raises(PreflightFailed, match="a validation changes weights"):
+        BareRun(project.config, model=model, reproducibility="strict")
+
+
+def test_the_trial_changes_no_weight_that_a_forward_pass_changes(project):
+    project.write("weights.py", WEIGHTS)
+    run = BareRun(project.config, model="{target: 'weights:Follows'}")
+    tried = run.work.ready_components().state.model
+    built = build_components(run.session.config, device=tried.key.weight.device).state.model
+    assert torch.equal(tried.key.weight, built.key.weight)

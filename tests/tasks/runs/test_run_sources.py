@@ -307,3 +307,37 @@ def test_code_of_targets_inside_args_is_in_the_keys(project):
     nested.write("inner.py", "def make(): return 1\n")
     after = digests()
     assert {name for name in before if before[name] != after[name]} == {"train_data"}
+
+
+BY_PATH = """
+    from importlib.util import module_from_spec, spec_from_file_location
+    from pathlib import Path
+
+    def loaded():
+        path = Path(__file__).parent / "plugins" / "net.py"
+        spec = spec_from_file_location("plugin", path)
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.build()
+
+    def executed():
+        space = {}
+        exec((Path(__file__).parent / "plugins" / "net.py").read_text(), space)
+        return space["build"]()
+"""
+
+
+@pytest.mark.parametrize("how", ["loaded", "executed"])
+def test_code_that_is_executed_by_its_path_is_named_and_counts_once_it_is_in_files(project, how):
+    project.write("model.py", BY_PATH)
+    (project.folder / "plugins").mkdir()
+    project.write("plugins/net.py", NET)
+    plain = {"model": f"{{target: 'model:{how}'}}"}
+    for _ in range(2):  # the second reads bytecode that the first has written
+        texts = "\n".join(BareRun(project.config, **plain).notices)
+        assert "building it read plugins/net.py, which is in no key" in texts
+        assert "read model.py" not in texts
+    named = {"model": f"{{target: 'model:{how}', files: [./plugins/net.py]}}"}
+    assert "building it read" not in "\n".join(trained(project, **named)[0].notices)
+    project.write("plugins/net.py", NET.replace("ReLU", "Tanh"))
+    assert planned(project, **named).num_done == 0
