@@ -30,8 +30,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from epochal.data.errors import TrainingFailed
+from epochal.data.files.positions import own_file_positions
 from epochal.data.loading.ahead import Telling
-from epochal.data.loading.file_positions import own_file_positions
 from epochal.data.traces import in_one_line, users_line, users_trace
 
 GRACE_S = 2.0  # for a worker in the middle of an item; then it is killed

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from epochal.data.types import Batch, seed_64
 from epochal.engine.config.numerics import PrecisionConfig
+from epochal.engine.loop.restored import restored
 from epochal.engine.measure.metrics import ValidationMetrics
 from epochal.engine.measure.observe import Columns, Observer
 from epochal.engine.model.batches import target_of
 from epochal.engine.model.precision import Precision
-from epochal.engine.model.restored import restored
 from epochal.engine.model.step import Step, StepOutput, check_output
 from epochal.engine.randomness import borrowed_generators, seeded
 from epochal.engine.shards.group import Group

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from epochal.engine.model.restored import (
+from epochal.engine.loop.restored import (
     MAX_DEPTH,
     MAX_ITEMS,
     attributes_of,

@@ -23,17 +23,19 @@ from epochal.tasks.run_data.make import make_dataset
 from epochal.tasks.runs.run_sources import DataField
 
 SEEDS = ("1", "2")
-LIMIT_S = 120.0
+LIMIT_S = 600.0
+"""Far more than two processes take that import torch: on a busy machine that alone is minutes."""
 CAUSE = (
     "it depends on the order of a set or a hash of texts, which Python changes from process to "
     "process; go through a set by sorted(…)"
 )
 
 
-def check_hash_order(config: RunConfig, field: DataField, positions: Sequence[int]) -> None:
+def check_hash_order(config: RunConfig, field: DataField, positions: Sequence[int]) -> str | None:
     """Raises DataError if items at these positions are others under another hash seed.
 
-    Says nothing where the processes fail or take longer than two minutes.
+    Returns what a person should be told where that was not found out, since a process failed or
+    took longer than `LIMIT_S`; None where the items are the same.
     """
     with tempfile.TemporaryDirectory(prefix="epochal-data-") as folder:
         asked = Path(folder) / "asked.json"
@@ -50,10 +52,10 @@ def check_hash_order(config: RunConfig, field: DataField, positions: Sequence[in
             for seed, file in zip(SEEDS, found, strict=True)
         ]
         try:
-            if any(process.wait(LIMIT_S) for process in processes):
-                return
+            if failed := [process for process in processes if process.wait(LIMIT_S)]:
+                return _not_found_out(field, f"ended with {failed[0].returncode}")
         except subprocess.TimeoutExpired:
-            return
+            return _not_found_out(field, f"took longer than {LIMIT_S:.0f} s")
         finally:
             for process in processes:
                 process.kill()
@@ -63,6 +65,15 @@ def check_hash_order(config: RunConfig, field: DataField, positions: Sequence[in
         )
     if told := differences(first, second, dataset=None):
         raise DataError(unsteady(field, first[0].position, f"{told[0]}: {CAUSE}"))
+    return None
+
+
+def _not_found_out(field: DataField, why: str) -> str:
+    return (
+        f"{field}: whether it depends on the order of a set or a hash of texts, which Python "
+        f"changes from process to process, was not found out: the process that was to tell {why}; "
+        "start again with another PYTHONHASHSEED: its content must not change by that"
+    )
 
 
 def main(asked: Path, found: Path) -> None:

@@ -340,7 +340,9 @@ class _Opening:
         """Says what is not as it was. Raises DataError where the process itself is the cause."""
         if known.stamp is None or known.stamp == self._stamp:
             positions = [one.position for one in known.seen]
-            check_hash_order(self.config, self.field, positions)
+            untold = check_hash_order(self.config, self.field, positions)
+            if untold is not None:
+                self.notice.notice(untold)
         self.notice.notice(
             f"{self.field}: its content has changed since it was last read: {'; '.join(found)}"
         )

@@ -79,6 +79,7 @@ def test_a_folder_is_no_corridor(folder):
 ON_THEIR_OWN = {
     "flows.terminal.completion": "what a shell is told, without a command",
     "data.files.look_at": "the entry of a process: started by its path",
+    "data.files.positions": "what a fork shares of open files, beside who is forked",
     "data.inspection.file_stamps": "declared files: a thought of its own beside reading items",
     "data.policies.shared.revisit": "who comes back when: asked for every policy",
     "engine.checkpoint.averaging": "the mean of checkpoints, for the library's users too",

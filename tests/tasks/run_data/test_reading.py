@@ -15,7 +15,7 @@ from epochal.data.errors import DataError, InputError
 from epochal.data.inspection import item_reader
 from epochal.data.inspection.describe import HowToRead, describe
 from epochal.tasks.config.load import load_config
-from epochal.tasks.run_data import reading
+from epochal.tasks.run_data import hash_order, reading
 from epochal.tasks.runs.plan import make_plan
 
 DATA = """
@@ -194,6 +194,17 @@ def test_labels_that_go_by_the_order_of_a_set_are_refused_at_the_next_start(proj
     assert "DataError: train_data: item" in other.stderr
     assert "the order of a set" in other.stderr
     assert "sorted(" in other.stderr
+
+
+def test_it_is_said_where_nobody_could_tell_whether_a_set_is_the_cause(project, monkeypatch):
+    slow(monkeypatch)
+    BareRun(project.config)()
+    project.state(shift=1)
+    monkeypatch.setattr(hash_order, "LIMIT_S", 0.0)
+    texts = BareRun(project.config).notices
+    (told,) = [text for text in texts if text.startswith("train_data: whether it depends on")]
+    assert "the order of a set" in told
+    assert "took longer than 0 s" in told
 
 
 def test_bad_samples_are_left_out_listed_and_part_of_the_keys(project):

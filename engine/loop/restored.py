@@ -184,9 +184,13 @@ def _kept_cells(part: Any, *, parameters: bool) -> Callable[[], None]:
 
 
 def _refill(value: Any, content: Any, inner: Sequence[Callable[[], Any]] = ()) -> None:
+    """Empty for a moment only where it must be: another thread may look into it."""
     _each(inner)
+    if isinstance(value, list):
+        value[:] = content
+        return
     if isinstance(value, dict) and list(value) == list(content):
-        value.update(content)  # never empty for a moment: another thread may look into it
+        value.update(content)
         return
     value.clear()
     if isinstance(value, dict | set):
