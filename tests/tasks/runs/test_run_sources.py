@@ -333,8 +333,8 @@ def test_code_that_is_executed_by_its_path_is_named_and_counts_once_it_is_in_fil
     (project.folder / "plugins").mkdir()
     project.write("plugins/net.py", NET)
     plain = {"model": f"{{target: 'model:{how}'}}"}
-    for _ in range(2):  # the second reads bytecode that the first has written
-        texts = "\n".join(BareRun(project.config, **plain).notices)
+    for store in ("./one", "./other"):  # the second reads bytecode that the first has written
+        texts = "\n".join(BareRun(project.config, store=store, **plain).notices)
         assert "building it read plugins/net.py, which is in no key" in texts
         assert "read model.py" not in texts
     named = {"model": f"{{target: 'model:{how}', files: [./plugins/net.py]}}"}
