@@ -1,0 +1,237 @@
+"""The lives of one history: the command's work, what runs beside it, and what meets them."""
+
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from support.histories.history import MORE_LIVES, History, Life
+from support.histories.judge import left_by
+from support.runs.bare_run import BareRun
+from support.simulator import channels, clock, ranks, services
+from support.simulator.clock import Here
+from support.simulator.faults import Faults
+from support.simulator.scheduler import Process, Scheduler
+from support.simulator.storage import Bucket, SimulatedStorage
+
+from epochal.data.errors import EpochalError
+from epochal.data.store import open as opening
+from epochal.data.store import retry
+from epochal.data.store.open import open_store
+from epochal.tasks.tracking import background, connection, exporter
+from epochal.tasks.tracking.background import RunIdentity, Tracker
+from epochal.tasks.upkeep import find_garbage, remove_garbage, verify_store
+
+STORE = "memory://simulated/store"
+SETS = {
+    "store": STORE,
+    "launch__kind": "local",
+    "launch__max_restarts": 2,
+    "checkpoint__every_seconds": 0.2,
+    "loader__workers": 0,
+}
+"""What a simulated run has whatever its history's config says: bytes do not follow from it."""
+EXPECTED_CODES = frozenset({2, 75})
+"""Exit codes of errors that say what to do; 3 too, where a trainer was ended or lost."""
+BEGIN_BY_S = 1e5
+"""Of virtual time: what runs beside a life has begun by then, or its life was over before."""
+
+
+class Simulation:
+    """One history at work."""
+
+    def __init__(self, history: History, config: Path, folder: Path, usual: dict[str, int]) -> None:
+        self.history, self.config, self.usual = history, config, usual
+        self.scheduler = Scheduler(history.seed)
+        self.bucket = Bucket()
+        self.faults = Faults((), {})
+        self.mlflow = services.SimulatedMlflow(lambda: self.faults)
+        self.prefect = services.SimulatedPrefect(lambda: self.faults)
+        self.broken: str | None = None
+        self.notices: list[str] = []
+        self.counted: dict[str, int] = {}
+        self.left: dict[str, Any] | None = None
+        self._interruptions: dict[Process, Any] = {}
+        self._folder = folder
+        self._put_in_place()
+
+    def _put_in_place(self) -> None:
+        clock.put_in_place()
+        ranks.put_in_place()
+        Here.scheduler = self.scheduler
+        ranks.World.faults = lambda: self.faults
+        ranks.World.interrupt = self._interrupt
+        opening.backend_at = self._backend_at
+        retry._random = self.scheduler.random
+        background.connect = lambda uri: self.mlflow
+        background.unreachable = lambda uri: None
+        connection.tracker_lock = exporter.tracker_lock = self.mlflow.locked
+
+    def _backend_at(self, address: str) -> SimulatedStorage:
+        assert address == STORE, address
+        return SimulatedStorage(self.bucket, self.scheduler, lambda: self.faults, self._folder)
+
+    def _interrupt(self, process: Process) -> None:
+        """As SIGTERM."""
+        import signal
+
+        interruption = self._interruptions.get(process)
+        if interruption is None:
+            self.scheduler.kill(process, -signal.SIGTERM)
+        else:
+            interruption._note(signal.SIGTERM, None)
+
+    # --- lives -------------------------------------------------------------------------------
+
+    def run(self) -> tuple[bool, int, tuple[bool, ...]]:
+        """Whether it came to its end, after how many lives, and which faults were reached."""
+        reached: list[bool] = []
+        number = 0
+        for number, life in enumerate(self.history.lives, 1):
+            self._live(number, life)
+            reached += self.faults.reached
+            if self.over:
+                return False, number, (*reached, *(False for _ in self.history.faults[len(reached):]))
+        for _ in range(MORE_LIVES):
+            number += 1
+            if self._live(number, Life()):
+                self.faults = Faults((), {})
+                return True, number, tuple(reached)
+            if self.over:
+                break
+        return False, number, tuple(reached)
+
+    @property
+    def over(self) -> bool:
+        """Whether there is no sense in going on."""
+        return self.broken is not None or self.scheduler.deadlock is not None
+
+    def _live(self, number: int, life: Life) -> bool:
+        """One life; whether it came to its end."""
+        scheduler = self.scheduler
+        self.faults = Faults(life.faults, self.usual)
+        scheduler.note(f"life {number}")
+        flow = Process(f"flow{number}")
+        outcome: list[str] = []
+        work = partial(self._command, flow, life.processes, number, outcome)
+        scheduler.spawn(flow, flow.name, work)
+        others = [flow]
+        for place, (what, at) in enumerate(life.beside):
+            other = Process(f"{what}{number}-{place}")
+            others.append(other)
+            begin = partial(self._beside, other, what, at, flow, life, number)
+            scheduler.spawn(other, other.name, begin)
+        scheduler.wait(lambda: all(map(self._is_gone, others)), "the end of the life")
+        self.counted = dict(self.faults.counted)
+        self._interruptions.clear()
+        channels.ENDS.clear()
+        scheduler.note(f"life {number} ended {outcome}")
+        return outcome == ["whole"]
+
+    def _is_gone(self, process: Process) -> bool:
+        return self.scheduler.is_over(process) and all(map(self._is_gone, process.children))
+
+    def _beside(
+        self, process: Process, what: str, at: float, flow: Process, life: Life, number: int
+    ) -> None:
+        first = at * self.usual.get("store", 0)
+        self.scheduler.wait(
+            lambda: self.faults.counted["store"] >= first or not flow.alive, "its turn", BEGIN_BY_S
+        )
+        if not flow.alive:
+            return
+        if what == "second":
+            self._command(process, life.processes, number, [])
+        else:
+            self._expected(process, lambda: self._look_after(what))
+            self.scheduler.kill(process, 0)
+
+    def _look_after(self, what: str) -> None:
+        store = open_store(STORE)
+        if what == "gc":
+            remove_garbage(store, find_garbage(store))
+        else:
+            verify_store(store)
+
+    def _expected(self, process: Process, work: Callable[[], None]) -> bool:
+        """Does it; whether it came to its end. What no user may see is noted."""
+        try:
+            work()
+        except EpochalError as error:
+            self.notices.append(f"{process.name}: {type(error).__name__}: {error}")
+            lost = any(child.code not in (None, 0) for child in process.children)
+            if error.exit_code not in EXPECTED_CODES and not (lost and error.exit_code == 3):
+                self.broken = traceback.format_exc()
+            return False
+        except Exception:  # noqa: BLE001 - whatever it is, a user would see its traceback
+            self.broken = traceback.format_exc()
+            return False
+        return True
+
+    def _command(self, process: Process, processes: int, number: int, outcome: list[str]) -> None:
+        """What `epochal train` does, from the opening of the run to its end."""
+        del number
+        whole = self._expected(process, lambda: self._train(process, processes))
+        if whole:
+            outcome.append("whole")
+        self.scheduler.kill(process, 0)
+
+    def _train(self, process: Process, processes: int) -> None:
+        run = BareRun(self.config, **SETS, launch__processes=processes)
+        self.run_of_last = run
+        self._interruptions[process] = run.session.interruption
+        tracker = self._tracker(run)
+        run.run.tracker, run.session.deliver_part = tracker, tracker.deliver_part
+        tracker.start(computing=not run.view.is_whole)
+        status = "KILLED"
+        try:
+            for stage in run.run.stages():
+                self.prefect.report("Running")
+                run.run.run_stage(stage)
+                self.prefect.report("Completed")
+            status = "FINISHED"
+        finally:
+            if process.alive:
+                tracker.finish(status, best=run.view.best, tags={})
+                run.run.close()
+        store = run.session.store
+        remove_garbage(store, find_garbage(store))
+
+    def _tracker(self, run: BareRun) -> Tracker:
+        plan, config = run.plan, run.view.config
+        return Tracker(
+            uri="sqlite:///simulated",
+            experiment=config.tracking.experiment,
+            run=RunIdentity(
+                name=plan.run,
+                generation=plan.generation,
+                branched_from=plan.branched_from,
+                shared_epochs=plan.shared_epochs,
+                identity=plan.identity,
+                lineage=plan.lineage,
+            ),
+            params={"epochs": str(config.epochs)},
+            tags={},
+            stages=run.session.stage_store,
+            log_every_updates=1,
+            per_group=False,
+            notice=self.notices.append,
+            thinned=False,
+        )
+
+    # --- what is left ------------------------------------------------------------------------
+
+    def what_is_left(self) -> dict[str, Any]:
+        """As `left_by`, with the points that MLflow holds: (metric, update) → values."""
+        body = left_by(self.run_of_last)
+        points: dict[str, list[str]] = {}
+        for held in self.mlflow.runs.values():
+            if held.deleted:
+                continue
+            for key, step, _, value in held.points:
+                if not key.startswith("goodput"):
+                    points.setdefault(f"{key} at update {step}", []).append(float(value).hex())
+        body["tracker"] = {name: sorted(values) for name, values in sorted(points.items())}
+        return body
+
