@@ -95,3 +95,7 @@ class Faults:
     def reached(self) -> tuple[bool, ...]:
         """Of each planned fault, whether an operation met it."""
         return tuple(one.reached for one in self._planned)
+
+    def met(self, where: set[str]) -> bool:
+        """Whether one of them, at one of these places, was reached."""
+        return any(one.reached and one.fault.where in where for one in self._planned)

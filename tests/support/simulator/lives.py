@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from support.histories.history import MORE_LIVES, History, Life
-from support.histories.judge import left_by
 from support.runs.bare_run import BareRun
+from support.runs.forked_runs import found
 from support.simulator import channels, clock, ranks, services
 from support.simulator.clock import Here
 from support.simulator.faults import Faults
 from support.simulator.scheduler import Process, Scheduler
 from support.simulator.storage import Bucket, SimulatedStorage
 
-from epochal.data.errors import EpochalError
+from epochal.data.errors import EpochalError, TrainingFailed
 from epochal.data.store import open as opening
 from epochal.data.store import retry
 from epochal.data.store.open import open_store
@@ -160,8 +160,8 @@ class Simulation:
             work()
         except EpochalError as error:
             self.notices.append(f"{process.name}: {type(error).__name__}: {error}")
-            lost = any(child.code not in (None, 0) for child in process.children)
-            if error.exit_code not in EXPECTED_CODES and not (lost and error.exit_code == 3):
+            lost = isinstance(error, TrainingFailed) and self.faults.met({"process", "channel"})
+            if error.exit_code not in EXPECTED_CODES and not lost:
                 self.broken = traceback.format_exc()
             return False
         except Exception:  # noqa: BLE001 - whatever it is, a user would see its traceback
@@ -223,8 +223,8 @@ class Simulation:
     # --- what is left ------------------------------------------------------------------------
 
     def what_is_left(self) -> dict[str, Any]:
-        """As `left_by`, with the points that MLflow holds: (metric, update) → values."""
-        body = left_by(self.run_of_last)
+        """All that must be equal, plain JSON. tracker: (metric, update) → values that MLflow holds."""
+        body = found(self.run_of_last)
         points: dict[str, list[str]] = {}
         for held in self.mlflow.runs.values():
             if held.deleted:
@@ -233,5 +233,5 @@ class Simulation:
                 if not key.startswith("goodput"):
                     points.setdefault(f"{key} at update {step}", []).append(float(value).hex())
         body["tracker"] = {name: sorted(values) for name, values in sorted(points.items())}
-        return body
+        return {**body, "points": [], "twice": [], "changed": []}
 

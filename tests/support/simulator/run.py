@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.histories.history import Ending, History, Life
+from support.histories.history import Ending, History
 from support.histories.judge import differences
 from support.histories.project import history_project
 
@@ -47,7 +47,7 @@ def unbroken_of(history: History) -> Unbroken:
     """Of the history's config."""
     name = json.dumps(history.config, sort_keys=True)
     if name not in _unbroken:
-        body = _forked(History(0, history.config, (Life(),)), {})
+        body = _forked(History(0, history.config, ()), {})
         if not body["whole"] or body["left"]["problems"] or body["left"]["twice"]:
             message = f"the unbroken run of {name} does not end well: {body}"
             raise RuntimeError(message)
