@@ -1,5 +1,6 @@
 """The lives of one history: the command's work, what runs beside it, and what meets them."""
 
+import random
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -13,29 +14,39 @@ from support.simulator import channels, clock, ranks, services
 from support.simulator.clock import Here
 from support.simulator.faults import Faults
 from support.simulator.scheduler import Process, Scheduler
-from support.simulator.storage import Bucket, SimulatedStorage
+from support.simulator.disk import SimulatedDisk
+from support.simulator.storage import Objects, Seen, SimulatedStorage
 
 from epochal.data.errors import EpochalError, TrainingFailed
 from epochal.data.store import open as opening
 from epochal.data.store import retry
+from epochal.data.store.local import LocalBackend
+from epochal.data.store.local_disk import use_disk
 from epochal.data.store.open import open_store
 from epochal.tasks.tracking import background, connection, exporter
 from epochal.tasks.tracking.background import RunIdentity, Tracker
 from epochal.tasks.upkeep import find_garbage, remove_garbage, verify_store
 
-STORE = "memory://simulated/store"
 SETS = {
-    "store": STORE,
     "launch__kind": "local",
     "launch__max_restarts": 2,
     "checkpoint__every_seconds": 0.2,
     "loader__workers": 0,
 }
 """What a simulated run has whatever its history's config says: bytes do not follow from it."""
+IN_FOLDERS = 0.3
+"""The share of histories with their store in a folder, of those without a fault of a disk."""
 EXPECTED_CODES = frozenset({2, 75})
 """Exit codes of errors that say what to do; 3 too, where a trainer was ended or lost."""
 BEGIN_BY_S = 1e5
 """Of virtual time: what runs beside a life has begun by then, or its life was over before."""
+
+
+def in_folder(history: History) -> bool:
+    """Whether its store is a folder, over a disk that may lose power; else a bucket."""
+    if any(fault.where == "disk" for _, fault in history.faults):
+        return True
+    return random.Random(f"storage {history.seed}").random() < IN_FOLDERS
 
 
 class Simulation:
@@ -44,7 +55,10 @@ class Simulation:
     def __init__(self, history: History, config: Path, folder: Path, usual: dict[str, int]) -> None:
         self.history, self.config, self.usual = history, config, usual
         self.scheduler = Scheduler(history.seed)
-        self.bucket = Bucket()
+        self.store = "memory://simulated/store"
+        if in_folder(history):
+            self.store = f"file://{folder}/store"
+        self._objects, self._seen = Objects(folder), Seen()
         self.faults = Faults((), {})
         self.mlflow = services.SimulatedMlflow(lambda: self.faults)
         self.prefect = services.SimulatedPrefect(lambda: self.faults)
@@ -63,14 +77,17 @@ class Simulation:
         ranks.World.faults = lambda: self.faults
         ranks.World.interrupt = self._interrupt
         opening.backend_at = self._backend_at
+        use_disk(SimulatedDisk(self.scheduler, lambda: self.faults, folder=self._folder / "attic"))
         retry._random = self.scheduler.random
         background.connect = lambda uri: self.mlflow
         background.unreachable = lambda uri: None
         connection.tracker_lock = exporter.tracker_lock = self.mlflow.locked
 
     def _backend_at(self, address: str) -> SimulatedStorage:
-        assert address == STORE, address
-        return SimulatedStorage(self.bucket, self.scheduler, lambda: self.faults, self._folder)
+        assert address == self.store, address
+        folder = address.removeprefix("file://")
+        inner = self._objects if folder == address else LocalBackend(Path(folder))
+        return SimulatedStorage(inner, self.scheduler, lambda: self.faults, self._seen)
 
     def _interrupt(self, process: Process) -> None:
         """As SIGTERM."""
@@ -148,7 +165,7 @@ class Simulation:
             self.scheduler.kill(process, 0)
 
     def _look_after(self, what: str) -> None:
-        store = open_store(STORE)
+        store = open_store(self.store)
         if what == "gc":
             remove_garbage(store, find_garbage(store))
         else:
@@ -178,7 +195,7 @@ class Simulation:
         self.scheduler.kill(process, 0)
 
     def _train(self, process: Process, processes: int) -> None:
-        run = BareRun(self.config, **SETS, launch__processes=processes)
+        run = BareRun(self.config, **SETS, store=self.store, launch__processes=processes)
         self.run_of_last = run
         self._interruptions[process] = run.session.interruption
         tracker = self._tracker(run)

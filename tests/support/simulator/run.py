@@ -6,6 +6,7 @@ that nothing meets.
 """
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -117,6 +118,7 @@ def _lived(history: History, folder: Path, usual: dict[str, int]) -> dict[str, A
     from support.simulator.lives import Simulation
 
     os.environ["HOME"] = tempfile.tempdir = str(folder)
+    logging.getLogger("epochal").setLevel(logging.ERROR)
     for name in ("model", "images", "own"):
         sys.modules.pop(name, None)
     project = history_project(folder / "project", history.config)

@@ -216,8 +216,7 @@ class Scheduler:
 
     def _end_all(self, why: str) -> None:
         self.deadlock = why
-        for process in {task.process for task in self._tasks if task.process is not None}:
-            self.kill(process, code=-9)
+        self.kill_all()
 
     # --- processes ---------------------------------------------------------------------------
 
@@ -230,6 +229,11 @@ class Scheduler:
             self.kill(child)
         for told in process.ended:
             told()
+
+    def kill_all(self) -> None:
+        """Ends all processes."""
+        for process in [task.process for task in self._tasks if task.process is not None]:
+            self.kill(process)
 
     def is_over(self, process: Process) -> bool:
         """Whether none of its threads is left."""

@@ -1,4 +1,4 @@
-"""A storage in memory, as a client of an object store sees one: it may answer late, wrong or never.
+"""A storage as its clients see one: it may answer late, wrong or never.
 
 What is written is whole or not there, and stays as it is. A request can be lost before it is done
 or after, be done a second time, or long after the client has given up; a listing can be an old one;
@@ -10,13 +10,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from support.simulator.faults import Faults
 from support.simulator.scheduler import Scheduler
 
 from epochal.data.store.backend import R, T, UnfinishedUpload
+from epochal.data.store.local import LocalBackend
 
 LONGEST_S = 0.02
 """A request takes up to so long."""
@@ -25,49 +27,103 @@ HANG_S = 90.0
 LATE_S = 20.0
 """Up to so long after its client has given up a request may still be done."""
 KEPT_LISTINGS = 8
+LOCALLY = {"late_answer": "timeout", "doubled": "lost_answer"}
+"""What these are in a folder, where nothing travels."""
 
 
-class Bucket:
-    """The objects, and what the last listings would have shown. Outlives the processes."""
+class Objects:
+    """A bucket: the objects, each whole. It is a `Backend` that does not fail; outlives processes."""
 
-    def __init__(self) -> None:
+    exclusive = True
+
+    def __init__(self, folder: Path) -> None:
         self.objects: dict[str, bytes] = {}
-        self._before: list[dict[str, int]] = []
+        self._folder = folder
 
-    def changed(self) -> None:
-        """Before a change: keeps what a listing shows now."""
-        self._before.append(self._sizes())
-        del self._before[:-KEPT_LISTINGS]
+    def put_new(self, path: str, source: bytes | Path) -> None:
+        """As `Backend` has it; likewise the others."""
+        if path in self.objects:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        self.objects[path] = source.read_bytes() if isinstance(source, Path) else source
 
-    def _sizes(self) -> dict[str, int]:
-        return {path: len(data) for path, data in self.objects.items()}
+    def read(self, path: str, *, max_bytes: int) -> bytes:
+        if path not in self.objects:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return self.objects[path][: max_bytes + 1]
 
-    def listed(self, folder: str, *, old: int | None) -> dict[str, int]:
-        """Path → bytes below a folder. old: as so many changes ago; None: as it is."""
-        sizes = self._sizes() if old is None or not self._before else self._before[-old:][0]
+    def size(self, path: str) -> int | None:
+        data = self.objects.get(path)
+        return None if data is None else len(data)
+
+    def listing(self, folder: str) -> dict[str, int]:
+        if folder in self.objects:
+            return {folder: len(self.objects[folder])}
         start = f"{folder}/" if folder else ""
-        if folder in sizes:
-            return {folder: sizes[folder]}
-        return {path: sizes[path] for path in sorted(sizes) if path.startswith(start)}
+        return {
+            path: len(data)
+            for path, data in sorted(self.objects.items())
+            if path.startswith(start)
+        }
+
+    def delete(self, path: str) -> None:
+        self.objects.pop(path, None)
+
+    @contextmanager
+    def fetch(self, path: str) -> Iterator[Path]:
+        data = self.read(path, max_bytes=1 << 40)
+        with self.scratch() as folder:
+            local = folder / path.rpartition("/")[2]
+            local.write_bytes(data)
+            yield local
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class Seen:
+    """What listings have shown in a history: folder → the last of them. A stale one is of these."""
+
+    listings: dict[str, list[dict[str, int]]] = field(default_factory=dict)
+
+    def add(self, folder: str, listing: dict[str, int]) -> None:
+        kept = self.listings.setdefault(folder, [])
+        kept.append(listing)
+        del kept[:-KEPT_LISTINGS]
 
 
 class SimulatedStorage:
-    """The `Backend` of one store that a process has opened."""
+    """The `Backend` of one store that a process has opened: what is behind it, and how it fails.
+
+    inner: the objects, or the product's own backend of a folder, below which is a simulated disk.
+    """
 
     exclusive = True
 
     def __init__(
-        self, bucket: Bucket, scheduler: Scheduler, faults: Callable[[], Faults], folder: Path
+        self,
+        inner: Objects | LocalBackend,
+        scheduler: Scheduler,
+        faults: Callable[[], Faults],
+        seen: Seen,
     ) -> None:
-        self._bucket = bucket
+        self._inner = inner
         self._scheduler = scheduler
         self._faults = faults
-        self._folder = folder
+        self._seen = seen
+        self._remote = isinstance(inner, Objects)
 
     def _do(self, name: str, path: str, operation: Callable[[], R]) -> tuple[R, str | None]:
         """What an operation gives, and the fault that meets its answer."""
         scheduler = self._scheduler
         kind = self._faults().strike("store", name)
+        if not self._remote and kind in LOCALLY:
+            kind = LOCALLY[kind]
         scheduler.note(f"{name} {_known(path)} {kind or ''}")
         process = scheduler.process
         if kind in {"kill", "torn"} and process is not None:  # half an upload is seen by nobody
@@ -116,25 +172,14 @@ class SimulatedStorage:
 
     def put_new(self, path: str, source: bytes | Path) -> None:
         """As `Backend` has it."""
-        data = source.read_bytes() if isinstance(source, Path) else source
-
-        def put() -> None:
-            if path in self._bucket.objects:
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-            self._bucket.changed()
-            self._bucket.objects[path] = data
-
-        self._do("put_new", path, put)
+        if self._remote and isinstance(source, Path):
+            source = source.read_bytes()  # a late request has them too
+        self._do("put_new", path, lambda: self._inner.put_new(path, source))
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
         """As `Backend` has it."""
-        data, kind = self._do("read", path, lambda: self._found(path))
-        return self._changed(data, kind)[: max_bytes + 1]
-
-    def _found(self, path: str) -> bytes:
-        if path not in self._bucket.objects:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        return self._bucket.objects[path]
+        data, kind = self._do("read", path, lambda: self._inner.read(path, max_bytes=max_bytes))
+        return self._changed(data, kind)
 
     def _changed(self, data: bytes, kind: str | None) -> bytes:
         """The bytes as they come."""
@@ -149,19 +194,14 @@ class SimulatedStorage:
 
     def size(self, path: str) -> int | None:
         """As `Backend` has it."""
-
-        def size() -> int | None:
-            data = self._bucket.objects.get(path)
-            return None if data is None else len(data)
-
-        return self._do("size", path, size)[0]
+        return self._do("size", path, lambda: self._inner.size(path))[0]
 
     def listing(self, folder: str) -> dict[str, int]:
         """As `Backend` has it."""
-        listed, kind = self._do("listing", folder, lambda: self._bucket.listed(folder, old=None))
+        listed, kind = self._do("listing", folder, lambda: self._inner.listing(folder))
+        self._seen.add(folder, listed)
         if kind == "stale_list":
-            old = 1 + self._scheduler.random.randrange(KEPT_LISTINGS)
-            return self._bucket.listed(folder, old=old)
+            return self._scheduler.random.choice(self._seen.listings[folder])
         return listed
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
@@ -170,26 +210,29 @@ class SimulatedStorage:
 
     def delete(self, path: str) -> None:
         """As `Backend` has it."""
-
-        def delete() -> None:
-            self._bucket.changed()
-            self._bucket.objects.pop(path, None)
-
-        self._do("delete", path, delete)
+        self._do("delete", path, lambda: self._inner.delete(path))
 
     def move(self, path: str, target: str) -> None:
-        """As `Backend` has it: a copy, then a deletion, between which others may come."""
-        data, _ = self._do("move", path, lambda: self._found(path))
+        """As `Backend` has it; of objects a copy, then a deletion, between which others may come."""
+        inner = self._inner
+        if isinstance(inner, LocalBackend):
+            self._do("move", path, lambda: inner.move(path, target))
+            return
+        data, _ = self._do("move", path, lambda: inner.read(path, max_bytes=1 << 40))
         self.put_new(target, data)
         self.delete(path)
 
     @contextmanager
     def fetch(self, path: str) -> Iterator[Path]:
         """As `Backend` has it."""
-        data, kind = self._do("fetch", path, lambda: self._found(path))
-        with self._private() as folder:
-            local = folder / path.rpartition("/")[2]
-            local.write_bytes(self._changed(data, kind))
+        with ExitStack() as stack:
+            local, kind = self._do(
+                "fetch", path, lambda: stack.enter_context(self._inner.fetch(path))
+            )
+            if kind in {"flip", "short_read"}:  # of a copy: the file may be the object itself
+                copy = stack.enter_context(self._inner.scratch()) / local.name
+                copy.write_bytes(self._changed(local.read_bytes(), kind))
+                local = copy
             yield local
 
     def forget(self, path: str) -> None:
@@ -206,16 +249,8 @@ class SimulatedStorage:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """As `Backend` has it."""
-        with self._private() as folder:
+        with self._inner.scratch() as folder:
             yield folder
-
-    @contextmanager
-    def _private(self) -> Iterator[Path]:
-        folder = Path(tempfile.mkdtemp(dir=self._folder))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _known(path: str) -> str:
