@@ -46,7 +46,8 @@ class SimulatedDisk:
         """Counts a call; raises where it is to fail, else gives the kind of what comes after."""
         scheduler = self._scheduler
         kind = self._faults().strike("disk", name)
-        scheduler.note(f"{name} {path.name if name == 'link' else ''} {kind or ''}")
+        told = path.name if name == "link" and "tmp" not in path.parts else ""
+        scheduler.note(f"{name} {told} {kind or ''}")
         if kind == "torn" and tear is not None:
             tear()
         if kind == "power":

@@ -30,7 +30,7 @@ from epochal.tasks.upkeep import find_garbage, remove_garbage, verify_store
 SETS = {
     "launch__kind": "local",
     "launch__max_restarts": 2,
-    "checkpoint__every_seconds": 0.2,
+    "checkpoint__every_seconds": 0.05,
     "loader__workers": 0,
 }
 """What a simulated run has whatever its history's config says: bytes do not follow from it."""
@@ -127,7 +127,10 @@ class Simulation:
     def _live(self, number: int, life: Life) -> bool:
         """One life; whether it came to its end."""
         scheduler = self.scheduler
-        self.faults = Faults(life.faults, self.usual)
+        usual = dict(self.usual)
+        if "process" in usual:  # of the micro-steps each rank has its share
+            usual["process"] = -(-usual["process"] // life.processes)
+        self.faults = Faults(life.faults, usual)
         scheduler.note(f"life {number}")
         flow = Process(f"flow{number}")
         outcome: list[str] = []

@@ -25,7 +25,7 @@ from epochal.tasks.launch.process_link import FollowerLink, ProcessLink
 from epochal.tasks.launch.requests import Worker, handle
 from epochal.tasks.launch.trainer_process import died
 
-STEP_S = 0.05
+STEP_S = 0.2
 """A micro-step takes up to so long."""
 STOPPED_S = 15.0
 """A process that was stopped goes on after up to so long."""

@@ -249,7 +249,8 @@ class SimulatedStorage:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """As `Backend` has it."""
-        with self._inner.scratch() as folder:
+        with ExitStack() as stack:
+            folder, _ = self._do("scratch", "", lambda: stack.enter_context(self._inner.scratch()))
             yield folder
 
 
