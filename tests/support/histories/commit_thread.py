@@ -137,7 +137,7 @@ def commit_by(rule: CommitRule, threads: CommitThread) -> None:
         _commit_at_once()
         return
     begin, work, end = CommitWriter.begin, CommitWriter._work, CommitWriter.end
-    claim = _DirectLink.claim_buffer
+    wait = _DirectLink.wait_for_buffer
 
     def begin_in_turn(self: CommitWriter, commit: EpochCommit) -> None:
         threads.run_all()
@@ -160,10 +160,9 @@ def commit_by(rule: CommitRule, threads: CommitThread) -> None:
         threads.run_all()
         end(self, **given)
 
-    def claim_in_turn(self: _DirectLink) -> None:
-        self._trainer.give_up_commit()
+    def wait_in_turn(self: _DirectLink) -> None:
         threads.run_until(self._trainer._free.is_set)
-        claim(self)
+        wait(self)
 
     due = MidEpochSaver.is_due
 
@@ -173,7 +172,7 @@ def commit_by(rule: CommitRule, threads: CommitThread) -> None:
 
     CommitWriter.begin, CommitWriter._work = begin_in_turn, work_in_turn  # type: ignore[method-assign]
     CommitWriter.end = end_in_turn  # type: ignore[method-assign]
-    _DirectLink.claim_buffer = claim_in_turn  # type: ignore[method-assign]
+    _DirectLink.wait_for_buffer = wait_in_turn  # type: ignore[method-assign]
     MidEpochSaver.is_due = is_due  # type: ignore[method-assign]
 
 

@@ -45,7 +45,7 @@ class Unbroken:
 
 @dataclass
 class Forked:
-    """Runs histories in a folder. One at a time: others need a folder and a process of their own."""
+    """Runs histories in a folder, one at a time; others need their own folder and process."""
 
     folder: Path
     _unbroken: dict[str, Unbroken] = field(default_factory=dict)

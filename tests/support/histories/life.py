@@ -214,7 +214,9 @@ class _Life:
         self._threads.before_operation()
         if self._gate is not None:
             self._gate()
-        shown = TEMPORARY if path.startswith(TEMPORARY) else path  # names there are random
+        top = path.partition("/")[0]
+        # Names there are random, or of the data's files by their time.
+        shown = top if top in {TEMPORARY, "fingerprints"} else path
         self._trace.update(f"{name} {shown}\n".encode())
 
     def _die(self) -> None:
