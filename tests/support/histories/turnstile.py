@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,15 +27,17 @@ class Hung(Exception):
 
 @dataclass(frozen=True)
 class Gate:
-    """A process's end: asks, and waits to be let through."""
+    """A process's end: asks, and waits to be let through; one of its threads after the other."""
 
     asks: int
     goes: int
+    _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self) -> None:
         """Returns when the operation may be done."""
-        os.write(self.asks, b"?")
-        os.read(self.goes, 1)
+        with self._turn:
+            os.write(self.asks, b"?")
+            os.read(self.goes, 1)
 
 
 @dataclass
@@ -73,12 +76,11 @@ class Child:
         ready = dict(poll.poll(LIMIT_S * 1000))
         if not ready:
             raise Hung(f"{self.name} neither asks for an operation nor ends")
-        if self._handle in ready:
-            _, status = os.waitpid(self.pid, 0)
-            self.close(os.waitstatus_to_exitcode(status))
+        if self._handle not in ready and os.read(self.asked, 1):
+            self.waits = True
             return
-        os.read(self.asked, 1)
-        self.waits = True
+        _, status = os.waitpid(self.pid, 0)  # it has ended, or is about to: its pipe is closed
+        self.close(os.waitstatus_to_exitcode(status))
 
     def go(self) -> None:
         """Lets it do its operation."""
