@@ -24,7 +24,7 @@ from random import Random
 from typing import Any
 
 import torch
-from support.histories.history import MORE_LIVES, Ending, History, Life
+from support.histories.history import MORE_LIVES, Ending, Fault, History, Life
 from support.histories.judge import differences
 from support.histories.life import Answer, Order, live
 from support.histories.project import history_project
@@ -130,9 +130,7 @@ class Forked:
             answer=self.folder / "answer.json",
             parts=self.folder / "parts" / "parts.jsonl",
             processes=life.processes,
-            faults=tuple(
-                (fault, fault.operation((counts or {})[fault.where])) for fault in life.faults
-            ),
+            faults=tuple((fault, _operation(fault, counts or {})) for fault in life.faults),
             alone=not life.beside,
         )
 
@@ -163,6 +161,11 @@ class Forked:
         for child, other in zip(children[1:], _started(children, orders), strict=True):
             told.take(child, other.what, Answer.read(other.answer), unbroken)
         return first, Answer.read(order.answer), told
+
+
+def _operation(fault: Fault, counts: Mapping[str, int]) -> int:
+    """The first operation at which it fails, as that fault counts them."""
+    return fault.operation(counts["reads" if fault.kind == "flip" else fault.where])
 
 
 def _started(children: list[Child], orders: list[Order]) -> list[Order]:

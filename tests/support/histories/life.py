@@ -6,6 +6,7 @@ What it does to the product's classes and to the storage is gone with the proces
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import traceback
@@ -66,7 +67,8 @@ class Order:
 @dataclass(frozen=True)
 class Answer:
     """What a life tells. found: what it left, where it came to its end. counts: place →
-    operations. reached: of its faults. trace: a digest of its operations, in order.
+    operations; `reads` are those of the store that read. reached: of its faults. trace: a digest
+    of its operations, in order.
     """
 
     found: Mapping[str, Any] | None = None
@@ -83,6 +85,7 @@ class Answer:
 
 def live(order: Order, gate: Gate) -> None:
     """Does it, and ends the process."""
+    logging.getLogger("epochal").setLevel(logging.ERROR)  # it warns of each flipped bit
     code, life = BROKEN, _Life(order, gate)
     try:
         life()
@@ -117,7 +120,11 @@ class _Life:
             )
             for fault, at in order.faults
         ]
-        self._counts = {"store": FaultPlan(), "disk": FaultPlan(level="disk")}
+        self._counts = {
+            "store": FaultPlan(),
+            "reads": FaultPlan("flip"),
+            "disk": FaultPlan(level="disk"),
+        }
 
     def __call__(self) -> None:
         order = self.order
