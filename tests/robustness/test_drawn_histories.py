@@ -80,8 +80,8 @@ def test_each_fault_and_each_company_is_drawn(histories):
     assert {len(history.lives) for history in histories} == set(range(1, MAX_LIVES + 1))
     lives = [life for history in histories for life in history.lives]
     assert {what for life in lives for what, _ in life.beside} == set(draw.BESIDE)
-    assert {life.processes for life in lives} == {1, 2}
-    assert {fault.rank for fault in faults} == {0, 1}
+    assert {life.processes for life in lives} == {1, 2, 3}
+    assert {fault.rank for fault in faults} == {0, 1, 2}
 
 
 def test_no_more_processes_than_shards(histories):

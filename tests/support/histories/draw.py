@@ -154,7 +154,7 @@ def _before_end(faults: list[Fault]) -> list[Fault]:
 
 def _processes(config: dict[str, Any]) -> tuple[int, ...]:
     """How many may share an update: at most as many as there are shards."""
-    return (1, 1, 1, 2) if config["gradients"]["shards"] > 1 else (1,)
+    return {1: (1,), 2: (1, 1, 1, 2), 4: (1, 1, 1, 2, 3)}[config["gradients"]["shards"]]
 
 
 def _beside(draw: random.Random) -> tuple[tuple[str, float], ...]:

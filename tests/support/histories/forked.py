@@ -45,9 +45,13 @@ class Unbroken:
 
 @dataclass
 class Forked:
-    """Runs histories in a folder, one at a time; others need their own folder and process."""
+    """Runs histories in a folder, one at a time; others need their own folder and process.
+
+    expected: where unbroken ends are kept, for other processes too; None: nowhere.
+    """
 
     folder: Path
+    expected: Path | None = None
     _unbroken: dict[str, Unbroken] = field(default_factory=dict)
 
     def unbroken(self, config: Mapping[str, Any]) -> Unbroken:
@@ -57,13 +61,25 @@ class Forked:
             project = history_project(self.folder / f"project-{name}", config)
             with environment(HOME=str(self.folder / "home")):
                 self._warm(project.config)
-                self._begin_anew()
-                child, answer, _ = self._life(self._order(project.config, History(0, config, ())))
-            assert child.code == 0, answer.error
-            assert answer.found is not None
-            assert answer.found["problems"] == [], answer.found["problems"]
-            self._unbroken[name] = Unbroken(answer.found, answer.counts, project.config)
+                kept = None if self.expected is None else self.expected / f"{name}.json"
+                if kept is None or not kept.exists():
+                    found, counts = self._computed(project.config, config)
+                    if kept is not None:
+                        kept.write_text(json.dumps([found, counts]))
+                else:
+                    found, counts = json.loads(kept.read_text())
+            self._unbroken[name] = Unbroken(found, counts, project.config)
         return self._unbroken[name]
+
+    def _computed(
+        self, path: Path, config: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], Mapping[str, int]]:
+        self._begin_anew()
+        child, answer, _ = self._life(self._order(path, History(0, config, ())))
+        assert child.code == 0, answer.error
+        assert answer.found is not None
+        assert answer.found["problems"] == [], answer.found["problems"]
+        return answer.found, answer.counts
 
     def _warm(self, config: Path) -> None:
         """One thread in torch, for a pool of threads does not survive a fork."""
