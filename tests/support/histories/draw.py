@@ -30,6 +30,9 @@ FAULTS: dict[str, tuple[str, ...]] = {
 LASTING = 1000
 """A count of failures that outlasts a life: the storage stays as it is until the next one."""
 
+OF_A_MACHINE = frozenset({"power", "zero_length"})
+"""Kinds that end all that runs on it, so that no other process is at work beside such a life."""
+
 BESIDE = ("second", "gc", "verify")
 
 SAMPLING: dict[str, dict[str, Any]] = {"none": {"policy": "none"}, **POLICIES}
@@ -143,7 +146,7 @@ def _lives(
 
 
 def _ends(fault: Fault) -> bool:
-    return fault.kind.startswith("kill") or fault.kind in {"torn", "power", "term"}
+    return fault.kind.startswith("kill") or fault.kind in {"torn", "term", *OF_A_MACHINE}
 
 
 def _before_end(faults: list[Fault]) -> list[Fault]:
@@ -176,7 +179,7 @@ def _fits(fault: Fault, processes: int, beside: tuple[tuple[str, float], ...]) -
     Power is lost by a whole machine, with all that runs on it; a signal to a life of several
     processes goes to that of the flow, at a moment that no count of micro-steps tells.
     """
-    if fault.kind == "power" and beside:
+    if fault.kind in OF_A_MACHINE and beside:
         return Fault("disk", "kill", fault.at)
     if fault.where == "process" and processes > 1:
         return Fault("process", "kill", fault.at, rank=int(fault.at * 1000) % processes)
