@@ -8,6 +8,7 @@ would refuse is not drawn.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 from support.histories.history import Fault, History, Life
@@ -28,6 +29,9 @@ FAULTS: dict[str, tuple[str, ...]] = {
 
 LASTING = 1000
 """A count of failures that outlasts a life: the storage stays as it is until the next one."""
+
+OF_A_MACHINE = frozenset({"power", "zero_length"})
+"""Kinds that end all that runs on it, so that no other process is at work beside such a life."""
 
 BESIDE = ("second", "gc", "verify")
 
@@ -122,18 +126,38 @@ def _lives(
     count = draw.randint(1, min(MAX_LIVES, total + 1))
     by_life: list[list[Fault]] = [[] for _ in range(count)]
     for number in range(total):  # the first life has one, so that there is something to recover
-        by_life[0 if number == 0 else draw.randrange(count)].append(_fault(draw, faults))
+        into = by_life[0 if number == 0 else draw.randrange(count)]
+        fault = _fault(draw, faults)
+        while _ends(fault) and any(_ends(one) for one in into):  # a life ends once
+            fault = _fault(draw, faults)
+        into.append(fault)
     lives = []
     for given in by_life:
         beside = _beside(draw)
         processes = draw.choice(_processes(config))
-        lives.append(Life(processes, tuple(_fits(one, processes, beside) for one in given), beside))
+        lives.append(
+            Life(
+                processes,
+                tuple(_fits(one, processes, beside) for one in _before_end(given)),
+                beside,
+            )
+        )
     return tuple(lives)
+
+
+def _ends(fault: Fault) -> bool:
+    return fault.kind.startswith("kill") or fault.kind in {"torn", "term", *OF_A_MACHINE}
+
+
+def _before_end(faults: list[Fault]) -> list[Fault]:
+    """The faults of a life, those before its end that are to be reached."""
+    end = next((fault.at for fault in faults if _ends(fault)), 1.0)
+    return [one if _ends(one) else replace(one, at=round(one.at * end, 4)) for one in faults]
 
 
 def _processes(config: dict[str, Any]) -> tuple[int, ...]:
     """How many may share an update: at most as many as there are shards."""
-    return (1, 1, 1, 2) if config["gradients"]["shards"] > 1 else (1,)
+    return {1: (1,), 2: (1, 1, 1, 2), 4: (1, 1, 1, 2, 3)}[config["gradients"]["shards"]]
 
 
 def _beside(draw: random.Random) -> tuple[tuple[str, float], ...]:
@@ -143,11 +167,10 @@ def _beside(draw: random.Random) -> tuple[tuple[str, float], ...]:
 
 def _fault(draw: random.Random, faults: dict[str, tuple[str, ...]]) -> Fault:
     where = draw.choice(sorted(faults))
-    kind = draw.choice(faults[where])
-    ends = kind.startswith("kill") or kind in {"torn", "power", "term"}
+    fault = Fault(where, draw.choice(faults[where]), 0.0)
     # A recovery is shorter than an unbroken life: early places are reached more often.
-    at = round(draw.random() ** draw.choice((1, 1, 2)), 4)
-    return Fault(where, kind, min(at, 0.9999), 1 if ends else draw.choice((1, 1, 2, 3, LASTING)))
+    at = min(round(draw.random() ** draw.choice((1, 1, 2, 3)), 4), 0.9999)
+    return replace(fault, at=at, count=1 if _ends(fault) else draw.choice((1, 1, 2, 3, LASTING)))
 
 
 def _fits(fault: Fault, processes: int, beside: tuple[tuple[str, float], ...]) -> Fault:
@@ -156,7 +179,7 @@ def _fits(fault: Fault, processes: int, beside: tuple[tuple[str, float], ...]) -
     Power is lost by a whole machine, with all that runs on it; a signal to a life of several
     processes goes to that of the flow, at a moment that no count of micro-steps tells.
     """
-    if fault.kind == "power" and beside:
+    if fault.kind in OF_A_MACHINE and beside:
         return Fault("disk", "kill", fault.at)
     if fault.where == "process" and processes > 1:
         return Fault("process", "kill", fault.at, rank=int(fault.at * 1000) % processes)

@@ -12,6 +12,7 @@ from support.runs.bare_run import BareRun
 from support.runs.forked_runs import found
 
 from epochal.tasks.session.session import EpochPart
+from epochal.tasks.stages.registry import KINDS
 from epochal.tasks.tracking.points import LogEvery, PointReader, Row, part_points
 
 EVERY = LogEvery(log_every_updates=1, per_group=True)
@@ -32,6 +33,8 @@ def left_by(run: BareRun, parts: Path | None = None) -> dict[str, Any]:
     twice = []
     reader = PointReader(run.session.stage_store, log_every=EVERY, history=run.view.records)
     for record in run.view.records.values():
+        if KINDS[record.stage].points is None:
+            continue
         for row in reader.stage_points(record).steps:
             place = (row.key, row.step)
             if place in points:
