@@ -15,7 +15,7 @@ from importlib import import_module
 from itertools import groupby
 from multiprocessing import get_context
 
-from support.histories.draw import SEEDS_OF_A_CONFIG, drawn
+from support.histories.draw import FAULTS, SEEDS_OF_A_CONFIG, drawn
 from support.histories.history import Ending, History
 from support.histories.shrink import shrunk
 
@@ -33,6 +33,11 @@ Executor = Callable[[History], Ending]
 def executor(name: str) -> Executor:
     """What runs histories by that name."""
     return import_module(EXECUTORS[name]).ended
+
+
+def history_of(name: str, seed: int) -> History:
+    """The one of that seed, with faults of the kinds that what runs it has."""
+    return drawn(seed, faults=getattr(import_module(EXECUTORS[name]), "FAULTS", FAULTS))
 
 
 def told(history: History, ending: Ending) -> str:
@@ -55,7 +60,7 @@ def told(history: History, ending: Ending) -> str:
 def run_group(name: str, seeds: list[int]) -> list[tuple[int, Ending]]:
     """The endings of seeds that share a config, in one process."""
     run = executor(name)
-    return [(seed, run(drawn(seed))) for seed in seeds]
+    return [(seed, run(history_of(name, seed))) for seed in seeds]
 
 
 def endings(name: str, seeds: range, *, processes: int) -> Iterator[tuple[int, Ending]]:
@@ -82,7 +87,7 @@ def run_many(name: str, seeds: range, *, processes: int) -> bool:
     count = lives = 0
     for seed, ending in endings(name, seeds, processes=processes):
         count += 1
-        history = drawn(seed)
+        history = history_of(name, seed)
         lives += ending.lives
         beside.update(what for life in history.lives for what, _ in life.beside)
         beside.update("several processes" for life in history.lives if life.processes > 1)
@@ -103,7 +108,7 @@ def run_many(name: str, seeds: range, *, processes: int) -> bool:
         f"{len(wrong)} {'WRONG: ' + ', '.join(map(str, wrong)) if wrong else 'wrong'}"
     )
     for seed in wrong[:SHRUNK]:
-        smallest, tries = shrunk(drawn(seed), lambda one: not executor(name)(one).right)
+        smallest, tries = shrunk(history_of(name, seed), lambda one: not executor(name)(one).right)
         print(f"seed {seed}, shrunk by {tries} runs; make history HISTORY='{smallest.dump()}'")
     return not wrong
 
@@ -121,7 +126,10 @@ def main() -> None:
         first, _, end = options.seeds.partition(":")
         seeds = range(int(first), int(end))
         sys.exit(not run_many(options.by, seeds, processes=options.processes))
-    history = drawn(options.seed) if options.seed is not None else History.load(options.history)
+    if options.seed is not None:
+        history = history_of(options.by, options.seed)
+    else:
+        history = History.load(options.history)
     ending = executor(options.by)(history)
     print(told(history, ending))
     sys.exit(not ending.right)

@@ -50,8 +50,8 @@ class SimulatedDisk:
         scheduler.note(f"{name} {told} {kind or ''}")
         if kind == "torn" and tear is not None:
             tear()
-        if kind == "power":
-            self._lose_power()
+        if kind in {"power", "zero_length"}:
+            self._lose_power(names_only=kind == "zero_length")
         if kind in {"kill", "torn"} and scheduler.process is not None:
             scheduler.kill(scheduler.process)
         scheduler.switch(name)
@@ -115,21 +115,25 @@ class SimulatedDisk:
         self._unsynced.names.append(path)
         self._done(kind)
 
-    def _lose_power(self) -> None:
-        """The machine ends, with all of its processes, and of what was not synced some is lost."""
+    def _lose_power(self, *, names_only: bool) -> None:
+        """The machine ends, with all of its processes, and of what was not synced some is lost.
+
+        names_only: every name is left, and of files that were not synced nothing else.
+        """
         draw, unsynced = self._scheduler.random, self._unsynced
         for path in unsynced.files:
             if path.is_file() and _version(path) not in unsynced.synced:
                 size = path.stat().st_size
-                _cut(path, draw.choice((0, size // 2, size)))
+                _cut(path, 0 if names_only else draw.choice((0, size // 2, size)))
         for path in reversed(unsynced.names):
-            if draw.random() < 0.5 and path.exists():
+            if not names_only and draw.random() < 0.5 and path.exists():
                 if path.is_file():
                     path.unlink()
                 elif not any(path.iterdir()):  # else what is in it has kept its name, and so has it
                     path.rmdir()
         for path, kept in unsynced.removed.items():
-            if draw.random() < 0.5 and path.parent.is_dir() and not path.exists():
+            back = not names_only and draw.random() < 0.5
+            if back and path.parent.is_dir() and not path.exists():
                 os.link(kept, path)
             kept.unlink()
         self._unsynced = _Unsynced(synced=unsynced.synced)

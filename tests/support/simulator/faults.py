@@ -35,10 +35,10 @@ KINDS: Mapping[str, tuple[str, ...]] = {
         "flip",
         "hang",
     ),
-    "disk": ("kill", "kill_after", "torn", "power", "lying", "enospc", "eio"),
+    "disk": ("kill", "kill_after", "torn", "power", "zero_length", "lying", "enospc", "eio"),
     "channel": ("delay", "cut", "kill"),
     "tracker": ("unavailable", "locked", "duplicate", "lost_answer", "kill"),
-    "orchestrator": ("unavailable", "crash_reported", "kill"),
+    "orchestrator": ("unavailable", "lost_answer", "kill"),
     "process": ("kill", "stop", "term", "clock_back"),
 }
 """Where → the kinds of faults that a simulated life can meet there."""

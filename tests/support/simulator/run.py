@@ -12,7 +12,6 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,10 @@ from typing import Any
 from support.histories.history import Ending, History
 from support.histories.judge import differences
 from support.histories.project import history_project
+from support.simulator.faults import KINDS
 
+FAULTS = dict(KINDS)
+"""Place → the kinds of faults that histories can have here."""
 MEMORY = Path("/dev/shm")
 """Where files are in memory, if there is such a place; else where temporary files are."""
 
@@ -161,6 +163,3 @@ def _warm_up() -> None:
         project = history_project(Path(name) / "project", drawn_config(0))
         BareRun(project.config, store=f"file://{name}/store", loader__workers=0)()
     sys.path[:] = path
-
-
-Executor = Callable[[History], Ending]

@@ -205,5 +205,5 @@ class SimulatedPrefect:
         if kind == "kill" and scheduler.process is not None:
             scheduler.kill(scheduler.process)
         scheduler.sleep(scheduler.random.uniform(0.0, ANSWER_S))
-        if kind == "unavailable":
+        if kind in {"unavailable", "lost_answer"}:
             raise Unavailable("Prefect does not answer: run the same command when it is back")
