@@ -24,9 +24,7 @@ FLIPPED = (
 RANK_KILLED_AT_FIRST = (Life(2, (Fault("process", "kill", 0.5, rank=1),)),)
 TWO_RANKS = (Life(2),)
 LOST_ANSWERS = (Life(faults=tuple(Fault("store", "lost_answer", at / 10) for at in range(3, 10))),)
-TRACKER_FAILS = (
-    Life(faults=(Fault("tracker", "unavailable", 0.5, count=3),)),
-)
+TRACKER_FAILS = (Life(faults=(Fault("tracker", "unavailable", 0.5, count=3),)),)
 
 MISTAKES = (
     (
@@ -157,6 +155,7 @@ def test_a_planted_mistake_is_found(lives, mistake, monkeypatch):
     assert not run.ended(history).right
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lives", dict.fromkeys(lives for lives, _ in MISTAKES))
 def test_without_a_mistake_each_of_these_ends_right(lives):
     config = SHARED if any(life.processes > 1 for life in lives) else CONFIG

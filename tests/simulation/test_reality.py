@@ -15,7 +15,10 @@ def _left_by_both(number, folder):
     config = drawn_config(number)
     real = Forked(folder).unbroken(config).found
     simulated = run.unbroken_of(History(0, config, ())).left
-    return [{name: left[name] for name in ("digests", "records", "objects")} for left in (real, simulated)]
+    return [
+        {name: left[name] for name in ("digests", "records", "objects")}
+        for left in (real, simulated)
+    ]
 
 
 def test_an_unbroken_run_leaves_the_same_bytes(tmp_path):

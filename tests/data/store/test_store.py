@@ -10,7 +10,7 @@ from epochal.data.store.store import PROBE_S, Store
 
 
 class LosesAnAnswer(MemoryBackend):
-    """As one of Google's or Azure's: of its first write the answer gets lost, and it tries again."""
+    """As Google's or Azure's: the answer to its first write gets lost, and it tries again."""
 
     lost = False
 

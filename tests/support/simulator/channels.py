@@ -1,10 +1,11 @@
-"""The way between the flow's process and a trainer, in memory: messages that come late, or a cut."""
+"""The way between the flow's process and a trainer, in memory: messages come late, or it is cut."""
 
 import itertools
 import json
 import select
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from support.simulator.clock import Here
 from support.simulator.faults import Faults
@@ -73,16 +74,16 @@ class End:
         while not self.readable:
             next_s = self.next_s
             left_s = None if next_s is None else next_s - self._scheduler.now_s
-            came = len(self._came)
-            self._scheduler.wait(
-                lambda: self.readable or len(self._came) != came, "a message", left_s
-            )
+            self._scheduler.wait(partial(self._has_more, len(self._came)), "a message", left_s)
         if not self._came:
             raise EOFError
         _, body, data = self._came.popleft()
         message = json.loads(body)
         self._scheduler.note(f"receive {message['type']}")
         return message, data
+
+    def _has_more(self, before: int) -> bool:
+        return self.readable or len(self._came) != before
 
     def has_message(self) -> bool:
         self._scheduler.switch("look for a message")

@@ -148,7 +148,7 @@ class VirtualThread:
 
 
 class VirtualThreading:
-    """In place of the module `threading`, where the product makes threads that do more than sums."""
+    """In place of the module `threading`, where the product's threads do more than sums."""
 
     Thread, Event, Lock, RLock = VirtualThread, VirtualEvent, VirtualLock, VirtualLock
 

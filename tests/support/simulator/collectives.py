@@ -119,6 +119,4 @@ def joined(rank: Rank, device: torch.device, *, shards: int, in_turns: bool = Fa
     meeting.members[rank.number] = scheduler.process
     scheduler.wait(lambda: len(meeting.members) == rank.size, "the other ranks")
     host = SimulatedHost(meeting, rank.number, scheduler)
-    return Group(
-        Exchange(rank.number, rank.size, device, host), shards, in_turns=in_turns
-    )
+    return Group(Exchange(rank.number, rank.size, device, host), shards, in_turns=in_turns)

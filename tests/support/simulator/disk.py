@@ -33,9 +33,7 @@ class _Unsynced:
 class SimulatedDisk:
     """In place of `SystemDisk`: of the one machine of a history. folder: for what may come back."""
 
-    def __init__(
-        self, scheduler: Scheduler, faults: Callable[[], Faults], *, folder: Path
-    ) -> None:
+    def __init__(self, scheduler: Scheduler, faults: Callable[[], Faults], *, folder: Path) -> None:
         self._scheduler, self._faults, self._attic = scheduler, faults, folder
         self._system = SystemDisk()
         self._unsynced = _Unsynced()

@@ -12,9 +12,9 @@ from support.runs.bare_run import BareRun
 from support.runs.forked_runs import found
 from support.simulator import channels, clock, ranks, services
 from support.simulator.clock import Here
+from support.simulator.disk import SimulatedDisk
 from support.simulator.faults import Faults
 from support.simulator.scheduler import Process, Scheduler
-from support.simulator.disk import SimulatedDisk
 from support.simulator.storage import Objects, Seen, SimulatedStorage
 
 from epochal.data.errors import EpochalError, TrainingFailed
@@ -62,10 +62,11 @@ class Simulation:
         self.faults = Faults((), {})
         self.mlflow = services.SimulatedMlflow(lambda: self.faults)
         self.prefect = services.SimulatedPrefect(lambda: self.faults)
+        self.lives = 0
+        self.reached: list[bool] = []
         self.broken: str | None = None
         self.notices: list[str] = []
         self.counted: dict[str, int] = {}
-        self.left: dict[str, Any] | None = None
         self._interruptions: dict[Process, Any] = {}
         self._folder = folder
         self._put_in_place()
@@ -101,32 +102,31 @@ class Simulation:
 
     # --- lives -------------------------------------------------------------------------------
 
-    def run(self) -> tuple[bool, int, tuple[bool, ...]]:
-        """Whether it came to its end, after how many lives, and which faults were reached."""
-        reached: list[bool] = []
-        number = 0
-        for number, life in enumerate(self.history.lives, 1):
-            self._live(number, life)
-            reached += self.faults.reached
+    def run(self) -> bool:
+        """Whether it came to its end."""
+        for life in self.history.lives:
+            self._live(life)
+            self.reached += self.faults.reached
             if self.over:
-                return False, number, (*reached, *(False for _ in self.history.faults[len(reached):]))
+                return False
         for _ in range(MORE_LIVES):
-            number += 1
-            if self._live(number, Life()):
+            if self._live(Life()):
                 self.faults = Faults((), {})
-                return True, number, tuple(reached)
+                return True
             if self.over:
-                break
-        return False, number, tuple(reached)
+                return False
+        return False
 
     @property
     def over(self) -> bool:
         """Whether there is no sense in going on."""
         return self.broken is not None or self.scheduler.deadlock is not None
 
-    def _live(self, number: int, life: Life) -> bool:
+    def _live(self, life: Life) -> bool:
         """One life; whether it came to its end."""
         scheduler = self.scheduler
+        self.lives += 1
+        number = self.lives
         usual = dict(self.usual)
         if "process" in usual:  # of the micro-steps each rank has its share
             usual["process"] = -(-usual["process"] // life.processes)
@@ -134,13 +134,13 @@ class Simulation:
         scheduler.note(f"life {number}")
         flow = Process(f"flow{number}")
         outcome: list[str] = []
-        work = partial(self._command, flow, life.processes, number, outcome)
+        work = partial(self._command, flow, life.processes, outcome)
         scheduler.spawn(flow, flow.name, work)
         others = [flow]
         for place, (what, at) in enumerate(life.beside):
             other = Process(f"{what}{number}-{place}")
             others.append(other)
-            begin = partial(self._beside, other, what, at, flow, life, number)
+            begin = partial(self._beside, other, what, at, flow, life)
             scheduler.spawn(other, other.name, begin)
         scheduler.wait(lambda: all(map(self._is_gone, others)), "the end of the life")
         self.counted = dict(self.faults.counted)
@@ -152,9 +152,7 @@ class Simulation:
     def _is_gone(self, process: Process) -> bool:
         return self.scheduler.is_over(process) and all(map(self._is_gone, process.children))
 
-    def _beside(
-        self, process: Process, what: str, at: float, flow: Process, life: Life, number: int
-    ) -> None:
+    def _beside(self, process: Process, what: str, at: float, flow: Process, life: Life) -> None:
         first = at * self.usual.get("store", 0)
         self.scheduler.wait(
             lambda: self.faults.counted["store"] >= first or not flow.alive, "its turn", BEGIN_BY_S
@@ -162,7 +160,7 @@ class Simulation:
         if not flow.alive:
             return
         if what == "second":
-            self._command(process, life.processes, number, [])
+            self._command(process, life.processes, [])
         else:
             self._expected(process, lambda: self._look_after(what))
             self.scheduler.kill(process, 0)
@@ -189,9 +187,8 @@ class Simulation:
             return False
         return True
 
-    def _command(self, process: Process, processes: int, number: int, outcome: list[str]) -> None:
+    def _command(self, process: Process, processes: int, outcome: list[str]) -> None:
         """What `epochal train` does, from the opening of the run to its end."""
-        del number
         whole = self._expected(process, lambda: self._train(process, processes))
         if whole:
             outcome.append("whole")
@@ -243,7 +240,7 @@ class Simulation:
     # --- what is left ------------------------------------------------------------------------
 
     def what_is_left(self) -> dict[str, Any]:
-        """All that must be equal, plain JSON. tracker: (metric, update) → values that MLflow holds."""
+        """All that must be equal, plain JSON. tracker: metric and update → values in MLflow."""
         body = found(self.run_of_last)
         points: dict[str, list[str]] = {}
         for held in self.mlflow.runs.values():
@@ -254,4 +251,3 @@ class Simulation:
                     points.setdefault(f"{key} at update {step}", []).append(float(value).hex())
         body["tracker"] = {name: sorted(values) for name, values in sorted(points.items())}
         return {**body, "points": [], "twice": [], "changed": []}
-

@@ -33,5 +33,5 @@ def plant(monkeypatch, mistake: Mistake) -> None:
     assert source.count(mistake.old) == 1, f"{mistake.name}: {mistake.old!r} is not there once"
     made: dict[str, object] = {}
     code = "from __future__ import annotations\n" + source.replace(mistake.old, mistake.new)
-    exec(compile(code, mistake.place, "exec"), function.__globals__, made)  # noqa: S102 - a test's
+    exec(compile(code, mistake.place, "exec"), function.__globals__, made)
     monkeypatch.setattr(owner, name, made[name])

@@ -1,6 +1,6 @@
 """Trainers as threads: the product's `Worker` behind its `ProcessLink`, and `LocalTrainer` before.
 
-What is replaced is the process alone: how it begins, that a signal ends it, and how its end is seen.
+What is replaced is the process alone: how it begins, what a signal does to it, how its end is seen.
 """
 
 import os
@@ -33,7 +33,7 @@ SIGKILL, SIGSTOP, SIGCONT = 9, 19, 18
 
 
 class World:
-    """What trainers need to know of the simulation they are in. faults: gives those of this life."""
+    """What trainers need to know of their simulation. faults: gives those of this life."""
 
     faults: Callable[[], Faults]
     interrupt: Callable[[Process], None]

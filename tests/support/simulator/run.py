@@ -29,7 +29,7 @@ MEMORY = Path("/dev/shm")
 
 @dataclass(frozen=True)
 class Unbroken:
-    """What a run of a config leaves that nothing meets, and how many operations it has of a kind."""
+    """What a run of a config leaves that nothing meets. usual: where → its operations there."""
 
     left: dict[str, Any]
     usual: dict[str, int]
@@ -128,14 +128,14 @@ def _lived(history: History, folder: Path, usual: dict[str, int]) -> dict[str, A
     log = os.environ.get("SIMULATOR_LOG")
     if log:
         simulation.scheduler.log = []
-    whole, lives, reached = simulation.run()
+    whole = simulation.run()
     left = simulation.what_is_left() if whole else None
     if log:
         Path(log).write_text("\n".join([*simulation.scheduler.log, ""]))
     return {
         "whole": whole,
-        "lives": lives,
-        "reached": list(reached),
+        "lives": simulation.lives,
+        "reached": simulation.reached,
         "broken": simulation.broken,
         "deadlock": simulation.scheduler.deadlock,
         "trace": simulation.scheduler.trace,

@@ -18,7 +18,7 @@ MOST_SWITCHES = 400_000
 """Of one history: far more than any has; whoever takes more goes round in a circle."""
 
 
-class Killed(BaseException):  # noqa: N818 - no `except Exception` of the product may take it
+class Killed(BaseException):
     """This simulated process was ended: its threads end at their next switch point."""
 
 
@@ -251,7 +251,7 @@ def saved_numbers() -> object:
 
     return (
         torch.get_rng_state(),
-        np.random.get_state(),  # noqa: NPY002 - the generator that users' code draws from
+        np.random.get_state(),
         random.getstate(),
         torch.get_num_threads(),
     )
@@ -264,12 +264,12 @@ def load_numbers(state: object) -> None:
 
     if isinstance(state, int):
         torch.manual_seed(state)
-        np.random.seed(state)  # noqa: NPY002 - as above
+        np.random.seed(state)
         random.seed(state)
         return
     of_torch, of_numpy, of_python, threads = state
     torch.set_rng_state(of_torch)
-    np.random.set_state(of_numpy)  # noqa: NPY002 - as above
+    np.random.set_state(of_numpy)
     random.setstate(of_python)
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)

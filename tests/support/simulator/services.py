@@ -132,7 +132,7 @@ class SimulatedMlflow:
         self._request("delete_run", lambda: setattr(self.runs[run_id], "deleted", True))
 
     def get_run(self, run_id: str) -> object:
-        return self._request("get_run", lambda: self.runs[run_id].shown())
+        return self._request("get_run", self.runs[run_id].shown)
 
     def update_run(self, run_id: str, status: str) -> None:
         self._request("update_run", lambda: setattr(self.runs[run_id], "status", status))

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +32,7 @@ LOCALLY = {"late_answer": "timeout", "doubled": "lost_answer"}
 
 
 class Objects:
-    """A bucket: the objects, each whole. It is a `Backend` that does not fail; outlives processes."""
+    """A bucket: the objects, each whole. A `Backend` that does not fail, and outlives processes."""
 
     exclusive = True
 
@@ -60,9 +60,7 @@ class Objects:
             return {folder: len(self.objects[folder])}
         start = f"{folder}/" if folder else ""
         return {
-            path: len(data)
-            for path, data in sorted(self.objects.items())
-            if path.startswith(start)
+            path: len(data) for path, data in sorted(self.objects.items()) if path.startswith(start)
         }
 
     def delete(self, path: str) -> None:
@@ -165,10 +163,8 @@ class SimulatedStorage:
 
     @staticmethod
     def _ignoring(operation: Callable[[], object]) -> None:
-        try:
+        with suppress(OSError):  # nobody hears of it
             operation()
-        except OSError:
-            pass  # nobody hears of it
 
     def put_new(self, path: str, source: bytes | Path) -> None:
         """As `Backend` has it."""
@@ -213,7 +209,7 @@ class SimulatedStorage:
         self._do("delete", path, lambda: self._inner.delete(path))
 
     def move(self, path: str, target: str) -> None:
-        """As `Backend` has it; of objects a copy, then a deletion, between which others may come."""
+        """As `Backend` has it; of objects a copy, then a deletion: others may come between."""
         inner = self._inner
         if isinstance(inner, LocalBackend):
             self._do("move", path, lambda: inner.move(path, target))
