@@ -10,7 +10,7 @@ OF_THE_WHOLE_FOLDER = {"data/policies", "flows/servers", "tasks/report"}
 """Folders whose tests may be named after what all of their files do alike."""
 
 FAMILIES = {"mutants", "simulator"}
-"""Folders of helpers with a file for each part of one thing: of a table, or of a simulated world."""
+"""Folders of helpers with a file for each part of one thing: a table, or a simulated world."""
 
 tests = [
     path.relative_to(ROOT / "tests")
