@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all check lint types package docs bench proof history proof-mutants mutants clean venv
+.PHONY: demo test test-all check lint types package docs bench proof history histories proof-mutants mutants clean venv
 
 venv: $(STAMP)
 
@@ -59,6 +59,10 @@ proof: $(STAMP)
 history: $(STAMP)
 	@PYTHONPATH=tests $(BIN)/python tests/robustness/histories.py \
 	  $(if $(HISTORY),--history '$(HISTORY)',--seed $(or $(SEED),0))
+
+# Runs many histories: make histories SEEDS=0:400.
+histories: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python tests/robustness/histories.py --seeds $(or $(SEEDS),0:400)
 
 # Plants mistakes in copies of the source, one at a time: histories of faults must find each.
 proof-mutants: $(STAMP)

@@ -32,6 +32,8 @@ TRIES = 40
 LIMIT_S = 180.0
 HANG_S = 20.0
 """Of one life in which nothing happens any more: it has been found."""
+EVERY = "100"
+"""Of the states that a crash may leave, a life follows each so many-th; all are looked at."""
 FOUND, SURVIVED, STALE = "found", "SURVIVED", "STALE"
 
 Hint = Mapping[str, Any]
@@ -107,7 +109,8 @@ def command_for(mutant: Planted, expected: Path, folder: Path) -> list[str]:
     """What looks for it, in a copy of the source: exit code 0 if it is not found."""
     proof = mutant.hint.get("proof")
     if proof is not None:
-        return [sys.executable, f"tests/robustness/{proof}.py", "--processes", "1"]
+        script = f"tests/robustness/{proof}.py"
+        return [sys.executable, script, "--processes", "1", "--every", EVERY]
     script = "tests/robustness/proof_mutants.py"
     given = [json.dumps(dict(mutant.hint)), str(expected), str(folder)]
     return [sys.executable, script, "--seek", *given]
