@@ -55,14 +55,16 @@ check: lint types test
 proof: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python tests/robustness/proof.py
 
-# Replays one history of faults: make history SEED=7, or HISTORY='{…}' as a failing run prints it.
+# Replays one history of faults: make history SEED=7, or HISTORY='{…}' as a failing run prints it;
+# BY=simulated in the simulator.
 history: $(STAMP)
 	@PYTHONPATH=tests $(BIN)/python tests/robustness/histories.py \
-	  $(if $(HISTORY),--history '$(HISTORY)',--seed $(or $(SEED),0))
+	  $(if $(HISTORY),--history '$(HISTORY)',--seed $(or $(SEED),0)) --by $(or $(BY),forked)
 
-# Runs many histories: make histories SEEDS=0:400.
+# Runs many histories: make histories SEEDS=0:400 BY=simulated.
 histories: $(STAMP)
-	PYTHONPATH=tests $(BIN)/python tests/robustness/histories.py --seeds $(or $(SEEDS),0:400)
+	PYTHONPATH=tests $(BIN)/python tests/robustness/histories.py --seeds $(or $(SEEDS),0:400) \
+	  --by $(or $(BY),forked)
 
 # Plants mistakes in copies of the source, one at a time: histories of faults must find each.
 proof-mutants: $(STAMP)
