@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all check lint types package docs bench proof mutants clean venv
+.PHONY: demo test test-all check lint types package docs bench proof history histories proof-mutants mutants clean venv
 
 venv: $(STAMP)
 
@@ -54,6 +54,21 @@ check: lint types test
 # Ends a run at every I/O operation, in every way, and shows that what goes on is the same bytes.
 proof: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python tests/robustness/proof.py
+
+# Replays one history of faults: make history SEED=7, or HISTORY='{…}' as a failing run prints it;
+# BY=simulated in the simulator.
+history: $(STAMP)
+	@PYTHONPATH=tests $(BIN)/python tests/robustness/histories.py \
+	  $(if $(HISTORY),--history '$(HISTORY)',--seed $(or $(SEED),0)) --by $(or $(BY),forked)
+
+# Runs many histories: make histories SEEDS=0:400 BY=simulated.
+histories: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python tests/robustness/histories.py --seeds $(or $(SEEDS),0:400) \
+	  --by $(or $(BY),forked)
+
+# Plants mistakes in copies of the source, one at a time: histories of faults must find each.
+proof-mutants: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python tests/robustness/proof_mutants.py
 
 # Plants small faults in copies of the source, one at a time: the quick tests must find each.
 mutants: $(STAMP)

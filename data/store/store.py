@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from epochal.data.errors import BadStore, CorruptObject, PreflightFailed, StoreUnavailable
@@ -254,7 +254,8 @@ class Store:
         path = f"{TEMPORARY}/preflight-{int(time.time())}-{os.urandom(8).hex()}"
         data = path.encode()
         try:
-            self.put_new(path, data)
+            with suppress(FileExistsError):  # of nobody else: the answer to a first try got lost
+                self.put_new(path, data)
             try:
                 self._preflight_object(path, data)
             finally:

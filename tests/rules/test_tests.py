@@ -9,6 +9,9 @@ from support.source_tree import PACKAGES, ROOT
 OF_THE_WHOLE_FOLDER = {"data/policies", "flows/servers", "tasks/report"}
 """Folders whose tests may be named after what all of their files do alike."""
 
+FAMILIES = {"mutants", "simulator"}
+"""Folders of helpers with a file for each part of one thing: a table, or a simulated world."""
+
 tests = [
     path.relative_to(ROOT / "tests")
     for package in PACKAGES
@@ -30,7 +33,11 @@ def test_a_test_lies_in_the_folder_of_its_source_and_begins_with_its_name(path):
 def test_a_helper_of_one_file_lives_in_that_file():
     used = Counter()
     support = ROOT / "tests" / "support"
-    helpers = [path for path in support.rglob("*.py") if path.parent.name != "mutants"]
+    helpers = [
+        path
+        for path in support.rglob("*.py")
+        if path.parent.name not in FAMILIES and path.name != "__init__.py"
+    ]
     for path in (ROOT / "tests").rglob("*.py"):
         text = path.read_text()
         for helper in helpers:

@@ -1,5 +1,7 @@
 """The fault kit: what each fault does to one object, at the store's level and below it."""
 
+import contextlib
+
 import pytest
 
 from epochal.data.errors import StoreUnavailable
@@ -209,3 +211,34 @@ def test_a_fault_that_a_level_does_not_have_is_refused():
     with pytest.raises(ValueError, match="power: a store has kill, kill_after"):
         FaultPlan("power")
     assert "timeout" not in KINDS["disk"]
+
+
+def test_several_plans_count_the_same_operations_each_for_itself(tmp_path):
+    url = f"file://{tmp_path}/store"
+    first, second = FaultPlan("eio", at=1), FaultPlan("lost_answer", at=3)
+    below = FaultPlan("lying", at=1, level="disk")
+    with injected(first, second, below) as given:
+        store = open_store(url)
+        for name in ("a", "b", "c"):
+            with contextlib.suppress(StoreUnavailable):
+                store.put_new(name, b"1234")
+    assert given is first
+    assert first.operations == second.operations == ["put_new"] * 3
+    assert (first.hit, second.hit, below.hit) == (True, True, True)
+    assert sorted(open_store(url).listing()) == ["b", "c"]
+
+
+def test_of_two_plans_of_one_operation_the_first_has_it(tmp_path):
+    url = f"file://{tmp_path}/store"
+    with injected(FaultPlan("eio", at=1), FaultPlan("kill", at=1, die=die)):
+        store = open_store(url)
+        with pytest.raises(StoreUnavailable):
+            store.put_new("a", b"1")
+
+
+def test_plans_are_gone_after_the_block(tmp_path):
+    before = disk()
+    with injected(FaultPlan("eio", at=1), FaultPlan("eio", at=1, level="disk")):
+        assert disk() is not before
+    assert disk() is before
+    open_store(f"file://{tmp_path}/store").put_new("a", b"1")

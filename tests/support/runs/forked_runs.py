@@ -115,7 +115,7 @@ class Lives:
             with injected(plan):
                 run = BareRun(self.config, store=store)()
                 remove_garbage(run.session.store, find_garbage(run.session.store))
-            body = {"found": _found(run), "operations": plan.operations}
+            body = {"found": found(run), "operations": plan.operations}
             answer.write_text(json.dumps(body))
             code = 0
         except EpochalError as error:
@@ -189,7 +189,7 @@ def _commit_at_once(self, progress) -> None:
         self._link._trainer._writer.end()
 
 
-def _found(run: BareRun) -> dict:
+def found(run: BareRun) -> dict:
     """All that a run has made, and that the store holds of stages: what must be equal."""
     store = run.session.store
     for key, record in run.view.records.items():

@@ -1,0 +1,226 @@
+"""The proof must turn red: mistakes are planted in the source, and histories must find each.
+
+`make proof-mutants` runs all of it. A mutant is one text of one file replaced by another in a copy
+of the source; there histories of seeds run, those first that the mutant's hint prefers, until one
+does not end in the bytes that the source as it is gives. Prints the seed that found it and the
+time; fails for a mutant that survives.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+from robustness.mutants import Tree, Trees, end_all_of
+from support.histories import turnstile
+from support.histories.draw import SEEDS_OF_A_CONFIG, drawn
+from support.histories.forked import Forked
+from support.histories.history import History, Life
+
+CONFIGS = 20
+"""So many configs: their unbroken ends are computed once, by the source as it is."""
+TRIES = 40
+"""Histories for one mutant."""
+LIMIT_S = 180.0
+HANG_S = 20.0
+"""Of one life in which nothing happens any more: it has been found."""
+EVERY = "100"
+"""Of the states that a crash may leave, a life follows each so many-th; all are looked at."""
+FOUND, SURVIVED, STALE = "found", "SURVIVED", "STALE"
+
+Hint = Mapping[str, Any]
+
+
+class Planted(Protocol):
+    """What a mutant is, here: `ProofMutant` of the table."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    hint: Hint
+
+    def problem(self, root: Path) -> str | None:
+        """Why it cannot be planted, or None."""
+
+
+def preferred(hint: Hint) -> list[History]:
+    """The histories to try, the likeliest ones first, each of another config than the one before.
+
+    unbroken: nothing goes wrong in them. where, kind: of a fault that is among theirs. processes:
+    at least so many share an update; first without anything else. beside: what is at work at the
+    same time.
+    """
+    seeds = sorted(
+        range(CONFIGS * SEEDS_OF_A_CONFIG),
+        key=lambda seed: (seed % SEEDS_OF_A_CONFIG, seed // SEEDS_OF_A_CONFIG),
+    )
+    histories = [drawn(seed) for seed in seeds]
+    plain: list[History] = []
+    if hint.get("unbroken") or set(hint) == {"processes"}:
+        processes = hint.get("processes", 1)
+        plain = [
+            History(one.seed, one.config, (Life(processes),))
+            for one in histories[:CONFIGS]
+            if processes <= one.config["gradients"]["shards"]
+        ]
+    return [*plain, *(one for one in histories if fits(one, hint))][:TRIES]
+
+
+def fits(history: History, hint: Hint) -> bool:
+    """Whether the history has what the hint says."""
+    faults = [fault for _, fault in history.faults]
+    wanted = {name: hint[name] for name in ("where", "kind") if name in hint}
+    return (
+        any(all(getattr(one, name) == value for name, value in wanted.items()) for one in faults)
+        and any(life.processes >= hint.get("processes", 1) for life in history.lives)
+        and (
+            "beside" not in hint
+            or any(hint["beside"] == what for life in history.lives for what, _ in life.beside)
+        )
+    )
+
+
+def sought(hint: Hint, expected: Path, folder: Path) -> str | None:
+    """Which history of them does not end right, and in what; None if all do."""
+    turnstile.LIMIT_S = HANG_S
+    (folder / "home").mkdir()
+    forked = Forked(folder, expected)
+    for number, history in enumerate(preferred(hint), 1):
+        try:
+            ending = forked.ended(history)
+        except Exception as error:  # noqa: BLE001 - the mistake makes even the warm-up fail
+            return f"seed {history.seed} ({number} tried): {type(error).__name__}: {error}"
+        if not ending.right:
+            told = [*ending.differs, *(ending.broken or "").splitlines()[-1:], "it does not end"]
+            return f"seed {history.seed} ({number} tried): {told[0][:120]}"
+    return None
+
+
+def command_for(mutant: Planted, expected: Path, folder: Path) -> list[str]:
+    """What looks for it, in a copy of the source: exit code 0 if it is not found."""
+    proof = mutant.hint.get("proof")
+    if proof is not None:
+        script = f"tests/robustness/{proof}.py"
+        return [sys.executable, script, "--processes", "1", "--every", EVERY]
+    script = "tests/robustness/proof_mutants.py"
+    given = [json.dumps(dict(mutant.hint)), str(expected), str(folder)]
+    return [sys.executable, script, "--seek", *given]
+
+
+def tried(trees: Trees, mutant: Planted, expected: Path) -> str:
+    """Whether it is found; prints by what and how fast."""
+    started = time.monotonic()
+    with trees.free() as tree:
+        if problem := mutant.problem(tree.root):
+            return told(mutant, STALE, problem)
+        with (
+            tree.planted(mutant),  # type: ignore[arg-type]
+            tempfile.TemporaryDirectory(prefix="epochal-mutant-") as folder,
+        ):
+            code, text = ended(tree, command_for(mutant, expected, Path(folder)))
+    seconds = f"({time.monotonic() - started:.0f} s)"
+    lines = text.strip().splitlines()
+    if code == 0:
+        return told(mutant, SURVIVED, seconds)
+    return told(mutant, FOUND, f"{lines[-1] if lines else f'exit code {code}'}  {seconds}")
+
+
+def ended(tree: Tree, command: Sequence[str]) -> tuple[int, str]:
+    """Exit code and output of a command there; a hang ends with another code than 0."""
+    process = subprocess.Popen(
+        command,
+        cwd=tree.root,
+        env={**tree.environment, "PYTHONPATH": f"{tree.root}/.types:{tree.root}/tests"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        text, _ = process.communicate(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        return 0, ""  # nobody has said that anything is wrong
+    finally:
+        end_all_of(process)
+    return process.returncode, text
+
+
+def told(mutant: Planted, state: str, text: str) -> str:
+    """Prints what became of a mutant; gives the state."""
+    print(f"  {mutant.name:<44} {state:<9} {text}", flush=True)
+    return state
+
+
+def prepare(expected: Path, folder: Path) -> None:
+    """The unbroken ends of all configs, by the source as it is."""
+    (folder / "home").mkdir()
+    forked = Forked(folder, expected)
+    for number in range(CONFIGS):
+        forked.unbroken(drawn(number * SEEDS_OF_A_CONFIG).config)
+
+
+def run(mutants: Sequence[Planted], *, workers: int) -> bool:
+    """Whether each of the mutants is found."""
+    started = time.monotonic()
+    print(f"{len(mutants)} mutants", flush=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="epochal-proof-mutants-") as name,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        folder = Path(name)
+        expected = folder / "expected"
+        expected.mkdir()
+        (folder / "own").mkdir()
+        # By a process of its own: this one has threads, and forks nothing.
+        script = [sys.executable, __file__, "--prepare", str(expected), str(folder / "own")]
+        subprocess.run(script, check=True)
+        shutil.rmtree(folder / "own")
+        trees = Trees(folder, workers=workers)
+        states = list(pool.map(lambda mutant: tried(trees, mutant, expected), mutants))
+    counts = ", ".join(f"{states.count(state)} {state}" for state in (FOUND, SURVIVED, STALE))
+    print(f"{counts}; {time.monotonic() - started:.0f} s")
+    return set(states) == {FOUND}
+
+
+def chosen(mutants: Sequence[Planted], asked: Sequence[str] | None) -> Iterator[Planted]:
+    """Those with these names, or of these files; all where nothing is asked for."""
+    for mutant in mutants:
+        if asked is None or mutant.name in asked or mutant.file in asked:
+            yield mutant
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="mutants, or their files")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--seek", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--prepare", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.prepare is not None:
+        prepare(*map(Path, options.prepare))
+    elif options.seek is not None:
+        hint, expected, folder = options.seek
+        what = sought(json.loads(hint), Path(expected), Path(folder))
+        if what is not None:
+            print(what)
+            sys.exit(1)
+    else:
+        from support.mutants.of_proof import PROOF_MUTANTS
+
+        mutants = list(chosen(PROOF_MUTANTS, options.only))
+        if not mutants:
+            parser.error(f"no mutant is called {', '.join(options.only)}")
+        sys.exit(not run(mutants, workers=options.workers))
+
+
+if __name__ == "__main__":
+    main()
