@@ -64,7 +64,8 @@ class RequestFault:
             raise ValueError(f"of: {self.of!r} is none of {known}")
         if self.how == "flip" and self.of not in {"get", "read", "any"}:
             raise ValueError("flip: only a get gives bytes of an object")
-        if self.at < 1 or self.every < 0 or self.seconds < 0 or (self.count or 1) < 1:
+        count = 1 if self.count is None else self.count
+        if self.at < 1 or self.every < 0 or self.seconds < 0 or count < 1:
             raise ValueError("at and count are from 1, every and seconds from 0")
         if not 0 <= self.share <= 1 or (self.share and self.every):
             raise ValueError("share is from 0 to 1, and has no `every`")

@@ -187,7 +187,9 @@ class _Handler(BaseHTTPRequestHandler):
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
         try:
             if cut:
-                head = head if num_bytes else head[: len(head) // 2]
+                head = (
+                    head if num_bytes else head[: len("HTTP/1.1 ")]
+                )  # headers alone would be enough
                 num_bytes //= 2
             self.wfile.write(head)
             flipped = random.SystemRandom().randrange(num_bytes) if flip and num_bytes else None
