@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all check lint types package docs bench proof mutants clean venv
+.PHONY: demo test test-all check lint types package docs bench proof proof-real mutants clean venv
 
 venv: $(STAMP)
 
@@ -54,6 +54,12 @@ check: lint types test
 # Ends a run at every I/O operation, in every way, and shows that what goes on is the same bytes.
 proof: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python tests/robustness/proof.py
+
+# Histories of the real command on real parts, as many as fit into so many hours; SIZE: 30 or 600 MB.
+HOURS := 1
+SIZE := 30
+proof-real: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python tests/robustness/proof_real.py --hours $(HOURS) --size $(SIZE)
 
 # Plants small faults in copies of the source, one at a time: the quick tests must find each.
 mutants: $(STAMP)
