@@ -30,7 +30,11 @@ def test_a_test_lies_in_the_folder_of_its_source_and_begins_with_its_name(path):
 def test_a_helper_of_one_file_lives_in_that_file():
     used = Counter()
     support = ROOT / "tests" / "support"
-    helpers = [path for path in support.rglob("*.py") if path.parent.name != "mutants"]
+    helpers = [
+        path
+        for path in support.rglob("*.py")
+        if path.parent.name != "mutants" and path.name != "__init__.py"
+    ]
     for path in (ROOT / "tests").rglob("*.py"):
         text = path.read_text()
         for helper in helpers:

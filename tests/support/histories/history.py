@@ -18,7 +18,9 @@ class Fault:
 
     where: what its place is counted by: `store` (operations of a store), `disk` (system calls below
     one), `channel` (messages between the flow's process and a trainer), `tracker`, `orchestrator`
-    (requests to MLflow and to Prefect), `process` (micro-steps of a rank). kind: what goes wrong,
+    (requests to MLflow and to Prefect), `process` (micro-steps of a rank); of the real command also
+    `server` (requests of a kind to the S3 server), `machine` (micro-steps, its clock, its disks, or
+    that it is another one) and `instant` (seconds, for what meets a process). kind: what goes wrong,
     one that `where` has. at: of the n operations that an unbroken life has there, the one at this
     share of the way, in [0, 1). count: so many fail. rank: whose, where there are several.
     """
@@ -83,7 +85,7 @@ class History:
 
 
 MORE_LIVES = 2
-"""After the last fault a run has ended within so many lives: one may meet what the fault has left."""
+"""After the last fault a run ends within so many lives: one may meet what the fault has left."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,9 @@ class Ending:
     """How a history ended.
 
     differs: what is not as an unbroken run has it, in words; none: all the same bytes, each point
-    once, nothing needed deleted. whole: whether the run came to its end within `MORE_LIVES`. reached: of
-    `History.faults`, whether each was. broken: the traceback of what no user may see. lives: how
-    many there were. trace: the digest of all that happened, in order: equal at each replay.
+    once, nothing needed deleted. whole: whether the run came to its end within `MORE_LIVES`.
+    reached: of `History.faults`, whether each was. broken: the traceback of what no user may see.
+    lives: how many there were. trace: the digest of all that happened, in order: equal at each replay.
     """
 
     differs: tuple[str, ...] = ()

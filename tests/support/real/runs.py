@@ -52,7 +52,7 @@ class RealRuns:
 
     def unbroken(self, name: str) -> tuple[Whole, Found]:
         """A run without any fault."""
-        with self._place(name, {"workers": 0, "every_seconds": 1.0}) as place:
+        with self._place(name, {"workers": 0, "every_seconds": 0.3}) as place:
             began = time.monotonic()
             life = place.live(Life(), 0, None)
             seconds = time.monotonic() - began
