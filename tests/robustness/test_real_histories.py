@@ -3,7 +3,9 @@
 import pytest
 from support.histories.history import Fault, History, Life
 from support.real.drawn import drawn
-from support.real.runs import RealRuns
+from support.real.nemesis import Whole
+from support.real.project import MICRO_STEPS
+from support.real.runs import QUICK, RealRuns
 
 pytestmark = pytest.mark.server
 
@@ -19,14 +21,18 @@ def unbroken(runs):
     return runs.unbroken("unbroken")
 
 
-def test_a_life_with_a_server_that_fails_and_is_killed_ends_as_an_unbroken_one(runs, unbroken):
+# Of the run below, counted: 3 epochs with commits after each update.
+WHOLE = Whole({"complete": 6, "part": 18, "put": 80}, MICRO_STEPS, 10.0)
+
+
+def test_a_life_with_a_server_that_fails_and_is_killed_ends_as_an_unbroken_one(runs):
     faults = (
         Fault("server", "complete lost", 0.1), Fault("server", "put doubled", 0.2, 2),
-        Fault("server", "part reset", 0.4), Fault("server", "put kill_after", 0.5),
+        Fault("server", "part reset", 0.2), Fault("server", "put kill_after", 0.4),
         Fault("process", "stop trainer", 0.3),
     )  # fmt: skip
-    config = {"size_mb": 30, "workers": 0, "every_seconds": 0.3}
-    ending = runs.history(History(0, config, (Life(faults=faults),)), *unbroken)
+    expected = runs.inline("inline")
+    ending = runs.history(History(0, QUICK, (Life(faults=faults),)), WHOLE, expected)
     assert ending.right, ending
     assert all(ending.reached), ending
     assert ending.lives == 1
@@ -38,8 +44,7 @@ def test_a_run_whose_processes_are_killed_ends_as_an_unbroken_one(runs, unbroken
         Life(faults=(Fault("process", "kill trainer", 0.4),)),
         Life(faults=(Fault("process", "kill all", 0.5), Fault("server", "get flip", 0.1, 2))),
     )
-    config = {"size_mb": 30, "workers": 2, "every_seconds": 0.3}
-    ending = runs.history(History(1, config, lives), *unbroken)
+    ending = runs.history(History(1, {**QUICK, "workers": 2}, lives), *unbroken)
     assert ending.right, ending
     assert ending.lives == 3
 

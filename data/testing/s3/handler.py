@@ -10,6 +10,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +24,9 @@ from epochal.data.testing.s3.service import Service
 
 CONTROL = "/_faults"
 """GET: the plan and its counts. PUT: another plan. No bucket has such a name."""
+
+LAST_COUNTS = "last_counts.json"
+"""What a server had counted that a fault has ended, in the folder of its data."""
 
 _PIECE_BYTES = 1 << 20
 _RESET = struct.pack("ii", 1, 0)  # linger for 0 s: closing sends a reset
@@ -55,6 +59,12 @@ class FaultyServer(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Nothing: clients that leave are no news to a server that loses their answers."""
+
+    def die(self) -> None:
+        """As SIGKILL from outside, but for its counts: they are left in a file."""
+        with suppress(OSError):  # a disk that may not be written keeps no counts
+            (self.service.scratch.parent / LAST_COUNTS).write_text(json.dumps(self.plan.document()))
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def later(self, seconds: float, request: Request, body: Body) -> None:
         """Does it after some time, whoever still wants to know."""
@@ -145,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
             _close(self._done(request, body.copy()))
         answer = self._done(request, body)
         if how == "kill_after":
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.server.die()
         if how == "lost":
             _close(answer)
             raise _NoAnswerError
@@ -157,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Whether the request is done now; else what is said instead has been said."""
         how = fault.how
         if how == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.server.die()
         if how in {"slow", "hang"}:
             self.server.ending.wait(fault.seconds)
         if how == "late":

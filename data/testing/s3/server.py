@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from epochal.data.testing.s3.faults import RequestFault
-from epochal.data.testing.s3.handler import CONTROL
+from epochal.data.testing.s3.handler import CONTROL, LAST_COUNTS
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "testing",
@@ -97,6 +97,7 @@ class S3Server:
             return
         self._forget()
         self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / LAST_COUNTS).unlink(missing_ok=True)
         command = [sys.executable, "-m", "epochal.data.testing.s3", str(self.folder)]
         command += ["--port", str(self.port), "--ends-with-stdin"]
         command += [part for bucket in self._buckets for part in ("--bucket", bucket)]
@@ -141,8 +142,13 @@ class S3Server:
         """Since the last `fail` or `start`.
 
         `requests`: kind → how many came. `faults`: the plan's, each as its fields, and how many
-        requests it has `counted` and `failed`. Raises OSError while it does not answer.
+        requests it has `counted` and `failed`. Of a server that a fault has ended, until the next
+        `start`: what it had counted by then. Raises OSError while it does not answer.
         """
+        last = self.folder / LAST_COUNTS
+        if self.pid is None and last.exists():
+            ended: dict[str, Any] = json.loads(last.read_text())
+            return ended
         return self._control("GET", "")
 
     def _control(self, method: str, text: str) -> dict[str, Any]:

@@ -19,10 +19,10 @@ class Fault:
     where: what its place is counted by: `store` (operations of a store), `disk` (system calls below
     one), `channel` (messages between the flow's process and a trainer), `tracker`, `orchestrator`
     (requests to MLflow and to Prefect), `process` (micro-steps of a rank); of the real command also
-    `server` (requests of a kind to the S3 server), `machine` (micro-steps, its clock, its disks, or
-    that it is another one) and `instant` (seconds, for what meets a process). kind: what goes wrong,
-    one that `where` has. at: of the n operations that an unbroken life has there, the one at this
-    share of the way, in [0, 1). count: so many fail. rank: whose, where there are several.
+    `server` (requests of a kind to the S3 server), `machine` (micro-steps: its clock, its disks, or
+    that it is another one) and `instant` (seconds, for a process). kind: what goes wrong, one that
+    `where` has. at: of the n operations that an unbroken life has there, the one at this share of
+    the way, in [0, 1). count: so many fail. rank: whose, where there are several.
     """
 
     where: str
@@ -95,7 +95,8 @@ class Ending:
     differs: what is not as an unbroken run has it, in words; none: all the same bytes, each point
     once, nothing needed deleted. whole: whether the run came to its end within `MORE_LIVES`.
     reached: of `History.faults`, whether each was. broken: the traceback of what no user may see.
-    lives: how many there were. trace: the digest of all that happened, in order: equal at each replay.
+    lives: how many there were. trace: the digest of all that happened, in order: equal at each
+    replay.
     """
 
     differs: tuple[str, ...] = ()

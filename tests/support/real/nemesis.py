@@ -97,14 +97,24 @@ class Nemesis:
 
     def _killed(self) -> None:
         """The server has ended at a request: it is there again, without that fault."""
-        first = next(
-            (n for n, one in self._planned.items() if one.how in {"kill", "kill_after"}), None
-        )
-        if first is not None:
-            self.reached[first] = True
-            del self._planned[first]
+        self._count()
+        self._planned = {
+            number: one for number, one in self._planned.items() if number not in self.reached
+        }
         self.server.start()
         self.server.fail(*self._planned.values())
+
+    def _count(self) -> None:
+        """What the server has counted since it began."""
+        try:
+            counts = self.server.counts()
+        except OSError:  # its disk was read-only, and it has ended without a word: by such a fault
+            self.reached |= {n: True for n, one in self._planned.items() if "kill" in one.how}
+            return
+        self.requests = counts["requests"]
+        for number, told in zip(self._planned, counts["faults"], strict=True):
+            if told["failed"]:
+                self.reached[number] = True
 
     def _due(self, fault: Fault, command: RealCommand) -> bool:
         if fault.where in {"process", "machine"}:
@@ -165,10 +175,7 @@ class Nemesis:
             undo()
         if self.server.pid is None:
             self._killed()
-        counts = self.server.counts()
-        self.requests, counted = counts["requests"], counts["faults"]
-        for (number, _), told in zip(self._planned.items(), counted, strict=True):
-            self.reached[number] = told["failed"] > 0
+        self._count()
         self.server.fail()
         return tuple(self.reached.get(number, False) for number in range(len(self.faults)))
 

@@ -13,8 +13,12 @@ from support.real.found import Found, differences, found
 from support.real.machine import Machine, may_mount, mount, unmount
 from support.real.nemesis import OTHER, Nemesis, Whole
 from support.real.project import MICRO_STEPS, real_project
+from support.runs.project import call, environment
 
 from epochal.data.testing.s3 import S3Server
+
+QUICK = {"workers": 0, "checkpoint": {"every_updates": 1}}
+"""What of a config acts on no number: a history draws it."""
 
 BUCKET, PREFIX = "real", "run"
 ENDS = frozenset({0, 2, 3, 75, -9, -15})
@@ -52,7 +56,7 @@ class RealRuns:
 
     def unbroken(self, name: str) -> tuple[Whole, Found]:
         """A run without any fault."""
-        with self._place(name, {"workers": 0, "every_seconds": 0.3}) as place:
+        with self._place(name, QUICK) as place:
             began = time.monotonic()
             life = place.live(Life(), 0, None)
             seconds = time.monotonic() - began
@@ -61,6 +65,15 @@ class RealRuns:
             left, wrong = place.found(life.result)
             assert not wrong, wrong
         return Whole(life.requests, MICRO_STEPS, seconds), left
+
+    def inline(self, name: str) -> Found:
+        """What a run leaves that is computed in this process: a third of the processor's time."""
+        with self._place(name, QUICK) as place, environment(**place.variables):
+            done = call("train", str(place.configs[0]), "--set", "launch.kind=inline", "--json")
+            assert done.code == 0, done.err
+            left, wrong = place.found(done.json)
+        assert not wrong, wrong
+        return left
 
     def history(self, history: History, whole: Whole, expected: Found) -> Ending:
         """Runs it. Its folder stays where it did not end as it must."""
@@ -123,7 +136,7 @@ class _Place:
                 folder / f"project-{number}", size_mb=runs.size_mb,
                 store=f"s3://{BUCKET}/{PREFIX}", tracker=f"sqlite:///{tracker}",
                 loader={"batch_size": 8, "workers": config["workers"]},
-                checkpoint={"every_seconds": config["every_seconds"]},
+                checkpoint=config["checkpoint"],
             ).config
             for number in range(2)
         ]  # fmt: skip

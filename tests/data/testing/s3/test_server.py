@@ -86,7 +86,9 @@ def test_a_request_fails_and_was_done_or_not(how, server, client, key):
     if how.startswith("kill"):
         server.wait(30)
         assert server.pid is None
+        assert [one["failed"] for one in server.counts()["faults"]] == [1]
         server.start()
+        assert server.counts() == {"requests": {}, "faults": []}
     deadline = time.monotonic() + 20
     while how == "late" and key not in keys(client) and time.monotonic() < deadline:
         pass  # it is done by a thread beside
