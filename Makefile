@@ -55,9 +55,9 @@ check: lint types test
 proof: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python tests/robustness/proof.py
 
-# Histories of the real command on real parts, as many as fit into so many hours; SIZE: 30 or 600 MB.
+# Histories of the real command on real parts, as many as fit into so many hours; SIZE: MB, 30, 70 or 600.
 HOURS := 1
-SIZE := 30
+SIZE := 70
 proof-real: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python tests/robustness/proof_real.py --hours $(HOURS) --size $(SIZE)
 

@@ -9,6 +9,7 @@ a history that ends wrongly is printed with its seed, and its folder is kept.
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from support.real.drawn import allowed, drawn
 from support.real.found import differences
 from support.real.machine import OWN_MOUNTS
 from support.real.nemesis import MACHINE, OTHER
+from support.real.project import WIDTHS
 from support.real.runs import RealRuns
 
 PORTS = 27_300
@@ -81,12 +83,15 @@ def told(history: History, ending: Ending, seconds: float, folder: Path) -> None
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, choices=(30, 600), default=30, help="MB of state")
+    parser.add_argument("--size", type=int, choices=sorted(WIDTHS), default=70, help="MB of state")
     parser.add_argument("--histories", type=int, default=0, help="at most; 0: as time allows")
     parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=1, help="the first; the others follow it")
     parser.add_argument("--port", type=int, default=PORTS, help="the first of two that are free")
     options = parser.parse_args()
+    # What a shell starts in the background ignores Ctrl-C: either signal ends it, and all it began.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(75))
     in_own_mounts()
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="epochal-proof-real-"))

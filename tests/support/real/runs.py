@@ -12,7 +12,7 @@ from support.real.command import RealCommand
 from support.real.found import Found, differences, found
 from support.real.machine import Machine, may_mount, mount, unmount
 from support.real.nemesis import OTHER, Nemesis, Whole
-from support.real.project import MICRO_STEPS, real_project
+from support.real.project import EPOCHS, MICRO_STEPS, real_project
 from support.runs.project import call, environment
 
 from epochal.data.testing.s3 import S3Server
@@ -25,7 +25,7 @@ ENDS = frozenset({0, 2, 3, 75, -9, -15})
 """How a command may end that something has met; 1 would be a defect."""
 
 LOOK_S, FAMILY_S = 0.02, 0.3
-LONGEST = {30: 420.0, 600: 1200.0}
+LONGEST = {30: 420.0, 70: 420.0, 600: 1200.0}
 """Seconds after which a life hangs: the patience with a store that is away is 60 of them."""
 
 
@@ -66,9 +66,9 @@ class RealRuns:
             assert not wrong, wrong
         return Whole(life.requests, MICRO_STEPS, seconds), left
 
-    def inline(self, name: str) -> Found:
+    def inline(self, name: str, config: dict) -> Found:
         """What a run leaves that is computed in this process: a third of the processor's time."""
-        with self._place(name, QUICK) as place, environment(**place.variables):
+        with self._place(name, config) as place, environment(**place.variables):
             done = call("train", str(place.configs[0]), "--set", "launch.kind=inline", "--json")
             assert done.code == 0, done.err
             left, wrong = place.found(done.json)
@@ -136,7 +136,7 @@ class _Place:
                 folder / f"project-{number}", size_mb=runs.size_mb,
                 store=f"s3://{BUCKET}/{PREFIX}", tracker=f"sqlite:///{tracker}",
                 loader={"batch_size": 8, "workers": config["workers"]},
-                checkpoint=config["checkpoint"],
+                checkpoint=config["checkpoint"], epochs=config.get("epochs", EPOCHS),
             ).config
             for number in range(2)
         ]  # fmt: skip
