@@ -25,8 +25,9 @@ ENDS = frozenset({0, 2, 3, 75, -9, -15})
 """How a command may end that something has met; 1 would be a defect."""
 
 LOOK_S, FAMILY_S = 0.02, 0.3
-LONGEST = {30: 420.0, 70: 420.0, 600: 1200.0}
-"""Seconds after which a life hangs: the patience with a store that is away is 60 of them."""
+PATIENCE_S, LIVES_LONG, LONG_S = 300.0, 6.0, 100.0
+"""A life hangs after so many seconds and so many times those of an unbroken one: the patience with
+a store that is away is 60 s, and this machine may have other work."""
 
 
 @dataclass
@@ -145,7 +146,6 @@ class _Place:
             "PREFECT_API_URL": runs.prefect_api,
             "STEP_SECONDS": str(runs.step_seconds),
         }
-        self.longest_s = LONGEST[runs.size_mb]
         self.commands: list[RealCommand] = []
 
     def live(self, life: Life, number: int, whole: Whole | None) -> _Life:
@@ -157,6 +157,7 @@ class _Place:
         main = RealCommand(machine, self.configs[elsewhere], str(number), self.variables)
         commands, waiting, looked_s = [main], [*life.beside], 0.0
         wrong: list[str] = []
+        longest_s = PATIENCE_S + LIVES_LONG * (LONG_S if whole is None else whole.seconds)
         while any(one.runs for one in commands):
             now = time.monotonic()
             for one in [one for one in waiting if now - main.began > one[1] * whole.seconds]:
@@ -168,8 +169,8 @@ class _Place:
                 looked_s = now
                 for one in commands:
                     one.look()
-            if now - main.began > self.longest_s:
-                wrong.append(f"it hangs after {self.longest_s:.0f} s")
+            if now - main.began > longest_s:
+                wrong.append(f"it hangs after {longest_s:.0f} s")
                 for one in commands:
                     one.end()
             time.sleep(LOOK_S)
