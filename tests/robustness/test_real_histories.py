@@ -12,7 +12,7 @@ from support.real.runs import QUICK, RealRuns
 
 from epochal.data.testing.s3.objects import Objects, StoredObject
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
