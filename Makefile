@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all check lint types package docs bench proof history histories proof-mutants mutants clean venv
+.PHONY: demo test test-all check lint types package docs bench proof proof-real history histories proof-mutants mutants clean venv
 
 venv: $(STAMP)
 
@@ -69,6 +69,12 @@ histories: $(STAMP)
 # Plants mistakes in copies of the source, one at a time: histories of faults must find each.
 proof-mutants: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python tests/robustness/proof_mutants.py
+
+# Histories of the real command on real parts, as many as fit into so many hours; SIZE: MB, 30, 70 or 600.
+HOURS := 1
+SIZE := 70
+proof-real: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python tests/robustness/proof_real.py --hours $(HOURS) --size $(SIZE)
 
 # Plants small faults in copies of the source, one at a time: the quick tests must find each.
 mutants: $(STAMP)

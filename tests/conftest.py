@@ -122,14 +122,30 @@ def s3_endpoint():
         yield endpoint
 
 
+@pytest.fixture(scope="session")
+def s3_on_disk(tmp_path_factory):
+    """The package's own S3 server, with one bucket; who wants it puts its variables in place."""
+    from epochal.data.testing.s3 import S3Server
+
+    with S3Server(tmp_path_factory.mktemp("s3"), buckets=[BUCKET]) as server:
+        yield server
+
+
 @pytest.fixture(params=["file", "memory", "s3"])
-def store_url(request, tmp_path):
-    """The address of an empty store that no other test uses."""
+def store_url(request, tmp_path, monkeypatch):
+    """The address of an empty store that no other test uses.
+
+    `s3` is moto's server, `s3-on-disk`, where a file asks for it, the one that the package ships.
+    """
     if request.param == "file":
         return f"file://{tmp_path}/store"
     if request.param == "memory":
         return f"memory://{uuid.uuid4().hex}/store"
-    request.getfixturevalue("s3_endpoint")
+    if request.param == "s3-on-disk":
+        for name, value in request.getfixturevalue("s3_on_disk").environment.items():
+            monkeypatch.setenv(name, value)
+    else:
+        request.getfixturevalue("s3_endpoint")
     return f"s3://{BUCKET}/{uuid.uuid4().hex}/store"
 
 

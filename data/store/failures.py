@@ -51,6 +51,7 @@ _SILENT = {
     "ResponseParserError",  # of botocore, for an answer that was cut
 }
 """Names of the error classes of a storage that is away or cannot be reached."""
+_CHANGED = {"FlexibleChecksumError"}  # of botocore: an answer's bytes are not those of its checksum
 _BUSY_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 _PASSING_CODES = frozenset(
     {"OperationAborted", "ConditionalRequestConflict"}  # of S3: another request is under way
@@ -72,7 +73,7 @@ def storage_errors() -> tuple[type[Exception], ...]:
 
 def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed in a moment: the storage is away or too busy."""
-    if any(kind.__name__ in _SILENT for kind in type(error).__mro__):
+    if any(kind.__name__ in _SILENT | _CHANGED for kind in type(error).__mro__):
         return True
     if error_code(error) in _PASSING_CODES:
         return True

@@ -276,6 +276,7 @@ def test_every_option_that_the_docs_name_is_one(commands):
     known |= {"--shm-size"}  # of `docker run`
     known |= {"--help", "--install-completion", "--show-completion"}  # of every command line
     known |= {"--logdir"}  # of `tensorboard`
+    known |= {"--port", "--bucket"}  # of `python -m epochal.data.testing.s3`
     for text in (README, *DOCS.values()):
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known
 

@@ -18,7 +18,8 @@ FUNCTIONS = (
 )  # fmt: skip
 FACES = {
     "epochal", "epochal.engine", "epochal.data.datasets", "epochal.data.errors",
-    "epochal.data.store", "epochal.data.tables", "epochal.data.testing", "epochal.flows.train",
+    "epochal.data.store", "epochal.data.tables", "epochal.data.testing", "epochal.data.testing.s3",
+    "epochal.flows.train",
 }  # fmt: skip
 """What pages and examples may import from; `epochal.flows.train` is what deployments name."""
 

@@ -1,16 +1,29 @@
 """The page on reliability: its example runs, and it names every fault that there is."""
 
+import os
 import re
 from pathlib import Path
 
+import pytest
+
 from epochal.data.testing.plan import KINDS
+from epochal.data.testing.s3.faults import HOWS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
 
 
-def test_the_example_for_a_storage_of_ones_own_runs():
-    (example,) = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
-    exec(compile(example, "docs/reliability.md", "exec"), {})
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_the_examples_for_a_storage_of_ones_own_run(number, monkeypatch):
+    assert len(EXAMPLES) == 2
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    exec(compile(EXAMPLES[number], "docs/reliability.md", "exec"), {})
+
+
+def test_every_way_in_which_a_request_fails_is_told():
+    assert all(f"`{how}`" in PAGE for how in HOWS)
 
 
 def test_every_fault_is_told():

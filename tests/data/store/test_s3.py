@@ -38,8 +38,19 @@ def smallest_parts(monkeypatch):
     monkeypatch.setattr(s3, "PART_BYTES", 5 * MB)
 
 
+@pytest.fixture(params=["moto", pytest.param("on disk", marks=pytest.mark.slow)])
+def endpoint(request, monkeypatch):
+    """That of moto's server, and of the package's own."""
+    if request.param == "moto":
+        return request.getfixturevalue("s3_endpoint")
+    server = request.getfixturevalue("s3_on_disk")
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return server.url
+
+
 @pytest.fixture
-def place(s3_endpoint):
+def place(endpoint):
     """A store past the proxy."""
     place = open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}")
     assert place.listing() == {}  # from now on it is connected to that endpoint
@@ -47,8 +58,8 @@ def place(s3_endpoint):
 
 
 @pytest.fixture
-def proxy(s3_endpoint, place):
-    with faulty_s3(s3_endpoint) as proxy:
+def proxy(endpoint, place):
+    with faulty_s3(endpoint) as proxy:
         yield proxy
 
 

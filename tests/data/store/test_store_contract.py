@@ -10,6 +10,9 @@ import pytest
 from epochal.data.errors import BadStore, CorruptObject, StoreUnavailable
 from epochal.data.store.open import open_store
 
+pytestmark = pytest.mark.parametrize(
+    "store_url", ["file", "memory", "s3", "s3-on-disk"], indirect=True
+)
 ODD_SIZES = [0, 1, 70_001]
 
 

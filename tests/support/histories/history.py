@@ -18,9 +18,11 @@ class Fault:
 
     where: what its place is counted by: `store` (operations of a store), `disk` (system calls below
     one), `channel` (messages between the flow's process and a trainer), `tracker`, `orchestrator`
-    (requests to MLflow and to Prefect), `process` (micro-steps of a rank). kind: what goes wrong,
-    one that `where` has. at: of the n operations that an unbroken life has there, the one at this
-    share of the way, in [0, 1). count: so many fail. rank: whose, where there are several.
+    (requests to MLflow and to Prefect), `process` (micro-steps of a rank); of the real command also
+    `server` (requests of a kind to the S3 server), `machine` (micro-steps: its clock, its disks, or
+    that it is another one) and `instant` (seconds, for a process). kind: what goes wrong, one that
+    `where` has. at: of the n operations that an unbroken life has there, the one at this share of
+    the way, in [0, 1). count: so many fail. rank: whose, where there are several.
     """
 
     where: str
@@ -83,7 +85,7 @@ class History:
 
 
 MORE_LIVES = 2
-"""After the last fault a run has ended within so many lives: one may meet what it has left."""
+"""After the last fault a run ends within so many lives: one may meet what the fault has left."""
 
 
 @dataclass(frozen=True)
