@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from robustness.mutants import Tree, Trees, end_all_of
 from support.histories import turnstile
-from support.histories.draw import SEEDS_OF_A_CONFIG, drawn
+from support.histories.draw import SEEDS_OF_A_CONFIG, drawn, ends
 from support.histories.forked import Forked
 from support.histories.history import Fault, History, Life
 
@@ -32,6 +32,8 @@ CONFIGS = 20
 """So many configs: their unbroken ends are computed once, by the source as it is."""
 TRIES = 40
 """Histories for one mutant."""
+MANY = 8
+"""Faults of a life that goes on all the same."""
 LIMIT_S = 180.0
 HANG_S = 20.0
 """Of one life in which nothing happens any more: it has been found."""
@@ -85,10 +87,14 @@ def in_recovery(history: History, hint: Hint) -> History:
     draw = Random(f"recovery/{history.seed}")
     processes = min(hint.get("processes", 1), history.config["gradients"]["shards"])
     killed = Fault("process", "kill", round(draw.uniform(0.1, 0.9), 3))
-    count = draw.choice((1, 2, 4))
-    fault = Fault(hint["where"], hint["kind"], round(draw.random() * 0.3, 4), count)
+    one = Fault(hint["where"], hint["kind"], 0.0)
+    if ends(one):
+        faults = (replace(one, at=round(draw.random() * 0.3, 4)),)
+    else:  # an object is read again where it is wrong: so one life may meet many
+        places = sorted(round(draw.random() * 0.3, 4) for _ in range(MANY))
+        faults = tuple(replace(one, at=at) for at in places)
     # A rank that is killed is started again within its life: what kills the run is one process.
-    return replace(history, lives=(Life(1, (killed,)), Life(processes, (fault,))))
+    return replace(history, lives=(Life(1, (killed,)), Life(processes, faults)))
 
 
 def fits(history: History, hint: Hint) -> bool:
