@@ -16,19 +16,24 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
+from random import Random
 from typing import Any, Protocol
 
 from robustness.mutants import Tree, Trees, end_all_of
 from support.histories import turnstile
-from support.histories.draw import SEEDS_OF_A_CONFIG, drawn
+from support.histories.draw import SEEDS_OF_A_CONFIG, drawn, ends
 from support.histories.forked import Forked
-from support.histories.history import History, Life
+from support.histories.history import Fault, History, Life
 
 CONFIGS = 20
 """So many configs: their unbroken ends are computed once, by the source as it is."""
 TRIES = 40
 """Histories for one mutant."""
+MANY = 8
+"""Faults of a life that goes on all the same."""
 LIMIT_S = 180.0
 HANG_S = 20.0
 """Of one life in which nothing happens any more: it has been found."""
@@ -53,26 +58,43 @@ class Planted(Protocol):
 
 
 def preferred(hint: Hint) -> list[History]:
-    """The histories to try, the likeliest ones first, each of another config than the one before.
+    """The histories to try, each of another config than the one before.
 
-    unbroken: nothing goes wrong in them. where, kind: of a fault that is among theirs. processes:
-    at least so many share an update; first without anything else. beside: what is at work at the
-    same time.
+    unbroken, and processes alone: nothing goes wrong in them. where, kind: of a fault that is among
+    theirs; every other one is made so that it meets a recovery. processes: at least so many share
+    an update. beside: what is at work at the same time.
     """
     seeds = sorted(
         range(CONFIGS * SEEDS_OF_A_CONFIG),
         key=lambda seed: (seed % SEEDS_OF_A_CONFIG, seed // SEEDS_OF_A_CONFIG),
     )
     histories = [drawn(seed) for seed in seeds]
-    plain: list[History] = []
+    configs = histories[:CONFIGS]
+    processes = hint.get("processes", 1)
     if hint.get("unbroken") or set(hint) == {"processes"}:
-        processes = hint.get("processes", 1)
-        plain = [
-            History(one.seed, one.config, (Life(processes),))
-            for one in histories[:CONFIGS]
-            if processes <= one.config["gradients"]["shards"]
-        ]
-    return [*plain, *(one for one in histories if fits(one, hint))][:TRIES]
+        shared = [one for one in configs if processes <= one.config["gradients"]["shards"]]
+        return [replace(one, lives=(Life(processes),)) for one in shared]
+    drawn_so = [one for one in histories if fits(one, hint)]
+    if "kind" not in hint:
+        return drawn_so[:TRIES]
+    made = [in_recovery(one, hint) for one in histories]
+    pairs = zip_longest(drawn_so, made)
+    return [one for pair in pairs for one in pair if one is not None][:TRIES]
+
+
+def in_recovery(history: History, hint: Hint) -> History:
+    """Its config: a life is killed inside an epoch, and the fault meets the one that goes on."""
+    draw = Random(f"recovery/{history.seed}")
+    processes = min(hint.get("processes", 1), history.config["gradients"]["shards"])
+    killed = Fault("process", "kill", round(draw.uniform(0.1, 0.9), 3))
+    one = Fault(hint["where"], hint["kind"], 0.0)
+    if ends(one):
+        faults = (replace(one, at=round(draw.random() * 0.3, 4)),)
+    else:  # an object is read again where it is wrong: so one life may meet many
+        places = sorted(round(draw.random() * 0.3, 4) for _ in range(MANY))
+        faults = tuple(replace(one, at=at) for at in places)
+    # A rank that is killed is started again within its life: what kills the run is one process.
+    return replace(history, lives=(Life(1, (killed,)), Life(processes, faults)))
 
 
 def fits(history: History, hint: Hint) -> bool:

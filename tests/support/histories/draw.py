@@ -128,7 +128,7 @@ def _lives(
     for number in range(total):  # the first life has one, so that there is something to recover
         into = by_life[0 if number == 0 else draw.randrange(count)]
         fault = _fault(draw, faults)
-        while _ends(fault) and any(_ends(one) for one in into):  # a life ends once
+        while ends(fault) and any(ends(one) for one in into):  # a life ends once
             fault = _fault(draw, faults)
         into.append(fault)
     lives = []
@@ -145,14 +145,15 @@ def _lives(
     return tuple(lives)
 
 
-def _ends(fault: Fault) -> bool:
+def ends(fault: Fault) -> bool:
+    """Whether a life that reaches it is over then."""
     return fault.kind.startswith("kill") or fault.kind in {"torn", "term", *OF_A_MACHINE}
 
 
 def _before_end(faults: list[Fault]) -> list[Fault]:
     """The faults of a life, those before its end that are to be reached."""
-    end = next((fault.at for fault in faults if _ends(fault)), 1.0)
-    return [one if _ends(one) else replace(one, at=round(one.at * end, 4)) for one in faults]
+    end = next((fault.at for fault in faults if ends(fault)), 1.0)
+    return [one if ends(one) else replace(one, at=round(one.at * end, 4)) for one in faults]
 
 
 def _processes(config: dict[str, Any]) -> tuple[int, ...]:
@@ -170,7 +171,7 @@ def _fault(draw: random.Random, faults: dict[str, tuple[str, ...]]) -> Fault:
     fault = Fault(where, draw.choice(faults[where]), 0.0)
     # A recovery is shorter than an unbroken life: early places are reached more often.
     at = min(round(draw.random() ** draw.choice((1, 1, 2, 3)), 4), 0.9999)
-    return replace(fault, at=at, count=1 if _ends(fault) else draw.choice((1, 1, 2, 3, LASTING)))
+    return replace(fault, at=at, count=1 if ends(fault) else draw.choice((1, 1, 2, 3, LASTING)))
 
 
 def _fits(fault: Fault, processes: int, beside: tuple[tuple[str, float], ...]) -> Fault:
