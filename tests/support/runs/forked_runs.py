@@ -111,11 +111,11 @@ class Lives:
     def _live(self, store: str, plan: FaultPlan, answer: Path) -> None:
         code = BROKEN
         try:
-            MidEpochSaver.when_due = _commit_at_once
+            MidEpochSaver.when_due = commit_at_once
             with injected(plan):
                 run = BareRun(self.config, store=store)()
                 remove_garbage(run.session.store, find_garbage(run.session.store))
-            body = {"found": _found(run), "operations": plan.operations}
+            body = {"found": found(run), "operations": plan.operations}
             answer.write_text(json.dumps(body))
             code = 0
         except EpochalError as error:
@@ -182,14 +182,14 @@ class Lives:
         )
 
 
-def _commit_at_once(self, progress) -> None:
+def commit_at_once(self, progress) -> None:
     """Commits at fixed micro-steps and waits: each life has the same operations in one order."""
     if commits_here(progress.micro_steps):
         self.now(progress)
         self._link._trainer._writer.end()
 
 
-def _found(run: BareRun) -> dict:
+def found(run: BareRun) -> dict:
     """All that a run has made, and that the store holds of stages: what must be equal."""
     store = run.session.store
     for key, record in run.view.records.items():

@@ -1,0 +1,133 @@
+"""The proof for crashes of the machine: a run from every state that one may leave of the disk.
+
+Records what a run does to its store, makes the states that a file system may leave of it, and lets
+the run go on from each: to the same bytes, with every promise kept and nothing damaged. A part of
+`make proof`; the models are `epochal.data.testing.crash`'s.
+"""
+
+import json
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+from support.runs.bare_run import BareRun
+from support.runs.forked_runs import BROKEN, Lives, commit_at_once, found
+
+from epochal.data.store.open import open_store
+from epochal.data.testing.crash import (
+    MODELS,
+    CrashState,
+    broken_promises,
+    crash_states,
+    drawn_states,
+)
+from epochal.data.testing.plan import FaultPlan
+from epochal.data.testing.recording import Recording, recorded
+from epochal.tasks.computing.saver import MidEpochSaver
+from epochal.tasks.upkeep import find_garbage, remove_garbage, verify_store
+
+
+@dataclass
+class Recorded:
+    """What a run has done to its disk. ends: stage → the number of changes when it was done."""
+
+    recording: Recording
+    ends: dict[tuple[str, int | None], int]
+
+    def of_stage(self, kind: str, epoch: int | None) -> range:
+        """The points of one stage, from the end of the one before it to its own."""
+        places = list(self.ends)
+        number = places.index((kind, epoch))
+        first = self.ends[places[number - 1]] if number else self.recording.first
+        return range(first, self.ends[kind, epoch] + 1)
+
+
+def recorded_run(config: Path, disk: Path) -> Recorded:
+    """A whole run with what is kept beside its stages, and `gc`, on an empty disk."""
+    MidEpochSaver.when_due = commit_at_once
+    disk.mkdir(exist_ok=True)
+    with recorded(disk) as recording:
+        run = BareRun(config, store=f"file://{disk}/store")
+        ends: dict[tuple[str, int | None], int] = {}
+        for stage in run.run.stages():
+            run.run.run_stage(stage)
+            ends[stage.kind, stage.epoch] = len(recording.changes)
+        found(run)
+        ends["side files", None] = len(recording.changes)
+        remove_garbage(run.session.store, find_garbage(run.session.store))
+        ends["gc", None] = len(recording.changes)
+    return Recorded(recording, ends)
+
+
+@dataclass
+class Checked:
+    """states: that were checked; lives: that went on from one. wrong: what was not as it must be."""
+
+    states: int = 0
+    lives: int = 0
+    wrong: tuple[str, ...] = ()
+
+    def __add__(self, other: "Checked") -> "Checked":
+        return Checked(
+            self.states + other.states, self.lives + other.lives, self.wrong + other.wrong
+        )
+
+
+def checked(lives: Lives, states: Iterable[CrashState], *, every: int = 1) -> Checked:
+    """Each state by itself, and the life after every n-th."""
+    result = Checked()
+    disk = lives.folder / f"crashed-{os.getpid()}"
+    for number, state in enumerate(states):
+        shutil.rmtree(disk, ignore_errors=True)
+        disk.mkdir()
+        state.write(disk)
+        wrong = [*broken_promises(state), *_problems(disk)]
+        if goes_on := number % every == 0:
+            wrong += _after(lives, disk)
+        place = f"after {state.point} changes"
+        result += Checked(1, int(goes_on), tuple(f"{place}: {one}" for one in wrong))
+    shutil.rmtree(disk, ignore_errors=True)
+    return result
+
+
+def _problems(disk: Path) -> list[str]:
+    """What `epochal verify` says of the state."""
+    return list(verify_store(open_store(f"file://{disk}/store")).problems)
+
+
+def _after(lives: Lives, disk: Path) -> list[str]:
+    """What is wrong after a life that began with what is on the disk."""
+    life = lives.life(f"file://{disk}/store", FaultPlan())
+    wrong = [] if life.found == lives.unbroken.found else ["the next life ends in other bytes"]
+    left = open_store(f"file://{disk}/store").listing("damaged")
+    wrong += [f"{path}: set aside, though nothing was damaged" for path in left]
+    return wrong + [f"{path.name}: left in tmp" for path in (disk / "store" / "tmp").iterdir()]
+
+
+def told_in_a_child(lives: Lives, model: str, *, count: int, seed: int, every: int) -> Checked:
+    """Records a run in a forked process, and checks what a crash may leave, drawn, and of a stage all.
+
+    every: the life after every n-th state of the stage.
+    """
+    answer = lives.folder / f"crashes-{model}-{seed}.json"
+    pid = os.fork()
+    if pid == 0:
+        code = BROKEN
+        try:
+            run = recorded_run(lives.config, lives.folder / f"recorded-{os.getpid()}")
+            drawn = drawn_states(run.recording, MODELS[model], seed=seed, count=count)
+            one = crash_states(run.recording, MODELS[model], points=run.of_stage("train", 1))
+            result = checked(lives, drawn) + checked(lives, one, every=every)
+            answer.write_text(json.dumps(vars(result)))
+            code = 0
+        except BaseException:  # noqa: BLE001 - a child must end here
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    return Checked(**json.loads(answer.read_text()))
