@@ -99,10 +99,12 @@ MISTAKES = {
     ),
     "a file is made in its place": (
         "            disk().sync(temporary)\n            self._link(temporary, path)\n",
-        "            self._make_folders(self._place(path).parent)\n"
-        "            disk().copy(temporary, self._place(path))\n"
-        "            disk().sync(self._place(path))\n"
-        "            disk().sync(self._place(path).parent)\n",
+        """            place = self._place(path)
+            self._make_folders(place.parent)
+            disk().copy(temporary, place)
+            disk().sync(place)
+            disk().sync(place.parent)
+""",
         TORN,
     ),
 }
