@@ -5,10 +5,14 @@ the run go on from each: to the same bytes, with every promise kept and nothing 
 `make proof`; the models are `epochal.data.testing.crash`'s.
 """
 
+import argparse
 import json
 import os
 import re
 import shutil
+import sys
+import tempfile
+import time
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +21,7 @@ from pathlib import Path
 
 from support.runs.bare_run import BareRun
 from support.runs.forked_runs import BROKEN, Lives, commit_at_once, found
+from support.runs.proof_project import proof_project
 
 from epochal.data.store.open import open_store
 from epochal.data.testing.crash import (
@@ -163,3 +168,32 @@ def shared(lives: Lives, model: str, *, processes: int, every: int) -> Checked:
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * processes
     found = (json.loads(place.read_text()) for place in children.values())
     return sum((Checked(**{**one, "wrong": tuple(one["wrong"])}) for one in found), Checked())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--every", type=int, default=16, help="the life after every n-th state")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    wrong: tuple[str, ...] = ()
+    with tempfile.TemporaryDirectory(prefix="epochal-crashes-") as name:
+        os.environ["HOME"] = name
+        config = proof_project(Path(name) / "project").config
+        lives = Lives.on_files(config, Path(name)).prepare()
+        for model in options.models:
+            started = time.monotonic()
+            found = shared(lives, model, processes=options.processes, every=options.every)
+            wrong += found.wrong
+            print(
+                f"{model:<10} {found.states} states, {found.lives} lives went on, "
+                f"{len(found.wrong)} wrong; {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
+            for text in found.wrong[:5]:
+                print(f"  {text}", flush=True)
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
