@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epochal.data.store.local_disk import SystemDisk
+from epochal.data.testing.plan import next_fault
 
 if TYPE_CHECKING:
-    from epochal.data.testing.plan import FaultPlan
+    from epochal.data.testing.plan import FaultPlan, Kind
 
 _WRITES = frozenset({"write", "copy", "link", "make_folder"})
 _ERRNO = {"enospc": errno.ENOSPC, "eio": errno.EIO}
@@ -36,10 +37,10 @@ class _Journal:
 
 
 class FaultyDisk:
-    """The system's calls; the plan counts each as one operation and says which of them fail."""
+    """The system's calls; each plan counts each as one operation and says which of them fail."""
 
-    def __init__(self, plan: FaultPlan) -> None:
-        self._plan = plan
+    def __init__(self, *plans: FaultPlan) -> None:
+        self._plans = plans
         self._system = SystemDisk()
         self._journal = _Journal()
 
@@ -63,13 +64,13 @@ class FaultyDisk:
     def sync(self, path: Path) -> None:
         """As `Disk` has it, or as the plan has it; a lying disk keeps half a file unnoticed."""
         journal = self._journal
-        with self._faults("sync", path) as fails:
+        with self._faults("sync", path) as happens:
             if path.is_dir():
                 self._system.sync(path)
                 journal.names = [name for name in journal.names if name.parent != path]
                 for name in [name for name in journal.removed if name.parent == path]:
                     journal.removed.pop(name).unlink(missing_ok=True)
-            elif fails and self._plan.kind == "lying":
+            elif happens == "lying":
                 _halve(path)
             else:
                 self._system.sync(path)
@@ -85,7 +86,7 @@ class FaultyDisk:
     def unlink(self, path: Path) -> None:
         """As `Disk` has it, or as the plan has it."""
         with self._faults("unlink", path):
-            if self._plan.kind == "power":
+            if any(plan.kind == "power" for plan in self._plans):
                 kept = _attic(path) / os.urandom(8).hex()
                 os.link(path, kept)
                 self._journal.removed[path] = kept
@@ -116,22 +117,21 @@ class FaultyDisk:
     @contextmanager
     def _faults(
         self, name: str, path: Path, tear: Callable[[], object] | None = None
-    ) -> Iterator[bool]:
-        plan = self._plan
-        fails = plan.next(name)
-        kind = plan.kind
-        if fails and kind == "torn" and tear is not None:
+    ) -> Iterator[Kind | None]:
+        plan = next_fault(self._plans, name)
+        kind = None if plan is None else plan.kind
+        if kind == "torn" and tear is not None:
             tear()
-        if fails and kind == "power":
+        if kind == "power":
             self.lose_power()
-        if fails and kind in {"kill", "torn", "power"}:
+        if plan is not None and kind in {"kill", "torn", "power"}:
             plan.die()
-        if fails and kind in _ERRNO and (kind != "enospc" or name in _WRITES):
+        if kind in _ERRNO and (kind != "enospc" or name in _WRITES):
             raise OSError(_ERRNO[kind], os.strerror(_ERRNO[kind]), str(path))
         try:
-            yield fails
+            yield kind
         finally:
-            if fails and kind == "kill_after":
+            if plan is not None and kind == "kill_after":
                 plan.die()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -96,3 +96,9 @@ class FaultPlan:
     def hit(self) -> bool:
         """Whether the operation `at` was reached."""
         return 0 < self.at <= len(self.operations)
+
+
+def next_fault(plans: Iterable[FaultPlan], name: str) -> FaultPlan | None:
+    """Has each of the plans count an operation: the first by which it fails, or None."""
+    failing = [plan for plan in plans if plan.next(name)]
+    return failing[0] if failing else None
