@@ -54,6 +54,7 @@ check: lint types test
 # Ends a run at every I/O operation, in every way, and shows that what goes on is the same bytes.
 proof: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python tests/robustness/proof.py
+	PYTHONPATH=tests $(BIN)/python tests/robustness/crash_states.py
 
 # Plants small faults in copies of the source, one at a time: the quick tests must find each.
 mutants: $(STAMP)

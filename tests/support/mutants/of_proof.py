@@ -86,8 +86,8 @@ STORE = (
         {"beside": "second"},
         (
             "a-folder-in-use-is-swept",
-            "                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n                shutil",
-            "                shutil",
+            "fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n                shutil",
+            "shutil",
         ),
     ),
     *of(
@@ -114,8 +114,8 @@ STORE = (
         {"where": "store", "kind": "stale_list"},
         (
             "a-listed-commit-must-be-there",
-            "        except (CorruptObject, FileNotFoundError):\n            return None\n        tensors",
-            "        except CorruptObject:\n            return None\n        tensors",
+            "(CorruptObject, FileNotFoundError):\n            return None\n        tensors",
+            "CorruptObject:\n            return None\n        tensors",
         ),
     ),
 )
@@ -149,9 +149,10 @@ COMMIT = (
         (
             "deleted-before-it-is-noted",
             "        if StageStore(store).put_side_file(key, PRUNED, body) != body:\n",
-            "        for name in files:\n"
-            '            store.delete(f"{stage_folder(key)}/{record.artifacts[name].file}")\n'
-            "        if StageStore(store).put_side_file(key, PRUNED, body) != body:\n",
+            """        for name in files:
+            store.delete(f"{stage_folder(key)}/{record.artifacts[name].file}")
+        if StageStore(store).put_side_file(key, PRUNED, body) != body:
+""",
         ),
     ),
     *of(
@@ -345,8 +346,8 @@ ORDER = (
         ),
         (
             "a-window-ends-one-too-late",
-            "            last=micro_step == end - 1,\n            position",
-            "            last=micro_step == min(end, self.num_micro_steps - 1),\n            position",
+            "last=micro_step == end - 1,\n            position",
+            "last=micro_step == min(end, self.num_micro_steps - 1),\n            position",
         ),
         (
             "a-window-counts-its-first-twice",
