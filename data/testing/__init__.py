@@ -9,6 +9,7 @@ from epochal.data.testing.crash import (
     broken_promises,
     crash_states,
     drawn_states,
+    promised,
 )
 from epochal.data.testing.disk import FaultyDisk
 from epochal.data.testing.faults import FaultyBackend, injected
@@ -26,5 +27,6 @@ __all__ = [
     "crash_states",
     "drawn_states",
     "injected",
+    "promised",
     "recorded",
 ]

@@ -135,6 +135,18 @@ def broken_promises(state: CrashState) -> list[str]:
     return wrong
 
 
+def promised(recording: Recording, point: int) -> dict[str, set[bytes | None]]:
+    """Path → what may be there after so many changes: an object's bytes, None: nothing.
+
+    Of each object that the store has promised to be there or to be gone. For a real disk that was
+    cut off there: what `crash_states` makes up, it does.
+    """
+    return {
+        path: {None if node is None else recording.bytes_of(node, point) for node in nodes}
+        for path, nodes in _allowed(recording, point).items()
+    }
+
+
 def _points(recording: Recording) -> list[int]:
     """The number of changes after each one that counts for a crash."""
     return list(range(recording.first, len(recording.changes) + 1))

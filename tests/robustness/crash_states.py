@@ -23,6 +23,7 @@ from support.runs.bare_run import BareRun
 from support.runs.forked_runs import BROKEN, Lives, commit_at_once, found
 from support.runs.proof_project import proof_project
 
+from epochal.data.stage_store.stages import PRUNED, RECORD
 from epochal.data.store.open import open_store
 from epochal.data.testing.crash import (
     MODELS,
@@ -86,20 +87,36 @@ class Checked:
 
 
 def checked(lives: Lives, states: Iterable[CrashState], *, every: int = 1) -> Checked:
-    """Each state by itself, and the life after every n-th."""
+    """Each state by itself; every n-th is written, verified and gone on from."""
     result = Checked()
     disk = lives.folder / f"crashed-{os.getpid()}"
     for number, state in enumerate(states):
-        shutil.rmtree(disk, ignore_errors=True)
-        disk.mkdir()
-        state.write(disk)
-        wrong = [*broken_promises(state), *_problems(disk)]
+        wrong = [*broken_promises(state), *_unfounded(state)]
         if goes_on := number % every == 0:
-            wrong += _after(lives, disk)
+            shutil.rmtree(disk, ignore_errors=True)
+            disk.mkdir()
+            state.write(disk)
+            wrong += [*_problems(disk), *_after(lives, disk)]
         place = f"after {state.point} changes"
         result += Checked(1, int(goes_on), tuple(f"{place}: {one}" for one in wrong))
     shutil.rmtree(disk, ignore_errors=True)
     return result
+
+
+def _unfounded(state: CrashState) -> list[str]:
+    """Records that name what is not there, and is not said to have been removed."""
+    wrong = []
+    for path, data in state.files.items():
+        folder, _, name = path.rpartition("/")
+        if name != RECORD:
+            continue
+        note = json.loads(state.files.get(f"{folder}/{PRUNED}", b"{}") or b"{}")
+        gone = note.get("body", {}).get("artifacts", [])
+        for artifact, one in json.loads(data)["body"]["artifacts"].items():
+            size = len(state.files.get(f"{folder}/{one['file']}", b""))
+            if artifact not in gone and size != one["size"]:
+                wrong.append(f"{path}: its {artifact} has {size} bytes")
+    return wrong
 
 
 def _problems(disk: Path) -> list[str]:

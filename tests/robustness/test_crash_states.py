@@ -1,12 +1,9 @@
 """A sample of the proof for crashes: what a run leaves of its store, and the run that goes on."""
 
-import json
-import os
-import traceback
-
 import pytest
-from robustness.crash_states import BROKEN, MODELS, checked, recorded_run, shared
+from robustness.crash_states import MODELS, checked, recorded_run, shared
 from robustness.proof import lives
+from support.runs.forked_runs import in_a_child
 
 from epochal.data.testing.crash import crash_states, drawn_states
 
@@ -18,23 +15,6 @@ def proof(tmp_path_factory):
         patch.setenv("HOME", str(folder))
         with lives("store", folder) as proof:
             yield proof
-
-
-def in_a_child(folder, do):
-    """What `do` gives, plain JSON, from a process of its own: recording changes the training."""
-    answer = folder / "answer.json"
-    pid = os.fork()
-    if pid == 0:
-        code = BROKEN
-        try:
-            answer.write_text(json.dumps(do()))
-            code = 0
-        except BaseException:  # noqa: BLE001 - a child must end here
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    assert os.waitpid(pid, 0)[1] == 0
-    return json.loads(answer.read_text())
 
 
 def test_from_what_a_crash_leaves_a_run_goes_on_to_the_same_bytes(proof, tmp_path):

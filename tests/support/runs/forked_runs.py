@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from support.runs.bare_run import BareRun
 from support.runs.proof_project import commits_here
@@ -202,6 +203,23 @@ def found(run: BareRun) -> dict:
         "records": {key: one.values for key, one in sorted(run.view.records.items())},
         "objects": sorted(path for path in store.listing() if path.startswith("stages/")),
     }
+
+
+def in_a_child(folder: Path, do: Callable[[], Any]) -> Any:
+    """What `do` gives, plain JSON, from a process of its own, whose changes end with it."""
+    answer = folder / "answer.json"
+    pid = os.fork()
+    if pid == 0:
+        code = BROKEN
+        try:
+            answer.write_text(json.dumps(do()))
+            code = 0
+        except BaseException:  # noqa: BLE001 - a child must end here
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    return json.loads(answer.read_text())
 
 
 def signal_that_ends_a_fork(number):
