@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Literal
@@ -156,6 +156,7 @@ def _is_temporary(path: str) -> bool:
     return TEMPORARY in path.split("/")
 
 
+@lru_cache(maxsize=2)  # many states have one point
 def _allowed(recording: Recording, point: int) -> dict[str, set[int | None]]:
     """Path of a promised object → what may be there: what was promised, or what was done since."""
     allowed: dict[str, set[int | None]] = {}

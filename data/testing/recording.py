@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from epochal.data.store import open as opening
@@ -66,7 +67,7 @@ class Promised:
 Change = Renamed | Written | Synced | Promised
 
 
-@dataclass
+@dataclass(eq=False)
 class Recording:
     """All changes of a folder, in order.
 
@@ -81,10 +82,18 @@ class Recording:
 
     def bytes_of(self, node: int, point: int) -> bytes:
         """The bytes of a file after so many changes; none before its first write."""
-        for change in reversed(self.changes[:point]):
-            if isinstance(change, Written) and change.node == node:
-                return self.contents[change.number]
-        return b""
+        number = _written_by(self, point).get(node)
+        return b"" if number is None else self.contents[number]
+
+
+@lru_cache(maxsize=2)  # many files are asked for at one point, and many states have one
+def _written_by(recording: Recording, point: int) -> dict[int, int]:
+    """Node of a file → the number of its bytes."""
+    return {
+        change.node: change.number
+        for change in recording.changes[:point]
+        if isinstance(change, Written)
+    }
 
 
 @dataclass(frozen=True)
