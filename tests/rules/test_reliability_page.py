@@ -3,13 +3,19 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from epochal.data.testing.plan import KINDS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
 
 
-def test_the_example_for_a_storage_of_ones_own_runs():
-    (example,) = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=["faults", "crashes"])
+def test_the_examples_for_a_storage_of_ones_own_run(example, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     exec(compile(example, "docs/reliability.md", "exec"), {})
 
 
