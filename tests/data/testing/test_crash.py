@@ -8,7 +8,13 @@ import pytest
 from epochal.data.store import local
 from epochal.data.store.local import LocalBackend
 from epochal.data.store.open import open_store
-from epochal.data.testing.crash import MODELS, broken_promises, crash_states, drawn_states
+from epochal.data.testing.crash import (
+    MODELS,
+    broken_promises,
+    crash_states,
+    drawn_states,
+    promised,
+)
 from epochal.data.testing.recording import recorded
 
 models = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
@@ -121,6 +127,19 @@ def test_a_mistake_in_the_local_store_breaks_a_promise(mistake, tmp_path, monkey
         if isinstance(function, types.FunctionType):
             monkeypatch.setattr(LocalBackend, name, function)
     assert says in broken(record(tmp_path), MODELS["reordered"])
+
+
+def test_what_is_promised_follows_from_the_answers_that_came(tmp_path):
+    recording = record(tmp_path)
+    counts = [len(promised(recording, point)) for point in range(len(recording.changes) + 1)]
+    assert counts == sorted(counts)
+    assert promised(recording, 0) == {}
+    assert promised(recording, len(recording.changes)) == {
+        "store/a/b": {None},
+        "store/a/c": {None},
+        "store/record": {b"a/b a/c"},
+        "store/damaged/a/b.0": {b"12345678"},
+    }
 
 
 def test_a_record_that_comes_before_what_it_names_is_seen(tmp_path):

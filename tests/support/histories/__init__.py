@@ -1,1 +1,1 @@
-"""Histories from a seed: one run over several lives, what goes wrong in each, and what must be equal."""
+"""Histories from a seed: one run over several lives, what goes wrong, what must be equal."""

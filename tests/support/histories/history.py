@@ -83,7 +83,7 @@ class History:
 
 
 MORE_LIVES = 2
-"""After the last fault a run has ended within so many lives: one may meet what the fault has left."""
+"""After the last fault a run has ended within so many lives: one may meet what it has left."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,10 @@ class Ending:
     """How a history ended.
 
     differs: what is not as an unbroken run has it, in words; none: all the same bytes, each point
-    once, nothing needed deleted. whole: whether the run came to its end within `MORE_LIVES`. reached: of
-    `History.faults`, whether each was. broken: the traceback of what no user may see. lives: how
-    many there were. trace: the digest of all that happened, in order: equal at each replay.
+    once, nothing needed deleted. whole: whether the run came to its end within `MORE_LIVES`.
+    reached: of `History.faults`, whether each was. broken: the traceback of what no user may see.
+    lives: how many there were. trace: the digest of all that happened, in order: equal at each
+    replay.
     """
 
     differs: tuple[str, ...] = ()
