@@ -57,7 +57,7 @@ class Recorded:
 
 def recorded_run(config: Path, disk: Path) -> Recorded:
     """A whole run with what is kept beside its stages, and `gc`, on an empty disk."""
-    MidEpochSaver.when_due = commit_at_once
+    MidEpochSaver.is_due = commit_at_once
     disk.mkdir(exist_ok=True)
     with recorded(disk) as recording:
         run = BareRun(config, store=f"file://{disk}/store")

@@ -129,7 +129,7 @@ def image(request, tmp_path):
 
 def cut_off(proof, image, options, kind):
     """A whole run on the image, which is copied meanwhile: what it has done, and the copies."""
-    MidEpochSaver.when_due = commit_at_once
+    MidEpochSaver.is_due = commit_at_once
     copying = kind(image, EVERY)
     with mounted(image, image.with_name("disk"), options) as disk:
         before = use_disk(copying)
