@@ -366,15 +366,6 @@ ORDER = (
         UNBROKEN,
         ("the-average-takes-too-much", "1.0 - self.decay(updates_done))", "1.0 - self.decay(0))"),
     ),
-    *of(
-        "tasks/upkeep.py",
-        UNBROKEN,
-        (
-            "the-last-checkpoint-is-not-kept",
-            "kept = set(trained[-checkpoint.keep_last :])",
-            "kept = set(trained[-checkpoint.keep_last : -1])",
-        ),
-    ),
 )
 
 RANKS = (
