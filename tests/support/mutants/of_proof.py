@@ -244,11 +244,6 @@ RESTORE = (
             "= resume.micro_steps, resume.updates + 1\n",
         ),
         (
-            "ends-of-updates-are-lost",
-            "    progress.update_ends = list(resume.update_ends)\n",
-            "    progress.update_ends = []\n",
-        ),
-        (
             "rows-are-counted-from-the-resume-on",
             '    progress.rows = len(resume.observations["sample_id"])\n',
             "    progress.rows = 0\n",
