@@ -54,6 +54,7 @@ check: lint types test
 # Ends a run at every I/O operation, in every way, and shows that what goes on is the same bytes.
 proof: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python tests/robustness/proof.py
+	PYTHONPATH=tests $(BIN)/python tests/robustness/crash_states.py
 
 # Replays one history of faults: make history SEED=7, or HISTORY='{…}' as a failing run prints it;
 # BY=simulated in the simulator.

@@ -132,6 +132,11 @@ def user_folder(parent: Path) -> Path:
 
 def sweep(parent: Path) -> None:
     """Removes what processes that have died left below `parent`: of names of our form alone."""
+    for folder in list(parent.iterdir()):
+        # A lock comes before its folder and goes after it. Without one a folder is nobody's: after
+        # a loss of power the one's name may be on the disk, and the other's not.
+        if _NAME.fullmatch(folder.name) and not os.path.lexists(parent / (folder.name + _SUFFIX)):
+            shutil.rmtree(folder, ignore_errors=True)  # never through a link
     for path in parent.glob(f"*{_SUFFIX}"):
         if _NAME.fullmatch(path.name.removesuffix(_SUFFIX)) is None:
             continue

@@ -114,6 +114,12 @@ class FaultyDisk:
                 os.link(kept, path)
             kept.unlink()
 
+    def lose_bytes(self) -> None:
+        """Empties every file that was not synced; its name stays: a disk may write names first."""
+        for path in self._journal.files:
+            if path.is_file() and _version(path) not in self._journal.synced:
+                os.truncate(path, 0)
+
     @contextmanager
     def _faults(
         self, name: str, path: Path, tear: Callable[[], object] | None = None
@@ -124,7 +130,9 @@ class FaultyDisk:
             tear()
         if kind == "power":
             self.lose_power()
-        if plan is not None and kind in {"kill", "torn", "power"}:
+        if kind == "zero_length":
+            self.lose_bytes()
+        if plan is not None and kind in {"kill", "torn", "power", "zero_length"}:
             plan.die()
         if kind in _ERRNO and (kind != "enospc" or name in _WRITES):
             raise OSError(_ERRNO[kind], os.strerror(_ERRNO[kind]), str(path))

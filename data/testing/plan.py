@@ -14,6 +14,7 @@ Kind = Literal[
     "torn",
     "power",
     "lying",
+    "zero_length",
     "enospc",
     "eio",
     "timeout",
@@ -38,7 +39,7 @@ KINDS: dict[Level, tuple[Kind, ...]] = {
         "stale_list",
         "flip",
     ),
-    "disk": ("kill", "kill_after", "torn", "power", "lying", "enospc", "eio"),
+    "disk": ("kill", "kill_after", "torn", "power", "lying", "zero_length", "enospc", "eio"),
 }
 """Level → the faults that can be planned there."""
 
@@ -59,7 +60,9 @@ class FaultPlan:
     kind: `kill` ends the process before the operation, `kill_after` after it; `torn` writes half of
     what was to be written under a temporary name, then ends the process; `power` ends it too, and
     of what this process did only synced bytes and synced names are left; `lying` says that a file
-    is synced, and half of it is gone; `enospc` (writes only), `eio` and `timeout` raise instead of
+    is synced, and half of it is gone; `zero_length` ends the process as a loss of power does that
+    comes when names are on the disk and bytes are not: every name is there, and each file that was
+    not synced is empty; `enospc` (writes only), `eio` and `timeout` raise instead of
     doing it; `lost_answer` does it, then raises a timeout; `stale_list` lists what was there at
     the first listing; `flip` reads, and one bit of what is given out is another one, while the
     object stays as it is: of this kind only reads are counted.

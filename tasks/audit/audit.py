@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from epochal.data.stage_store.records import StageRecord, differences
 from epochal.data.stage_store.stages import StageStore
 from epochal.data.store.open import open_store
 from epochal.data.store.store import MAX_READ_BYTES
+from epochal.tasks.audit.in_what import DifferentPart, parts_that_differ
 from epochal.tasks.checkpoints.nearest import nearest_checkpoint
+from epochal.tasks.goodput.run import run_goodput
 from epochal.tasks.planning.run_view import differences as environment_differences
 from epochal.tasks.planning.stage import Stage
 from epochal.tasks.reporting import Outcome, Reporter
@@ -34,14 +36,20 @@ from epochal.tasks.session.session import Session
 
 WHAT = "what is computed again comes out of model and data, and these are"
 TRAIN = "train"
+BEGUN_WITH = frozenset({TRAIN, "mine", "score"})
+"""Kinds of stages that later epochs begin with."""
 
 
 @dataclass(frozen=True)
 class Different:
-    """A stage that came out otherwise. what: `artifact model: 01ab… → 23cd…`, a sentence each."""
+    """A stage that came out otherwise. what: `artifact model: 01ab… → 23cd…`, a sentence each.
+
+    parts: of these artifacts what is other; none where the stored one is there no more.
+    """
 
     stage: Stage
     what: tuple[str, ...]
+    parts: tuple[DifferentPart, ...] = ()
 
     def as_object(self) -> dict[str, Any]:
         """As `--json` has it."""
@@ -50,7 +58,21 @@ class Different:
             "epoch": self.stage.epoch,
             "key": self.stage.known_key,
             "what": list(self.what),
+            "parts": [one.as_object() for one in self.parts],
         }
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What follows from what came out otherwise, and so is to be computed again.
+
+    first: the first such epoch. epochs: how many of these are stored. seconds: that their stages
+    have cost; None where that is not known.
+    """
+
+    first: int
+    epochs: int
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -61,6 +83,9 @@ class Audit:
     stored. differ: stages whose bytes are others. unchecked: epochs that could not be, since an
     epoch before them differs and their own checkpoint to begin with is not there.
     other_environment: what of this machine is not as it was, `torch: 2.6 → 2.7`.
+    seconds: that the audit has taken. share: of the run's own time, what the epochs that were
+    computed again had cost in it, from 0 to 1; None where that is not known. lost: None where
+    nothing differs that another epoch begins with.
     """
 
     epochs: tuple[int, ...]
@@ -68,6 +93,9 @@ class Audit:
     differ: tuple[Different, ...]
     unchecked: tuple[int, ...]
     other_environment: tuple[str, ...]
+    seconds: float = 0.0
+    share: float | None = None
+    lost: Lost | None = None
 
     def as_object(self) -> dict[str, Any]:
         """What `--json` has of it."""
@@ -78,6 +106,9 @@ class Audit:
             "stored": self.of,
             "unchecked": list(self.unchecked),
             "environment": list(self.other_environment),
+            "seconds": round(self.seconds, 3),
+            "share_of_time": self.share,
+            "lost": None if self.lost is None else asdict(self.lost),
         }
 
 
@@ -119,6 +150,7 @@ class _Auditing:
 
     def epochs(self, share: float, seed: int) -> Audit:
         """Computes the share again."""
+        began = time.monotonic()
         view = self._session.run
         stored = [stage for stage, _ in view.of_kind(TRAIN)]
         if not stored:
@@ -146,7 +178,31 @@ class _Auditing:
             differ=tuple(self._differ),
             unchecked=tuple(unchecked),
             other_environment=tuple(other),
+            seconds=time.monotonic() - began,
+            **self._goodput(),
         )
+
+    def _goodput(self) -> dict[str, Any]:
+        """The share of the run's time that was audited, and what is lost."""
+        view = self._session.run
+        goodput = run_goodput(view, self._session.stage_store)
+        spent = {} if goodput is None else goodput.epochs
+        whole = 0.0 if goodput is None else goodput.whole.wall_seconds
+        known = [spent[epoch].wall_seconds for epoch in self._same if epoch in spent]
+        share = math.fsum(known) / whole if known and whole > 0 else None
+        first = [
+            one.stage.number + (one.stage.kind != TRAIN)  # a table is what the next one begins with
+            for one in self._differ
+            if one.stage.epoch is not None and one.stage.kind in BEGUN_WITH
+        ]
+        after = [
+            stage.number for stage, _ in view.of_kind(TRAIN) if first and stage.number >= min(first)
+        ]
+        if not after:
+            return {"share": share, "lost": None}
+        seconds = [spent[epoch].wall_seconds for epoch in after if epoch in spent]
+        lost = Lost(min(after), len(after), math.fsum(seconds) if seconds else None)
+        return {"share": share, "lost": lost}
 
     def _epoch(self, number: int) -> bool:
         """Computes an epoch again, from the nearest checkpoint on; False where it cannot be."""
@@ -179,10 +235,10 @@ class _Auditing:
             for stage in stored.run.stages:
                 if stage.epoch != epoch or not stored.run.is_done(stage):
                     continue
-                what = _different(stored.run.record_of(stage), _computed(aside, stage))
-                if not what:
+                before, now = stored.run.record_of(stage), _computed(aside, stage)
+                if not (what := _different(before, now)):
                     continue
-                self._differ.append(Different(stage, what))
+                self._differ.append(Different(stage, what, _parts(stored, before, aside, now)))
                 stored.reporter.notice(f"{stage.label} differs: {'; '.join(what)}")
                 if stage.kind == TRAIN:
                     alike, aside.live_key = False, None
@@ -208,6 +264,24 @@ def _different(stored: StageRecord, record: StageRecord) -> tuple[str, ...]:
         record, environment=stored.environment, environment_digest=stored.environment_digest
     )
     return tuple(differences(stored, same))
+
+
+def _parts(
+    stored: Session, before: StageRecord, aside: Session, now: StageRecord
+) -> tuple[DifferentPart, ...]:
+    """What is other in the artifacts of one stage that differ."""
+    parts: list[DifferentPart] = []
+    for name in sorted(before.artifacts.keys() & now.artifacts.keys()):
+        if before.artifacts[name] == now.artifacts[name]:
+            continue
+        if stored.store.size(stored.stage_store.artifact_path(before, name)) is None:
+            continue  # `epochal gc` has removed it
+        with (
+            stored.stage_store.fetch_artifact(before, name) as old,
+            aside.stage_store.fetch_artifact(now, name) as new,
+        ):
+            parts += parts_that_differ(name, old, new)
+    return tuple(parts)
 
 
 @contextmanager

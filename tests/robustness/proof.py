@@ -37,7 +37,8 @@ SWEEPS: dict[str, tuple[tuple[str, frozenset[str]], ...]] = {
         for kind in ("kill", "torn", "enospc", "eio", "timeout", "lost_answer", "stale_list")
     ),
     "disk": tuple(
-        (kind, frozenset()) for kind in ("kill", "torn", "power", "lying", "enospc", "eio")
+        (kind, frozenset())
+        for kind in ("kill", "torn", "power", "lying", "zero_length", "enospc", "eio")
     ),
     "s3": tuple((kind, WRITES) for kind in ("kill", "kill_after", "timeout", "lost_answer")),
 }

@@ -15,10 +15,11 @@ PAGE = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("number", range(2))
-def test_the_examples_for_a_storage_of_ones_own_run(number, monkeypatch):
-    assert len(EXAMPLES) == 2
+@pytest.mark.parametrize("number", range(3))
+def test_the_examples_for_a_storage_of_ones_own_run(number, tmp_path, monkeypatch):
+    assert len(EXAMPLES) == 3
     monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     exec(compile(EXAMPLES[number], "docs/reliability.md", "exec"), {})
 
 

@@ -1,9 +1,12 @@
 """The rules of the tests: each lies with what it tests, and each planted fault can be planted."""
 
+import sys
+import types
 from collections import Counter
 
 import pytest
 from support.mutants import MUTANTS
+from support.mutants.of_proof import PROOF_MUTANTS
 from support.source_tree import PACKAGES, ROOT
 
 OF_THE_WHOLE_FOLDER = {"data/policies", "flows/servers", "tasks/report"}
@@ -48,6 +51,21 @@ def test_a_helper_of_one_file_lives_in_that_file():
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda one: one.name)
 def test_a_mutant_can_be_planted(mutant):
     assert mutant.problem(ROOT) is None
+
+
+@pytest.mark.parametrize("mutant", PROOF_MUTANTS, ids=lambda one: one.name)
+def test_a_mutant_of_the_proof_can_be_planted_and_its_file_still_imports(mutant, monkeypatch):
+    assert mutant.problem(ROOT) is None
+    text = (ROOT / mutant.file).read_text().replace(mutant.old, mutant.new)
+    planted = types.ModuleType("planted")
+    monkeypatch.setitem(sys.modules, "planted", planted)
+    exec(compile(text, mutant.file, "exec"), vars(planted))
+
+
+def test_mutants_of_the_proof_have_names_of_their_own_and_are_changes():
+    assert len({mutant.name for mutant in PROOF_MUTANTS}) == len(PROOF_MUTANTS)
+    assert all(mutant.old != mutant.new for mutant in PROOF_MUTANTS)
+    assert not {mutant.name for mutant in PROOF_MUTANTS} & {mutant.name for mutant in MUTANTS}
 
 
 def test_mutants_have_names_of_their_own_and_are_changes():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,12 +15,44 @@ from epochal.flows.terminal.style import BAD, GOOD
 from epochal.flows.termination import told_of_termination
 from epochal.tasks.runs.find_run import find_run
 
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from epochal.tasks.audit.audit import Audit
+
+
+SHOWN_PARTS = 10
+"""Of a stage that differs: with another kernel it is all tensors."""
+
 
 class _Told(ProgressReporter):
     """Shows the stages as they are computed, and nothing of what `train` would do."""
 
     def opening(self, text: str) -> None:
         """What is used and what is to run is no matter here."""
+
+
+def _told(result: Audit) -> Iterator[Text | str]:
+    """What differs and in what, and what could not be checked."""
+    for one in result.differ:
+        yield console.line(("✗", BAD), f" {one.stage.label}")
+        yield from (f"    {text}" for text in one.what)
+        yield from (f"      {part.text}" for part in one.parts[:SHOWN_PARTS])
+        if len(one.parts) > SHOWN_PARTS:
+            yield f"      and {len(one.parts) - SHOWN_PARTS} more: see --json"
+    if result.unchecked:
+        yield f"not checked: epochs {', '.join(map(str, result.unchecked))}"
+    yield from _cost(result)
+
+
+def _cost(result: Audit) -> Iterator[str]:
+    """What the audit took, and what of the run is lost."""
+    share = "" if result.share is None else f", of epochs that had {result.share:.1%} of its time"
+    yield f"the audit took {console.seconds(result.seconds)} s{share}"
+    if (lost := result.lost) is not None:
+        spent = "" if lost.seconds is None else f": {console.seconds(lost.seconds)} s of work"
+        epochs = f"{lost.epochs} stored epoch{'s' * (lost.epochs != 1)}"
+        yield f"to be computed again: {epochs}, from epoch {lost.first} on{spent}"
 
 
 def audit(
@@ -51,12 +84,8 @@ def audit(
         console.out.print(
             f"{found.plan.reference}: {len(result.epochs)} of {result.of} epochs computed again"
         )
-        for one in result.differ:
-            console.out.print(console.line(("✗", BAD), f" {one.stage.label}"))
-            for text in one.what:
-                console.out.print(f"    {text}")
-        if result.unchecked:
-            console.out.print(f"not checked: epochs {', '.join(map(str, result.unchecked))}")
+        for text in _told(result):
+            console.out.print(text)
     if result.differ:
         raise NotDeterministic(
             f"{len(result.differ)} stages came out otherwise than stored: "

@@ -24,6 +24,15 @@ def test_what_a_dead_process_left_is_removed_and_what_a_living_one_has_stays(tmp
         assert {path.name for path in tmp_path.iterdir()} == {living.name, f"{living.name}.lock"}
 
 
+def test_a_folder_whose_lock_a_loss_of_power_took_is_removed(tmp_path):
+    (tmp_path / NAME / "below").mkdir(parents=True)
+    with private_folder(tmp_path) as living:
+        (living / "file").touch()
+        sweep(tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == {living.name, f"{living.name}.lock"}
+        assert (living / "file").exists()
+
+
 NAMES = {
     "...lock": "two dots and a lock",
     "..lock": "one dot",

@@ -128,7 +128,7 @@ def test_each_call_below_a_store_is_an_operation(tmp_path):
 
 
 @pytest.mark.parametrize("at", range(1, len(PUT) + 1))
-@pytest.mark.parametrize("kind", ["kill", "torn", "power", "enospc", "eio"])
+@pytest.mark.parametrize("kind", ["kill", "torn", "power", "zero_length", "enospc", "eio"])
 def test_whatever_call_fails_an_object_is_whole_or_not_there(kind, at, tmp_path):
     (tmp_path / "store").mkdir()
     url = f"file://{tmp_path}/store"
@@ -152,7 +152,8 @@ class Unsynced(SystemDisk):
             super().sync(path)
 
 
-def test_a_power_cut_shows_bytes_that_were_never_synced(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("kind", "size"), [("power", 4), ("zero_length", 0)])
+def test_a_power_cut_shows_bytes_that_were_never_synced(kind, size, tmp_path, monkeypatch):
     def hasty(self, path, source):
         with self.scratch() as folder:
             disk().write(folder / "object", source)
@@ -160,13 +161,13 @@ def test_a_power_cut_shows_bytes_that_were_never_synced(tmp_path, monkeypatch):
 
     monkeypatch.setattr(LocalBackend, "put_new", hasty)
     url = f"file://{tmp_path}/store"
-    with injected(FaultPlan("power", at=99, level="disk", die=die)) as plan:
+    with injected(FaultPlan(kind, at=99, level="disk", die=die)) as plan:
         store = open_store(url)
         store.put_new("a/b", b"12345678")
         plan.at = len(plan.operations) + 1
         with pytest.raises(Died):
             store.put_new("a/c", b"12345678")
-    assert open_store(url).listing() == {"a/b": 4}
+    assert open_store(url).listing() == {"a/b": size}
 
 
 def test_a_power_cut_brings_back_what_was_taken_away_and_not_synced(tmp_path):

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from support.runs.bare_run import BareRun
 from support.runs.proof_project import commits_here
@@ -29,11 +30,15 @@ STOPPED, BROKEN = 75, 99
 
 @dataclass(frozen=True)
 class Life:
-    """How one life ended. found: what it left, if it came to its end; operations: of its plan."""
+    """How one life ended.
+
+    found: what it left, if it came to its end; operations: of its plan; commits: inside epochs.
+    """
 
     code: int
     found: dict | None = None
     operations: tuple[str, ...] = ()
+    commits: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class Lives:
         self.unbroken = self.life(self._new_store(), FaultPlan(level=level))
         assert self.unbroken.code == 0, "the run itself does not end well"
         assert self.unbroken.found["problems"] == []
+        assert self.unbroken.commits, "it commits nothing inside its epochs"
         again = self.life(self._new_store(), FaultPlan(level=level))
         assert again == self.unbroken, "two unbroken runs differ"
         return self
@@ -106,16 +112,21 @@ class Lives:
         if not answer.exists():
             return life
         body = json.loads(answer.read_text())
-        return replace(life, found=body["found"], operations=tuple(body["operations"]))
+        return replace(
+            life,
+            found=body["found"],
+            operations=tuple(body["operations"]),
+            commits=body["commits"],
+        )
 
     def _live(self, store: str, plan: FaultPlan, answer: Path) -> None:
         code = BROKEN
         try:
-            MidEpochSaver.when_due = _commit_at_once
+            MidEpochSaver.is_due = commit_at_once
             with injected(plan):
                 run = BareRun(self.config, store=store)()
                 remove_garbage(run.session.store, find_garbage(run.session.store))
-            body = {"found": found(run), "operations": plan.operations}
+            body = {"found": found(run), "operations": plan.operations, "commits": len(COMMITS)}
             answer.write_text(json.dumps(body))
             code = 0
         except EpochalError as error:
@@ -182,11 +193,20 @@ class Lives:
         )
 
 
-def _commit_at_once(self, progress) -> None:
-    """Commits at fixed micro-steps and waits: each life has the same operations in one order."""
+COMMITS: list[int] = []
+"""Micro-steps at which this process has committed."""
+
+
+def commit_at_once(self, progress) -> bool:
+    """Commits at fixed micro-steps and waits: each life has the same operations in one order.
+
+    In the place of `MidEpochSaver.is_due`, which is asked after each micro-step.
+    """
     if commits_here(progress.micro_steps):
         self.now(progress)
         self._link._trainer._writer.end()
+        COMMITS.append(progress.micro_steps)
+    return False
 
 
 def found(run: BareRun) -> dict:
@@ -202,6 +222,23 @@ def found(run: BareRun) -> dict:
         "records": {key: one.values for key, one in sorted(run.view.records.items())},
         "objects": sorted(path for path in store.listing() if path.startswith("stages/")),
     }
+
+
+def in_a_child(folder: Path, do: Callable[[], Any]) -> Any:
+    """What `do` gives, plain JSON, from a process of its own, whose changes end with it."""
+    answer = folder / "answer.json"
+    pid = os.fork()
+    if pid == 0:
+        code = BROKEN
+        try:
+            answer.write_text(json.dumps(do()))
+            code = 0
+        except BaseException:  # noqa: BLE001 - a child must end here
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    return json.loads(answer.read_text())
 
 
 def signal_that_ends_a_fork(number):

@@ -1,8 +1,11 @@
 """`epochal audit`: what it computes again, what it finds, and its exit codes."""
 
 import pytest
+import torch
 from support.runs.bare_run import BareRun, copy_of
 from support.runs.project import MODEL, Project, call, environment
+
+from epochal.tasks.stages import train
 
 CHANGES = {"epochs": 4, "checkpoint": {"keep_last": 2, "keep_best": 0}}
 DRIFTS = MODEL.replace(
@@ -34,6 +37,7 @@ def test_every_byte_of_a_run_is_computed_again_and_nothing_is_written(project, h
     done = audit(project, "--share", "1", "--json")
     assert (done.code, done.err.count("✓")) == (0, 12), done.err
     assert (done.json["run"], done.json["checked"], done.json["differ"]) == ("blobs", 4, [])
+    assert done.json["lost"] is None
     assert files() == before
 
 
@@ -48,6 +52,53 @@ def test_epochs_that_come_out_otherwise_are_named_each_by_itself(project, home, 
     # Validation is computed by the stored weights, mining by the stored table.
     assert any(text.startswith("artifact model: ") for text in found["train", 2])
     assert {text.split(":")[0] for text in found["validate", 0]} <= {"value loss", "value metrics"}
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory):
+    """A run of which epoch 2 was computed wrongly: one bit of one weight, and what went on from it.
+
+    All digests are of the bytes that were written.
+    """
+    folder = tmp_path_factory.mktemp("wrong")
+    with environment(HOME=str(folder / "home")), pytest.MonkeyPatch.context() as patch:
+        project = Project(folder / "project", **CHANGES)
+        right, epochs = train.checkpoint_parts, []
+
+        def flipped(state):
+            epochs.append(state)
+            if len(epochs) == 3:
+                with torch.no_grad():
+                    state.model.head.weight.view(torch.int32)[1, 3] ^= 1 << 20
+            return right(state)
+
+        patch.setattr(train, "checkpoint_parts", flipped)
+        BareRun(project.config)()
+    return project
+
+
+def test_a_flipped_bit_is_told_with_its_tensor_its_place_and_what_it_has_cost(wrong, home):
+    done = audit(wrong, "--share", "1", "--json")
+    assert done.code == 3, done.err
+    (one,) = done.json["differ"]
+    assert (one["stage"], one["epoch"]) == ("train", 2)
+    (part,) = one["parts"]
+    assert (part["artifact"], part["part"], part["first"]) == ("model", "head.weight", [1, 3])
+    assert (part["different"], part["of"], part["bits"]) == (1, 48, 1)
+    assert part["largest"] == abs(part["stored"] - part["computed"]) > 0
+    assert done.json["seconds"] > 0
+    assert 0.5 < done.json["share_of_time"] <= 1
+    assert (done.json["lost"]["first"], done.json["lost"]["epochs"]) == (2, 2)
+    assert done.json["lost"]["seconds"] > 0
+
+
+def test_a_person_sees_in_what_it_differs_and_what_is_lost(wrong, home):
+    done = audit(wrong, "--share", "1")
+    assert done.code == 3
+    text = " ".join(done.out.split())
+    assert "model: head.weight: 1 of 48 numbers (1 bit in all), the first at 1, 3: " in text
+    assert "to be computed again: 2 stored epochs, from epoch 2 on: " in text
+    assert "the audit took " in text
 
 
 def test_without_the_checkpoint_before_it_an_epoch_begins_with_an_earlier_one(
