@@ -61,11 +61,6 @@ class MidEpochSaver:
         self._last_updates = 0
         self._last_micro_steps = 0
 
-    def when_due(self, progress: Progress) -> None:
-        """Commits if it is time to, the epoch could go on from here, and no commit is under way."""
-        if self.is_due(progress):
-            self.now(progress)
-
     def is_due(self, progress: Progress) -> bool:
         """Whether it is time to, the epoch could go on from here, and no commit is under way."""
         if not self.can_commit(progress):

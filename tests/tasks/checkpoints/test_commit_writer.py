@@ -21,7 +21,7 @@ def test_an_error_of_an_epochs_last_commit_is_told_and_ends_nothing(tmp_path, mo
 
     monkeypatch.setattr(MidEpochStore, "commit", fail)
     commits, told = EpochCommits(tmp_path, every_updates=1), []
-    train(commits.saver.when_due)
+    train(commits.when_due)
     commits.writer._thread.join()
     for _ in range(2):
         commits.writer.clear(notice=told.append, every_s=60)

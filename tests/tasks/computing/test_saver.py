@@ -70,7 +70,7 @@ def test_a_commit_holds_the_state_of_its_moment_while_training_goes_on(tmp_path,
     commits = EpochCommits(tmp_path, every_updates=1)
 
     def watch(progress):
-        commits.saver.when_due(progress)
+        commits.when_due(progress)
         if progress.micro_steps == 2:
             found["then"] = progress.state.model.head.weight.detach().clone()
         if progress.micro_steps == 6:
@@ -133,7 +133,7 @@ def test_memory_for_the_first_commit_is_made_half_way_to_it(tmp_path, monkeypatc
     )
 
     def watch(progress):
-        commits.saver.when_due(progress)
+        commits.when_due(progress)
         commits.writer.end()
         calls.append(progress.micro_steps)
 
