@@ -336,24 +336,27 @@ def test_idle_seconds_that_are_no_number_are_refused(fresh):
     assert fresh.servers == {}
 
 
-NOW, LONG_AGO = datetime.now(UTC), datetime.now(UTC) - timedelta(days=1)
 SCHEDULED = {"schedules": [{"active": True}]}
 BEAT = {"event": "prefect.flow-run.heartbeat"}
 
 
 @pytest.mark.parametrize(
-    ("deployments", "runs", "events", "busy"),
+    ("deployments", "updated_days_ago", "events", "busy"),
     [
         ([], [], [], False),
         ([SCHEDULED], [], [], True),
         ([{**SCHEDULED, "paused": True}], [], [], False),
         ([{"schedules": [{"active": False}]}, {}], [], [], False),
-        ([], [{"updated": NOW.isoformat()}], [], True),
-        ([], [{"updated": LONG_AGO.isoformat()}], [], False),
-        ([], [{"updated": LONG_AGO.isoformat()}], [BEAT], True),
+        ([], [0], [], True),
+        ([], [1], [], False),
+        ([], [1], [BEAT], True),
     ],
 )
-def test_a_server_is_needed_by_schedules_and_by_runs_that_live(deployments, runs, events, busy):
+def test_a_server_is_needed_by_schedules_and_by_runs_that_live(
+    deployments, updated_days_ago, events, busy
+):
+    now = datetime.now(UTC)
+    runs = [{"updated": (now - timedelta(days=days)).isoformat()} for days in updated_days_ago]
     pages = {"deployments": [deployments], "flow_runs": [runs], "events": [{"events": events}]}
 
     class Api(http.server.BaseHTTPRequestHandler):
