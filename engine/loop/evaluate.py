@@ -1,6 +1,6 @@
 """The validation loop: one pass in evaluation mode, exact over the data set.
 
-No files, no network, no clock. What model, loss and step hold is as before at its end.
+No files, no network, no clock. Buffers of model, loss and step are as before at its end.
 """
 
 from __future__ import annotations

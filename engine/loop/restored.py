@@ -1,7 +1,7 @@
 """What model, loss and step hold is put back after a pass that must leave no trace.
 
-A validation, a scoring or a trial may change buffers, counters and generators. A run that goes on
-has changed them, one that starts again from its checkpoint has not: so nothing of it may stay.
+A validation, a scoring or a trial may change buffers and counters. A run that goes on has changed
+them, one that starts again from its checkpoint has not: so what a checkpoint holds may not stay so.
 """
 
 from __future__ import annotations
@@ -32,19 +32,21 @@ _MODULES_OWN = frozenset({*vars(nn.Module()), "training"})
 
 @contextmanager
 def restored(
-    model: nn.Module, step: Any, *, loss: Any = None, parameters: bool = False
+    model: nn.Module, step: Any, *, loss: Any = None, everything: bool = False
 ) -> Iterator[None]:
-    """What the block does to buffers, counters and generators of model, loss and step is undone.
+    """What the block does to the buffers, and to the `state_dict` of loss and step, is undone.
 
-    loss: None for the one that the default step has. parameters: weights too, of which a copy may
-    be large; without it they are taken to stay as they are.
+    That is what a checkpoint holds, but for the weights, which are taken to stay as they are. loss:
+    None for the one that the default step has. everything: weights, whose copy may be large,
+    counters, lists, generators, whatever is found to change; without it what was counted or
+    collected stays, for whoever reads it.
     """
     loss = getattr(step, "made_loss", None) if loss is None else loss
-    parts = {"model": model, "loss": loss, "step": step}
-    kept = [
-        *(_kept(owner, parameters=parameters) for _, owner in owners_of(parts)),
-        *(_kept_cells(part, parameters=parameters) for part in (loss, step)),
-    ]
+    owners = [owner for _, owner in owners_of({"model": model, "loss": loss, "step": step})]
+    if everything:
+        kept = [*map(_kept, owners), *map(_kept_cells, (loss, step))]
+    else:
+        kept = [_kept_buffers(owner) for owner in owners if isinstance(owner, nn.Module)]
     states = [
         (companion, copy.deepcopy(companion.state_dict()))
         for companion in companions_of(loss=loss, step=step).values()
@@ -93,13 +95,13 @@ def is_plain_object(value: Any) -> bool:
     )
 
 
-def _kept(owner: Any, depth: int = 0, *, parameters: bool) -> Callable[[], None]:
+def _kept(owner: Any, depth: int = 0) -> Callable[[], None]:
     """Gives a function that puts back what the owner holds now."""
-    undo = partial(_undo, depth=depth, parameters=parameters)
+    undo = partial(_undo, depth=depth)
     attributes = dict(attributes_of(owner))
-    buffers = dict(owner.named_buffers(recurse=False)) if isinstance(owner, nn.Module) else {}
-    contents = [one for value in (*attributes.values(), *buffers.values()) if (one := undo(value))]
-    if parameters and isinstance(owner, nn.Module):
+    contents = [one for value in attributes.values() if (one := undo(value))]
+    if isinstance(owner, nn.Module):
+        contents.append(_kept_buffers(owner))
         contents += [_undo_weight(one) for one in owner.parameters(recurse=False)]
 
     def restore() -> None:
@@ -108,16 +110,27 @@ def _kept(owner: Any, depth: int = 0, *, parameters: bool) -> Callable[[], None]
         for name in attributes_of(owner).keys() - attributes.keys():
             del vars(owner)[name]
         vars(owner).update(attributes)
+
+    return restore
+
+
+def _kept_buffers(owner: nn.Module) -> Callable[[], None]:
+    """Gives a function that puts back what is in the module's own buffers now."""
+    buffers = dict(owner.named_buffers(recurse=False))
+    contents = [partial(_fill, one, one.detach().clone()) for one in buffers.values()]
+
+    def restore() -> None:
+        _each(contents)
         for name, buffer in buffers.items():
             setattr(owner, name, buffer)
 
     return restore
 
 
-def _undo(value: Any, depth: int = 0, *, parameters: bool) -> Callable[[], Any] | None:
+def _undo(value: Any, depth: int = 0) -> Callable[[], Any] | None:
     """A function that gives a value its present content again; None where none can change."""
     undo: Callable[[], Any] | None = None
-    inside = partial(_undo, depth=depth + 1, parameters=parameters)
+    inside = partial(_undo, depth=depth + 1)
     if depth > MAX_DEPTH:
         return None
     if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
@@ -134,7 +147,7 @@ def _undo(value: Any, depth: int = 0, *, parameters: bool) -> Callable[[], Any] 
         inner = [one for item in fields.values() if (one := inside(item)) is not None]
         undo = partial(_refill, vars(value), fields, inner)
     elif isinstance(value, nn.Module):  # one that its owner does not register
-        held = [_kept(one, depth + 1, parameters=parameters) for one in value.modules()]
+        held = [_kept(one, depth + 1) for one in value.modules()]
         undo = partial(_each, held)
     else:
         undo = _undo_draws(value)
@@ -171,14 +184,14 @@ def _each(undo: Sequence[Callable[[], Any]]) -> None:
         one()
 
 
-def _kept_cells(part: Any, *, parameters: bool) -> Callable[[], None]:
+def _kept_cells(part: Any) -> Callable[[], None]:
     """Gives a function that puts back what a function has enclosed."""
     undo: list[Callable[[], Any]] = []
     for cell in getattr(part, "__closure__", None) or ():
         with suppress(ValueError):  # not yet assigned
             content = cell.cell_contents
             undo.append(partial(setattr, cell, "cell_contents", content))
-            if (inner := _undo(content, parameters=parameters)) is not None:
+            if (inner := _undo(content)) is not None:
                 undo.append(inner)
     return partial(_each, undo)
 

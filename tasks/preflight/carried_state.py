@@ -39,7 +39,7 @@ _PLAIN = (bool, int, float, str, type(None))
 def untouched(components: Components) -> Iterator[None]:
     """What the block does to weights, buffers, counters and generators of the parts is undone."""
     model, loss = components.state.model, components.loss.made
-    with restored(model, components.step, loss=loss, parameters=True):
+    with restored(model, components.step, loss=loss, everything=True):
         yield
 
 
