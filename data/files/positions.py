@@ -18,8 +18,8 @@ STANDARD = 2  # the last of the descriptors of standard input, output and error
 def own_file_positions() -> None:
     """Opens anew, in its place, each file that this process has open for reading alone.
 
-    A file that is written, a pipe and a socket stay shared, as does everything off Linux. Raises
-    OSError if a file may not be opened (any more).
+    A file that is written, a pipe, a socket and a file that may be opened no more stay shared, as
+    does everything off Linux.
     """
     if sys.platform != "linux":
         return
@@ -38,7 +38,10 @@ def _open_anew(descriptor: int) -> None:
         return
     position = os.lseek(descriptor, 0, os.SEEK_CUR)
     kept = flags & (os.O_NOATIME | os.O_DIRECT)
-    opened = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC | kept)
+    try:
+        opened = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC | kept)
+    except OSError:  # one that was handed down, say: whoever may not open it moves in it as before
+        return
     try:
         os.lseek(opened, position, os.SEEK_SET)
         os.dup2(opened, descriptor, inheritable=os.get_inheritable(descriptor))
