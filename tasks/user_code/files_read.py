@@ -55,9 +55,11 @@ def files_read(field: str, *, named: Iterable[Path]) -> list[Path]:
     A Python file that is no module was read to be executed, by its path: it may be what the target
     is made of, and no import statement leads to it.
     """
-    modules = [path for module in list(sys.modules.values()) if (path := file_of(module))]
-    known = {os.path.realpath(path) for path in [*map(str, named), *modules]}
     read = {_source_of(path) for path in _read.get(field, {})}
+    names = {path.name for path in read}
+    files = filter(None, map(file_of, list(sys.modules.values())))
+    modules = [path for path in files if os.path.basename(path) in names]  # noqa: PTH119 - of thousands
+    known = {os.path.realpath(path) for path in [*map(str, named), *modules]}
     return sorted(
         path
         for path in read
