@@ -112,7 +112,7 @@ class Journal:
             "links": {},
         }
         folder = logs_folder() / config.name
-        stem = f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}-{os.getpid()}"
+        stem = f"{now:%Y%m%dT%H%M%S.%f}-{os.getpid()}"
         self._note = folder / f"{stem}.json"
         try:
             private_folder(folder.parent.parent)

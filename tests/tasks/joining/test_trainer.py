@@ -290,9 +290,9 @@ def test_a_run_whose_processes_do_not_come_ends_and_says_how_many_there_are(
     ):
 
         def told():
-            return any("epochal join 127.0.0.2:" in text for text in run.notices)
+            return sum("epochal join 127.0.0.2:" in text for text in run.notices)
 
-        # An hour passes once it is said who is missing: the one of this machine may come late.
+        # An hour passes whenever it is said who is missing: the one of this machine may come late.
         monkeypatch.setattr(joining, "now_s", lambda: now_s() + 3600 * told())
         with pytest.raises(Unavailable, match="1 of 2 processes have joined"):
             run()

@@ -60,7 +60,7 @@ def test_where_an_epoch_stands_is_noted_once_a_second_at_most(config, monkeypatc
 def test_old_attempts_are_deleted_and_those_that_live_stay(config, monkeypatch):
     monkeypatch.setattr(journals, "KEPT", 2)
     living = Journal(config, SilentReporter())
-    for _ in range(3):
+    for _ in range(3):  # in less than a millisecond each
         Journal(config, SilentReporter()).close("finished")
     found = attempts("blobs")
     assert len(found) == 3
