@@ -81,6 +81,10 @@ class Gradients:
         self.groups: tuple[str, ...] = tuple(dict.fromkeys(tops))
         self.group_of_P: tuple[int, ...] = tuple(self.groups.index(top) for top in tops)
         self.may_skip = config.on_nonfinite == "skip" or state.scaler is not None
+        if state.scaler is not None:
+            # Its scale is made by the first loss, and this process may have no micro-batch of the
+            # first updates: there are fewer in a window than processes.
+            state.scaler.scale(torch.zeros((), device=state.device))
 
     @property
     def extras(self) -> tuple[str, ...]:

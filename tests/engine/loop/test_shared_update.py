@@ -7,9 +7,10 @@ from support.numbers.processes import in_group
 from support.numbers.tiny_model import batches, bits, cross_entropy, new_state, num_updates, samples
 
 from epochal.data.types import Batch
-from epochal.engine.config.numerics import EmaConfig, GradientsConfig
+from epochal.engine.config.numerics import EmaConfig, GradientsConfig, PrecisionConfig
 from epochal.engine.loop.epoch import Recipe, train_epoch
 from epochal.engine.model.ema import WeightAverage
+from epochal.engine.model.precision import new_scaler
 from epochal.engine.shards.group import Group
 
 COUNT = 100  # 25 micro-batches of 4 in updates of 8, 8, 8 and 1
@@ -37,9 +38,10 @@ def with_last(window, last):
     return replace(window, last=last)
 
 
-def trained(exchange, shards, count=COUNT, accumulate=8, step=None, **gradients):
+def trained(exchange, shards, count=COUNT, accumulate=8, step=None, dtype="float32", **gradients):
     torch.set_num_threads(1)
-    state = new_state()
+    state, precision = new_state(), PrecisionConfig(dtype=dtype)
+    state.scaler = new_scaler(precision, state.device)
     state.ema = WeightAverage(state.model, EmaConfig(decay=0.5))
     group = None if exchange is None else Group(exchange, shards)
     x, y = samples(count)
@@ -57,6 +59,7 @@ def trained(exchange, shards, count=COUNT, accumulate=8, step=None, **gradients)
         Recipe(
             step or cross_entropy(weight=torch.tensor([1.0, 2.0, 0.5, 1.0])),
             gradients=GradientsConfig(accumulate=accumulate, shards=shards, **gradients),
+            precision=precision,
             seed=5,
         ),
         epoch=0,
@@ -95,3 +98,13 @@ def test_any_number_of_processes_gives_the_bytes_of_one(size, shards, count, tmp
 
 def trained_clipped(exchange, shards, count):
     return trained(exchange, shards, count, clip_norm=0.3, update_ratio=True)
+
+
+def test_one_that_has_no_micro_batch_of_the_first_update_scales_too(tmp_path):
+    alone = in_float16(None)
+    for one in in_group(in_float16, 3, tmp_path):
+        assert one[:2] == alone[:2]
+
+
+def in_float16(exchange):
+    return trained(exchange, 4, 24, accumulate=2, dtype="float16")  # two for three processes
