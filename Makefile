@@ -54,28 +54,28 @@ check: lint types test
 # Ends a run at every I/O operation, in every way, and shows that what goes on is the same bytes.
 proof: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python tests/robustness/proof.py
-	PYTHONPATH=tests $(BIN)/python tests/robustness/crash_states.py
+	PYTHONPATH=tests $(BIN)/python tests/robustness/crashes/crash_states.py
 
 # Replays one history of faults: make history SEED=7, or HISTORY='{…}' as a failing run prints it;
 # BY=simulated in the simulator.
 history: $(STAMP)
-	@PYTHONPATH=tests $(BIN)/python tests/robustness/histories.py \
+	@PYTHONPATH=tests $(BIN)/python tests/robustness/by_seed/histories.py \
 	  $(if $(HISTORY),--history '$(HISTORY)',--seed $(or $(SEED),0)) --by $(or $(BY),forked)
 
 # Runs many histories: make histories SEEDS=0:400 BY=simulated.
 histories: $(STAMP)
-	PYTHONPATH=tests $(BIN)/python tests/robustness/histories.py --seeds $(or $(SEEDS),0:400) \
+	PYTHONPATH=tests $(BIN)/python tests/robustness/by_seed/histories.py --seeds $(or $(SEEDS),0:400) \
 	  --by $(or $(BY),forked)
 
 # Plants mistakes in copies of the source, one at a time: histories of faults must find each.
 proof-mutants: $(STAMP)
-	PYTHONPATH=tests $(BIN)/python tests/robustness/proof_mutants.py
+	PYTHONPATH=tests $(BIN)/python tests/robustness/by_seed/proof_mutants.py
 
 # Histories of the real command on real parts, as many as fit into so many hours; SIZE: MB, 30, 70 or 600.
 HOURS := 1
 SIZE := 70
 proof-real: $(STAMP)
-	PYTHONPATH=tests $(BIN)/python tests/robustness/proof_real.py --hours $(HOURS) --size $(SIZE)
+	PYTHONPATH=tests $(BIN)/python tests/robustness/by_seed/proof_real.py --hours $(HOURS) --size $(SIZE)
 
 # Plants small faults in copies of the source, one at a time: the quick tests must find each.
 mutants: $(STAMP)

@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 import torch
-from robustness.histories import told
+from robustness.by_seed.histories import told
 from support.histories import life as lives
 from support.histories.commit_thread import CommitRule, CommitThread
 from support.histories.draw import SEEDS_OF_A_CONFIG, drawn, drawn_config

@@ -131,9 +131,9 @@ def command_for(mutant: Planted, expected: Path, folder: Path) -> list[str]:
     """What looks for it, in a copy of the source: exit code 0 if it is not found."""
     proof = mutant.hint.get("proof")
     if proof is not None:
-        script = f"tests/robustness/{proof}.py"
+        script = f"tests/robustness/crashes/{proof}.py"
         return [sys.executable, script, "--processes", "1", "--every", EVERY]
-    script = "tests/robustness/proof_mutants.py"
+    script = "tests/robustness/by_seed/proof_mutants.py"
     given = [json.dumps(dict(mutant.hint)), str(expected), str(folder)]
     return [sys.executable, script, "--seek", *given]
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import pytest
-from robustness.proof_mutants import FOUND, SURVIVED, TRIES, fits, preferred, run
+from robustness.by_seed.proof_mutants import FOUND, SURVIVED, TRIES, fits, preferred, run
 from support.mutants.mutant import Mutant
 
 

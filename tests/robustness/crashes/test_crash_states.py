@@ -1,7 +1,7 @@
 """A sample of the proof for crashes: what a run leaves of its store, and the run that goes on."""
 
 import pytest
-from robustness.crash_states import MODELS, checked, recorded_run, shared
+from robustness.crashes.crash_states import MODELS, checked, recorded_run, shared
 from robustness.proof import lives
 from support.runs.forked_runs import in_a_child
 
