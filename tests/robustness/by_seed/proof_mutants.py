@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from robustness.mutants import Tree, Trees, end_all_of
 from support.histories import turnstile
-from support.histories.draw import SEEDS_OF_A_CONFIG, drawn, ends
+from support.histories.draw import LASTING, SEEDS_OF_A_CONFIG, drawn, ends
 from support.histories.forked import Forked
 from support.histories.history import Fault, History, Life
 
@@ -37,8 +37,8 @@ MANY = 8
 LIMIT_S = 180.0
 HANG_S = 20.0
 """Of one life in which nothing happens any more: it has been found."""
-EVERY = "100"
-"""Of the states that a crash may leave, a life follows each so many-th; all are looked at."""
+LIVES = "12"
+"""Of each model so many states that a crash may leave are gone on from; all are looked at."""
 FOUND, SURVIVED, STALE = "found", "SURVIVED", "STALE"
 
 Hint = Mapping[str, Any]
@@ -90,6 +90,8 @@ def in_recovery(history: History, hint: Hint) -> History:
     one = Fault(hint["where"], hint["kind"], 0.0)
     if ends(one):
         faults = (replace(one, at=round(draw.random() * 0.3, 4)),)
+    elif one.kind == "stale_list":  # of all operations few are listings
+        faults = (replace(one, at=round(draw.random() * 0.3, 4), count=LASTING),)
     else:  # an object is read again where it is wrong: so one life may meet many
         places = sorted(round(draw.random() * 0.3, 4) for _ in range(MANY))
         faults = tuple(replace(one, at=at) for at in places)
@@ -132,7 +134,7 @@ def command_for(mutant: Planted, expected: Path, folder: Path) -> list[str]:
     proof = mutant.hint.get("proof")
     if proof is not None:
         script = f"tests/robustness/crashes/{proof}.py"
-        return [sys.executable, script, "--processes", "1", "--every", EVERY]
+        return [sys.executable, script, "--first", LIVES]
     script = "tests/robustness/by_seed/proof_mutants.py"
     given = [json.dumps(dict(mutant.hint)), str(expected), str(folder)]
     return [sys.executable, script, "--seek", *given]

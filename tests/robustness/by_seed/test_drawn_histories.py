@@ -107,6 +107,7 @@ FOUND = {
     "records": {"key": {"loss": 0.5}},
     "objects": ["stages/key/a", "stages/key/record.json"],
     "points": [12, "digest"],
+    "damaged": [],
     "twice": [],
     "changed": [],
 }
@@ -127,6 +128,7 @@ FOUND = {
         ({"objects": ["stages/key/record.json"]}, "objects: stages/key/a is missing"),
         ({"objects": [*FOUND["objects"], "stages/b"]}, "objects: stages/b is one too many"),
         ({"points": [11, "other"]}, "points: [11, 'other'], expected [12, 'digest']"),
+        ({"damaged": ["damaged/stages/key/a"]}, "damaged: damaged/stages/key/a was set aside"),
         ({"twice": ["loss at update 3"]}, "loss at update 3 comes twice"),
         ({"changed": ["loss at update 3"]}, "loss at update 3 was another one before"),
     ],
@@ -134,6 +136,11 @@ FOUND = {
 def test_each_difference_is_told(what, told):
     (found,) = differences(FOUND, {**FOUND, **what})
     assert told in found
+
+
+def test_after_a_disk_has_lied_something_may_be_damaged():
+    found = {**FOUND, "damaged": ["damaged/stages/key/a"]}
+    assert differences(FOUND, found, lied=True) == ()
 
 
 def test_equal_ends_do_not_differ():

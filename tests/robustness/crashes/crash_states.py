@@ -168,6 +168,23 @@ def checked_again(lives: Lives, run: Recorded, model: str, *, seed: int, every: 
     return checked(lives, drawn)
 
 
+def first_wrong(lives: Lives, *, count: int) -> str | None:
+    """The first state of all models that breaks a promise, then of `count` lives of each model.
+
+    For whoever asks whether anything is wrong at all: states without their lives take moments.
+    """
+    run = recorded_run(lives.config, lives.folder / "recorded")
+    for model, what in MODELS.items():
+        for state in crash_states(run.recording, what):
+            for wrong in (*broken_promises(state), *_unfounded(state)):
+                return f"{model} after {state.point} changes: {wrong}"
+    for model, what in MODELS.items():
+        for state in drawn_states(run.recording, what, seed=count, count=count):
+            for wrong in checked(lives, [state]).wrong:
+                return f"{model} {wrong}"
+    return None
+
+
 def shared(lives: Lives, model: str, *, processes: int, every: int) -> Checked:
     """All of it, by several processes at once, each with a recording of its own."""
     children = {}
@@ -196,12 +213,19 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=16, help="the life after every n-th state")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--first", type=int, metavar="LIVES", help="ends at the first wrong state, or after so many"
+    )
     options = parser.parse_args()
     wrong: tuple[str, ...] = ()
     with tempfile.TemporaryDirectory(prefix="epochal-crashes-") as name:
         os.environ["HOME"] = name
         config = proof_project(Path(name) / "project").config
         lives = Lives.on_files(config, Path(name)).prepare()
+        if options.first is not None:
+            first = first_wrong(lives, count=options.first)
+            print(first or "nothing is wrong")
+            sys.exit(first is not None)
         for model in options.models:
             started = time.monotonic()
             found = shared(lives, model, processes=options.processes, every=options.every)

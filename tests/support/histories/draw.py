@@ -30,6 +30,9 @@ FAULTS: dict[str, tuple[str, ...]] = {
 LASTING = 1000
 """A count of failures that outlasts a life: the storage stays as it is until the next one."""
 
+UNBEARABLE = frozenset({"enospc", "eio", "timeout", "hang", "flip", "short_read", "unavailable"})
+"""Kinds that end a life where they last."""
+
 OF_A_MACHINE = frozenset({"power", "zero_length"})
 """Kinds that end all that runs on it, so that no other process is at work beside such a life."""
 
@@ -121,14 +124,18 @@ def _one(draw: random.Random, choices: dict[str, Any]) -> Any:
 def _lives(
     draw: random.Random, config: dict[str, Any], faults: dict[str, tuple[str, ...]]
 ) -> tuple[Life, ...]:
-    """One to four of them, with one to five faults in all: each but the first begins a recovery."""
+    """One to four of them, with one to five faults in all: each but the first begins a recovery.
+
+    So each but the last has one that ends it, or a run would be whole before its later lives.
+    """
     total = draw.randint(1, MAX_FAULTS)
     count = draw.randint(1, min(MAX_LIVES, total + 1))
     by_life: list[list[Fault]] = [[] for _ in range(count)]
-    for number in range(total):  # the first life has one, so that there is something to recover
-        into = by_life[0 if number == 0 else draw.randrange(count)]
+    for number in range(total):
+        must_end = number < count - 1
+        into = by_life[number if must_end else draw.randrange(count)]
         fault = _fault(draw, faults)
-        while ends(fault) and any(ends(one) for one in into):  # a life ends once
+        while (not ends(fault)) if must_end else (ends(fault) and any(map(ends, into))):
             fault = _fault(draw, faults)
         into.append(fault)
     lives = []
@@ -146,7 +153,9 @@ def _lives(
 
 
 def ends(fault: Fault) -> bool:
-    """Whether a life that reaches it is over then."""
+    """Whether a life that reaches it is over then: by its kind, or by what does not heal."""
+    if fault.count >= LASTING and fault.kind in UNBEARABLE:
+        return True
     return fault.kind.startswith("kill") or fault.kind in {"torn", "term", *OF_A_MACHINE}
 
 

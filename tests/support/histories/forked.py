@@ -24,7 +24,7 @@ from random import Random
 from typing import Any
 
 import torch
-from support.histories.history import MORE_LIVES, Ending, Fault, History, Life
+from support.histories.history import MORE_LIVES, Ending, Fault, History, Life, WayLeft
 from support.histories.judge import differences
 from support.histories.life import Answer, Order, live
 from support.histories.project import history_project
@@ -103,17 +103,22 @@ class Forked:
         trace, notes, reached = sha256(), [], []
         differs: list[str] = []
         lives = [*history.lives, *(Life() for _ in range(MORE_LIVES))]
+        left = WayLeft(unbroken.counts)
         for number, life in enumerate(lives):
-            order = self._order(unbroken.config, history, number, life, unbroken.counts)
+            order = self._order(unbroken.config, history, number, life, left)
             try:
                 child, answer, told = self._life(order, life, unbroken)
             except Hung as hung:
                 return Ending(broken=str(hung), lives=number + 1, notes=tuple(notes))
+            left.take_off(answer.counts)
             trace.update(f"{child.code} {answer.trace} {' '.join(told.order)}".encode())
             if number < len(history.lives):
                 reached += answer.reached or (False,) * len(life.faults)
             notes.append(f"life {number}: {_words(child, answer)}{told.words}")
             broken = answer.error if child.code == BROKEN else told.broken
+            if broken is None and not history.lied(number + 1):
+                met = any(answer.reached) and number < len(history.lives)
+                broken = _stopped_by_nothing(child, answer, met=met) or told.stopped
             differs += told.differs
             if broken is not None:
                 return Ending(
@@ -121,7 +126,8 @@ class Forked:
                     trace=trace.hexdigest(), notes=tuple(notes),
                 )  # fmt: skip
             if number >= len(history.lives) and answer.found is not None:
-                differs += differences(unbroken.found, answer.found)
+                lied = history.lied(len(history.lives))
+                differs += differences(unbroken.found, answer.found, lied=lied)
                 break
         whole = answer.found is not None
         return Ending(
@@ -134,9 +140,9 @@ class Forked:
         history: History,
         number: int = 0,
         life: Life | None = None,
-        counts: Mapping[str, int] | None = None,
+        left: WayLeft | None = None,
     ) -> Order:
-        life = life or Life()
+        life, left = life or Life(), left or WayLeft({})
         return Order(
             "run",
             config,
@@ -146,7 +152,7 @@ class Forked:
             answer=self.folder / "answer.json",
             parts=self.folder / "parts" / "parts.jsonl",
             processes=life.processes,
-            faults=tuple((fault, _operation(fault, counts or {})) for fault in life.faults),
+            faults=tuple((fault, _operation(fault, left, life.processes)) for fault in life.faults),
             alone=not life.beside,
         )
 
@@ -179,9 +185,12 @@ class Forked:
         return first, Answer.read(order.answer), told
 
 
-def _operation(fault: Fault, counts: Mapping[str, int]) -> int:
+def _operation(fault: Fault, left: WayLeft, processes: int) -> int:
     """The first operation at which it fails, as that fault counts them."""
-    return fault.operation(counts["reads" if fault.kind == "flip" else fault.where])
+    operations = left.operations("reads" if fault.kind == "flip" else fault.where)
+    if fault.where == "process":  # each has its share of the micro-steps
+        operations = -(-operations // processes)
+    return fault.operation(operations)
 
 
 def _started(children: list[Child], orders: list[Order]) -> list[Order]:
@@ -196,6 +205,7 @@ class _Beside:
     order: list[str]
     words: str = ""
     broken: str | None = None
+    stopped: str | None = None
     differs: list[str] = field(default_factory=list)
 
     def take(self, child: Child, what: str, answer: Answer, unbroken: Unbroken | None) -> None:
@@ -203,6 +213,8 @@ class _Beside:
         self.words += f"; {what} beside it: {_words(child, answer)}"
         if child.code == BROKEN:
             self.broken = f"{what}: {answer.error}"
+        elif child.code != 0:
+            self.stopped = f"{what} beside a life was met by nothing, and {_words(child, answer)}"
         if what == "second" and answer.found is not None:
             assert unbroken is not None
             own = {
@@ -210,6 +222,13 @@ class _Beside:
                 **{name: answer.found[name] for name in ("digests", "records")},
             }
             self.differs += [f"second: {one}" for one in differences(unbroken.found, own)]
+
+
+def _stopped_by_nothing(child: Child, answer: Answer, *, met: bool) -> str | None:
+    """What is wrong with a life that has ended although nothing met it; None if it has not."""
+    if met or child.code == 0:
+        return None
+    return f"nothing met it, and it {_words(child, answer)}"
 
 
 def _words(child: Child, answer: Answer) -> str:

@@ -22,7 +22,7 @@ class Fault:
     `server` (requests of a kind to the S3 server), `machine` (micro-steps: its clock, its disks, or
     that it is another one) and `instant` (seconds, for a process). kind: what goes wrong, one that
     `where` has. at: of the n operations that an unbroken life has there, the one at this share of
-    the way, in [0, 1). count: so many fail. rank: whose, where there are several.
+    the way, in [0, 1); of a later life, of what is left of the way. count: so many fail. rank: whose, where there are several.
     """
 
     where: str
@@ -65,6 +65,13 @@ class History:
         """(number of its life, fault) of all."""
         return [(number, one) for number, life in enumerate(self.lives) for one in life.faults]
 
+    def lied(self, lives: int) -> bool:
+        """Whether in the first of so many a disk may lose what it has confirmed.
+
+        Only after that may anything be damaged, and a life that nothing meets end early.
+        """
+        return any(one.kind == "lying" for life in self.lives[:lives] for one in life.faults)
+
     def dump(self) -> str:
         """As JSON on one line."""
         return json.dumps(asdict(self), sort_keys=True)
@@ -82,6 +89,36 @@ class History:
             for one in body["lives"]
         )
         return cls(body["seed"], body["config"], lives)
+
+
+LEAST_LEFT = 0.1
+"""Of an unbroken life's operations at least this share is done by each: it looks at what is there."""
+
+
+@dataclass
+class WayLeft:
+    """What is left of the way of a run: the faults of a later life are placed on that.
+
+    usual: place → operations of an unbroken life there.
+    """
+
+    usual: Mapping[str, int]
+    _shares: dict[str, float] = field(default_factory=dict)
+
+    def share(self, where: str) -> float:
+        """In (0, 1]."""
+        return self._shares.get(where, 1.0)
+
+    def operations(self, where: str) -> int:
+        """So many of an unbroken life's are left there; 0 where it has none."""
+        return int(self.share(where) * self.usual.get(where, 0))
+
+    def take_off(self, counts: Mapping[str, int]) -> None:
+        """What a life has done, place → operations."""
+        for where, usual in self.usual.items():
+            if usual:
+                left = self.share(where) - counts.get(where, 0) / usual
+                self._shares[where] = max(left, LEAST_LEFT)
 
 
 MORE_LIVES = 2

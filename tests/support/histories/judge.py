@@ -11,6 +11,7 @@ from typing import Any
 from support.runs.bare_run import BareRun
 from support.runs.forked_runs import found
 
+from epochal.data.store.backend import DAMAGED
 from epochal.tasks.session.session import EpochPart
 from epochal.tasks.stages.registry import KINDS
 from epochal.tasks.tracking.points import LogEvery, PointReader, Row, part_points
@@ -26,7 +27,7 @@ def left_by(run: BareRun, parts: Path | None = None) -> dict[str, Any]:
 
     points: of the rows that MLflow would get of finished stages, how many, and a digest. twice:
     those of them that come twice. changed: those that had another value when an epoch at work gave
-    them.
+    them. damaged: what was set aside.
     """
     body = found(run)
     points: dict[tuple[str, int], str] = {}
@@ -42,9 +43,15 @@ def left_by(run: BareRun, parts: Path | None = None) -> dict[str, Any]:
             points[place] = _bits(row)
     told = json.dumps([[*place, points[place]] for place in sorted(points)])
     body["points"] = [len(points), sha256(told.encode()).hexdigest()]
+    body["damaged"] = set_aside(run)
     body["twice"] = sorted(twice)
     body["changed"] = sorted(set(_changed(points, parts))) if parts is not None else []
     return json.loads(json.dumps(body))
+
+
+def set_aside(run: BareRun) -> list[str]:
+    """Objects that some command has taken to be damaged."""
+    return sorted(run.session.store.listing(DAMAGED))
 
 
 def noting_parts(run: BareRun, parts: Path) -> None:
@@ -71,9 +78,15 @@ def _changed(points: Rows, parts: Path) -> Iterator[str]:
                 yield f"{key} at update {step}"
 
 
-def differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> tuple[str, ...]:
-    """In words, each naming its object: what `actual` has otherwise than an unbroken run."""
-    return tuple(_differences(expected, actual))
+def differences(
+    expected: Mapping[str, Any], actual: Mapping[str, Any], *, lied: bool = False
+) -> tuple[str, ...]:
+    """In words, each naming its object: what `actual` has otherwise than an unbroken run.
+
+    lied: a disk may have lost what it had confirmed, so that something may have been set aside.
+    """
+    damaged = () if lied else (f"damaged: {path} was set aside" for path in actual["damaged"])
+    return (*_differences(expected, actual), *damaged)
 
 
 def _differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> Iterator[str]:

@@ -410,23 +410,27 @@ RANKS = (
             "        self.check_finite()\n        if False:\n",
         ),
         (
-            "a-shared-window-is-one-micro-step",
-            "            self.micro_steps += window.count\n",
-            "            self.micro_steps += 1\n",
-        ),
-        (
             "rows-of-the-others-are-not-counted",
             "            self.rows += window.num_samples\n",
             "            self.rows += batch.num_samples\n",
         ),
     ),
     *of(
+        "engine/loop/progress.py",
+        {**SHARED, **KILL},
+        (
+            "a-shared-window-is-one-micro-step",
+            "            self.micro_steps += window.count\n",
+            "            self.micro_steps += 1\n",
+        ),
+    ),
+    *of(
         "engine/loop/epoch.py",
         {**SHARED, **KILL},
         (
-            "every-process-restores-what-was-observed",
+            "what-was-observed-is-lost-to-several",
             "    if group is None or group.first:\n        observer",
-            "    if True:\n        observer",
+            "    if group is None:\n        observer",
         ),
     ),
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from support.runs.command import points
 
+from epochal.data.store.backend import DAMAGED
 from epochal.data.testing.s3.objects import Objects
 
 DIGITS = 64  # of a sha256
@@ -30,6 +31,8 @@ def found(server_folder: Path, bucket: str, prefix: str, result: dict) -> tuple[
     objects = Objects(server_folder / "buckets", server_folder / "scratch")
     start, records, artifacts, wrong = f"{prefix}/stages/", {}, set(), []
     for key in objects.of(bucket):
+        if key.startswith(f"{prefix}/{DAMAGED}/"):
+            wrong.append(f"{key} was set aside, and no fault damages anything")
         stage, _, name = key.removeprefix(start).partition("/")
         if not key.startswith(start) or "/" in name or name in ATTEMPTS:
             continue  # of a commit inside an epoch, or told of a try

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.histories.history import MORE_LIVES, Ending, History, Life
+from support.histories.history import MORE_LIVES, Ending, History, Life, WayLeft
 from support.real.command import RealCommand
 from support.real.found import Found, differences, found
 from support.real.machine import Machine, may_mount, mount, unmount
@@ -39,6 +39,7 @@ class _Life:
     wrong: list[str]
     result: dict | None
     requests: dict[str, int]
+    micro_steps: int
 
 
 @dataclass
@@ -85,8 +86,10 @@ class RealRuns:
         with self._place(f"history-{history.seed}", history.config, own_clock=own_clock) as place:
             lives = [*history.lives, *[Life()] * MORE_LIVES]
             last: _Life | None = None
+            way = WayLeft({**whole.requests, "micro-steps": whole.micro_steps})
             for number, life in enumerate(lives):
-                last = place.live(life, number, whole)
+                last = place.live(life, number, _left_of(whole, way))
+                way.take_off({**last.requests, "micro-steps": last.micro_steps})
                 reached += last.reached
                 wrong += [f"life {number}: {one}" for one in last.wrong]
                 notes.append(f"life {number} ended with {last.codes}")
@@ -179,10 +182,15 @@ class _Place:
             wrong += [f"left behind: {line}" for line in one.left()]
             one.end()
             wrong += _defects(one)
+            if one.process.returncode != 0 and not any(reached):
+                wrong.append(f"nothing met it, and it ended with {one.process.returncode}")
         self.commands += commands
         ended = [one for one in commands if one.process.returncode == 0]
         codes = [one.process.returncode for one in commands]
-        return _Life(codes, reached, wrong, ended[0].result() if ended else None, nemesis.requests)
+        return _Life(
+            codes, reached, wrong, ended[0].result() if ended else None, nemesis.requests,
+            main.micro_steps,
+        )  # fmt: skip
 
     def found(self, result: dict) -> tuple[Found, list[str]]:
         return found(self.data, BUCKET, PREFIX, result)
@@ -199,6 +207,15 @@ class _Place:
             unmount(self.data)
         if not self.keep:
             shutil.rmtree(self.folder)
+
+
+def _left_of(whole: Whole, way: WayLeft) -> Whole:
+    """What a life has before it. A start takes as long as ever, some half of the time."""
+    return Whole(
+        {of: way.operations(of) for of in whole.requests},
+        way.operations("micro-steps"),
+        whole.seconds * (1 + way.share("micro-steps")) / 2,
+    )
 
 
 def _defects(command: RealCommand) -> list[str]:

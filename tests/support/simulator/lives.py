@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from support.histories.history import MORE_LIVES, History, Life
+from support.histories.history import MORE_LIVES, History, Life, WayLeft
+from support.histories.judge import set_aside
 from support.runs.bare_run import BareRun
 from support.runs.forked_runs import found
 from support.simulator import channels, clock, ranks, services
@@ -69,6 +70,7 @@ class Simulation:
         self.counted: dict[str, int] = {}
         self._interruptions: dict[Process, Any] = {}
         self._folder = folder
+        self._left = WayLeft(usual)
         self._put_in_place()
 
     def _put_in_place(self) -> None:
@@ -127,13 +129,14 @@ class Simulation:
         scheduler = self.scheduler
         self.lives += 1
         number = self.lives
-        usual = dict(self.usual)
+        usual = {where: self._left.operations(where) for where in self.usual}
         if "process" in usual:  # of the micro-steps each rank has its share
             usual["process"] = -(-usual["process"] // life.processes)
         self.faults = Faults(life.faults, usual)
         scheduler.note(f"life {number}")
         flow = Process(f"flow{number}")
         outcome: list[str] = []
+        before = len(self.notices)
         work = partial(self._command, flow, life.processes, outcome)
         scheduler.spawn(flow, flow.name, work)
         others = [flow]
@@ -144,9 +147,13 @@ class Simulation:
             scheduler.spawn(other, other.name, begin)
         scheduler.wait(lambda: all(map(self._is_gone, others)), "the end of the life")
         self.counted = dict(self.faults.counted)
+        self._left.take_off(self.counted)
         self._interruptions.clear()
         channels.ENDS.clear()
         scheduler.note(f"life {number} ended {outcome}")
+        if not (outcome or any(self.faults.reached) or self.history.lied(number) or self.over):
+            told = "; ".join(self.notices[before:])
+            self.broken = f"life {number} was met by nothing, and stopped: {told}"
         return outcome == ["whole"]
 
     def _is_gone(self, process: Process) -> bool:
@@ -250,4 +257,5 @@ class Simulation:
                 if not key.startswith("goodput"):
                     points.setdefault(f"{key} at update {step}", []).append(float(value).hex())
         body["tracker"] = {name: sorted(values) for name, values in sorted(points.items())}
-        return {**body, "points": [], "twice": [], "changed": []}
+        damaged = set_aside(self.run_of_last)
+        return {**body, "damaged": damaged, "points": [], "twice": [], "changed": []}

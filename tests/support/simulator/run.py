@@ -61,7 +61,9 @@ def unbroken_of(history: History) -> Unbroken:
 def _ending(body: dict[str, Any], history: History, unbroken: Unbroken) -> Ending:
     differs: tuple[str, ...] = ()
     if body["whole"]:
-        differs = (*differences(unbroken.left, body["left"]), *_points(unbroken.left, body["left"]))
+        lied = history.lied(len(history.lives))
+        differs = differences(unbroken.left, body["left"], lied=lied)
+        differs += tuple(_points(unbroken.left, body["left"]))
     reached = (*body["reached"], *(False for _ in history.faults))[: len(history.faults)]
     notes = [*body["notices"], *([body["deadlock"]] if body["deadlock"] else [])]
     return Ending(
