@@ -30,7 +30,7 @@ from support.histories.history import Fault, History, Life
 
 CONFIGS = 20
 """So many configs: their unbroken ends are computed once, by the source as it is."""
-TRIES = 40
+TRIES = 100
 """Histories for one mutant."""
 MANY = 8
 """Faults of a life that goes on all the same."""
@@ -77,7 +77,8 @@ def preferred(hint: Hint) -> list[History]:
     drawn_so = [one for one in histories if fits(one, hint)]
     if "kind" not in hint:
         return drawn_so[:TRIES]
-    made = [in_recovery(one, hint) for one in histories]
+    shared = [one for one in histories if processes <= one.config["gradients"]["shards"]]
+    made = [in_recovery(one, hint) for one in shared]
     pairs = zip_longest(drawn_so, made)
     return [one for pair in pairs for one in pair if one is not None][:TRIES]
 
@@ -85,18 +86,20 @@ def preferred(hint: Hint) -> list[History]:
 def in_recovery(history: History, hint: Hint) -> History:
     """Its config: a life is killed inside an epoch, and the fault meets the one that goes on."""
     draw = Random(f"recovery/{history.seed}")
-    processes = min(hint.get("processes", 1), history.config["gradients"]["shards"])
-    killed = Fault("process", "kill", round(draw.uniform(0.1, 0.9), 3))
+    processes = hint.get("processes", 1)
+    killed = Fault("process", "kill", round(draw.uniform(0.1, 0.9), 3), rank=processes - 1)
     one = Fault(hint["where"], hint["kind"], 0.0)
     if ends(one):
         faults = (replace(one, at=round(draw.random() * 0.3, 4)),)
     elif one.kind == "stale_list":  # of all operations few are listings
-        faults = (replace(one, at=round(draw.random() * 0.3, 4), count=LASTING),)
+        faults = (replace(one, count=LASTING),)
     else:  # an object is read again where it is wrong: so one life may meet many
         places = sorted(round(draw.random() * 0.3, 4) for _ in range(MANY))
         faults = tuple(replace(one, at=at) for at in places)
-    # A rank that is killed is started again within its life: what kills the run is one process.
-    return replace(history, lives=(Life(1, (killed,)), Life(processes, faults)))
+    lives = (Life(1, (killed,)), Life(1, faults))
+    if processes > 1:  # a rank that is killed is started again within its life
+        lives = (Life(processes, (killed, *faults)),)
+    return replace(history, lives=lives)
 
 
 def fits(history: History, hint: Hint) -> bool:

@@ -128,7 +128,7 @@ FOUND = {
         ({"objects": ["stages/key/record.json"]}, "objects: stages/key/a is missing"),
         ({"objects": [*FOUND["objects"], "stages/b"]}, "objects: stages/b is one too many"),
         ({"points": [11, "other"]}, "points: [11, 'other'], expected [12, 'digest']"),
-        ({"damaged": ["damaged/stages/key/a"]}, "damaged: damaged/stages/key/a was set aside"),
+        ({"damaged": ["stages/a was set aside: why"]}, "damaged: stages/a was set aside: why"),
         ({"twice": ["loss at update 3"]}, "loss at update 3 comes twice"),
         ({"changed": ["loss at update 3"]}, "loss at update 3 was another one before"),
     ],
@@ -139,7 +139,7 @@ def test_each_difference_is_told(what, told):
 
 
 def test_after_a_disk_has_lied_something_may_be_damaged():
-    found = {**FOUND, "damaged": ["damaged/stages/key/a"]}
+    found = {**FOUND, "damaged": ["stages/key/a was set aside: why"]}
     assert differences(FOUND, found, lied=True) == ()
 
 

@@ -123,7 +123,7 @@ def test_what_gc_must_not_remove_is_found_to_be_missing(forked, monkeypatch):
 
     monkeypatch.setattr(lives, "find_garbage", greedy)
     ending = forked.ended(history)
-    assert not ending.whole
+    assert not ending.right
     assert "is missing from the store" in ending.notes[-1]
 
 

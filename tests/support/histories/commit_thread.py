@@ -30,9 +30,8 @@ MOST_AT_ONCE = 12
 class CommitRule:
     """When an epoch commits, and how its thread runs.
 
-    every, first: at micro-steps first, first + every, …; updates, where an epoch can go on only
-    between two of them. beside: whether the thread runs beside the training, or each commit is
-    waited for.
+    every, first: at micro-steps first, first + every, …. beside: whether the thread runs beside the
+    training, or each commit is waited for.
     """
 
     every: int
@@ -46,9 +45,15 @@ class CommitRule:
         every = draw.choice((2, 3, 5, 9))
         return cls(every, draw.randint(1, every), draw.random() < 0.6)
 
-    def due(self, count: int) -> bool:
-        """Whether a commit belongs after that micro-step of the epoch."""
-        return count % self.every == self.first % self.every
+    def due(self, progress: Progress, *, whole_updates: bool) -> bool:
+        """Whether a commit belongs here. whole_updates: the epoch can go on only between two.
+
+        Of them it has few, so that commits come after each, each second or each third.
+        """
+        if not whole_updates:
+            return progress.micro_steps % self.every == self.first % self.every
+        every = -(-self.every // 3)
+        return progress.updates % every == self.first % every
 
 
 @dataclass
@@ -178,8 +183,8 @@ def commit_by(rule: CommitRule, threads: CommitThread) -> None:
 
 def _commit_when_due(rule: CommitRule) -> None:
     def is_due(self: MidEpochSaver, progress: Progress) -> bool:
-        count = progress.updates if self._whole_updates else progress.micro_steps
-        return rule.due(count) and self.can_commit(progress) and self._link.can_commit
+        due = rule.due(progress, whole_updates=self._whole_updates)
+        return due and self.can_commit(progress) and self._link.can_commit
 
     MidEpochSaver.is_due = is_due  # type: ignore[method-assign]
 

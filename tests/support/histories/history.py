@@ -22,7 +22,8 @@ class Fault:
     `server` (requests of a kind to the S3 server), `machine` (micro-steps: its clock, its disks, or
     that it is another one) and `instant` (seconds, for a process). kind: what goes wrong, one that
     `where` has. at: of the n operations that an unbroken life has there, the one at this share of
-    the way, in [0, 1); of a later life, of what is left of the way. count: so many fail. rank: whose, where there are several.
+    the way, in [0, 1); of a later life, of what is left of the way. count: so many fail. rank:
+    whose, where there are several.
     """
 
     where: str
@@ -92,7 +93,7 @@ class History:
 
 
 LEAST_LEFT = 0.1
-"""Of an unbroken life's operations at least this share is done by each: it looks at what is there."""
+"""Of an unbroken life's operations each does at least this share: it looks at what is there."""
 
 
 @dataclass

@@ -11,12 +11,14 @@ from typing import Any
 from support.runs.bare_run import BareRun
 from support.runs.forked_runs import found
 
-from epochal.data.store.backend import DAMAGED
+from epochal.data.store.store import Store
 from epochal.tasks.session.session import EpochPart
 from epochal.tasks.stages.registry import KINDS
 from epochal.tasks.tracking.points import LogEvery, PointReader, Row, part_points
 
 EVERY = LogEvery(log_every_updates=1, per_group=True)
+
+SET_ASIDE = "set-aside.txt"
 
 Rows = Mapping[tuple[str, int], str]
 """(metric, update) → the value's bits, as text."""
@@ -43,15 +45,30 @@ def left_by(run: BareRun, parts: Path | None = None) -> dict[str, Any]:
             points[place] = _bits(row)
     told = json.dumps([[*place, points[place]] for place in sorted(points)])
     body["points"] = [len(points), sha256(told.encode()).hexdigest()]
-    body["damaged"] = set_aside(run)
+    body["damaged"] = set_aside(parts.parent) if parts is not None else []
     body["twice"] = sorted(twice)
     body["changed"] = sorted(set(_changed(points, parts))) if parts is not None else []
     return json.loads(json.dumps(body))
 
 
-def set_aside(run: BareRun) -> list[str]:
-    """Objects that some command has taken to be damaged."""
-    return sorted(run.session.store.listing(DAMAGED))
+def noting_what_is_set_aside(folder: Path) -> None:
+    """From now on this process notes there what it takes to be damaged: `gc` removes it later."""
+    original = Store.set_aside
+
+    def noted(self: Store, path: str, reason: str) -> str | None:
+        moved = original(self, path, reason)
+        if moved is not None:
+            with (folder / SET_ASIDE).open("a") as file:
+                file.write(f"{path} was set aside: {reason}\n")
+        return moved
+
+    Store.set_aside = noted  # type: ignore[method-assign]
+
+
+def set_aside(folder: Path) -> list[str]:
+    """What processes have noted there."""
+    file = folder / SET_ASIDE
+    return file.read_text().splitlines() if file.exists() else []
 
 
 def noting_parts(run: BareRun, parts: Path) -> None:
@@ -85,7 +102,7 @@ def differences(
 
     lied: a disk may have lost what it had confirmed, so that something may have been set aside.
     """
-    damaged = () if lied else (f"damaged: {path} was set aside" for path in actual["damaged"])
+    damaged = () if lied else (f"damaged: {one}" for one in actual["damaged"])
     return (*_differences(expected, actual), *damaged)
 
 

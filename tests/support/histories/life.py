@@ -23,7 +23,7 @@ from typing import Any
 from support.histories.commit_thread import CommitRule, CommitThread, commit_by
 from support.histories.draw import LASTING
 from support.histories.history import Fault
-from support.histories.judge import left_by, noting_parts
+from support.histories.judge import left_by, noting_parts, noting_what_is_set_aside
 from support.histories.turnstile import Gate
 from support.runs.bare_run import BareRun
 from support.runs.forked_runs import BROKEN, STOPPED
@@ -141,6 +141,7 @@ class _Life:
         lasting = any(fault.count == LASTING for fault, _ in order.faults)
         os.environ[retry.VARIABLE] = "0" if lasting else "60"
         retry.FIRST_PAUSE_S = retry.MAX_PAUSE_S = 0.001
+        noting_what_is_set_aside(order.parts.parent)
         plans = [*self._counts.values(), *(plan for plan in self._plans if plan is not None)]
         with injected(plans[0], *plans[1:]), self._in_turn():
             if order.what == "gc":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from support.histories.history import MORE_LIVES, History, Life, WayLeft
-from support.histories.judge import set_aside
+from support.histories.judge import noting_what_is_set_aside, set_aside
 from support.runs.bare_run import BareRun
 from support.runs.forked_runs import found
 from support.simulator import channels, clock, ranks, services
@@ -83,6 +83,7 @@ class Simulation:
         use_disk(SimulatedDisk(self.scheduler, lambda: self.faults, folder=self._folder / "attic"))
         retry._random = self.scheduler.random
         background.connect = lambda uri: self.mlflow
+        noting_what_is_set_aside(self._folder)
         background.unreachable = lambda uri: None
         connection.tracker_lock = exporter.tracker_lock = self.mlflow.locked
 
@@ -257,5 +258,5 @@ class Simulation:
                 if not key.startswith("goodput"):
                     points.setdefault(f"{key} at update {step}", []).append(float(value).hex())
         body["tracker"] = {name: sorted(values) for name, values in sorted(points.items())}
-        damaged = set_aside(self.run_of_last)
+        damaged = set_aside(self._folder)
         return {**body, "damaged": damaged, "points": [], "twice": [], "changed": []}
