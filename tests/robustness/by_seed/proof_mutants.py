@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import zip_longest
@@ -24,9 +24,11 @@ from typing import Any, Protocol
 
 from robustness.mutants import Tree, Trees, end_all_of
 from support.histories import turnstile
-from support.histories.draw import LASTING, SEEDS_OF_A_CONFIG, drawn, ends
+from support.histories.draw import FAULTS, LASTING, SEEDS_OF_A_CONFIG, drawn, ends
 from support.histories.forked import Forked
-from support.histories.history import Fault, History, Life
+from support.histories.history import Ending, Fault, History, Life
+from support.simulator import run as simulated
+from support.simulator.faults import KINDS as SIMULATED
 
 CONFIGS = 20
 """So many configs: their unbroken ends are computed once, by the source as it is."""
@@ -62,13 +64,14 @@ def preferred(hint: Hint) -> list[History]:
 
     unbroken, and processes alone: nothing goes wrong in them. where, kind: of a fault that is among
     theirs; every other one is made so that it meets a recovery. processes: at least so many share
-    an update. beside: what is at work at the same time.
+    an update. beside: what is at work at the same time. by: `simulated`, which has an MLflow.
     """
+    faults = FAULTS if "by" not in hint else SIMULATED
     seeds = sorted(
         range(CONFIGS * SEEDS_OF_A_CONFIG),
         key=lambda seed: (seed % SEEDS_OF_A_CONFIG, seed // SEEDS_OF_A_CONFIG),
     )
-    histories = [drawn(seed) for seed in seeds]
+    histories = [drawn(seed, faults=faults) for seed in seeds]
     configs = histories[:CONFIGS]
     processes = hint.get("processes", 1)
     if hint.get("unbroken") or set(hint) == {"processes"}:
@@ -118,18 +121,23 @@ def fits(history: History, hint: Hint) -> bool:
 
 def sought(hint: Hint, expected: Path, folder: Path) -> str | None:
     """Which history of them does not end right, and in what; None if all do."""
-    turnstile.LIMIT_S = HANG_S
-    (folder / "home").mkdir()
-    forked = Forked(folder, expected)
+    ended = by_processes(expected, folder) if "by" not in hint else simulated.ended
     for number, history in enumerate(preferred(hint), 1):
         try:
-            ending = forked.ended(history)
+            ending = ended(history)
         except Exception as error:  # noqa: BLE001 - the mistake makes even the warm-up fail
             return f"seed {history.seed} ({number} tried): {type(error).__name__}: {error}"
         if not ending.right:
             told = [*ending.differs, *(ending.broken or "").splitlines()[-1:], "it does not end"]
             return f"seed {history.seed} ({number} tried): {told[0][:120]}"
     return None
+
+
+def by_processes(expected: Path, folder: Path) -> Callable[[History], Ending]:
+    """Runs histories by forked processes; a life in which nothing happens has been found soon."""
+    turnstile.LIMIT_S = HANG_S
+    (folder / "home").mkdir()
+    return Forked(folder, expected).ended
 
 
 def command_for(mutant: Planted, expected: Path, folder: Path) -> list[str]:

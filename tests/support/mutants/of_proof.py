@@ -20,7 +20,7 @@ class ProofMutant:
 
     hint: what finds it soonest. `where` and `kind` of a fault; `processes`: an update is shared by
     so many, and one process gives the bytes to compare with; `beside`: what runs at the same time;
-    `unbroken`: an unbroken run ends in other bytes than that of the source as it is; `proof`:
+    `by`: `simulated`, in one process and with a model of MLflow; `unbroken`: an unbroken run ends in other bytes than that of the source as it is; `proof`:
     `crash_states`, what a crash may leave of the disk is judged, not a life.
     """
 
@@ -49,6 +49,7 @@ KILL = {"where": "store", "kind": "kill"}
 FLIP = {"where": "store", "kind": "flip"}
 UNBROKEN = {"unbroken": True}
 SHARED = {"processes": 2}
+SIMULATED = {"by": "simulated"}
 
 STORE = (
     *of(
@@ -163,6 +164,20 @@ COMMIT = (
             "an-equal-record-is-another",
             "        if dump_record(standing) == dump_record(record):\n",
             "        if standing is record:\n",
+        ),
+        (
+            "what-a-lost-answer-has-written-is-an-error",
+            "            except FileExistsError:\n                if self._problem(path, artifact)",
+            "            except KeyError:\n                if self._problem(path, artifact)",
+        ),
+    ),
+    *of(
+        "tasks/upkeep.py",
+        UNBROKEN,
+        (
+            "what-is-kept-is-thinned",
+            "            kept |= {*chosen_epochs(stage, run.records)}\n            if",
+            "            if",
         ),
     ),
     *of(
@@ -312,6 +327,52 @@ DELIVERY = (
             "updates-before-a-resume-count-twice",
             "state.updates_tried - (0 if resume is None else resume.updates)",
             "state.updates_tried",
+        ),
+    ),
+    *of(
+        "tasks/tracking/exporter.py",
+        {**SIMULATED, "where": "tracker", "kind": "unavailable"},
+        (
+            "a-failed-delivery-is-taken-as-done",
+            "        with tracker_lock():\n            self._run.refresh()\n            rows = [\n",
+            "        with suppress(Exception), tracker_lock():\n            self._run.refresh()\n"
+            "            rows = [\n",
+        ),
+    ),
+    *of(
+        "tasks/tracking/exporter.py",
+        {**SIMULATED, "where": "tracker", "kind": "kill"},
+        (
+            "marked-before-it-is-delivered",
+            "        with tracker_lock():\n            self._run.refresh()\n            rows = [\n",
+            """        for record, _ in waiting:
+            path = f"{self._folder}/{self._markers(record)[-1]}"
+            with suppress(FileExistsError):
+                self._stages.store.put_new(path, dump_document({}))
+        with tracker_lock():
+            self._run.refresh()
+            rows = [
+""",
+        ),
+    ),
+    *of(
+        "tasks/tracking/background.py",
+        {**SIMULATED, "where": "tracker", "kind": "unavailable"},
+        (
+            "what-was-not-delivered-is-forgotten",
+            "            report = exporter.deliver(list(self._pending.values()))\n",
+            "            pending, self._pending = self._pending, {}\n"
+            "            report = exporter.deliver(list(pending.values()))\n",
+        ),
+    ),
+    *of(
+        "tasks/tracking/connection.py",
+        {**SIMULATED, "where": "process", "kind": "kill"},
+        (
+            "each-life-has-a-run-of-its-own",
+            "    return min(fitting, key=lambda run: (run.info.start_time, run.info.run_id), "
+            "default=None)\n",
+            "    return None\n",
         ),
     ),
 )

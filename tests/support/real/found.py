@@ -46,7 +46,11 @@ def found(server_folder: Path, bucket: str, prefix: str, result: dict) -> tuple[
         digest = name.partition(".")[0]
         if len(digest) == DIGITS and hashlib.sha256(data).hexdigest() != digest:
             wrong.append(f"{key} has other bytes than its name says")
-    told = points(result["mlflow_run_id"], result["mlflow_tracking_uri"])
+    told = {}
+    if result["mlflow_run_id"] is None:
+        wrong.append(f"MLflow has no run: {result}")
+    else:
+        told = points(result["mlflow_run_id"], result["mlflow_tracking_uri"])
     for name, values in told.items():
         if len(set(values)) != len(values):
             wrong.append(f"MLflow holds a point of {name} twice")
