@@ -97,7 +97,8 @@ def in_recovery(history: History, hint: Hint) -> History:
     elif one.kind == "stale_list":  # of all operations few are listings
         faults = (replace(one, count=LASTING),)
     else:  # an object is read again where it is wrong: so one life may meet many
-        places = sorted(round(draw.random() * 0.3, 4) for _ in range(MANY))
+        most = 0.9 if one.where == "tracker" else 0.3  # a tracker that has failed is left alone
+        places = sorted(round(draw.random() * most, 4) for _ in range(MANY))
         faults = tuple(replace(one, at=at) for at in places)
     lives = (Life(1, (killed,)), Life(1, faults))
     if processes > 1:  # a rank that is killed is started again within its life

@@ -175,9 +175,9 @@ COMMIT = (
         "tasks/upkeep.py",
         UNBROKEN,
         (
-            "what-is-kept-is-thinned",
-            "            kept |= {*chosen_epochs(stage, run.records)}\n            if",
-            "            if",
+            "the-newest-checkpoints-are-not-kept",
+            "    kept = set(trained[-checkpoint.keep_last :])\n",
+            "    kept = set[int]()\n",
         ),
     ),
     *of(
@@ -353,16 +353,6 @@ DELIVERY = (
             self._run.refresh()
             rows = [
 """,
-        ),
-    ),
-    *of(
-        "tasks/tracking/background.py",
-        {**SIMULATED, "where": "tracker", "kind": "unavailable"},
-        (
-            "what-was-not-delivered-is-forgotten",
-            "            report = exporter.deliver(list(self._pending.values()))\n",
-            "            pending, self._pending = self._pending, {}\n"
-            "            report = exporter.deliver(list(pending.values()))\n",
         ),
     ),
     *of(
