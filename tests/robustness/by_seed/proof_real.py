@@ -23,7 +23,7 @@ from support.real.found import differences
 from support.real.machine import OWN_MOUNTS
 from support.real.nemesis import MACHINE, OTHER
 from support.real.project import WIDTHS
-from support.real.runs import RealRuns
+from support.real.runs import UNDELIVERED, RealRuns
 
 PORTS = 27_300
 """From here on: Prefect's server, then the S3 server."""
@@ -74,6 +74,9 @@ def told(history: History, ending: Ending, seconds: float, folder: Path) -> None
     print(
         f"seed {history.seed}: {end}, {ending.lives} lives, {reached}, {seconds:.0f} s", flush=True
     )
+    for line in ending.notes:
+        if UNDELIVERED in line:  # no fault of ours meets MLflow: what has?
+            print(f"  {line}", flush=True)
     if not ending.right:
         print(f"  {history.dump()}")
         for line in (*ending.notes, *ending.differs, ending.broken or ""):

@@ -20,8 +20,9 @@ class ProofMutant:
 
     hint: what finds it soonest. `where` and `kind` of a fault; `processes`: an update is shared by
     so many, and one process gives the bytes to compare with; `beside`: what runs at the same time;
-    `by`: `simulated`, in one process and with a model of MLflow; `unbroken`: an unbroken run ends in other bytes than that of the source as it is; `proof`:
-    `crash_states`, what a crash may leave of the disk is judged, not a life.
+    `by`: `simulated`, in one process and with a model of MLflow; `unbroken`: an unbroken run ends
+    in other bytes than that of the source as it is; `proof`: `crash_states`, what a crash may leave
+    of the disk is judged, not a life.
     """
 
     name: str
@@ -334,9 +335,14 @@ DELIVERY = (
         {**SIMULATED, "where": "tracker", "kind": "unavailable"},
         (
             "a-failed-delivery-is-taken-as-done",
-            "        with tracker_lock():\n            self._run.refresh()\n            rows = [\n",
-            "        with suppress(Exception), tracker_lock():\n            self._run.refresh()\n"
-            "            rows = [\n",
+            """        with tracker_lock():
+            self._run.refresh()
+            rows = [
+""",
+            """        with suppress(Exception), tracker_lock():
+            self._run.refresh()
+            rows = [
+""",
         ),
     ),
     *of(
@@ -360,9 +366,8 @@ DELIVERY = (
         {**SIMULATED, "where": "process", "kind": "kill"},
         (
             "each-life-has-a-run-of-its-own",
-            "    return min(fitting, key=lambda run: (run.info.start_time, run.info.run_id), "
-            "default=None)\n",
-            "    return None\n",
+            "    return min(fitting, key=lambda run: (run.info.start_time, run.info.run_id), ",
+            "    return None and min(fitting, key=lambda run: (0, ''), ",
         ),
     ),
 )

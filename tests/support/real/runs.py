@@ -24,6 +24,9 @@ BUCKET, PREFIX = "real", "run"
 ENDS = frozenset({0, 2, 3, 75, -9, -15})
 """How a command may end that something has met; 1 would be a defect."""
 
+UNDELIVERED = "what is not delivered stays in the store"
+"""Of the line by which a command says that MLflow has failed: the next command delivers."""
+
 LOOK_S, FAMILY_S = 0.02, 0.3
 PATIENCE_S, LIVES_LONG, LONG_S = 300.0, 6.0, 100.0
 """A life hangs after so many seconds and so many times those of an unbroken one: the patience with
@@ -32,7 +35,9 @@ a store that is away is 60 s, and this machine may have other work."""
 
 @dataclass
 class _Life:
-    """How one ended. codes: of its commands. wrong: what no life may do."""
+    """How one ended. codes: of its commands. wrong: what no life may do. undelivered: what it says
+    of MLflow where that has failed.
+    """
 
     codes: list[int]
     reached: tuple[bool, ...]
@@ -40,6 +45,7 @@ class _Life:
     result: dict | None
     requests: dict[str, int]
     micro_steps: int
+    undelivered: str | None
 
 
 @dataclass
@@ -93,6 +99,9 @@ class RealRuns:
                 reached += last.reached
                 wrong += [f"life {number}: {one}" for one in last.wrong]
                 notes.append(f"life {number} ended with {last.codes}")
+                if last.undelivered is not None:
+                    notes.append(f"life {number}: {last.undelivered}")
+                    continue
                 faultless = number + 1 >= len(history.lives)
                 if faultless and last.result is not None:
                     break
@@ -187,10 +196,9 @@ class _Place:
         self.commands += commands
         ended = [one for one in commands if one.process.returncode == 0]
         codes = [one.process.returncode for one in commands]
-        return _Life(
-            codes, reached, wrong, ended[0].result() if ended else None, nemesis.requests,
-            main.micro_steps,
-        )  # fmt: skip
+        result = ended[0].result() if ended else None
+        undelivered = _undelivered(ended[0]) if ended else None
+        return _Life(codes, reached, wrong, result, nemesis.requests, main.micro_steps, undelivered)
 
     def found(self, result: dict) -> tuple[Found, list[str]]:
         return found(self.data, BUCKET, PREFIX, result)
@@ -207,6 +215,12 @@ class _Place:
             unmount(self.data)
         if not self.keep:
             shutil.rmtree(self.folder)
+
+
+def _undelivered(command: RealCommand) -> str | None:
+    """The line that says that MLflow has not got all of it, or None."""
+    lines = command.errors.read_text().splitlines()
+    return next((line for line in lines if UNDELIVERED in line), None)
 
 
 def _left_of(whole: Whole, way: WayLeft) -> Whole:
