@@ -79,9 +79,15 @@ class Machine:
 
     def fill(self) -> None:
         """Its `TMPDIR` is full."""
-        free = shutil.disk_usage(self.tmp).free
+        end, step = 0, shutil.disk_usage(self.tmp).free
         with (self.tmp / "full").open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, free)
+            while step:  # the command takes some of it meanwhile
+                try:
+                    os.posix_fallocate(file.fileno(), end, step)
+                except OSError:
+                    step //= 2
+                else:
+                    end += step
 
     def empty(self) -> None:
         (self.tmp / "full").unlink(missing_ok=True)

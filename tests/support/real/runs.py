@@ -168,6 +168,7 @@ class _Place:
         nemesis.begin()
         main = RealCommand(machine, self.configs[elsewhere], str(number), self.variables)
         commands, waiting, looked_s = [main], [*life.beside], 0.0
+        self.commands.append(main)
         wrong: list[str] = []
         longest_s = PATIENCE_S + LIVES_LONG * (LONG_S if whole is None else whole.seconds)
         while any(one.runs for one in commands):
@@ -176,6 +177,7 @@ class _Place:
                 waiting.remove(one)
                 config = self.configs[not elsewhere]
                 commands.append(RealCommand(machine, config, f"{number}-second", self.variables))
+                self.commands.append(commands[-1])
             nemesis.look(main)
             if now - looked_s > FAMILY_S:
                 looked_s = now
@@ -193,7 +195,6 @@ class _Place:
             wrong += _defects(one)
             if one.process.returncode != 0 and not any(reached):
                 wrong.append(f"nothing met it, and it ended with {one.process.returncode}")
-        self.commands += commands
         ended = [one for one in commands if one.process.returncode == 0]
         codes = [one.process.returncode for one in commands]
         result = ended[0].result() if ended else None
