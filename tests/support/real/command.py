@@ -18,14 +18,22 @@ GONE_S = 30.0
 
 
 class RealCommand:
-    """`epochal train CONFIG` on a machine. number: of its life, for the names of its files."""
+    """`epochal train CONFIG` on a machine. number: of its life, for the names of its files.
 
-    def __init__(self, machine: Machine, config: Path, number: str, variables: dict) -> None:
+    processes: that share each update.
+    """
+
+    def __init__(
+        self, machine: Machine, config: Path, number: str, variables: dict, processes: int
+    ) -> None:
         self.machine = machine
         self.steps = machine.folder / f"steps-{number}"
         self.out, self.errors = (machine.folder / f"{name}-{number}.txt" for name in ("out", "err"))
         self.seen: set[int] = set()
-        command = [sys.executable, "-m", "epochal.flows.cli", "train", str(config), "--json"]
+        command = [
+            *(sys.executable, "-m", "epochal.flows.cli", "train", str(config), "--json"),
+            *("--set", f"launch.processes={processes}"),
+        ]
         with self.out.open("w") as out, self.errors.open("w") as errors:
             self.process = subprocess.Popen(
                 [*machine.prefix, *command], cwd=config.parent, stdout=out, stderr=errors,

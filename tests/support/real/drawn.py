@@ -39,7 +39,10 @@ def _can_be(kind: str, config: dict[str, Any]) -> bool:
 
 
 def drawn(seed: int, *, size_mb: int) -> History:
-    """1 to 5 faults over 1 to 3 lives, without those that this machine does not allow."""
+    """1 to 5 faults over 1 to 3 lives, without those that this machine does not allow.
+
+    One life in four has two processes, which share each update.
+    """
     draw = random.Random(f"real/{size_mb}/{seed}")
     config = {
         "size_mb": size_mb,
@@ -55,7 +58,8 @@ def drawn(seed: int, *, size_mb: int) -> History:
             asked[0] = replace(asked[0], where="process", kind=draw.choice(ENDING), count=1)
         faults = tuple(fault for fault in asked if fault.where != "machine" or allowed(fault.kind))
         beside = (("second", draw.uniform(0, 0.5)),) if draw.random() < 0.12 else ()
-        lives.append(Life(faults=faults, beside=beside))
+        processes = draw.choice([1, 1, 1, 2])
+        lives.append(Life(processes, faults, beside))
     return History(seed, config, tuple(lives))
 
 

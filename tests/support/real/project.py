@@ -106,7 +106,7 @@ SETTINGS = {
     "validation_data": {"target": "signals:Signals", "args": {"split": "validation", "size": 24}},
     "step": {"target": "training:Step"},
     "loader": {"batch_size": 8},
-    "gradients": {"accumulate": 4, "clip_norm": 1.0},
+    "gradients": {"accumulate": 4, "shards": 2, "clip_norm": 1.0},
     "optimizer": {"target": "torch.optim:AdamW", "args": {"lr": 0.001, "weight_decay": 0.05}},
     "schedule": {"kind": "warmup_stable_decay", "warmup": 0.5, "decay": 1},
     "ema": {"decay": 0.9},

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from support.histories.history import MORE_LIVES, Ending, History, Life, WayLeft
@@ -166,7 +167,8 @@ class _Place:
         machine = self.machines[elsewhere]
         nemesis = Nemesis(self.server, whole or Whole({}, MICRO_STEPS, 1.0), life.faults, self.data)
         nemesis.begin()
-        main = RealCommand(machine, self.configs[elsewhere], str(number), self.variables)
+        begin = partial(RealCommand, machine, variables=self.variables, processes=life.processes)
+        main = begin(self.configs[elsewhere], str(number))
         commands, waiting, looked_s = [main], [*life.beside], 0.0
         self.commands.append(main)
         wrong: list[str] = []
@@ -175,8 +177,7 @@ class _Place:
             now = time.monotonic()
             for one in [one for one in waiting if now - main.began > one[1] * whole.seconds]:
                 waiting.remove(one)
-                config = self.configs[not elsewhere]
-                commands.append(RealCommand(machine, config, f"{number}-second", self.variables))
+                commands.append(begin(self.configs[not elsewhere], f"{number}-second"))
                 self.commands.append(commands[-1])
             nemesis.look(main)
             if now - looked_s > FAMILY_S:
