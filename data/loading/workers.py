@@ -19,11 +19,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from multiprocessing import resource_sharer
 from multiprocessing.context import ForkContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from multiprocessing.reduction import ForkingPickler
 from multiprocessing.util import Finalize
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -172,12 +174,30 @@ def _begin_worker(reader: int, _: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != reader:  # the reader died before prctl took effect
         os._exit(1)
+    _end_without_a_word()
     own_file_positions()
     for begin in at_begin:
         begin()
     # Exit handlers of the reader (Prefect's log senders have some) were copied by the fork. They
     # would run here too, fail without their threads, and make a normal end look like a crash.
     Finalize(None, os._exit, args=(0,), exitpriority=-1000)
+
+
+def _end_without_a_word() -> None:
+    """A reader that is killed while it takes a tensor from here is no error of this worker.
+
+    The thread that hands tensors over would show its trace in the user's terminal. Where the reader
+    lives, it says itself what it did not get.
+    """
+    shown = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        sharer: Any = resource_sharer._resource_sharer  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other way
+        if threading.current_thread() is sharer._thread and isinstance(error, (OSError, EOFError)):  # noqa: SLF001
+            return
+        shown(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 def _end(batches: Any, processes: list[BaseProcess]) -> None:

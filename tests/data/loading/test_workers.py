@@ -4,12 +4,14 @@ import multiprocessing
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 import zipfile
 from contextlib import closing
 from functools import partial
+from multiprocessing import resource_sharer
 from pathlib import Path
 
 import numpy as np
@@ -215,3 +217,25 @@ def test_a_file_that_was_open_before_the_fork_is_read_at_a_workers_own_positions
             for batch in batches(source, workers=4, batch_size=2):
                 numbers, rows = batch.data
                 assert np.array_equal(numbers.numpy(), source.rows[rows.numpy()])
+
+
+def test_a_reader_that_is_killed_while_it_takes_a_tensor_shows_no_trace(monkeypatch, tmp_path):
+    shown = []
+    monkeypatch.setattr(sys, "excepthook", lambda *error: shown.append(error))
+    workers_module._end_without_a_word()
+    file = (tmp_path / "file").open("w")
+    try:
+        for last in (False, True):  # the one thread serves one after the other
+            descriptor = resource_sharer.DupFd(file.fileno())
+            if not last:
+                with socket.socket(socket.AF_UNIX) as reader:
+                    reader.connect(resource_sharer._resource_sharer._address)
+            else:
+                os.close(descriptor.detach())
+        assert shown == []
+        error = ConnectionResetError()
+        sys.excepthook(type(error), error, None)  # of any other thread
+        assert [one[1] for one in shown] == [error]
+    finally:
+        resource_sharer.stop()
+        file.close()
