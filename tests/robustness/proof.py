@@ -34,18 +34,23 @@ SWEEPS: dict[str, tuple[tuple[str, frozenset[str]], ...]] = {
     # are here all the same: every operation means every one.
     "store": tuple(
         (kind, frozenset())
-        for kind in ("kill", "torn", "enospc", "eio", "timeout", "lost_answer", "stale_list")
+        for kind in (
+            *("kill", "torn", "enospc", "eio", "timeout", "lost_answer", "stale_list", "flip"),
+        )
     ),
     "disk": tuple(
         (kind, frozenset())
         for kind in ("kill", "torn", "power", "lying", "zero_length", "enospc", "eio")
     ),
-    "s3": tuple((kind, WRITES) for kind in ("kill", "kill_after", "timeout", "lost_answer")),
+    "s3": (
+        *((kind, WRITES) for kind in ("kill", "kill_after", "lost_answer")),
+        *((kind, frozenset()) for kind in ("timeout", "stale_list", "flip")),
+    ),
 }
 WHERE = {
     "store": "local files, each operation of the store",
     "disk": "local files, each system call below it",
-    "s3": "S3 (moto's server), each write",
+    "s3": "S3 (moto's server), each write, and each operation that only fails",
 }
 LEVEL = {"store": "store", "disk": "disk", "s3": "store"}
 SEED = 4  # of the instants at which a process is killed
@@ -88,7 +93,8 @@ def told(name: str, count: Count, seconds: float) -> None:
     """One line for people."""
     print(
         f"  {name:<18} {count.equal:>4} of {count.points:<4} equal  ({count.killed} killed, "
-        f"{count.stopped} stopped, {count.finished} went through; {seconds:.0f} s)",
+        f"{count.stopped} stopped, {count.finished} went through"
+        f"{f', {count.missed} NOT REACHED' if count.missed else ''}; {seconds:.0f} s)",
         flush=True,
     )
     if count.mismatches:

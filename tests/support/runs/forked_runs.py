@@ -5,6 +5,7 @@ thread in torch, for a pool of threads does not survive a fork.
 """
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ from support.runs.proof_project import commits_here
 
 from epochal.data.errors import EpochalError
 from epochal.data.testing.faults import injected
-from epochal.data.testing.plan import KILLED, FaultPlan
+from epochal.data.testing.plan import KILLED, READS, FaultPlan
 from epochal.tasks.computing.saver import MidEpochSaver
 from epochal.tasks.computing.stage_times import TIMES
 from epochal.tasks.goodput.totals import GOODPUT
@@ -33,29 +34,34 @@ class Life:
     """How one life ended.
 
     found: what it left, if it came to its end; operations: of its plan; commits: inside epochs.
+    reached: whether it met its plan's fault, which is sure of one that did not come to its end.
     """
 
     code: int
     found: dict | None = None
     operations: tuple[str, ...] = ()
     commits: int = 0
+    reached: bool = True
 
 
 @dataclass(frozen=True)
 class Count:
-    """How a sweep ended. stopped: first lives that ended with a named error."""
+    """How a sweep ended. stopped: first lives that ended with a named error; missed: those that
+    came to their end and never met the fault.
+    """
 
     points: int = 0
     killed: int = 0
     stopped: int = 0
     finished: int = 0
+    missed: int = 0
     mismatches: tuple[int, ...] = ()
 
     def __add__(self, other):
         return Count(
             **{
                 name: getattr(self, name) + getattr(other, name)
-                for name in ("points", "killed", "stopped", "finished", "mismatches")
+                for name in ("points", "killed", "stopped", "finished", "missed", "mismatches")
             }
         )
 
@@ -117,16 +123,21 @@ class Lives:
             found=body["found"],
             operations=tuple(body["operations"]),
             commits=body["commits"],
+            reached=body["reached"],
         )
 
     def _live(self, store: str, plan: FaultPlan, answer: Path) -> None:
         code = BROKEN
+        logging.getLogger("epochal").setLevel(logging.ERROR)  # it warns of each flipped bit
         try:
             MidEpochSaver.is_due = commit_at_once
             with injected(plan):
                 run = BareRun(self.config, store=store)()
                 remove_garbage(run.session.store, find_garbage(run.session.store))
-            body = {"found": found(run), "operations": plan.operations, "commits": len(COMMITS)}
+            body = {
+                "found": found(run), "operations": plan.operations, "commits": len(COMMITS),
+                "reached": plan.hit,
+            }  # fmt: skip
             answer.write_text(json.dumps(body))
             code = 0
         except EpochalError as error:
@@ -139,7 +150,7 @@ class Lives:
             os._exit(code)
 
     def points(self, kind: str, *, every: int = 1, only: frozenset[str] = frozenset()) -> list[int]:
-        """The operations at which a fault of that kind means something."""
+        """The operations at which a fault of that kind means something, as it counts them."""
         matters = {
             "torn": {"put_new", "write", "copy"},
             "lying": {"sync"},
@@ -147,6 +158,8 @@ class Lives:
             "stale_list": {"listing"},
         }.get(kind)
         names = self.unbroken.operations
+        if kind == "flip":  # it counts reads alone
+            names = tuple(name for name in names if name in READS)
         wanted = (only or set(names)) & (matters or set(names))
         return [at for at, name in enumerate(names, 1) if name in wanted][::every]
 
@@ -163,6 +176,7 @@ class Lives:
                 killed=first.code == KILLED,
                 stopped=first.code == STOPPED,
                 finished=first.code == 0,
+                missed=not first.reached,
                 mismatches=() if right else (at,),
             )
         return total
