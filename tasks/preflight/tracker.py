@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import re
-import sqlite3
 from functools import cache
 from http import HTTPStatus
 from importlib import metadata
@@ -27,6 +26,7 @@ from epochal.tasks.tracking.connection import (
     PROBE_S,
     deleted_experiment,
     is_sqlite,
+    opened_to_read,
     sqlite_path,
     tracker_lock,
     tracking_home,
@@ -180,10 +180,10 @@ def _read_only(uri: str) -> Engine:
     """Opens the SQLite file so that looking into it neither changes nor makes one."""
     import sqlalchemy
 
-    address = f"{sqlite_path(uri).as_uri()}?mode=ro"
+    path = sqlite_path(uri)
     return sqlalchemy.create_engine(
         "sqlite://",
-        creator=lambda: sqlite3.connect(address, uri=True),
+        creator=lambda: opened_to_read(path),
         poolclass=sqlalchemy.NullPool,
     )
 

@@ -15,7 +15,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -143,12 +143,40 @@ def _unreadable(path: Path) -> str | None:
         if not path.exists():
             _make_folder(path.parent)
             return None
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
-            database.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
+        opened_to_read(path).close()
     except (OSError, sqlite3.Error) as error:
         # A locked file can be reached: MLflow waits until it is free.
         return None if "locked" in str(error) else f"{path}: {error}"
     return None
+
+
+def opened_to_read(path: Path) -> sqlite3.Connection:
+    """An SQLite file that is there, opened so that looking into it does not change it.
+
+    But for one thing: a process that was killed in a transaction leaves a journal, and until what
+    is half done is put back by it nobody can read the file. SQLite does that, where it may write.
+    Raises sqlite3.Error where the file is no database, or cannot be read.
+    """
+    try:
+        return _opened(path, mode="ro")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname not in _HALF_DONE:
+            raise
+    _opened(path, mode="rw").close()
+    return _opened(path, mode="ro")
+
+
+_HALF_DONE = {"SQLITE_READONLY_ROLLBACK", "SQLITE_READONLY_RECOVERY"}
+
+
+def _opened(path: Path, *, mode: str) -> sqlite3.Connection:
+    database = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True)
+    try:
+        database.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
 
 
 def _make_folder(path: Path) -> None:

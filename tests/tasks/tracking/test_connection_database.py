@@ -1,15 +1,18 @@
 """MLflow's SQLite file is whole or not there, whenever its making is ended."""
 
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import pytest
 
 from epochal.data.errors import ServerUnavailable
-from epochal.tasks.tracking.connection import connect, make_database
+from epochal.tasks.tracking.connection import connect, make_database, unreachable
 
 MAKE = (
     "import sys; from pathlib import Path; "
@@ -41,6 +44,30 @@ def test_a_file_that_is_there_is_left_alone(empty_mlflow, tmp_path):
     path.write_bytes(b"anything")
     make_database(path)
     assert path.read_bytes() == b"anything"
+
+
+KILLED_IN_A_TRANSACTION = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA cache_size = 1")  # so that pages are written before the end
+database.execute("BEGIN IMMEDIATE")
+for number in range(2000):
+    database.execute("INSERT INTO experiments (name) VALUES (?)", (f"half done {number}" * 9,))
+os._exit(1)
+"""
+
+
+def test_what_a_killed_process_has_half_done_is_put_back(empty_mlflow, tmp_path):
+    path = tmp_path / "mlflow.db"
+    shutil.copyfile(empty_mlflow, path)
+    subprocess.run([sys.executable, "-c", KILLED_IN_A_TRANSACTION, str(path)], check=False)
+    assert (tmp_path / "mlflow.db-journal").stat().st_size
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):  # as it is, nobody can read it
+        sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True).execute("SELECT 1 FROM experiments")
+    assert unreachable(f"sqlite:///{path}") is None
+    with closing(sqlite3.connect(path)) as database:
+        names = [name for (name,) in database.execute("SELECT name FROM experiments")]
+    assert names == ["Default"]
 
 
 @pytest.mark.parametrize(("folder", "mode"), [(".epochal", 0o600), ("shared", 0o664)])
