@@ -19,7 +19,7 @@ SHARED = {**CONFIG, "gradients": {"accumulate": 4, "shards": 4}}
 KILLED = (Life(faults=(Fault("process", "kill", 0.6),)),)
 FLIPPED = (
     *KILLED,
-    Life(faults=tuple(Fault("store", "flip", place / 20) for place in range(1, 12))),
+    Life(faults=tuple(Fault("store", "flip", place / 14) for place in range(1, 12))),
 )
 RANK_KILLED_AT_FIRST = (Life(2, (Fault("process", "kill", 0.5, rank=1),)),)
 TWO_RANKS = (Life(2),)
