@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from robustness.mutants import Tree, Trees, end_all_of
 from support.histories import turnstile
-from support.histories.draw import FAULTS, LASTING, SEEDS_OF_A_CONFIG, drawn, ends
+from support.histories.draw import FAULTS, SEEDS_OF_A_CONFIG, drawn, ends
 from support.histories.forked import Forked
 from support.histories.history import Ending, Fault, History, Life
 from support.simulator import run as simulated
@@ -94,8 +94,6 @@ def in_recovery(history: History, hint: Hint) -> History:
     one = Fault(hint["where"], hint["kind"], 0.0)
     if ends(one):
         faults = (replace(one, at=round(draw.random() * 0.3, 4)),)
-    elif one.kind == "stale_list":  # of all operations few are listings
-        faults = (replace(one, count=LASTING),)
     else:  # an object is read again where it is wrong: so one life may meet many
         most = 0.9 if one.where == "tracker" else 0.3  # a tracker that has failed is left alone
         places = sorted(round(draw.random() * most, 4) for _ in range(MANY))

@@ -112,15 +112,6 @@ STORE = (
         FLIP,
         ("a-documents-digest-is-not-compared", "    if expected != data:\n", "    if False:\n"),
     ),
-    *of(
-        "data/stage_store/mid_epoch.py",
-        {"where": "store", "kind": "stale_list"},
-        (
-            "a-listed-commit-must-be-there",
-            "(CorruptObject, FileNotFoundError):\n            return None\n        tensors",
-            "CorruptObject:\n            return None\n        tensors",
-        ),
-    ),
 )
 
 COMMIT = (
