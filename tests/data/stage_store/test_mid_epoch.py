@@ -77,6 +77,20 @@ def test_a_damaged_manifest_falls_back_too(store_url):
     assert newest(store)[0] == 6
 
 
+def test_a_commit_that_is_listed_and_gone_is_passed_over(store_url, monkeypatch):
+    store = open_store(store_url)
+    for micro_steps in (3, 6, 9):
+        commit(store, micro_steps)
+    before = store.listing(PARTIAL)
+    store.delete(f"{PARTIAL}/000000000009.json")
+    # By another writer, or by an old answer of the storage.
+    monkeypatch.setattr(store, "listing", lambda folder: before)
+    step, _, notices = newest(store)
+    assert (step, len(notices)) == (6, 1)
+    assert [one.micro_steps for one in MidEpochStore(store, KEY).listed()] == [6]
+    commit(store, 12)
+
+
 def test_damaged_tensors_in_the_way_of_a_commit_give_way(store_url):
     store = open_store(store_url)
     commit(store, 3, value=5)
