@@ -192,10 +192,9 @@ def _end_without_a_word() -> None:
     shown = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        sharer: Any = resource_sharer._resource_sharer  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other way
-        if threading.current_thread() is sharer._thread and isinstance(error, (OSError, EOFError)):  # noqa: SLF001
-            return
-        shown(kind, error, trace)
+        of_sharer = trace is not None and trace.tb_frame.f_globals is vars(resource_sharer)
+        if not (of_sharer and isinstance(error, (ConnectionError, EOFError))):
+            shown(kind, error, trace)
 
     sys.excepthook = hook
 

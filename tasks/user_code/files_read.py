@@ -58,7 +58,8 @@ def files_read(field: str, *, named: Iterable[Path]) -> list[Path]:
     read = {_source_of(path) for path in _read.get(field, {})}
     names = {path.name for path in read}
     files = filter(None, map(file_of, list(sys.modules.values())))
-    modules = [path for path in files if os.path.basename(path) in names]  # noqa: PTH119 - of thousands
+    # A `Path` of each of some thousand modules would take longer than all the rest.
+    modules = [path for path in files if os.path.basename(path) in names]  # noqa: PTH119
     known = {os.path.realpath(path) for path in [*map(str, named), *modules]}
     return sorted(
         path

@@ -99,26 +99,44 @@ class Tree:
             *selection,
         ]  # fmt: skip
         started = time.monotonic()
+        ended = self.ran(command, limit_s=limit_s)
+        seconds = time.monotonic() - started
+        if ended is None:
+            return Result(f"hang: more than {limit_s:.0f} s", seconds)
+        code, text = ended
+        failed = _FAILED.search(text)
+        if code == 0:
+            return Result(None, seconds, text)
+        return Result(failed[1] if failed else f"pytest: {code}", seconds, text)
+
+    def ran(
+        self,
+        command: Sequence[str],
+        *,
+        limit_s: float | None,
+        errors: int = subprocess.STDOUT,
+        **environment: str,
+    ) -> tuple[int, str] | None:
+        """Exit code and output of a command there, and nothing of it left; None if it hangs.
+
+        errors: where its standard error goes.
+        """
         process = subprocess.Popen(
             command,
             cwd=self.root,
-            env=self.environment,
+            env={**self.environment, **environment},
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=errors,
             text=True,
             start_new_session=True,
         )
         try:
             text, _ = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
-            return Result(f"hang: more than {limit_s:.0f} s", time.monotonic() - started)
+            return None
         finally:
             end_all_of(process)
-        seconds = time.monotonic() - started
-        failed = _FAILED.search(text)
-        if process.returncode == 0:
-            return Result(None, seconds, text)
-        return Result(failed[1] if failed else f"pytest: {process.returncode}", seconds, text)
+        return process.returncode, text
 
 
 def end_all_of(process: subprocess.Popen[str]) -> None:

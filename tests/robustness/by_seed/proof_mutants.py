@@ -22,7 +22,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
-from robustness.mutants import Tree, Trees, end_all_of
+from robustness.mutants import Trees
 from support.histories import turnstile
 from support.histories.draw import FAULTS, SEEDS_OF_A_CONFIG, drawn, ends
 from support.histories.forked import Forked
@@ -160,32 +160,17 @@ def tried(trees: Trees, mutant: Planted, expected: Path) -> str:
             tree.planted(mutant),  # type: ignore[arg-type]
             tempfile.TemporaryDirectory(prefix="epochal-mutant-") as folder,
         ):
-            code, text = ended(tree, command_for(mutant, expected, Path(folder)))
+            path = f"{tree.root}/.types:{tree.root}/tests"
+            command = command_for(mutant, expected, Path(folder))
+            quiet = subprocess.DEVNULL
+            ended = tree.ran(command, limit_s=LIMIT_S, errors=quiet, PYTHONPATH=path)
     seconds = f"({time.monotonic() - started:.0f} s)"
+    # Where the time was over nobody has said that anything is wrong.
+    code, text = ended or (0, "")
     lines = text.strip().splitlines()
     if code == 0:
         return told(mutant, SURVIVED, seconds)
     return told(mutant, FOUND, f"{lines[-1] if lines else f'exit code {code}'}  {seconds}")
-
-
-def ended(tree: Tree, command: Sequence[str]) -> tuple[int, str]:
-    """Exit code and output of a command there; a hang ends with another code than 0."""
-    process = subprocess.Popen(
-        command,
-        cwd=tree.root,
-        env={**tree.environment, "PYTHONPATH": f"{tree.root}/.types:{tree.root}/tests"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        text, _ = process.communicate(timeout=LIMIT_S)
-    except subprocess.TimeoutExpired:
-        return 0, ""  # nobody has said that anything is wrong
-    finally:
-        end_all_of(process)
-    return process.returncode, text
 
 
 def told(mutant: Planted, state: str, text: str) -> str:

@@ -14,8 +14,9 @@ from support.histories.draw import (
     SEEDS_OF_A_CONFIG,
     drawn,
     drawn_config,
+    ends,
 )
-from support.histories.history import Ending, Fault, History, Life
+from support.histories.history import Ending, Fault, History, Life, WayLeft
 from support.histories.judge import differences
 from support.histories.project import history_project
 from support.histories.shrink import shrunk
@@ -193,3 +194,24 @@ def test_shrinking_keeps_processes_and_company_that_the_failure_needs():
 def test_shrinking_ends_after_so_many_tries():
     _, tries = shrunk(drawn(3), lambda _: False, tries=2)
     assert tries == 2
+
+
+def test_what_is_left_of_the_way_is_never_nothing():
+    way = WayLeft({"store": 200, "process": 0})
+    assert (way.operations("store"), way.operations("process")) == (200, 0)
+    way.take_off({"store": 50})
+    assert (way.share("store"), way.operations("store")) == (0.75, 150)
+    way.take_off({"store": 500})
+    assert way.operations("store") == 20  # a start alone does some
+
+
+def test_only_a_disk_that_lied_until_then_excuses_damage():
+    lying = Life(faults=(Fault("disk", "lying", 0.5),))
+    history = History(0, {}, (Life(), lying, Life()))
+    assert [history.lied(lives) for lives in range(4)] == [False, False, True, True]
+
+
+def test_each_life_but_the_last_has_a_fault_that_ends_it():
+    for history in map(drawn, range(300)):
+        for life in history.lives[:-1]:
+            assert any(ends(fault) for fault in life.faults), history

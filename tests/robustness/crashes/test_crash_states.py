@@ -2,19 +2,9 @@
 
 import pytest
 from robustness.crashes.crash_states import MODELS, checked, recorded_run, shared
-from robustness.proof import lives
 from support.runs.forked_runs import in_a_child
 
 from epochal.data.testing.crash import crash_states, drawn_states
-
-
-@pytest.fixture(scope="module")
-def proof(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("crashes")
-        patch.setenv("HOME", str(folder))
-        with lives("store", folder) as proof:
-            yield proof
 
 
 def test_from_what_a_crash_leaves_a_run_goes_on_to_the_same_bytes(proof, tmp_path):

@@ -12,7 +12,6 @@ import subprocess
 from contextlib import contextmanager
 
 import pytest
-from robustness.proof import lives
 from support.runs.bare_run import BareRun
 from support.runs.forked_runs import commit_at_once, in_a_child
 
@@ -101,15 +100,6 @@ class Forgetful(Copying):
 
     def sync(self, path):
         self._called()
-
-
-@pytest.fixture(scope="module")
-def proof(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("devices")
-        patch.setenv("HOME", str(folder))
-        with lives("store", folder) as proof:
-            yield proof
 
 
 @pytest.fixture(params=FILE_SYSTEMS)

@@ -62,6 +62,7 @@ def noting_what_is_set_aside(folder: Path) -> None:
                 file.write(f"{path} was set aside: {reason}\n")
         return moved
 
+    # Of this process alone, which is there for one life: whoever opens a store is noted.
     Store.set_aside = noted  # type: ignore[method-assign]
 
 
