@@ -68,7 +68,10 @@ class Backend(Protocol):
         """Moves an object; FileExistsError if `target` exists."""
 
     def fetch(self, path: str) -> AbstractContextManager[Path]:
-        """A local file with the object's bytes, for reading only."""
+        """A local file with the object's bytes, for reading only.
+
+        It stays while the context is open, also if the object is deleted meanwhile.
+        """
 
     def forget(self, path: str) -> None:
         """The next read of the object comes from the storage itself, not from a copy in memory."""

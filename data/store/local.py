@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from epochal.data.store.backend import (
@@ -162,8 +162,7 @@ class LocalBackend:
         if (source := self._place(path)).is_symlink():
             self._move_link(source, target)
             return
-        with self.fetch(path) as source:
-            self._link(source, target)
+        self._link(self._file(path), target)
         self.delete(path)
 
     def _move_link(self, link: Path, path: str) -> None:
@@ -175,12 +174,33 @@ class LocalBackend:
 
     @contextmanager
     def fetch(self, path: str) -> Iterator[Path]:
-        """The object's own file."""
+        """The object's file under a second name: it stays, whoever deletes the object meanwhile.
+
+        Under its own name where it can get no other: in a folder that no store has written to, or
+        that this process may not write to.
+        """
+        place = self._file(path)
+        with ExitStack() as stack:
+            try:
+                held = self._second_name(place, stack)
+            except OSError:
+                held = self._file(path)  # which says so if the object is gone by now
+            yield held
+
+    def _file(self, path: str) -> Path:
         if self.size(path) is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         if (place := self._place(path)).is_symlink():
             raise _symbolic_link(place)
-        yield place
+        return place
+
+    def _second_name(self, place: Path, stack: ExitStack) -> Path:
+        parent = self._root / TEMPORARY
+        if parent.is_symlink() or not parent.is_dir():
+            return place
+        held = stack.enter_context(private_folder(parent)) / place.name
+        os.link(place, held)  # not by `disk()`: no object changes, and no power cut needs it
+        return held
 
     def forget(self, path: str) -> None:
         """Drops the file from the page cache, where the system can be told to."""

@@ -101,8 +101,8 @@ class Store:
         """What `load` makes of the object's bytes, read once more where it raises CorruptObject.
 
         A bit may flip between disk and memory. So an object counts as damaged only when two reads
-        give the same wrong bytes: then `load`'s CorruptObject is raised. Raises StoreUnavailable if
-        every read gives other wrong bytes.
+        give the same wrong bytes, and all that the storage has of it: then `load`'s CorruptObject
+        is raised. Raises StoreUnavailable if every read gives other wrong bytes, or too few.
         """
         wrong: set[str] = set()
         while True:
@@ -111,7 +111,17 @@ class Store:
                 return load(data)
             except CorruptObject:
                 if self._read_before(path, bytes_sha256(data), wrong):
+                    self._require_all_bytes(path, len(data))
                     raise
+
+    def _require_all_bytes(self, path: str, num_bytes: int) -> None:
+        stored = self.size(path)
+        if stored is not None and stored != num_bytes:
+            raise StoreUnavailable(
+                f"{self.address(path)} was read twice and gave {num_bytes} bytes, and has {stored} "
+                "by what its storage tells: disk or network is faulty; the object was left as it "
+                "is, run the same command to go on"
+            )
 
     def _read_before(self, path: str, digest: str, wrong: set[str]) -> bool:
         """Whether these wrong bytes are among those that were read before; else adds them."""
@@ -201,7 +211,8 @@ class Store:
     def fetch(self, path: str) -> Iterator[Path]:
         """A local file with the object's bytes, while the context is open. Read it only.
 
-        A store in a folder gives the object's own file; others download it.
+        A store in a folder gives the object's own file, others download it. Either stays, whoever
+        deletes the object meanwhile.
         """
         with ExitStack() as stack:
             with self._told("fetch", check_path(path)):
@@ -217,11 +228,12 @@ class Store:
         while True:
             with self.fetch(path) as local:
                 with self._told("read", path):
-                    actual = digest(local)
+                    actual, num_bytes = digest(local), local.stat().st_size
                 if actual == expected:
                     yield local
                     return
             if self._read_before(path, actual, wrong):
+                self._require_all_bytes(path, num_bytes)
                 raise CorruptObject(
                     f"{self.address(path)} has the digest {actual}, expected {expected}"
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from functools import partial
@@ -325,6 +326,7 @@ class _Commits:
         self._identity = identity
         self._commits = MidEpochStore(session.store, stage.known_key)
         self._open = ExitStack()
+        self._closing = threading.Lock()
 
     @property
     def answers(self) -> dict[str, Callable[..., Any]]:
@@ -332,8 +334,9 @@ class _Commits:
         return {"newest_commit": self._newest, "discard_commit": self._discard}
 
     def close(self) -> None:
-        """The trainer has read what it wanted."""
-        self._open.close()
+        """The trainer has read what it wanted. From any thread, and more than once."""
+        with self._closing:
+            self._open.close()
 
     def _newest(self) -> dict[str, Any] | None:
         self.close()
@@ -368,7 +371,10 @@ def _run(session: Session, stage: Stage, consumed: Mapping[str, str]) -> StageRe
     }
     commits = _Commits(session, stage, identity)
     writer = CommitWriter(
-        session.store, stage.known_key, identity, saved=partial(_deliver_part, session, stage)
+        session.store,
+        stage.known_key,
+        identity,
+        saved=partial(_saved, session, stage, commits),
     )
     with (
         closing(commits),
@@ -414,6 +420,11 @@ def _put(session: Session, stage: Stage, received: Received) -> dict[str, Artifa
             write_table(columns, path, schema=schema, metadata=metadata)
             artifacts[name] = store.put_artifact(key, "parquet", path)
     return artifacts
+
+
+def _saved(session: Session, stage: Stage, commits: _Commits, commit: EpochCommit) -> None:
+    commits.close()  # who commits has begun: what it went on from may go from the disk
+    _deliver_part(session, stage, commit)
 
 
 def _deliver_part(session: Session, stage: Stage, commit: EpochCommit) -> None:

@@ -1,5 +1,6 @@
 """What a store in a local folder promises besides."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -20,16 +21,63 @@ def local(tmp_path):
     return open_store("./store", folder=tmp_path)
 
 
-def test_a_scratch_file_is_linked_and_not_copied(local):
+def test_a_scratch_file_is_linked_and_not_copied(local, tmp_path):
     with local.scratch() as folder:
         source = folder / "big"
         source.write_bytes(b"1" * 1000)
         inode = source.stat().st_ino
         local.put_new("a/big", source)
         assert not source.exists()
+    stored = (tmp_path / "store/a/big").stat()
+    assert stored.st_ino == inode
+    assert stored.st_nlink == 1
+
+
+def test_a_fetched_file_is_linked_and_not_copied_and_leaves_nothing(local, tmp_path):
+    local.put_new("a/big", b"1" * 1000)
+    stored = tmp_path / "store/a/big"
     with local.fetch("a/big") as path:
-        assert path.stat().st_ino == inode
-        assert path.stat().st_nlink == 1
+        assert path != stored
+        assert path.samefile(stored)
+    assert stored.stat().st_nlink == 1
+    assert list((tmp_path / "store/tmp").iterdir()) == []
+
+
+def test_a_folder_that_no_store_has_written_to_is_read_as_it_is(tmp_path):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/model.safetensors").write_bytes(b"1")
+    with open_store("./weights", folder=tmp_path).fetch("model.safetensors") as path:
+        assert path == tmp_path / "weights/model.safetensors"
+    assert [file.name for file in (tmp_path / "weights").iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("error", [errno.EROFS, errno.EPERM, errno.ENOSPC, errno.EMLINK])
+def test_a_file_that_can_get_no_second_name_is_read_under_its_own(
+    local, tmp_path, monkeypatch, error
+):
+    local.put_new("a", b"1")
+
+    def refused(source, target):
+        raise OSError(error, os.strerror(error), str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", refused)
+    with local.fetch("a") as path:
+        assert path == tmp_path / "store/a"
+        assert path.read_bytes() == b"1"
+
+
+def test_an_object_that_goes_while_it_gets_its_second_name_is_absent(local, monkeypatch):
+    local.put_new("a", b"1")
+    link = os.link
+
+    def too_late(source, target):
+        source.unlink()
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", too_late)
+    with pytest.raises(FileNotFoundError) as raised, local.fetch("a"):
+        pass
+    assert raised.value.filename == "a"
 
 
 @pytest.fixture

@@ -143,6 +143,17 @@ def test_fetch_gives_a_local_file(store):
         assert path.read_bytes() == data
 
 
+def test_a_fetched_file_stays_although_its_object_goes(store):
+    store.put_new("a/b.bin", b"in use")
+    store.put_new("a/c.bin", b"in use")
+    with store.fetch("a/b.bin") as path, store.fetch("a/c.bin") as other:
+        store.delete("a/b.bin")
+        store.set_aside("a/c.bin", "a bit flipped")
+        assert path.read_bytes() == other.read_bytes() == b"in use"
+    assert store.size("a/b.bin") is None
+    assert store.read("damaged/a/c.bin.0") == b"in use"
+
+
 def test_errors_inside_fetch_and_scratch_are_the_callers_own(store):
     store.put_new("a", b"1")
     with pytest.raises(OSError, match="mine"), store.fetch("a"):

@@ -1,6 +1,7 @@
 """One bad read damages nothing: only the same wrong bytes, read twice, are called damage."""
 
 import errno
+from contextlib import contextmanager
 
 import pytest
 
@@ -58,6 +59,28 @@ def test_an_object_that_never_reads_alike_is_no_damage(store_url, expected):
         ):
             read(open_store(store_url))
         assert len(plan.operations) == MAX_READS
+
+
+def test_the_same_part_of_an_object_twice_is_no_damage(store_url, expected, monkeypatch):
+    store = open_store(store_url)
+    store.put_new("a", DATA)
+    read, fetch = type(store._backend).read, type(store._backend).fetch
+
+    def short(self, path, *, max_bytes):
+        return read(self, path, max_bytes=max_bytes)[:7]
+
+    @contextmanager
+    def short_file(self, path):
+        with fetch(self, path) as local, self.scratch() as folder:
+            (folder / "short").write_bytes(local.read_bytes()[:7])
+            yield folder / "short"
+
+    monkeypatch.setattr(type(store._backend), "read", short)
+    monkeypatch.setattr(type(store._backend), "fetch", short_file)
+    for read_it in (lambda: store.read_intact("a", load), lambda: fetched(store, expected)):
+        with pytest.raises(StoreUnavailable, match=f"/a was .* gave 7 bytes, and has {len(DATA)}"):
+            read_it()
+    assert store.listing() == {"a": len(DATA)}
 
 
 def test_a_page_that_memory_has_wrong_is_read_from_the_disk_again(tmp_path, expected, monkeypatch):
