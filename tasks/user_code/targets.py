@@ -290,25 +290,32 @@ def _forget_old(folder: Path, source: UserSource) -> None:
     All of them: those that are unchanged may hold what they have imported of it. source: what is
     imported next, perhaps modules of names that others have now.
     """
-    names = tuple(file.name for file in _user_modules)
-    present = {
-        name: file
-        # Making a list of its items can run finalizers, which import; a copy runs nothing.
-        for name, module in sys.modules.copy().items()
-        if (file_of(module) or "").endswith(names)  # of thousands of modules a few are looked at
-        and (file := users_file(name, module)) in _user_modules
-        and file is not None
-    }
-    is_other = any(
-        present.get(module, file) != file
+    others = (
+        (_loaded_file(module), file)
         for module, file in ((ModuleFile(*item).module, item[1]) for item in source.files.items())
     )
+    is_other = any(loaded not in {None, file} for loaded, file in others)
     if not is_other and not any(_is_old(*item, folder) for item in _user_modules.items()):
         return
+    ends = tuple(file.name for file in _user_modules)
+    present = [
+        name
+        # Making a list of its items can run finalizers, which import; a copy runs nothing.
+        for name, module in sys.modules.copy().items()
+        if (file_of(module) or "").endswith(ends)  # of thousands of modules a few are looked at
+        and _loaded_file(name) is not None
+    ]
     for name in present:
         del sys.modules[name]
     _user_modules.clear()
     importlib.invalidate_caches()
+
+
+def _loaded_file(name: str) -> Path | None:
+    """The file of a module in `sys.modules`, if it is one that a target has brought."""
+    module = sys.modules.get(name)
+    file = None if module is None else users_file(name, module)
+    return file if file in _user_modules else None
 
 
 def _is_old(file: Path, loaded: _Loaded, folder: Path) -> bool:
