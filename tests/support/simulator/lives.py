@@ -115,10 +115,20 @@ class Simulation:
         for _ in range(MORE_LIVES):
             if self._live(Life()):
                 self.faults = Faults((), {})
-                return True
+                if self.scheduler.under_way:
+                    self._after_late_requests()
+                return not self.over
             if self.over:
                 return False
         return False
+
+    def _after_late_requests(self) -> None:
+        """A request may be done after the run: what it brings then is for `gc` to take."""
+        scheduler = self.scheduler
+        scheduler.wait(lambda: not scheduler.under_way, "the last late request")
+        last = Process("gc-at-the-end")
+        scheduler.spawn(last, last.name, partial(self._look_after, last, "gc"))
+        scheduler.wait(lambda: self._is_gone(last), "gc at the end")
 
     @property
     def over(self) -> bool:
@@ -170,15 +180,20 @@ class Simulation:
         if what == "second":
             self._command(process, life.processes, [])
         else:
-            self._expected(process, lambda: self._look_after(what))
-            self.scheduler.kill(process, 0)
+            self._look_after(process, what)
 
-    def _look_after(self, what: str) -> None:
-        store = open_store(self.store)
-        if what == "gc":
-            remove_garbage(store, find_garbage(store))
-        else:
-            verify_store(store)
+    def _look_after(self, process: Process, what: str) -> None:
+        """`gc --yes` or `verify`, as a process of its own."""
+
+        def work() -> None:
+            store = open_store(self.store)
+            if what == "gc":
+                remove_garbage(store, find_garbage(store))
+            else:
+                verify_store(store)
+
+        self._expected(process, work)
+        self.scheduler.kill(process, 0)
 
     def _expected(self, process: Process, work: Callable[[], None]) -> bool:
         """Does it; whether it came to its end. What no user may see is noted."""

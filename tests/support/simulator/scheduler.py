@@ -115,6 +115,11 @@ class Scheduler:
         task = self.task
         return None if task is None else task.process
 
+    @property
+    def under_way(self) -> bool:
+        """Whether there is anything of no process: a request for whose answer nobody waits."""
+        return any(task.process is None for task in self._tasks if task is not self._driver)
+
     # --- threads -----------------------------------------------------------------------------
 
     def spawn(self, process: Process | None, name: str, target: Callable[[], object]) -> Task:
