@@ -110,22 +110,19 @@ class Store:
             try:
                 return load(data)
             except CorruptObject:
-                if self._read_before(path, bytes_sha256(data), wrong):
-                    self._require_all_bytes(path, len(data))
+                if self._is_damaged(path, bytes_sha256(data), len(data), wrong):
                     raise
 
-    def _require_all_bytes(self, path: str, num_bytes: int) -> None:
-        stored = self.size(path)
-        if stored is not None and stored != num_bytes:
-            raise StoreUnavailable(
-                f"{self.address(path)} was read twice and gave {num_bytes} bytes, and has {stored} "
-                "by what its storage tells: disk or network is faulty; the object was left as it "
-                "is, run the same command to go on"
-            )
-
-    def _read_before(self, path: str, digest: str, wrong: set[str]) -> bool:
+    def _is_damaged(self, path: str, digest: str, num_bytes: int, wrong: set[str]) -> bool:
         """Whether these wrong bytes are among those that were read before; else adds them."""
         if digest in wrong:
+            stored = self.size(path)
+            if stored is not None and stored != num_bytes:
+                raise StoreUnavailable(
+                    f"{self.address(path)} was read twice and gave {num_bytes} bytes, and has "
+                    f"{stored} by what its storage tells: disk or network is faulty; the object "
+                    "was left as it is, run the same command to go on"
+                )
             return True
         wrong.add(digest)
         if len(wrong) == MAX_READS:
@@ -232,8 +229,7 @@ class Store:
                 if actual == expected:
                     yield local
                     return
-            if self._read_before(path, actual, wrong):
-                self._require_all_bytes(path, num_bytes)
+            if self._is_damaged(path, actual, num_bytes, wrong):
                 raise CorruptObject(
                     f"{self.address(path)} has the digest {actual}, expected {expected}"
                 )

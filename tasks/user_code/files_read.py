@@ -59,7 +59,7 @@ def files_read(field: str, *, named: Iterable[Path]) -> list[Path]:
     names = {path.name for path in read}
     files = filter(None, map(file_of, list(sys.modules.values())))
     # A `Path` of each of some thousand modules would take longer than all the rest.
-    modules = [path for path in files if os.path.basename(path) in names]  # noqa: PTH119
+    modules = [path for path in files if os.path.basename(path) in names]  # noqa: PTH119 - as above
     known = {os.path.realpath(path) for path in [*map(str, named), *modules]}
     return sorted(
         path

@@ -27,7 +27,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "test_store.py test_store_intact_reads.py test_store_contract.py",
         (
             "wrong-at-the-first-read",
-            "if self._read_before(path, bytes_sha256(data), wrong):",
+            "if self._is_damaged(path, bytes_sha256(data), len(data), wrong):",
             "if True:",
         ),
         ("other-wrong-bytes-are-damage-too", "if digest in wrong:", "if wrong:"),
