@@ -2,7 +2,8 @@
 
 A processor or a memory that computes wrongly now and then leaves no trace: the bytes that it makes
 have the digests that their records name. A second computation, on another machine at best, tells.
-Writes nothing to the store: what is computed goes to a folder of its own.
+Changes nothing in the store: what is computed goes to a folder of its own, and so does what is
+remembered of code and data, or set aside.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from epochal.data.errors import InputError
 from epochal.data.hashing import digest
 from epochal.data.stage_store.records import StageRecord, differences
 from epochal.data.stage_store.stages import StageStore
-from epochal.data.store.open import open_store
+from epochal.data.store.open import open_store, open_unchanged
 from epochal.data.store.store import MAX_READ_BYTES
 from epochal.tasks.audit.in_what import DifferentPart, parts_that_differ
 from epochal.tasks.checkpoints.nearest import nearest_checkpoint
@@ -35,6 +36,8 @@ from epochal.tasks.runs.find_run import FoundRun
 from epochal.tasks.session.session import Session
 
 WHAT = "what is computed again comes out of model and data, and these are"
+NEVER_S = 1e9
+"""Between two commits inside an epoch: nobody goes on from one of an audit."""
 TRAIN = "train"
 BEGUN_WITH = frozenset({TRAIN, "mine", "score"})
 """Kinds of stages that later epochs begin with."""
@@ -124,13 +127,15 @@ def audit(run: FoundRun, *, share: float, seed: int, reporter: Reporter) -> Audi
     TrainingFailed where the user's code raises, CorruptObject.
     """
     config = own_config(run, WHAT)
-    here = config.model_copy(update={"store": run.store.url})
-    session = open_session(here, reporter=reporter)
-    try:
-        return _Auditing(session, run.plan.reference).epochs(share, seed)
-    finally:
-        session.trainer.close()
-        session.interruption.close()
+    seldom = config.checkpoint.model_copy(update={"every_seconds": NEVER_S, "every_updates": None})
+    here = config.model_copy(update={"store": run.store.url, "checkpoint": seldom})
+    with _folder_of_its_own() as folder:
+        session = open_session(here, open_unchanged(here.store, folder=folder), reporter=reporter)
+        try:
+            return _Auditing(session, run.plan.reference).epochs(share, seed)
+        finally:
+            session.trainer.close()
+            session.interruption.close()
 
 
 def chosen(stages: Sequence[Stage], *, share: float, seed: int) -> list[Stage]:
@@ -285,9 +290,16 @@ def _parts(
 
 
 @contextmanager
+def _folder_of_its_own() -> Iterator[Path]:
+    # A trainer that was told to end may still be writing.
+    with tempfile.TemporaryDirectory(prefix="epochal-audit-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@contextmanager
 def _aside(session: Session) -> Iterator[Session]:
     """The session with a store for what is computed that ends with the block."""
-    with tempfile.TemporaryDirectory(prefix="epochal-audit-") as folder:
+    with _folder_of_its_own() as folder:
         store = open_store(f"file://{folder}")
         yield replace(
             session,
