@@ -158,38 +158,27 @@ def sweep(parent: Path) -> None:
         if _NAME.fullmatch(folder.name) and not os.path.lexists(parent / (folder.name + _SUFFIX)):
             shutil.rmtree(folder, ignore_errors=True)  # never through a link
     for path in parent.glob(f"*{_SUFFIX}"):
-        if _NAME.fullmatch(path.name.removesuffix(_SUFFIX)) is None:
-            continue
-        try:
-            lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
-            continue  # swept by another, or of another user, or no regular file: not one of ours
-        try:
-            if stat.S_ISREG(os.fstat(lock).st_mode):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path.with_suffix(""), ignore_errors=True)  # never through a link
-                path.unlink()
-        except OSError:
-            pass  # in use, or it cannot be removed: it harms nobody
-        finally:
-            os.close(lock)
-    for name in parent.glob(f"{_HELD}*"):
-        if _SECOND_NAME.fullmatch(name.name) is not None:
-            _remove_unread(name)
+        if _NAME.fullmatch(path.name.removesuffix(_SUFFIX)) is not None:
+            _remove_unheld(path, path.with_suffix(""))
+    for path in parent.glob(f"{_HELD}*"):
+        if _SECOND_NAME.fullmatch(path.name) is not None:
+            _remove_unheld(path)
 
 
-def _remove_unread(name: Path) -> None:
-    """Removes a second name, if nobody reads the file."""
+def _remove_unheld(path: Path, folder: Path | None = None) -> None:
+    """Removes a lock with its folder, or a second name, if no process holds it."""
     try:
-        lock = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return  # as above
+        return  # swept by another, or of another user, or no regular file: not one of ours
     try:
         if stat.S_ISREG(os.fstat(lock).st_mode):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            name.unlink()
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)  # never through a link
+            path.unlink()
     except OSError:
-        pass  # read, or it cannot be removed
+        pass  # in use, or it cannot be removed: it harms nobody
     finally:
         os.close(lock)
 
