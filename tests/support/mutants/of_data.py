@@ -125,8 +125,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "test_local_disk.py",
         (
             "any-name-is-a-lock",
-            "if _NAME.fullmatch(path.name.removesuffix(_SUFFIX)) is None:",
-            "if False:",
+            "if _NAME.fullmatch(path.name.removesuffix(_SUFFIX)) is not None:",
+            "if True:",
         ),
         ("users-folder-is-a-link", "status = folder.lstat()", "status = folder.stat()"),
         ("second-name-unlocked", "fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)", "pass"),
