@@ -22,7 +22,7 @@ from epochal.data.store.backend import (
     T,
     UnfinishedUpload,
 )
-from epochal.data.store.local_disk import disk, private_folder, sweep
+from epochal.data.store.local_disk import disk, private_folder, second_name, sweep
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -156,6 +156,7 @@ class LocalBackend:
         except (FileNotFoundError, NotADirectoryError):
             return
         disk().sync(target.parent)
+        self._sweep_once()
 
     def move(self, path: str, target: str) -> None:
         """Links it to its new name, then unlinks the old one: a crash leaves both."""
@@ -198,9 +199,19 @@ class LocalBackend:
         parent = self._root / TEMPORARY
         if parent.is_symlink() or not parent.is_dir():
             return place
-        held = stack.enter_context(private_folder(parent)) / place.name
-        os.link(place, held)  # not by `disk()`: no object changes, and no power cut needs it
-        return held
+        self._sweep_once()
+        return stack.enter_context(second_name(place, parent))
+
+    def _sweep_once(self) -> None:
+        """Takes away what processes have left below `tmp` that were killed before this one began.
+
+        Also the second names of what they read: until then, a deleted object keeps its bytes.
+        """
+        if self._swept or (parent := self._root / TEMPORARY).is_symlink():
+            return
+        with suppress(OSError):  # none there, or not to be read: it harms nobody
+            sweep(parent)
+        self._swept = True
 
     def forget(self, path: str) -> None:
         """Drops the file from the page cache, where the system can be told to."""
@@ -221,9 +232,7 @@ class LocalBackend:
         parent = self._root / TEMPORARY
         self._place(f"{TEMPORARY}/folder")
         self._make_folders(parent)
-        if not self._swept:
-            sweep(parent)
-            self._swept = True
+        self._sweep_once()
         with private_folder(parent) as folder:
             yield folder
 

@@ -88,13 +88,16 @@ def use_disk(other: Disk) -> Disk:
 
 _SUFFIX = ".lock"
 _NAME = re.compile(r"[0-9a-f]{16}")  # of a private folder: no path and nobody else's file
+_HELD = "held-"
+_TRIES = 20  # of a second name, each of which a sweep has met
+_SECOND_NAME = re.compile(rf"{_HELD}[0-9a-f]{{16}}(\.[0-9a-z]+)?")
 
 
 @contextmanager
 def private_folder(parent: Path) -> Iterator[Path]:
     """A new empty folder below `parent`; it and all that is in it are removed after the block.
 
-    Raises OSError if it cannot be made.
+    Raises OSError if it cannot be made. What cannot be removed is left to a later `sweep`.
     """
     parent.mkdir(parents=True, exist_ok=True)
     name, lock = _hold_new_lock(parent)
@@ -104,7 +107,24 @@ def private_folder(parent: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        (parent / (name + _SUFFIX)).unlink(missing_ok=True)
+        with suppress(OSError):
+            (parent / (name + _SUFFIX)).unlink()
+        os.close(lock)
+
+
+@contextmanager
+def second_name(file: Path, parent: Path) -> Iterator[Path]:
+    """Another name of a file, below `parent`, as long as the block lasts: a file stays with it.
+
+    A lock of the file itself says that somebody reads it. Raises OSError if it cannot be made, or
+    the file cannot be locked. What cannot be removed is left to a later `sweep`.
+    """
+    name, lock = _hold_second_name(file, parent)
+    try:
+        yield name
+    finally:
+        with suppress(OSError):
+            name.unlink()
         os.close(lock)
 
 
@@ -138,21 +158,54 @@ def sweep(parent: Path) -> None:
         if _NAME.fullmatch(folder.name) and not os.path.lexists(parent / (folder.name + _SUFFIX)):
             shutil.rmtree(folder, ignore_errors=True)  # never through a link
     for path in parent.glob(f"*{_SUFFIX}"):
-        if _NAME.fullmatch(path.name.removesuffix(_SUFFIX)) is None:
-            continue
+        if _NAME.fullmatch(path.name.removesuffix(_SUFFIX)) is not None:
+            _remove_unheld(path, path.with_suffix(""))
+    for path in parent.glob(f"{_HELD}*"):
+        if _SECOND_NAME.fullmatch(path.name) is not None:
+            _remove_unheld(path)
+
+
+def _remove_unheld(path: Path, folder: Path | None = None) -> None:
+    """Removes a lock with its folder, or a second name, if no process holds it."""
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return  # swept by another, or of another user, or no regular file: not one of ours
+    try:
+        if stat.S_ISREG(os.fstat(lock).st_mode):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)  # never through a link
+            path.unlink()
+    except OSError:
+        pass  # in use, or it cannot be removed: it harms nobody
+    finally:
+        os.close(lock)
+
+
+def _hold_second_name(file: Path, parent: Path) -> tuple[Path, int]:
+    for _ in range(_TRIES):
+        name = parent / f"{_HELD}{os.urandom(8).hex()}{file.suffix}"
+        os.link(file, name)  # not by `disk()`: no object changes, and no power cut needs it
         try:
-            lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            lock = os.open(name, os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            continue  # a sweep has found it before it was locked: take another name
         except OSError:
-            continue  # swept by another, or of another user, or no regular file: not one of ours
+            name.unlink(missing_ok=True)
+            raise
         try:
-            if stat.S_ISREG(os.fstat(lock).st_mode):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path.with_suffix(""), ignore_errors=True)  # never through a link
-                path.unlink()
-        except OSError:
-            pass  # in use, or it cannot be removed: it harms nobody
-        finally:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if name.exists():
+                return name, lock
+        except BlockingIOError:  # a sweep is looking at it
+            name.unlink(missing_ok=True)
+        except OSError:  # a file system without locks
+            name.unlink(missing_ok=True)
             os.close(lock)
+            raise
+        os.close(lock)
+    raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), str(file))
 
 
 def _hold_new_lock(parent: Path) -> tuple[str, int]:
@@ -166,4 +219,8 @@ def _hold_new_lock(parent: Path) -> tuple[str, int]:
                 return name, lock
         except (BlockingIOError, FileNotFoundError):
             pass  # a sweep took the lock between its creation and ours: take another name
+        except OSError:  # a file system without locks
+            os.close(lock)
+            path.unlink(missing_ok=True)
+            raise
         os.close(lock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,27 @@ def open_store(url: str, *, folder: Path | None = None) -> Store:
 
     Touches nothing and opens no connection. Raises BadStore.
     """
-    address = normalise_store(url, folder=folder or Path.cwd())
+    return _opened(normalise_store(url, folder=folder or Path.cwd()), backend_at)
+
+
+def open_unchanged(url: str, *, folder: Path) -> Store:
+    """The store at `url`, which stays as it is: what is written to it goes to `folder`.
+
+    Raises BadStore.
+    """
+    from epochal.data.store.local import LocalBackend
+    from epochal.data.store.overlay import Overlay
+
+    above = LocalBackend(folder)
+    return _opened(
+        normalise_store(url, folder=Path.cwd()),
+        lambda address: Overlay(backend_at(address), above),
+    )
+
+
+def _opened(address: str, backend: Callable[[str], Backend]) -> Store:
     try:
-        return Store(address, backend_at(address))
+        return Store(address, backend(address))
     except (ImportError, ValueError, TypeError) as error:  # a missing package, or a bad option
         raise BadStore(f"store {address} cannot be opened: {cause_of(error)}") from error
 

@@ -104,7 +104,7 @@ class Store:
         give the same wrong bytes, and all that the storage has of it: then `load`'s CorruptObject
         is raised. Raises StoreUnavailable if every read gives other wrong bytes, or too few.
         """
-        wrong: set[str] = set()
+        wrong: list[str] = []
         while True:
             data = self.read(path, max_bytes=max_bytes)
             try:
@@ -113,23 +113,23 @@ class Store:
                 if self._is_damaged(path, bytes_sha256(data), len(data), wrong):
                     raise
 
-    def _is_damaged(self, path: str, digest: str, num_bytes: int, wrong: set[str]) -> bool:
-        """Whether these wrong bytes are among those that were read before; else adds them."""
-        if digest in wrong:
-            stored = self.size(path)
-            if stored is not None and stored != num_bytes:
-                raise StoreUnavailable(
-                    f"{self.address(path)} was read twice and gave {num_bytes} bytes, and has "
-                    f"{stored} by what its storage tells: disk or network is faulty; the object "
-                    "was left as it is, run the same command to go on"
-                )
+    def _is_damaged(self, path: str, digest: str, num_bytes: int, wrong: list[str]) -> bool:
+        """Whether these wrong bytes were read before, and are all that is stored; else adds them.
+
+        wrong: digests of what was read before.
+        """
+        again = digest in wrong
+        stored = self.size(path) if again else None
+        if again and stored in {None, num_bytes}:
             return True
-        wrong.add(digest)
+        wrong.append(digest)
         if len(wrong) == MAX_READS:
+            found = "other bytes each time, none of them right"
+            if stored is not None:
+                found = f"{num_bytes} bytes, and has {stored} by what its storage tells"
             raise StoreUnavailable(
-                f"{self.address(path)} was read {MAX_READS} times, and gave other bytes each time, "
-                "none of them right: memory, disk or network is faulty; the object was left as it "
-                "is, run the same command to go on"
+                f"{self.address(path)} was read {MAX_READS} times, and gave {found}: memory, disk "
+                "or network is faulty; the object was left as it is, run the same command to go on"
             )
         logger.warning("%s: its bytes are not right; they are read once more", self.address(path))
         with self._told("read", path):
@@ -221,7 +221,7 @@ class Store:
         self, path: str, *, digest: Callable[[Path], str], expected: str
     ) -> Iterator[Path]:
         """As `fetch`, if the file's `digest` is `expected`. Reads again as `read_intact` does."""
-        wrong: set[str] = set()
+        wrong: list[str] = []
         while True:
             with self.fetch(path) as local:
                 with self._told("read", path):

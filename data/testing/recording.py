@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -142,9 +142,12 @@ class _Recorder:
             self._add(Renamed(entries))
         for place in reversed(gone):
             self._add(Renamed({place: None}))
-        for node, path in look.written.items():
-            self.recording.contents.append(path.read_bytes())
-            self._add(Written(node, len(self.recording.contents) - 1))
+        for node, names in look.written.items():
+            for path in names:
+                with suppress(FileNotFoundError):  # that name is gone, as the next look finds
+                    self.recording.contents.append(path.read_bytes())
+                    self._add(Written(node, len(self.recording.contents) - 1))
+                    break
 
     def node_at(self, path: Path) -> int | None:
         """The node of that name at the last look; None if there is none, or not below the root."""
@@ -185,14 +188,13 @@ class _Look:
         self._here: dict[int, int] = {}  # inode → node
         self.entries: dict[Place, int] = {}
         self.files: dict[int, _File] = {}
-        self.written: dict[int, Path] = {}
+        self.written: dict[int, list[Path]] = {}
         self.nodes = nodes
 
     def walk(self, folder: Path, parent: int) -> None:
         """Finds all that is below a folder."""
         waiting = []
-        for entry in sorted(os.scandir(folder), key=lambda one: one.name):
-            status = entry.stat(follow_symlinks=False)
+        for entry, status in _entries(folder):
             is_folder = entry.is_dir(follow_symlinks=False)
             stamp = None if is_folder else (status.st_size, status.st_mtime_ns)
             place, file = (parent, entry.name), _File(status.st_ino, stamp)
@@ -200,7 +202,7 @@ class _Look:
             if node is None:
                 self.nodes = node = self.nodes + 1
             if not is_folder and self._files.get(node) != file:
-                self.written[node] = Path(entry.path)
+                self.written.setdefault(node, []).append(Path(entry.path))
             self._here[file.inode] = node
             self.entries[place], self.files[node] = node, file
             if is_folder:
@@ -220,6 +222,16 @@ class _Look:
             return node
         # An inode's number is given to another file once its own is gone: of another time then.
         return node if before.stamp == file.stamp else None
+
+
+def _entries(folder: Path) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+    """What is in a folder, by name. Another thread may take some of it away meanwhile."""
+    found = []
+    with suppress(FileNotFoundError):
+        found = sorted(os.scandir(folder), key=lambda one: one.name)
+    for entry in found:
+        with suppress(FileNotFoundError):
+            yield entry, entry.stat(follow_symlinks=False)
 
 
 class _RecordingDisk:

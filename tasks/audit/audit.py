@@ -2,7 +2,8 @@
 
 A processor or a memory that computes wrongly now and then leaves no trace: the bytes that it makes
 have the digests that their records name. A second computation, on another machine at best, tells.
-Writes nothing to the store: what is computed goes to a folder of its own.
+Changes nothing in the store: what is computed goes to a folder of its own, and so does what is
+remembered of code and data, or set aside.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from epochal.data.errors import InputError
+from epochal.data.errors import CorruptObject, InputError
 from epochal.data.hashing import digest
 from epochal.data.stage_store.records import StageRecord, differences
 from epochal.data.stage_store.stages import StageStore
-from epochal.data.store.open import open_store
+from epochal.data.store.open import open_store, open_unchanged
 from epochal.data.store.store import MAX_READ_BYTES
 from epochal.tasks.audit.in_what import DifferentPart, parts_that_differ
 from epochal.tasks.checkpoints.nearest import nearest_checkpoint
@@ -35,6 +36,8 @@ from epochal.tasks.runs.find_run import FoundRun
 from epochal.tasks.session.session import Session
 
 WHAT = "what is computed again comes out of model and data, and these are"
+NEVER_S = 1e9
+"""Between two commits inside an epoch: nobody goes on from one of an audit."""
 TRAIN = "train"
 BEGUN_WITH = frozenset({TRAIN, "mine", "score"})
 """Kinds of stages that later epochs begin with."""
@@ -44,12 +47,14 @@ BEGUN_WITH = frozenset({TRAIN, "mine", "score"})
 class Different:
     """A stage that came out otherwise. what: `artifact model: 01ab… → 23cd…`, a sentence each.
 
-    parts: of these artifacts what is other; none where the stored one is there no more.
+    parts: of these artifacts what is other; none where the stored one is there no more. damaged:
+    it is what is stored that is other than it was written; nobody computed wrongly.
     """
 
     stage: Stage
     what: tuple[str, ...]
     parts: tuple[DifferentPart, ...] = ()
+    damaged: bool = False
 
     def as_object(self) -> dict[str, Any]:
         """As `--json` has it."""
@@ -59,6 +64,7 @@ class Different:
             "key": self.stage.known_key,
             "what": list(self.what),
             "parts": [one.as_object() for one in self.parts],
+            "damaged": self.damaged,
         }
 
 
@@ -80,8 +86,8 @@ class Audit:
     """What came of it.
 
     epochs: that were computed again, with every stage of theirs that is stored. of: how many are
-    stored. differ: stages whose bytes are others. unchecked: epochs that could not be, since an
-    epoch before them differs and their own checkpoint to begin with is not there.
+    stored. differ: stages whose bytes are others. unchecked: epochs that could not be, since what
+    they begin with is not there, or damaged, or differs where it was computed again.
     other_environment: what of this machine is not as it was, `torch: 2.6 → 2.7`.
     seconds: that the audit has taken. share: of the run's own time, what the epochs that were
     computed again had cost in it, from 0 to 1; None where that is not known. lost: None where
@@ -124,13 +130,15 @@ def audit(run: FoundRun, *, share: float, seed: int, reporter: Reporter) -> Audi
     TrainingFailed where the user's code raises, CorruptObject.
     """
     config = own_config(run, WHAT)
-    here = config.model_copy(update={"store": run.store.url})
-    session = open_session(here, reporter=reporter)
-    try:
-        return _Auditing(session, run.plan.reference).epochs(share, seed)
-    finally:
-        session.trainer.close()
-        session.interruption.close()
+    seldom = config.checkpoint.model_copy(update={"every_seconds": NEVER_S, "every_updates": None})
+    here = config.model_copy(update={"store": run.store.url, "checkpoint": seldom})
+    with _folder_of_its_own() as folder:
+        session = open_session(here, open_unchanged(here.store, folder=folder), reporter=reporter)
+        try:
+            return _Auditing(session, run.plan.reference).epochs(share, seed)
+        finally:
+            session.trainer.close()
+            session.interruption.close()
 
 
 def chosen(stages: Sequence[Stage], *, share: float, seed: int) -> list[Stage]:
@@ -147,6 +155,7 @@ class _Auditing:
         self._session, self._reference = session, reference
         self._same: dict[int, bool] = {}
         self._differ: list[Different] = []
+        self._intact: dict[str, bool] = {}
 
     def epochs(self, share: float, seed: int) -> Audit:
         """Computes the share again."""
@@ -193,7 +202,7 @@ class _Auditing:
         first = [
             one.stage.number + (one.stage.kind != TRAIN)  # a table is what the next one begins with
             for one in self._differ
-            if one.stage.epoch is not None and one.stage.kind in BEGUN_WITH
+            if one.stage.epoch is not None and one.stage.kind in BEGUN_WITH and not one.damaged
         ]
         after = [
             stage.number for stage, _ in view.of_kind(TRAIN) if first and stage.number >= min(first)
@@ -212,6 +221,10 @@ class _Auditing:
         )
         live = [epoch for epoch in range(first, number) if self._holds(epoch)]
         first = live[-1] + 1 if live else first
+        for epoch in range(first, number + 1):
+            held = bool(live) or epoch > first
+            if not self._can_begin(session.run.stage(TRAIN, epoch), held=held):
+                return False
         if first < number:
             session.reporter.notice(
                 f"epoch {number} begins with {before.label}: checkpoints between were removed by "
@@ -222,6 +235,35 @@ class _Auditing:
             if not self._same[epoch] and epoch < number:
                 return False
         return True
+
+    def _can_begin(self, stage: Stage, *, held: bool = False) -> bool:
+        """Whether all is stored that it begins with, as it was written; says it where not.
+
+        held: the trainer has by then what it goes on from, whether that is stored or not.
+        """
+        run, notice = self._session.run, self._session.reporter.notice
+        for role, parent in stage.parents.items():
+            if not run.is_done(parent):
+                notice(
+                    f"{stage.label} is not checked: {parent.label}, with which it begins, is not "
+                    "in the store, or was damaged; `epochal train` computes it again"
+                )
+                return False
+            if not (held and role == "parent") and not self._is_intact(parent):
+                notice(f"{stage.label} is not checked: it begins with what is damaged")
+                return False
+        return True
+
+    def _is_intact(self, stage: Stage) -> bool:
+        """Whether what is stored of a stage is what was written; damage is told once."""
+        if (known := self._intact.get(stage.known_key)) is not None:
+            return known
+        what = tuple(_damage(self._session, stage))
+        if what:
+            self._differ.append(Different(stage, what, damaged=True))
+            self._session.reporter.notice(f"{stage.label} is damaged: {'; '.join(what)}")
+        self._intact[stage.known_key] = not what
+        return not what
 
     def _holds(self, epoch: int) -> bool:
         """Whether the trainer holds what that epoch left, computed here and found the same."""
@@ -235,8 +277,11 @@ class _Auditing:
             for stage in stored.run.stages:
                 if stage.epoch != epoch or not stored.run.is_done(stage):
                     continue
+                if stage.kind != TRAIN and not self._can_begin(stage):
+                    continue
                 before, now = stored.run.record_of(stage), _computed(aside, stage)
                 if not (what := _different(before, now)):
+                    self._is_intact(stage)
                     continue
                 self._differ.append(Different(stage, what, _parts(stored, before, aside, now)))
                 stored.reporter.notice(f"{stage.label} differs: {'; '.join(what)}")
@@ -266,6 +311,20 @@ def _different(stored: StageRecord, record: StageRecord) -> tuple[str, ...]:
     return tuple(differences(stored, same))
 
 
+def _damage(session: Session, stage: Stage) -> Iterator[str]:
+    """What of a stage's artifacts is not what was written; what `gc` has removed is no damage."""
+    record, stages = session.run.record_of(stage), session.stage_store
+    pruned = stages.lookup([record.key])[record.key].pruned
+    for name in sorted(record.artifacts.keys() - {*pruned}):
+        try:
+            with stages.fetch_artifact(record, name):
+                pass
+        except FileNotFoundError:
+            yield f"artifact {name}: it is not there"
+        except CorruptObject:
+            yield f"artifact {name}: what is stored is not what was written"
+
+
 def _parts(
     stored: Session, before: StageRecord, aside: Session, now: StageRecord
 ) -> tuple[DifferentPart, ...]:
@@ -285,9 +344,16 @@ def _parts(
 
 
 @contextmanager
+def _folder_of_its_own() -> Iterator[Path]:
+    # A trainer that was told to end may still be writing.
+    with tempfile.TemporaryDirectory(prefix="epochal-audit-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@contextmanager
 def _aside(session: Session) -> Iterator[Session]:
     """The session with a store for what is computed that ends with the block."""
-    with tempfile.TemporaryDirectory(prefix="epochal-audit-") as folder:
+    with _folder_of_its_own() as folder:
         store = open_store(f"file://{folder}")
         yield replace(
             session,

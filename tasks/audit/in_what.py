@@ -35,8 +35,8 @@ class DifferentPart:
     different: int = 0
     of: int = 0
     first: tuple[int, ...] = ()
-    stored: float | str | None = None
-    computed: float | str | None = None
+    stored: float | int | str | None = None
+    computed: float | int | str | None = None
     largest: float | None = None
     bits: int | None = None
     problem: str | None = None
@@ -82,14 +82,21 @@ def _tensors(artifact: str, stored: Path, computed: Path) -> Iterator[DifferentP
         import torch
 
         raw_NB, others_NB = (
-            tensor.reshape(-1).contiguous().view(torch.uint8).numpy().reshape(tensor.numel(), -1)
+            tensor.reshape(-1)
+            .contiguous()
+            .view(torch.uint8)
+            .numpy()
+            .reshape(tensor.numel(), tensor.element_size())
             for tensor in (one, other)
         )
         at = _places(raw_NB, others_NB)
         if at.size:
             flat, flat_other = one.reshape(-1)[at], other.reshape(-1)[at]
-            wide = torch.complex128 if one.is_complex() else torch.float64
-            gaps = (flat.to(wide) - flat_other.to(wide)).abs().numpy()
+            if one.is_complex() or one.is_floating_point():
+                wide = torch.complex128 if one.is_complex() else torch.float64
+                gaps = (flat.to(wide) - flat_other.to(wide)).abs().numpy()
+            else:
+                gaps = _exact_gaps(flat.numpy(), flat_other.numpy())
             yield DifferentPart(
                 artifact,
                 name,
@@ -126,18 +133,22 @@ def _column(
 ) -> Iterator[DifferentPart]:
     if one_N.dtype == object:  # texts, and lists of numbers
         at = np.array(
-            [n for n, (a, b) in enumerate(zip(one_N, other_N, strict=True)) if repr(a) != repr(b)],
+            [n for n, (a, b) in enumerate(zip(one_N, other_N, strict=True)) if not _alike(a, b)],
             np.int64,
         )
         largest = bits = None
     else:
         raw_NB, others_NB = (
-            np.ascontiguousarray(column).view(np.uint8).reshape(len(column), -1)
+            np.ascontiguousarray(column).view(np.uint8).reshape(len(column), column.itemsize)
             for column in (one_N, other_N)
         )
         at = _places(raw_NB, others_NB)
         bits = _bits(raw_NB[at], others_NB[at])
-        largest = _largest(np.abs(one_N[at].astype(np.float64) - other_N[at].astype(np.float64)))
+        if one_N.dtype.kind in "iu":
+            largest = _largest(_exact_gaps(one_N[at], other_N[at]))
+        else:
+            wide_N, other_wide_N = (column[at].astype(np.float64) for column in (one_N, other_N))
+            largest = _largest(np.abs(wide_N - other_wide_N))
     if at.size:
         first = int(at[0])
         yield DifferentPart(
@@ -163,12 +174,16 @@ def _values(artifact: str, place: str, one: Any, other: Any) -> Iterator[Differe
     if isinstance(one, dict) and isinstance(other, dict):
         for name in sorted(one.keys() | other.keys()):
             below = f"{place}.{name}" if place else name
-            yield from _values(artifact, below, one.get(name), other.get(name))
+            if name in one and name in other:
+                yield from _values(artifact, below, one[name], other[name])
+            else:
+                yield _only(artifact, below, stored=name in one)
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         for index, (a, b) in enumerate(zip(one, other, strict=True)):
             yield from _values(artifact, f"{place}.{index}", a, b)
-    elif one != other:
+    elif not _alike(one, other):
         numbers = all(type(value) in {int, float} for value in (one, other))
+        largest = _largest(np.array([abs(one - other)])) if numbers else None
         yield DifferentPart(
             artifact,
             place,
@@ -177,7 +192,7 @@ def _values(artifact: str, place: str, one: Any, other: Any) -> Iterator[Differe
             (),
             _number(one),
             _number(other),
-            abs(one - other) if numbers else None,
+            largest,
         )
 
 
@@ -188,8 +203,23 @@ def _of_one_alone(
     artifact: str, before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> Iterator[DifferentPart]:
     for name in sorted(before.keys() ^ after.keys()):
-        which = "stored" if name in before else "computed"
-        yield DifferentPart(artifact, name, problem=f"only what is {which} has it")
+        yield _only(artifact, name, stored=name in before)
+
+
+def _only(artifact: str, name: str, *, stored: bool) -> DifferentPart:
+    which = "stored" if stored else "computed"
+    return DifferentPart(artifact, name, problem=f"only what is {which} has it")
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two values are the same to the last bit."""
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        if one.dtype == object:  # lists of lists
+            return len(one) == len(other) and all(map(_alike, one, other))
+        return (one.dtype, one.shape) == (other.dtype, other.shape) and (
+            one.tobytes() == other.tobytes()
+        )
+    return repr(one) == repr(other)  # of a number, all its digits and the sign of a zero
 
 
 def _unlike(artifact: str, name: str, stored: Any, computed: Any) -> DifferentPart:
@@ -212,14 +242,25 @@ def _indices(at: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(index) for index in np.unravel_index(int(at), shape)) if shape else ()
 
 
+def _exact_gaps(one_N: npt.NDArray[Any], other_N: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Of integers, as Python's own: a float has not all of 64 bits."""
+    gaps_N: npt.NDArray[Any] = np.abs(one_N.astype(object) - other_N.astype(object))
+    return gaps_N
+
+
 def _largest(gaps_N: npt.NDArray[Any]) -> float | None:
-    largest = float(gaps_N.max()) if gaps_N.size else 0.0
+    try:
+        largest = float(gaps_N.max()) if gaps_N.size else 0.0
+    except OverflowError:  # of an integer
+        return None
     return largest if math.isfinite(largest) else None
 
 
-def _number(value: Any) -> float | str:
+def _number(value: Any) -> float | int | str:
     """The value as JSON can hold it."""
-    if isinstance(value, (bool, int, float, np.integer, np.floating)) and math.isfinite(value):
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, (float, np.floating)) and math.isfinite(value):
         return float(value)
     return str(value)[:80]
 

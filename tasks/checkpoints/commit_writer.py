@@ -94,8 +94,8 @@ class CommitWriter:
             if self._thread.is_alive():
                 raise StoreUnavailable(
                     f"{self.store.url} did not take a commit of the epoch in the {within_s:.1f} s "
-                    "that were left of checkpoint.grace_seconds; the one before it stands, run the "
-                    "same command to go on from there"
+                    "that were left of checkpoint.grace_seconds; what was committed before stands, "
+                    "run the same command to go on from there"
                 )
         if self.error is not None:
             error, self.error = self.error, None

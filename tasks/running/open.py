@@ -55,16 +55,27 @@ def open_run(
     while the trainer begins.
     Nothing has started when it raises: InputError for what is wrong with config, data or store.
     """
-    return _opened(config, reporter or SilentReporter(), before_start, meanwhile, _recorded)
+    return _opened(
+        config,
+        partial(open_store, config.store, folder=Path(config.folder)),
+        reporter or SilentReporter(),
+        before_start,
+        meanwhile,
+        _recorded,
+    )
 
 
-def open_session(config: RunConfig, *, reporter: Reporter) -> Session:
-    """Opens it as `open_run` does, of which nobody makes a run: no plan is written."""
-    return _opened(config, reporter, _nothing, _nothing, lambda session: session)
+def open_session(config: RunConfig, store: Store, *, reporter: Reporter) -> Session:
+    """Opens it as `open_run` does, of which nobody makes a run: no plan is written.
+
+    store: the config's, or one that stands for it.
+    """
+    return _opened(config, lambda: store, reporter, _nothing, _nothing, lambda session: session)
 
 
 def _opened(
     config: RunConfig,
+    opens: Callable[[], Store],
     reporter: Reporter,
     before_start: Callable[[], None],
     meanwhile: Callable[[], None],
@@ -72,7 +83,7 @@ def _opened(
 ) -> Opened:
     refuse_secrets(config.model_dump(mode="json"), name=config.name)
     try:
-        store = open_store(config.store, folder=Path(config.folder))
+        store = opens()
         interruption = Interruption()
         reporter.doing("starting the trainer, which imports torch")
         with ExitStack() as stack:

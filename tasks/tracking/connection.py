@@ -144,9 +144,11 @@ def _unreadable(path: Path) -> str | None:
             _make_folder(path.parent)
             return None
         opened_to_read(path).close()
-    except (OSError, sqlite3.Error) as error:
+    except sqlite3.Error as error:
         # A locked file can be reached: MLflow waits until it is free.
-        return None if "locked" in str(error) else f"{path}: {error}"
+        return None if _name_of(error).startswith(_LOCKED) else f"{path}: {error}"
+    except (OSError, UnicodeError) as error:  # also names of tables that are no text
+        return f"{path}: {error}"
     return None
 
 
@@ -160,17 +162,23 @@ def opened_to_read(path: Path) -> sqlite3.Connection:
     try:
         return _opened(path, mode="ro")
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorname not in _HALF_DONE:
+        if _name_of(error) not in _HALF_DONE:
             raise
     _opened(path, mode="rw").close()
     return _opened(path, mode="ro")
 
 
+def _name_of(error: sqlite3.Error) -> str:
+    """SQLite's name of an error; nothing where it is Python's own."""
+    return getattr(error, "sqlite_errorname", "")
+
+
+_LOCKED = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _HALF_DONE = {"SQLITE_READONLY_ROLLBACK", "SQLITE_READONLY_RECOVERY"}
 
 
 def _opened(path: Path, *, mode: str) -> sqlite3.Connection:
-    database = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True)
+    database = sqlite3.connect(f"{path.as_uri()}?mode={mode}", timeout=PROBE_S, uri=True)
     try:
         database.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
     except sqlite3.Error:

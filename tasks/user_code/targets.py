@@ -11,7 +11,7 @@ import inspect
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -257,7 +257,8 @@ def _import(name: str, *, field: str, folder: Path) -> ModuleType:
             f"{field}.target: importing {name!r} raised {in_one_line(error)}{_place(error)}"
         ) from error
     finally:
-        _remember(sys.modules.keys() - before, folder)
+        _remember(_new_files(before), folder)
+        _remember(source.files.values(), folder)  # also what a function imports once it is called
     if file is not None:
         _check_origin(module, file, field=field)
     _tell_taken_names(source)
@@ -273,13 +274,19 @@ class _Loaded:
 
 
 _user_modules: dict[Path, _Loaded] = {}
-"""Of each of the user's modules that a target has brought into `sys.modules`."""
+"""Of each of the user's modules that a target has brought into `sys.modules`, or may yet bring."""
 
 
-def _remember(names: Iterable[str], folder: Path) -> None:
-    for name in names:
+def _new_files(before: Collection[str]) -> Iterator[Path]:
+    for name in sys.modules.keys() - before:
         file = users_file(name, sys.modules[name])
-        if file is not None and file.is_file():
+        if file is not None:
+            yield file
+
+
+def _remember(files: Iterable[Path], folder: Path) -> None:
+    for file in files:
+        if file.is_file():
             beside = folder if file.is_relative_to(folder) else None
             _user_modules[file] = _Loaded(file_sha256(file), beside)
 

@@ -33,7 +33,8 @@ class RequestFault:
     says nothing for `seconds`. `lost`: done, and the connection ends instead of the answer. `late`:
     answered `503 SlowDown`, and done `seconds` later all the same. `doubled`: done twice, the
     second answer is given. `cut`: done, half of the answer comes. `flip`: one bit of what a `get`
-    gives is another one, the object stays as it is. `kill`, `kill_after`: the server's process ends
+    gives is another one, the object stays as it is (of an error or an empty object nothing is
+    flipped, and nothing counted as failed). `kill`, `kill_after`: the server's process ends
     before or after doing it, without an answer, as by SIGKILL.
     of: the kind of requests that are counted: `put`, the steps of an upload in parts `create`,
     `part`, `complete`, `abort`; `get`, `head`, `list`, `delete`, `batch_delete`, `copy`, `uploads`
@@ -124,6 +125,13 @@ class RequestPlan:
                 return None
             self._failed[chosen] += 1
             return self._faults[chosen]
+
+    def missed(self, fault: RequestFault) -> None:
+        """A request that the fault met was none that can fail in its way: it has not failed."""
+        with self._lock:
+            for index, one in enumerate(self._faults):
+                if one is fault:
+                    self._failed[index] -= 1
 
     def document(self) -> dict[str, Any]:
         """`requests`: kind → how many; `faults`: each, how many it `counted` and `failed`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -51,6 +52,7 @@ class FaultyServer(ThreadingHTTPServer):
         super().__init__(address, _Handler)
         self.service, self.plan = service, plan
         self.ending = threading.Event()
+        self.flips = itertools.count()
 
     def server_close(self) -> None:
         """Whoever waits in a fault waits no longer."""
@@ -159,9 +161,18 @@ class _Handler(BaseHTTPRequestHandler):
         if how == "lost":
             _close(answer)
             raise _NoAnswerError
-        self._send(answer, cut=how == "cut", flip=how == "flip")
+        flipped = self._flipped(fault, answer) if how == "flip" else None
+        self._send(answer, cut=how == "cut", flipped=flipped)
         if how == "cut":
             raise _NoAnswerError
+
+    def _flipped(self, fault: RequestFault, answer: Answer) -> int | None:
+        """The byte of an object to change, another one each time; None: there is none to change."""
+        if not isinstance(answer.body, FilePiece) or not answer.body_bytes:
+            self.server.plan.missed(fault)
+            return None
+        drawn = random.Random(f"{fault.seed}/{next(self.server.flips)}")  # noqa: S311 - no secret
+        return drawn.randrange(answer.body_bytes)
 
     def _begins(self, fault: RequestFault, request: Request, body: Body) -> bool:
         """Whether the request is done now; else what is said instead has been said."""
@@ -182,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(refused(Refusal(*fault.error, "as planned")))
         return fault.error is None
 
-    def _send(self, answer: Answer, *, cut: bool = False, flip: bool = False) -> None:
+    def _send(self, answer: Answer, *, cut: bool = False, flipped: int | None = None) -> None:
         num_bytes = 0 if self.command == "HEAD" else answer.body_bytes
         length = answer.body_bytes if answer.length is None else answer.length
         headers = {
@@ -202,7 +213,6 @@ class _Handler(BaseHTTPRequestHandler):
                 )  # headers alone would be enough
                 num_bytes //= 2
             self.wfile.write(head)
-            flipped = random.SystemRandom().randrange(num_bytes) if flip and num_bytes else None
             for piece in _pieces(answer, num_bytes, flipped):
                 self.wfile.write(piece)
         finally:

@@ -55,6 +55,23 @@ def _cost(result: Audit) -> Iterator[str]:
         yield f"to be computed again: {epochs}, from epoch {lost.first} on{spent}"
 
 
+def _meant(result: Audit) -> Iterator[str]:
+    """What it means, and what to do."""
+    damaged = sum(one.damaged for one in result.differ)
+    if others := len(result.differ) - damaged:
+        yield f"{others} stages came out otherwise than stored: " + (
+            f"this machine is another one ({'; '.join(result.other_environment)})"
+            if result.other_environment
+            else "look for a machine that computes wrongly, or for random numbers, threads or "
+            "files that follow from no seed"
+        )
+    if damaged:
+        yield (
+            f"{damaged} stages are damaged in the store: `epochal verify` looks through all of "
+            "it, and `epochal train` computes them again"
+        )
+
+
 def audit(
     run: RunName,
     share: Annotated[
@@ -68,7 +85,8 @@ def audit(
 ) -> None:
     """Compute a share of the stored epochs again, here, and compare every byte of what they made.
 
-    Changes nothing in the store. Exit code 3 where something differs.
+    RUN is the path of your config: no other code is ever run. Changes nothing in the store. Exit
+    code 3 where something differs.
     """
     if not 0 < share <= 1:
         raise InputError(f"--share {share:g}: expected a number above 0, at most 1; 0.01 is 1 %")
@@ -87,14 +105,8 @@ def audit(
         for text in _told(result):
             console.out.print(text)
     if result.differ:
-        raise NotDeterministic(
-            f"{len(result.differ)} stages came out otherwise than stored: "
-            + (
-                f"this machine is another one ({'; '.join(result.other_environment)})"
-                if result.other_environment
-                else "look for a machine that computes wrongly, or for random numbers, threads or "
-                "files that follow from no seed"
-            )
-        )
+        raise NotDeterministic("; ".join(_meant(result)))
     if not as_json:
-        console.out.print(console.line(("✓", GOOD), " every byte is as it is stored"))
+        console.out.print(
+            console.line(("✓", GOOD), " every byte of what was checked is as it is stored")
+        )

@@ -168,6 +168,38 @@ def test_what_a_killed_writer_left_is_swept_and_live_scratch_is_kept(local, tmp_
     assert again.read("a/object") == b"whole"
 
 
+def killed_while_it_reads(local):
+    """A process that has read the object `a/read` of the store, and was killed meanwhile."""
+    program = textwrap.dedent("""
+        import sys, time
+        from epochal.data.store.open import open_store
+        with open_store(sys.argv[1]).fetch("a/read"):
+            print("ready", flush=True)
+            time.sleep(600)
+    """)
+    command = [sys.executable, "-c", program, local.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as reader:
+        assert reader.stdout.readline() == b"ready\n"
+        reader.send_signal(signal.SIGKILL)
+        reader.wait()
+
+
+@pytest.mark.parametrize("what", ["delete", "fetch", "scratch"])
+def test_what_a_killed_reader_held_is_swept_by_the_next_process(what, local, tmp_path):
+    local.put_new("a/read", b"1" * 1000)
+    local.put_new("a/other", b"1")
+    killed_while_it_reads(local)
+    (left,) = (tmp_path / "store/tmp").iterdir()
+    assert left.samefile(tmp_path / "store/a/read")
+    again = open_store(local.url)
+    if what == "delete":  # makes room: not while a dead process's name holds the bytes
+        again.delete("a/read")
+    else:
+        with again.fetch("a/other") if what == "fetch" else again.scratch():
+            pass
+    assert list((tmp_path / "store/tmp").iterdir()) == []
+
+
 def test_a_file_store_loads_no_storage_package():
     program = (
         "import sys; from epochal.data.store.open import open_store; "

@@ -1,12 +1,20 @@
 """Temporary folders: what dead processes left goes, and nothing else, whatever lies beside it."""
 
+import errno
+import fcntl
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 
 from epochal.data.errors import EpochalError, StoreUnavailable
-from epochal.data.store.local_disk import private_folder, sweep, user_folder
+from epochal.data.store.local_disk import (
+    private_folder,
+    second_name,
+    sweep,
+    user_folder,
+)
 from epochal.data.store.open import open_store
 
 NAME = "0123456789abcdef"
@@ -33,7 +41,92 @@ def test_a_folder_whose_lock_a_loss_of_power_took_is_removed(tmp_path):
         assert (living / "file").exists()
 
 
+def names_in(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_second_name_stays_while_it_is_read_and_goes_with_the_process_that_read(tmp_path):
+    (tmp_path / "object.bin").write_bytes(b"1")
+    tmp = tmp_path / "tmp"
+    tmp.mkdir()
+    dead = tmp / f"held-{NAME}.bin"
+    os.link(tmp_path / "object.bin", dead)
+    with second_name(tmp_path / "object.bin", tmp) as one:
+        with second_name(tmp_path / "object.bin", tmp) as other:
+            sweep(tmp)  # who reads a file holds it: whichever of its names
+            assert names_in(tmp) == {dead.name, one.name, other.name}
+        sweep(tmp)
+        assert one.read_bytes() == b"1"
+    sweep(tmp)
+    assert names_in(tmp) == set()
+    assert (tmp_path / "object.bin").read_bytes() == b"1"
+
+
+def test_a_second_name_that_a_sweep_meets_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    (tmp_path / "object").write_bytes(b"1")
+    tmp, opened, met = tmp_path / "tmp", os.open, []
+    tmp.mkdir()
+
+    def after_a_sweep(path, flags, *mode):
+        if Path(path).parent == tmp and not met:
+            met.append(path)
+            Path(path).unlink()
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", after_a_sweep)
+    with second_name(tmp_path / "object", tmp) as name:
+        assert name.read_bytes() == b"1"
+    assert met
+    assert names_in(tmp) == set()
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOSYS, errno.EWOULDBLOCK])
+def test_where_nothing_can_be_locked_nothing_is_left_and_nothing_stays_open(
+    error, tmp_path, monkeypatch
+):
+    (tmp_path / "object").write_bytes(b"1")
+    tmp = tmp_path / "tmp"
+    tmp.mkdir()
+
+    def refused(*_):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    before = len(names_in(Path("/dev/fd")))
+    ways = [lambda: second_name(tmp_path / "object", tmp)]
+    if error != errno.EWOULDBLOCK:  # there a private folder takes another name
+        ways.append(lambda: private_folder(tmp))
+    for way in ways:
+        with pytest.raises(OSError, match=os.strerror(error)), way():
+            pass
+    assert names_in(tmp) == set()
+    assert len(names_in(Path("/dev/fd"))) == before
+
+
+def test_what_cannot_be_removed_is_no_error_and_left_to_a_sweep(tmp_path, monkeypatch):
+    (tmp_path / "object").write_bytes(b"1")
+    tmp = tmp_path / "tmp"
+    tmp.mkdir()
+
+    def refused(self, **_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    before = len(names_in(Path("/dev/fd")))
+    with ExitStack() as stack:
+        stack.enter_context(second_name(tmp_path / "object", tmp))
+        stack.enter_context(private_folder(tmp))
+        with monkeypatch.context() as read_only:
+            read_only.setattr(Path, "unlink", refused)
+            stack.close()
+    assert len(names_in(Path("/dev/fd"))) == before
+    assert len(names_in(tmp)) == 2
+    sweep(tmp)
+    assert names_in(tmp) == set()
+
+
 NAMES = {
+    "held-": "a second name without a number",
+    f"held-{NAME}.BIN": "of another form",
     "...lock": "two dots and a lock",
     "..lock": "one dot",
     ".lock": "nothing before it",

@@ -78,9 +78,29 @@ def test_the_same_part_of_an_object_twice_is_no_damage(store_url, expected, monk
     monkeypatch.setattr(type(store._backend), "read", short)
     monkeypatch.setattr(type(store._backend), "fetch", short_file)
     for read_it in (lambda: store.read_intact("a", load), lambda: fetched(store, expected)):
-        with pytest.raises(StoreUnavailable, match=f"/a was .* gave 7 bytes, and has {len(DATA)}"):
+        with pytest.raises(
+            StoreUnavailable, match=rf"/a was read 4 times, .* 7 bytes, and has {len(DATA)} by"
+        ):
             read_it()
     assert store.listing() == {"a": len(DATA)}
+
+
+def test_an_object_that_another_process_puts_right_meanwhile_is_right(
+    store_url, expected, monkeypatch
+):
+    other = open_store(store_url)
+
+    def put_right(path):
+        assert other.set_aside(path, "damaged") is not None
+        other.put_new(path, DATA)
+        return len(DATA)
+
+    for read_it in (lambda store: store.read_intact("a", load), lambda one: fetched(one, expected)):
+        store = open_store(store_url)
+        store.delete("a")
+        store.put_new("a", DATA[:7])
+        monkeypatch.setattr(store._backend, "size", put_right)
+        assert read_it(store) == DATA
 
 
 def test_a_page_that_memory_has_wrong_is_read_from_the_disk_again(tmp_path, expected, monkeypatch):

@@ -1,6 +1,8 @@
 """What a crash may leave of a store in a folder: all that was promised, or it is found."""
 
+import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,32 @@ def broken(recording, model):
         for state in crash_states(recording, model)
         for text in broken_promises(state)
     }
+
+
+def test_a_store_that_others_read_meanwhile_is_recorded_all_the_same(tmp_path):
+    ended = threading.Event()
+
+    def do(store):
+        store.put_new("read", b"1")
+
+        def read():
+            while not ended.is_set():
+                with store.fetch("read") as path:
+                    path.read_bytes()
+
+        with ThreadPoolExecutor() as pool:
+            reading = pool.submit(read)
+            try:
+                for number in range(50):
+                    store.put_new(f"a/{number}", b"12345678")
+            finally:
+                ended.set()
+            reading.result()
+
+    recording = record(tmp_path, do)
+    last = promised(recording, len(recording.changes))
+    whole = {f"store/a/{number}": {b"12345678"} for number in range(50)}
+    assert last == {"store/read": {b"1"}, **whole}
 
 
 @models

@@ -6,6 +6,7 @@ prints the same. `--seeds A:B` runs many, counts what was reached, and shrinks t
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ EXECUTORS = {
     "simulated": "support.simulator.run",
 }
 """Name → the module whose `ended` runs a history."""
+DEFAULT = "forked"
 SHRUNK = 3
 """So many of those that fail are shrunk: each takes up to 200 runs."""
 
@@ -55,6 +57,12 @@ def told(history: History, ending: Ending) -> str:
     lines.append(f"{'right' if ending.right else 'WRONG'} after {ending.lives} lives")
     lines.append(f"trace {ending.trace}")
     return "\n".join(lines)
+
+
+def replay(name: str, history: History) -> str:
+    """The command that runs it again."""
+    by = "" if name == DEFAULT else f" BY={name}"
+    return f"make history HISTORY='{history.dump()}'{by}"
 
 
 def run_group(name: str, seeds: list[int]) -> list[tuple[int, Ending]]:
@@ -109,27 +117,42 @@ def run_many(name: str, seeds: range, *, processes: int) -> bool:
     )
     for seed in wrong[:SHRUNK]:
         smallest, tries = shrunk(history_of(name, seed), lambda one: not executor(name)(one).right)
-        print(f"seed {seed}, shrunk by {tries} runs; make history HISTORY='{smallest.dump()}'")
+        print(f"seed {seed}, shrunk by {tries} runs; {replay(name, smallest)}")
     return not wrong
+
+
+def seeds_in(text: str) -> range:
+    """The seeds A to B - 1 of `A:B`. Raises ArgumentTypeError for another text, and for none."""
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    if found is None or int(found[1]) >= int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected A:B with A below B, as 0:400")
+    return range(int(found[1]), int(found[2]))
+
+
+def history_in(text: str) -> History:
+    """A history that was printed. Raises ArgumentTypeError for another text."""
+    try:
+        return History.load(text)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise argparse.ArgumentTypeError(
+            f"no history, as `make history SEED=7` prints one ({type(error).__name__}: {error})"
+        ) from error
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--seed", type=int, help="replays the history of that seed")
-    what.add_argument("--history", metavar="JSON", help="replays that history")
-    what.add_argument("--seeds", metavar="A:B", help="runs those of the seeds A to B - 1")
-    parser.add_argument("--by", choices=EXECUTORS, default="forked", help="what runs them")
+    what.add_argument("--history", metavar="JSON", type=history_in, help="replays that history")
+    what.add_argument(
+        "--seeds", metavar="A:B", type=seeds_in, help="runs those of the seeds A to B - 1"
+    )
+    parser.add_argument("--by", choices=EXECUTORS, default=DEFAULT, help="what runs them")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     if options.seeds is not None:
-        first, _, end = options.seeds.partition(":")
-        seeds = range(int(first), int(end))
-        sys.exit(not run_many(options.by, seeds, processes=options.processes))
-    if options.seed is not None:
-        history = history_of(options.by, options.seed)
-    else:
-        history = History.load(options.history)
+        sys.exit(not run_many(options.by, options.seeds, processes=options.processes))
+    history = options.history or history_of(options.by, options.seed)
     ending = executor(options.by)(history)
     print(told(history, ending))
     sys.exit(not ending.right)

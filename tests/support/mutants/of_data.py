@@ -30,7 +30,16 @@ MUTANTS: tuple[Mutant, ...] = (
             "if self._is_damaged(path, bytes_sha256(data), len(data), wrong):",
             "if True:",
         ),
-        ("other-wrong-bytes-are-damage-too", "if digest in wrong:", "if wrong:"),
+        (
+            "other-wrong-bytes-are-damage-too",
+            "again = digest in wrong",
+            "again = bool(wrong)",
+        ),
+        (
+            "the-same-part-twice-is-damage",
+            "if again and stored in {None, num_bytes}:",
+            "if again:",
+        ),
         (
             "read-again-from-memory",
             "            self._backend.forget(path)\n",
@@ -116,10 +125,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "test_local_disk.py",
         (
             "any-name-is-a-lock",
-            "if _NAME.fullmatch(path.name.removesuffix(_SUFFIX)) is None:",
-            "if False:",
+            "if _NAME.fullmatch(path.name.removesuffix(_SUFFIX)) is not None:",
+            "if True:",
         ),
         ("users-folder-is-a-link", "status = folder.lstat()", "status = folder.stat()"),
+        ("second-name-unlocked", "fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)", "pass"),
         ("link-is-a-lock", "os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK", "os.O_RDWR"),
     ),
     *of(

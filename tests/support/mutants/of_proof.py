@@ -89,8 +89,8 @@ STORE = (
         {"beside": "second"},
         (
             "a-folder-in-use-is-swept",
-            "fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n                shutil",
-            "shutil",
+            "fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n            if folder is",
+            "if folder is",
         ),
     ),
     *of(

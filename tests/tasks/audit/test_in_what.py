@@ -109,3 +109,40 @@ def test_a_document_is_compared_by_its_places(tmp_path):
     )
     told = [(part.part, part.stored, part.computed, part.largest) for part in found]
     assert told == [("groups.1.lr", 1, 2, 1), ("name", "x", "None", None)]
+
+
+def test_what_has_no_numbers_is_alike_and_hides_nothing_beside_it(tmp_path):
+    none = {"none": torch.zeros(0, 3), "w": torch.zeros(2)}
+    (part,) = tensors(tmp_path, none, {**none, "w": torch.tensor([0.0, 1.0])})
+    assert (part.part, part.first) == ("w", (1,))
+    column = pa.array([], pa.float32())
+    assert tables(tmp_path, {"loss": column}, {"loss": column}) == []
+
+
+def test_lists_in_a_column_are_compared_to_the_bit_however_long_they_are(tmp_path):
+    long, other = [float(n) for n in range(1200)], [float(n) for n in range(1200)]
+    other[600] += 1e-9
+    (part,) = tables(tmp_path, {"probabilities": [long, long]}, {"probabilities": [long, other]})
+    assert (part.different, part.of, part.first) == (1, 2, (1,))
+
+
+@pytest.mark.parametrize(
+    ("stored", "computed"),
+    [({"a": None}, {}), ({}, {"a": None}), (True, 1), (1, 1.0), (0.0, -0.0), (10**400, 1)],
+)
+def test_values_of_a_document_that_python_takes_for_alike_are_not(stored, computed, tmp_path):
+    (part,) = documents(tmp_path, {"x": stored}, {"x": computed})
+    assert part.part in {"x", "x.a"}
+    assert documents(tmp_path, {"x": stored}, {"x": stored}) == []
+
+
+def test_what_is_no_number_on_both_sides_is_alike(tmp_path):
+    assert documents(tmp_path, {"x": float("nan")}, {"x": float("nan")}) == []
+
+
+@pytest.mark.parametrize("make", [tensors, tables])
+def test_large_integers_are_told_to_the_last_digit(make, tmp_path):
+    made = torch.tensor if make is tensors else list
+    (part,) = make(tmp_path, {"n": made([2**62])}, {"n": made([2**62 + 1])})
+    assert (part.stored, part.computed, part.largest) == (2**62, 2**62 + 1, 1.0)
+    assert f"{2**62} → {2**62 + 1}" in part.text

@@ -70,6 +70,24 @@ def test_what_a_killed_process_has_half_done_is_put_back(empty_mlflow, tmp_path)
     assert names == ["Default"]
 
 
+def test_a_file_with_a_table_whose_name_is_no_text_cannot_be_read(tmp_path):
+    path = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE some_table (a)")
+    path.write_bytes(path.read_bytes().replace(b"some_table", b"some\xfftable"))
+    assert "mlflow.db: " in unreachable(f"sqlite:///{path}")
+
+
+def test_that_a_file_is_locked_is_read_from_the_error_and_not_from_its_name(tmp_path):
+    (tmp_path / "locked").write_text("a file, and no folder")
+    assert "File exists" in unreachable(f"sqlite:///{tmp_path}/locked/mlflow.db")
+    path = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("CREATE TABLE t (a)")
+        database.execute("BEGIN EXCLUSIVE")
+        assert unreachable(f"sqlite:///{path}") is None
+
+
 @pytest.mark.parametrize(("folder", "mode"), [(".epochal", 0o600), ("shared", 0o664)])
 def test_only_its_owner_reads_the_file_at_home_and_whom_the_user_lets_any_other(
     folder, mode, tmp_path, monkeypatch

@@ -1,5 +1,6 @@
 """From `module:attr` to a call; each failure says whose it is."""
 
+import importlib
 import sys
 import textwrap
 
@@ -49,6 +50,18 @@ def test_an_edited_module_is_imported_again(tmp_path):
     assert call_target(target, field="model", folder=tmp_path) == 1
     file.write_text("def make(): return 'edited'\n")
     assert call_target(target, field="model", folder=tmp_path) == "edited"
+
+
+@pytest.mark.parametrize("by_another", [False, True])
+def test_what_a_function_imports_once_it_is_called_is_that_of_now(by_another, tmp_path):
+    (tmp_path / "model.py").write_text("def make():\n    from late import x\n    return x\n")
+    target = Target(target="model:make")
+    for text in ("1", "'edited'", "'edited twice'"):
+        (tmp_path / "late.py").write_text(f"x = {text}\n")
+        made = resolve_target(target, field="model", folder=tmp_path)
+        if by_another:  # as in a notebook
+            importlib.import_module("late")
+        assert repr(made()) == text
 
 
 @pytest.mark.parametrize("name", ["data", "tasks", "engine", "flows"])

@@ -143,6 +143,19 @@ def test_a_flipped_read_is_other_bytes_and_the_object_is_as_it_was(server, clien
     assert client.get_object(Bucket=BUCKET, Key=key)["Body"].read() == bytes(100)
 
 
+def test_where_no_byte_of_an_object_comes_nothing_is_flipped_and_none_is_counted(
+    server, client, key
+):
+    client.put_object(Bucket=BUCKET, Key=key, Body=b"")
+    server.fail(RequestFault("flip", of="get", count=99))
+    for _ in range(20):
+        with pytest.raises(client.exceptions.NoSuchKey):
+            client.get_object(Bucket=BUCKET, Key=f"{key}-absent")
+    assert client.get_object(Bucket=BUCKET, Key=key)["Body"].read() == b""
+    (told,) = server.counts()["faults"]
+    assert (told["counted"], told["failed"]) == (21, 0)
+
+
 def test_a_store_reads_past_flips_and_cuts(server, client, tmp_path):
     store = open_store(f"s3://{BUCKET}/flips")
     data, source = os.urandom(3 << 20), tmp_path / "source"

@@ -1,10 +1,15 @@
 """`epochal audit`: what it computes again, what it finds, and its exit codes."""
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from support.runs.bare_run import BareRun, copy_of
 from support.runs.project import MODEL, Project, call, environment
 
+from epochal.tasks.checkpoints.commit_writer import CommitWriter
 from epochal.tasks.stages import train
 
 CHANGES = {"epochs": 4, "checkpoint": {"keep_last": 2, "keep_best": 0}}
@@ -123,6 +128,71 @@ def audited(project, seed):
 
     stages = [stage for stage, _ in find_run(str(project.config)).of_kind("train")]
     return [stage.number for stage in chosen(stages, share=0.25, seed=seed)]
+
+
+def changed(project, tmp_path, change, *, kind, epoch, artifact):
+    """A copy of the project with one artifact of its store changed."""
+    copy = copy_of(project, tmp_path / "copy", **CHANGES)
+    copy.write("model.py", DRIFTS)
+    for path in copy.store.glob("stages/*/record.json"):
+        record = json.loads(path.read_text())["body"]
+        if (record["stage"], record["epoch"]) == (kind, epoch):
+            change(path.parent / record["artifacts"][artifact]["file"])
+    return copy
+
+
+def flip(path):
+    body = bytearray(path.read_bytes())
+    body[-1] ^= 1
+    path.write_bytes(body)
+
+
+@pytest.mark.parametrize(
+    ("kind", "epoch", "artifact"),
+    [("train", 3, "model"), ("train", 0, "model"), ("train", 1, "updates"), ("mine", 1, "samples")],
+)
+def test_what_is_stored_and_damaged_is_found_too_and_is_no_wrong_computation(
+    kind, epoch, artifact, project, tmp_path, home
+):
+    copy = changed(project, tmp_path, flip, kind=kind, epoch=epoch, artifact=artifact)
+    before = {path: path.read_bytes() for path in copy.store.rglob("*") if path.is_file()}
+    done = audit(copy, "--share", "1", "--json")
+    assert done.code == 3, done.err
+    (one,) = done.json["differ"]
+    assert (one["stage"], one["epoch"], one["damaged"]) == (kind, epoch, True)
+    assert one["what"] == [f"artifact {artifact}: what is stored is not what was written"]
+    assert done.json["lost"] is None
+    assert "1 stages are damaged in the store: `epochal verify`" in done.err
+    assert {path: path.read_bytes() for path in copy.store.rglob("*") if path.is_file()} == before
+
+
+def test_an_epoch_that_begins_with_what_is_lost_is_not_checked_and_the_others_are(
+    project, tmp_path, home
+):
+    copy = changed(project, tmp_path, Path.unlink, kind="train", epoch=0, artifact="model")
+    done = audit(copy, "--share", "1", "--json")
+    assert done.code == 0, done.err
+    assert (done.json["epochs"], done.json["unchecked"]) == ([2, 3], [1])
+    assert "train · epoch 1 is not checked: train · epoch 0, with which it begins, is" in done.err
+
+
+def test_an_audit_asks_for_no_commit_and_needs_no_store_that_it_may_write_to(
+    project, tmp_path, home
+):
+    copy = copy_of(project, tmp_path / "copy", **CHANGES)
+    copy.write("model.py", DRIFTS)
+    shutil.rmtree(copy.store / "fingerprints")
+    before = {path: path.lstat().st_mtime_ns for path in copy.store.rglob("*")}
+    options = ("--share", "0.5", "--set", "checkpoint.every_updates=1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CommitWriter, "begin", lambda *_: pytest.fail("a commit"))
+        done = audit(copy, *options)
+    assert done.code == 0, done.err
+    assert "✓ every byte of what was checked is as it is stored" in done.out
+    after = {path: path.lstat().st_mtime_ns for path in copy.store.rglob("*")}
+    assert {path: at for path, at in after.items() if path.name != "tmp"} == {
+        path: at for path, at in before.items() if path.name != "tmp"
+    }
 
 
 @pytest.mark.parametrize(
