@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         text = self.rfile.read(size)
         if self.command == "PUT":
             try:
-                self.server.plan.replace(RequestFault(**one) for one in json.loads(text))
+                self.server.plan.replace(_faults(json.loads(text)))
             except (TypeError, ValueError) as error:
                 self._send(refused(Refusal(400, "InvalidArgument", str(error))))
                 return
@@ -217,6 +217,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(piece)
         finally:
             _close(answer)
+
+
+def _faults(given: Any) -> list[RequestFault]:
+    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+        raise ValueError("expected a list of faults, each an object with the fields of a fault")
+    return [RequestFault(**one) for one in given]
 
 
 def _pieces(answer: Answer, num_bytes: int, flipped: int | None) -> Iterator[bytes]:

@@ -4,6 +4,8 @@ import io
 import os
 import signal
 import time
+import urllib.error
+import urllib.request
 
 import boto3
 import pytest
@@ -154,6 +156,16 @@ def test_where_no_byte_of_an_object_comes_nothing_is_flipped_and_none_is_counted
     assert client.get_object(Bucket=BUCKET, Key=key)["Body"].read() == b""
     (told,) = server.counts()["faults"]
     assert (told["counted"], told["failed"]) == (21, 0)
+
+
+@pytest.mark.parametrize("plan", [b"{}", b"[1]", b'[{"foo": 1}]', b'[{"how": "odd"}]', b"{"])
+def test_a_plan_of_another_form_is_refused_and_the_one_before_stays(plan, server):
+    server.fail(RequestFault("lost", of="put"))
+    request = urllib.request.Request(f"{server.url}/_faults", data=plan, method="PUT")
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(request)
+    assert [one["how"] for one in server.counts()["faults"]] == ["lost"]
+    server.fail()
 
 
 def test_a_store_reads_past_flips_and_cuts(server, client, tmp_path):
