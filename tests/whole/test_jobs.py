@@ -9,6 +9,7 @@ JOBS = [path for path in CONFIGS if path.parent.name not in {"digits", "own_proj
 DEMO = EXAMPLES / "digits" / "digits.yaml"
 FEW_DIGITS = {"train_data__args__validation_fraction": "0.85"}
 SHORT = {
+    "characters": {"schedule__decay": "1"},
     "mobilevit": {**FEW_DIGITS, "loader__batch_size": "32"},
     "vit_timm": {**FEW_DIGITS, "loader__batch_size": "32"},
 }

@@ -201,7 +201,9 @@ def run(mutants: Sequence[Planted], *, workers: int) -> bool:
         (folder / "own").mkdir()
         # By a process of its own: this one has threads, and forks nothing.
         script = [sys.executable, __file__, "--prepare", str(expected), str(folder / "own")]
-        subprocess.run(script, check=True)
+        paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        subprocess.run(script, check=True, env=environment)
         shutil.rmtree(folder / "own")
         trees = Trees(folder, workers=workers)
         states = list(pool.map(lambda mutant: tried(trees, mutant, expected), mutants))

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.slow
 def digits(tmp_path_factory):
     """The digits, four epochs of them; a second generation whose rate falls later."""
     folder = tmp_path_factory.mktemp("pages")
-    shutil.copytree(ROOT / "examples" / "digits", folder / "digits")
+    without = shutil.ignore_patterns("store")  # of who has run the demo
+    shutil.copytree(ROOT / "examples" / "digits", folder / "digits", ignore=without)
     config = folder / "digits" / "digits.yaml"
     config.write_text(config.read_text().replace("epochs: 12", "epochs: 4"))
     for name, text in files(DOCS["why.md"]).items():
