@@ -229,7 +229,8 @@ class _Run:
         }
 
     def clear(self) -> None:
-        shutil.rmtree(self.folder)
+        # The process that draws a run's pictures outlives its command, and may still be writing.
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def main() -> None:
@@ -242,7 +243,9 @@ def main() -> None:
     options = parser.parse_args()
     total = Count()
     for where in options.where:
-        with tempfile.TemporaryDirectory(prefix="epochal-proof-") as name:
+        with tempfile.TemporaryDirectory(
+            prefix="epochal-proof-", ignore_cleanup_errors=True
+        ) as name:
             folder = Path(name)
             os.environ["HOME"] = name
             if where in SWEEPS:
