@@ -283,7 +283,8 @@ class _Auditing:
                 if not (what := _different(before, now)):
                     self._is_intact(stage)
                     continue
-                self._differ.append(Different(stage, what, _parts(stored, before, aside, now)))
+                parts = _parts(stored, before, aside, now) if self._is_intact(stage) else ()
+                self._differ.append(Different(stage, what, parts))
                 stored.reporter.notice(f"{stage.label} differs: {'; '.join(what)}")
                 if stage.kind == TRAIN:
                     alike, aside.live_key = False, None

@@ -257,8 +257,8 @@ def _import(name: str, *, field: str, folder: Path) -> ModuleType:
             f"{field}.target: importing {name!r} raised {in_one_line(error)}{_place(error)}"
         ) from error
     finally:
-        _remember(_new_files(before), folder)
-        _remember(source.files.values(), folder)  # also what a function imports once it is called
+        # The source's files too: what a function imports once it is called is not there yet.
+        _remember({*_new_files(before), *source.files.values()}, folder)
     if file is not None:
         _check_origin(module, file, field=field)
     _tell_taken_names(source)

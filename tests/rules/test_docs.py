@@ -239,11 +239,7 @@ def test_the_keys_that_the_readme_shows_are_those_of_its_runs(block, tmp_path):
 
     command, *lines = block.splitlines()
     _, _, _, path, _, override = shlex.split(command)
-    shutil.copytree(
-        ROOT / "examples" / "digits",
-        tmp_path / "examples" / "digits",
-        ignore=shutil.ignore_patterns("store"),
-    )
+    shutil.copytree(ROOT / "examples" / "digits", tmp_path / "examples" / "digits")
     shutil.rmtree(tmp_path / "examples" / "digits" / "store", ignore_errors=True)
     session = open_run(load_config(tmp_path / path, overrides=[override])).session
     keys = {(stage.kind, stage.epoch): stage.key[:8] for stage in session.run.stages}

@@ -175,7 +175,7 @@ def killed_while_it_reads(local):
         from epochal.data.store.open import open_store
         with open_store(sys.argv[1]).fetch("a/read"):
             print("ready", flush=True)
-            time.sleep(600)
+            time.sleep(600)  # it is killed meanwhile
     """)
     command = [sys.executable, "-c", program, local.url]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as reader:

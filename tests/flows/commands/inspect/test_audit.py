@@ -166,6 +166,17 @@ def test_what_is_stored_and_damaged_is_found_too_and_is_no_wrong_computation(
     assert {path: path.read_bytes() for path in copy.store.rglob("*") if path.is_file()} == before
 
 
+def test_what_is_damaged_and_came_out_otherwise_is_told_as_both(
+    project, tmp_path, home, monkeypatch
+):
+    copy = changed(project, tmp_path, flip, kind="train", epoch=3, artifact="model")
+    monkeypatch.setenv("DRIFT", "1e-3")
+    done = audit(copy, "--share", "1", "--json")
+    assert done.code == 3, done.err
+    found = [one for one in done.json["differ"] if (one["stage"], one["epoch"]) == ("train", 3)]
+    assert sorted(one["damaged"] for one in found) == [False, True]
+
+
 def test_an_epoch_that_begins_with_what_is_lost_is_not_checked_and_the_others_are(
     project, tmp_path, home
 ):
